@@ -1,0 +1,230 @@
+"""The cards: one benchmark task, one third-party model, one recipe. Frozen, strict, one TOML file each.
+
+A key that no card knows is an error that names the nearest valid one. Names are file names, so a card has no name key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sparc_bench.errors import UserError, nearest
+
+AnyCard = TypeVar("AnyCard", bound="Strict")
+
+
+class Strict(BaseModel):
+    """Base of every card and option table: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class TaskCard(Strict):
+    """One benchmark task: `tasks/NAME.toml`."""
+
+    name: str = Field(description="the file's name")
+    title: str = Field(description="one line, as a table would print it")
+    family: Literal["classification", "retrieval", "segmentation", "regions", "faithfulness", "compositionality"]
+    dataset: str = Field(description="a module of sparc_bench/datasets")
+    split: str
+    data: dict[str, Any] = Field(default={}, description="options of the data set's reader")
+    protocol: str = Field(description="a module of sparc_bench/protocols")
+    options: dict[str, Any] = Field(default={}, description="every option of the protocol; there are no defaults")
+    headline: str = Field(description="the metric that the leaderboard prints, as the record names it")
+    suites: tuple[str, ...] = Field(default=(), description="suites that this task belongs to")
+    references: tuple[Literal["constant", "random", "untrained", "oracle"], ...] = Field(
+        default=("constant", "random", "untrained"), description="the rows that stand beside every result"
+    )
+    expect: dict[str, int] = Field(default={}, description="counts of the published split; others stop the run")
+    chance: dict[str, float] = Field(default={}, description="metric -> what guessing scores, where it is known")
+    sample: bool = Field(default=False, description="only a part of the published benchmark: records are samples")
+    source: str = Field(description="where data, protocol and numbers come from")
+    needs: str = Field(default="", description="what it needs on disk, for a person")
+
+
+class Published(Strict):
+    """A published number of a model, to compare with."""
+
+    task: str
+    metric: str
+    value: float
+    tolerance: float
+    source: str
+
+
+class Weights(Strict):
+    """A file of weights that belongs to a card."""
+
+    file: str = Field(description="path, relative to reference_models/")
+    sha256: str
+    steps: int | None = Field(default=None, description="training steps behind them")
+
+
+class ModelCard(Strict):
+    """One model that can be evaluated: a third party's checkpoint, or what a recipe trained."""
+
+    name: str
+    title: str
+    family: str = Field(description="a module of sparc_bench/encoders")
+    source: str = Field(description="paper, repository")
+    weights: Weights | None = None
+    options: dict[str, Any] = Field(default={}, description="options of the encoder family")
+    trained_on: tuple[str, ...] = Field(default=(), description="data sets, as dataset:split, that it was trained on")
+    published: tuple[Published, ...] = ()
+
+
+class ImageTower(Strict):
+    """A timm vision transformer without class token; its patch outputs are used."""
+
+    model: str = Field(default="vit_base_patch16_224", description="a timm model name")
+    size: int = Field(default=224, description="input height and width in pixels; images are squashed to it")
+    patch: int | None = Field(default=None, description="patch edge in pixels, where it differs from the model's")
+    width: int | None = Field(default=None, description="embedding width, where it differs from the model's")
+    depth: int | None = Field(default=None, description="layers, where they differ from the model's")
+    heads: int | None = Field(default=None, description="attention heads, where they differ from the model's")
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+
+
+class TextTower(Strict):
+    """open_clip's text transformer with token outputs."""
+
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    context: int = Field(default=55, description="tokens, BOS and EOS among them (paper section 4.1: 55)")
+    causal: bool = Field(default=False, description="true: a token sees only those before it (SPARC: not stated)")
+    tokenizer: Literal["open_clip", "own"] = Field(
+        default="open_clip", description="open_clip's BPE, or a vocabulary built from the recipe's own captions"
+    )
+    vocabulary: int = Field(default=1000, description="size of an own vocabulary")
+
+
+class TrainData(Strict):
+    """What a recipe trains and is watched on."""
+
+    dataset: str
+    split: str = "train"
+    options: dict[str, Any] = Field(default={}, description="options of the data set's reader")
+    val_split: str = "val"
+    val_options: dict[str, Any] = Field(default={}, description="reader options that differ on val")
+    false_negatives: Literal["mask", "keep"] = Field(
+        default="keep",
+        description="mask: pairs that the truth matrix marks true are left out of every objective's negatives",
+    )
+    max_unreadable: float = Field(default=0.01, description="share of unreadable images that is skipped, not refused")
+
+
+class Optim(Strict):
+    """AdamW, linear warm-up, then cosine to zero."""
+
+    lr: float = 1e-3
+    weight_decay: float = Field(default=0.1, description="not on biases, norms, embeddings' positions, temperatures")
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = 1e-6
+    warmup: int = Field(default=100, description="steps")
+    clip: float | None = Field(default=None, description="gradient norm, or none")
+
+
+class Recipe(Strict):
+    """One model that this project trains: `reference_models/NAME.toml` with a [recipe] of its own."""
+
+    name: str
+    title: str
+    source: str
+    objective: str = Field(description="a module of sparc_bench/objectives")
+    objective_options: dict[str, Any] = {}
+    data: TrainData
+    image: ImageTower
+    text: TextTower
+    optim: Optim = Optim()
+    batch_size: int
+    steps: int
+    eval_every: int = Field(description="steps between evaluations on val")
+    precision: Literal["auto", "float32", "bf16"] = Field(
+        default="auto", description="auto: bf16 autocast where a ten-step probe of the recipe is faster with it"
+    )
+    attempts: int = Field(default=0, description="how many settings were tried on val before these were fixed")
+    notes: str = Field(default="", description="what was tried and why it is as it is")
+    cost: str = Field(default="", description="what it takes, measured")
+    reaches: str = Field(default="", description="what it should reach, measured")
+    weights: Weights | None = None
+
+    def model_card(self) -> ModelCard:
+        """The card of the model that this recipe trains."""
+        return ModelCard(
+            name=self.name,
+            title=self.title,
+            family="own",
+            source=self.source,
+            weights=self.weights,
+            trained_on=(f"{self.data.dataset}:{self.data.split}",),
+        )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.optim.warmup >= self.steps:
+            raise ValueError(f"optim.warmup ({self.optim.warmup}) must be under steps ({self.steps})")
+        return self
+
+
+def parse(cls: type[AnyCard], values: Mapping[str, Any], where: str) -> AnyCard:
+    """Check `values` against `cls`; `where` names the file or table in the error.
+
+    Raises:
+        UserError: a key is unknown, missing or of another type; the sentence names the nearest valid key.
+    """
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{where}: {_sentence(cls, error)}") from None
+
+
+def _sentence(cls: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known: type[BaseModel] = cls
+        for part in first["loc"][:-1]:
+            annotation = known.model_fields[str(part)].annotation if str(part) in known.model_fields else None
+            if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+                break
+            known = annotation
+        return f"unknown key '{key}': {nearest(str(first['loc'][-1]), known.model_fields)}"
+    if first["type"] == "missing":
+        return f"the key '{key}' is missing: add it."
+    message = first["msg"].removeprefix("Value error, ")
+    return f"'{key}' {message[:1].lower()}{message[1:]}, but is {first['input']!r}: change it." if key else f"{message}."
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as a dictionary; raises UserError with the line of a syntax error."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}): check the path.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is no valid TOML ({error}): mend that line.") from None
+
+
+def read_task(path: Path) -> TaskCard:
+    """The task card in a file."""
+    return parse(TaskCard, {"name": path.stem, **read_toml(path)}, str(path))
+
+
+def read_model(path: Path) -> ModelCard | Recipe:
+    """The model card or recipe in a file: a file with an `objective` is a recipe."""
+    values = read_toml(path)
+    cls: type[ModelCard | Recipe] = Recipe if "objective" in values else ModelCard
+    return parse(cls, {"name": path.stem, **values}, str(path))
+
+
+def canonical_hash(value: Any) -> str:  # noqa: ANN401 - anything JSON can hold
+    """Sha256 of canonical JSON (sorted keys, no spaces)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

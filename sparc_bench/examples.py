@@ -1,0 +1,131 @@
+"""What a data set hands to tasks and to the trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+from numpy import ndarray
+
+from sparc_bench.features import Box, ImageItem
+
+
+@dataclass(frozen=True)
+class Region:
+    """A labelled part of an image.
+
+    Attributes:
+        box: left, top, right, bottom in pixels of the original image.
+        label: index into the data set's classes.
+        area: pixels of the object itself (not of its box).
+        mask: returns the object's pixels, HW bool at the original size; None where the data set has boxes only.
+        crowd: a group that is ignored in scoring (COCO's iscrowd).
+    """
+
+    box: Box
+    label: int
+    area: float
+    mask: Callable[[], Bool[ndarray, "H W"]] | None = None
+    crowd: bool = False
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image and all that is known about it; empty where a data set does not know it.
+
+    Attributes:
+        id: unique within the data set.
+        image: the image, not yet opened.
+        captions: texts that are true of the image.
+        caption_tags: one tag per caption (its kind), or empty.
+        negatives: texts that are false of the image, one per caption or as the data set pairs them.
+        label: index into the data set's classes.
+        group: examples with the same group belong together (a minimal pair).
+        tags: named facts for the per-group table, such as {"edit": "swap"}.
+        regions: labelled parts.
+        semantic: returns the class of every pixel, HW int; -1 where it is not labelled or no class of the data set.
+        facts: whatever the data set knows beyond this (scenes: the scene and the captions' logical forms).
+    """
+
+    id: str
+    image: ImageItem
+    captions: tuple[str, ...] = ()
+    caption_tags: tuple[str, ...] = ()
+    negatives: tuple[str, ...] = ()
+    label: int | None = None
+    group: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    regions: tuple[Region, ...] = ()
+    semantic: Callable[[], Int[ndarray, "H W"]] | None = None
+    facts: Any = None
+
+
+@dataclass(frozen=True)
+class DataSplit(Sequence[Example]):
+    """The examples of one split, in a fixed order, with what holds for all of them.
+
+    Attributes:
+        dataset: name of the data set's module.
+        split: name of the split.
+        examples: in the data set's order.
+        classes: class names as the data set's owner writes them; labels index them.
+        fingerprint: sha256 over annotation bytes and sorted image ids with file sizes (scenes: the version and
+            the arguments), the record's data hash.
+        caption_truth: full truth, where it can be known: for a list of examples of this data set the matrix NM of
+            which caption (all captions of the examples, in order) is true of which image.
+        word_tags: word -> "NOUN" | "ADJ" | "OTHER", where the data set writes its own captions.
+        pool: captions beyond the examples' own that retrieval for faithfulness ranks as well.
+        notes: what was left out and why, one sentence each; shown and kept in the record.
+    """
+
+    dataset: str
+    split: str
+    examples: tuple[Example, ...]
+    classes: tuple[str, ...] = ()
+    fingerprint: str = ""
+    caption_truth: Callable[[Sequence[Example]], Bool[ndarray, "N M"]] | None = None
+    word_tags: Mapping[str, str] | None = None
+    pool: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - Sequence's own overload: int gives one, slice several
+        return self.examples[index]
+
+    def __iter__(self) -> Iterator[Example]:
+        return iter(self.examples)
+
+    @property
+    def items(self) -> list[ImageItem]:
+        """The images of all examples."""
+        return [example.image for example in self.examples]
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """All captions of all examples, in order (M of them)."""
+        return tuple(caption for example in self.examples for caption in example.captions)
+
+    @property
+    def caption_image_M(self) -> Int[ndarray, "M"]:
+        """For each of `captions` the index of its example."""
+        return np.repeat(np.arange(len(self)), [len(example.captions) for example in self.examples])
+
+    def own_truth(self) -> Bool[ndarray, "N M"]:
+        """Truth as the annotators wrote it: a caption is true of its own image only."""
+        return np.arange(len(self))[:, None] == self.caption_image_M[None, :]
+
+    def counts(self) -> dict[str, int]:
+        """What a task card's [expect] table is checked against."""
+        return {
+            "images": len(self),
+            "captions": len(self.captions),
+            "classes": len(self.classes),
+            "regions": sum(len(example.regions) for example in self.examples),
+            "masks": sum(example.semantic is not None for example in self.examples),
+            "groups": len({example.group for example in self.examples if example.group is not None}),
+        }

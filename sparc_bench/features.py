@@ -1,0 +1,214 @@
+"""The few types that every part speaks: what goes into an encoder and what comes out.
+
+Shapes: N images, M texts, K branches, P patches, L text tokens, D joint width, R regions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sparc_bench.cards import ModelCard
+from sparc_bench.errors import UnreadableImageError
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels of the original image; right and bottom are exclusive."""
+
+
+def open_image_file(path: Path) -> Image.Image:
+    """Decode an image file to RGB, fully, so that a truncated file fails here.
+
+    Raises:
+        UnreadableImageError: the file is missing, truncated or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError as error:
+        raise UnreadableImageError(f"{path} does not exist: check --data-root.") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UnreadableImageError(f"{path} cannot be decoded ({error}): copy the file again.") from error
+
+
+@dataclass(frozen=True)
+class ImageItem:
+    """One image, not yet opened; picklable, so that loader workers can open it.
+
+    Attributes:
+        id: unique within the data set.
+        opener: returns the RGB image; a module-level function or a `functools.partial` of one.
+        crop: the part of the opened image that is the image of this item, or None for all of it.
+    """
+
+    id: str
+    opener: Callable[[], Image.Image]
+    crop: Box | None = None
+
+    def open(self) -> Image.Image:
+        """The RGB image, cropped where the item says so; raises UnreadableImageError."""
+        image = self.opener()
+        if self.crop is None:
+            return image
+        left, top, right, bottom = (round(edge) for edge in self.crop)
+        return image.crop((left, top, right, bottom))
+
+    @classmethod
+    def file(cls, item_id: str, path: Path, crop: Box | None = None) -> ImageItem:
+        """The item of an image file."""
+        return cls(item_id, partial(open_image_file, path), crop)
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What an encoder says about images; only what was asked for is not None (patches: not empty).
+
+    Attributes:
+        ids: the items' ids, in order.
+        global_ND: one vector per image in the joint space; None where a model has no text-free one.
+        branches_NKD: several vectors per image (multi-branch towers).
+        patches: patch path -> NPD, un-normalised, in the order of `Encoder.paths`; row-major over the grid.
+        grid: rows and columns of the patch grid.
+        area_N4: the rectangle of the original image, in pixels, that the grid covers (left, top, right, bottom).
+    """
+
+    ids: tuple[str, ...]
+    global_ND: Tensor | None = None
+    branches_NKD: Tensor | None = None
+    patches: Mapping[str, Tensor] = field(default_factory=dict)
+    grid: tuple[int, int] | None = None
+    area_N4: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, rows: slice) -> ImageFeatures:
+        """The features of a run of images."""
+        return ImageFeatures(
+            ids=self.ids[rows],
+            global_ND=None if self.global_ND is None else self.global_ND[rows],
+            branches_NKD=None if self.branches_NKD is None else self.branches_NKD[rows],
+            patches={path: patches[rows] for path, patches in self.patches.items()},
+            grid=self.grid,
+            area_N4=None if self.area_N4 is None else self.area_N4[rows],
+        )
+
+    @classmethod
+    def concat(cls, parts: Sequence[ImageFeatures]) -> ImageFeatures:
+        """The features of several runs of images as one."""
+        if len(parts) == 1:
+            return parts[0]
+        first = parts[0]
+
+        def joined(tensors: list[Tensor | None]) -> Tensor | None:
+            present = [tensor for tensor in tensors if tensor is not None]
+            return torch.cat(present) if present else None
+
+        return cls(
+            ids=tuple(item_id for part in parts for item_id in part.ids),
+            global_ND=joined([part.global_ND for part in parts]),
+            branches_NKD=joined([part.branches_NKD for part in parts]),
+            patches={path: torch.cat([part.patches[path] for part in parts]) for path in first.patches},
+            grid=first.grid,
+            area_N4=joined([part.area_N4 for part in parts]),
+        )
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """What an encoder says about texts; only what was asked for is not None.
+
+    Attributes:
+        texts: the strings, in order.
+        global_MD: one vector per text in the joint space.
+        tokens_MLD: one un-normalised vector per token.
+        mask_ML: True where a token is a word of the text (no padding, no BOS or EOS).
+    """
+
+    texts: tuple[str, ...]
+    global_MD: Tensor | None = None
+    tokens_MLD: Tensor | None = None
+    mask_ML: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, rows: slice) -> TextFeatures:
+        """The features of a run of texts."""
+        return TextFeatures(
+            texts=self.texts[rows],
+            global_MD=None if self.global_MD is None else self.global_MD[rows],
+            tokens_MLD=None if self.tokens_MLD is None else self.tokens_MLD[rows],
+            mask_ML=None if self.mask_ML is None else self.mask_ML[rows],
+        )
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Parts of images as weights over their patches (RoIAlign, masks and whole images are all such weights).
+
+    Attributes:
+        weights_RP: non-negative weights over the patches of the region's image; each row sums to 1.
+        image_index_R: which image (row of the ImageFeatures beside it) each region lies in.
+    """
+
+    weights_RP: Tensor
+    image_index_R: Tensor
+
+    def __len__(self) -> int:
+        return len(self.image_index_R)
+
+
+class Encoder(Protocol):
+    """What a task sees of a model; everything that decides a number and belongs to the model stays inside it.
+
+    Attributes:
+        card: the model's card.
+        gives: what the model has, of image, text, global, branches, patches, tokens, detect.
+        paths: the model's patch paths in reporting order -> whether a loss trained that path. The first is the
+            default of `similarity` and `dense_scores`.
+        prompt_ensemble: whether several prompts of a class are averaged as embeddings or as scores.
+        weights_hash: sha256 of the weights, for the record and the cache.
+        precision: dtype of the forward pass, for the record.
+        device: where it runs.
+    """
+
+    card: ModelCard
+    gives: frozenset[str]
+    paths: Mapping[str, bool]
+    prompt_ensemble: Literal["embeddings", "scores"]
+    weights_hash: str
+    precision: str
+    device: torch.device
+
+    def preprocess(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
+        """Pixels (channels, rows, columns) as the towers want them, and the area of the original that they show."""
+        ...
+
+    def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:
+        """Features of images; computes only what `need` names, of {"global", "branches", "patches"}."""
+        ...
+
+    def texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
+        """Features of texts; computes only what `need` names, of {"global", "tokens"}."""
+        ...
+
+    def similarity(
+        self, images: ImageFeatures, texts: TextFeatures, regions: Regions | None = None, path: str | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The model's own scores, (image-to-text NM, text-to-image NM); with regions both are R x M, from `path`."""
+        ...
+
+    def dense_scores(self, images: ImageFeatures, texts: TextFeatures, path: str | None = None) -> Tensor:
+        """Scores (N, M, rows, columns) of every patch for every text, by the model's own rule."""
+        ...
+
+    def untrained(self) -> Encoder | None:
+        """The same towers with their initial weights (a reference row), or None where there are none."""
+        ...

@@ -1,0 +1,1 @@
+"""Scoring rules, one file each: `Options`, `VERSION`, `NEEDS`, `run(encoder, data, options)`."""

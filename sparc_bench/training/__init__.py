@@ -1,0 +1,1 @@
+"""The reference trainer: towers, objective seam, loop, loading, checkpoints."""
