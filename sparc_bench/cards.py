@@ -22,7 +22,7 @@ AnyCard = TypeVar("AnyCard", bound="Strict")
 class Strict(BaseModel):
     """Base of every card and option table: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True)
 
 
 class TaskCard(Strict):
@@ -199,7 +199,9 @@ def _sentence(cls: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"the key '{key}' is missing: add it."
     message = first["msg"].removeprefix("Value error, ")
-    return f"'{key}' {message[:1].lower()}{message[1:]}, but is {first['input']!r}: change it." if key else f"{message}."
+    if not key:
+        return f"{message}."
+    return f"'{key}' {message[:1].lower()}{message[1:]}, but is {first['input']!r}: change it."
 
 
 def read_toml(path: Path) -> dict[str, Any]:

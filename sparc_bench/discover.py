@@ -27,8 +27,9 @@ _plugins: dict[str, ModuleType] = {}
 def cards_folder(kind: str) -> Path:
     """`tasks` or `reference_models`: of the checkout the package runs from, else of the installed wheel."""
     package = Path(__file__).parent
-    checkout = package.parent / kind
-    return checkout if checkout.is_dir() and (package.parent / "pyproject.toml").is_file() else package / "_cards" / kind
+    checkout = package.parent
+    in_checkout = (checkout / kind).is_dir() and (checkout / "pyproject.toml").is_file()
+    return checkout / kind if in_checkout else package / "_cards" / kind
 
 
 def add_plugin(path: Path) -> ModuleType:

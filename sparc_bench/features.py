@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -23,13 +24,17 @@ Box = tuple[float, float, float, float]
 
 
 def open_image_file(path: Path) -> Image.Image:
-    """Decode an image file to RGB, fully, so that a truncated file fails here.
+    """Decode an image file to RGB, fully, so that a truncated file fails here; an EXIF orientation is not applied.
 
     Raises:
         UnreadableImageError: the file is missing, truncated or no image.
     """
     try:
         with Image.open(path) as image:
+            if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip to white instead of scaling
+                return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+            if "transparency" in image.info:  # dropped all the same, but without Pillow's warning
+                return image.convert("RGBA").convert("RGB")
             return image.convert("RGB")
     except FileNotFoundError as error:
         raise UnreadableImageError(f"{path} does not exist: check --data-root.") from error

@@ -117,7 +117,7 @@ class Objective(nn.Module):
     prompt_ensemble: ClassVar[Literal["embeddings", "scores"]] = "embeddings"
     gives: ClassVar[frozenset[str]] = frozenset({"image", "text", "global", "patches", "tokens"})
 
-    def __init__(self, image_width: int, text_width: int, options: Strict) -> None:
+    def __init__(self, image_width: int, text_width: int, options: Strict) -> None:  # noqa: ARG002 - the seam
         super().__init__()
         self.options = options
 
@@ -173,7 +173,7 @@ class Objective(nn.Module):
     def after_step(self, step: int) -> None:
         """Called after each optimiser step (clamping, prototype updates)."""
 
-    def held_out(self, batches: Sequence[tuple[ImageOut, ImageOut, TextOut]]) -> dict[str, Any]:
+    def held_out(self, batches: Sequence[tuple[ImageOut, ImageOut, TextOut]]) -> dict[str, Any]:  # noqa: ARG002
         """Called once after training with held-out (image, grey image, text) batches: figures for the summary."""
         return {}
 

@@ -83,8 +83,9 @@ class PromptedClasses:
         texts = encoder.texts(prompts, need)
         if not self._as_scores and self._templates > 1:
             if texts.global_MD is None:
-                raise UserError("This model has no text vectors to average: set prompt_ensemble to 'scores' in its card.")
-            unit_CTD = torch.nn.functional.normalize(texts.global_MD, dim=-1).unflatten(0, (self._classes, -1))
+                raise UserError("This model has no text vectors to average: use a prompt set of one template.")
+            unit_MD = torch.nn.functional.normalize(texts.global_MD, dim=-1)
+            unit_CTD = unit_MD.reshape(self._classes, self._templates, -1)
             texts = TextFeatures(
                 texts=tuple(words_C), global_MD=torch.nn.functional.normalize(unit_CTD.mean(1), dim=-1)
             )
@@ -94,5 +95,6 @@ class PromptedClasses:
         """`score` of the prompts, with its text axis (the second) reduced to the C classes."""
         scores_NM = score(self.texts)
         if self._as_scores and self._templates > 1:
-            return scores_NM.unflatten(1, (self._classes, self._templates)).mean(2)
+            split = (len(scores_NM), self._classes, self._templates, *scores_NM.shape[2:])
+            return scores_NM.reshape(split).mean(2)
         return scores_NM

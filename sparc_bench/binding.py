@@ -1,0 +1,78 @@
+"""A task card bound to the modules that it names, its tables checked, and the hash of all that decides a number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from sparc_bench import discover, prompts
+from sparc_bench.cards import Strict, TaskCard, canonical_hash, parse, read_toml
+from sparc_bench.errors import UserError
+
+
+@dataclass(frozen=True)
+class BoundTask:
+    """A task card with the modules that it names and its option tables checked against them."""
+
+    card: TaskCard
+    dataset: ModuleType
+    data_options: Strict
+    protocol: ModuleType
+    options: Strict
+
+    def protocol_hash(self, limit: int | None = None) -> str:
+        """Hash of all that decides a number: data set, split, protocol, options, and the content of named files."""
+        return canonical_hash(
+            {
+                "dataset": self.card.dataset,
+                "split": self.card.split,
+                "data": self.data_options.model_dump(mode="json"),
+                "protocol": self.card.protocol,
+                "version": self.protocol.VERSION,
+                "options": self.options.model_dump(mode="json"),
+                "files": [_named_content(self.card.options), _named_content(self.card.data)],
+                "limit": limit,
+            }
+        )
+
+
+def bind(card: TaskCard) -> BoundTask:
+    """Find the modules that a task card names and check its tables.
+
+    Raises:
+        UserError: an unknown module, split or option, or a protocol that needs what the data set does not provide.
+    """
+    dataset, protocol = discover.load("datasets", card.dataset), discover.load("protocols", card.protocol)
+    if card.split not in dataset.SPLITS:
+        raise UserError(
+            f"Task {card.name}: {card.dataset} has no split '{card.split}': choose one of {', '.join(dataset.SPLITS)}."
+        )
+    missing = protocol.DATA - dataset.PROVIDES
+    if missing:
+        raise UserError(
+            f"Task {card.name}: the protocol {card.protocol} needs {', '.join(sorted(missing))}, which {card.dataset} "
+            "does not provide: choose another data set or protocol."
+        )
+    return BoundTask(
+        card=card,
+        dataset=dataset,
+        data_options=parse(dataset.Options, card.data, f"Task {card.name}, table [data]"),
+        protocol=protocol,
+        options=parse(protocol.Options, card.options, f"Task {card.name}, table [options]"),
+    )
+
+
+def _named_content(table: Mapping[str, Any]) -> dict[str, Any]:
+    """What the class list and prompt set named in a table hold, without their source."""
+    content: dict[str, Any] = {}
+    name = table.get("classes")
+    if isinstance(name, str):
+        path = discover.cards_folder("tasks") / "classes" / f"{name}.toml"
+        if path.is_file():
+            content["classes"] = parse(prompts.ClassNames, read_toml(path), str(path)).words
+    name = table.get("prompts")
+    if isinstance(name, str):
+        content["prompts"] = prompts.templates(name)
+    return content

@@ -1,0 +1,95 @@
+"""Flickr8k on disk: 8,000 photos with five captions each.
+
+Reads `captions.txt` (one row per caption, quoted where a caption holds commas) and the official lists. Photos are used
+as decoded: an EXIF orientation is not applied, as in the field's own tools.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from sparc_bench.cards import Strict
+from sparc_bench.errors import UserError
+from sparc_bench.examples import DataSplit, Example
+from sparc_bench.features import ImageItem
+from sparc_bench.reading import Absent, DataFolder, absent_notes, file_sizes, fingerprint, known_split, some
+
+TITLE = "Flickr8k: photos of people and animals with five captions each (6,000 / 1,000 / 1,000)"
+SOURCE = "Hodosh, Young, Hockenmaier 2013, Framing Image Description as a Ranking Task (JAIR 47); official split lists"
+NEEDS_ON_DISK = (
+    "flickr8k/ with captions.txt (header image,caption), "
+    "Flickr_8k.trainImages.txt, Flickr_8k.devImages.txt, Flickr_8k.testImages.txt and images/*.jpg"
+)
+PROVIDES = frozenset({"captions"})
+SPLITS = ("train", "val", "test")
+
+_LIST_NAMES = {"train": "train", "val": "dev", "test": "test"}
+
+
+class Options(Strict):
+    """Where it lies under the data root, and what to do about captions of absent photos."""
+
+    folder: str = "flickr8k"
+    images: str = "images"
+    absent: Absent = "refuse"
+
+
+def read(root: Path | None, split: str, options: Options) -> DataSplit:
+    """One split, in the order of its official list; an example's id is the photo's file name.
+
+    A listed name without captions is left out and named in `notes`, with or without a photo (one line of the official
+    test list is such a name). A listed photo with captions that is not on disk is what `options.absent` is about.
+
+    Raises:
+        UserError: something is missing or malformed on disk.
+    """
+    known_split(split, SPLITS, "flickr8k")
+    home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)
+    list_name = f"Flickr_8k.{_LIST_NAMES[split]}Images.txt"
+    listed = home.lines(list_name)
+    images = home.folder(options.images)
+    captions = _captions(home.text("captions.txt"), home.path / "captions.txt")
+
+    rows = {name: len(captions[name]) for name in listed if name in captions}
+    sizes = file_sizes(images, rows)
+    notes = absent_notes(rows, sizes, images, options.absent)
+    bare = [name for name in listed if name not in captions]
+    if bare:
+        notes = (f"{len(bare)} of {len(listed)} names of {list_name} have no captions, left out: {some(bare)}.", *notes)
+    if not sizes:
+        raise UserError(f"{images} has none of the photos of {list_name}: the data set needs {NEEDS_ON_DISK}.")
+    return DataSplit(
+        dataset="flickr8k",
+        split=split,
+        examples=tuple(
+            Example(id=name, image=ImageItem.file(name, images / name), captions=tuple(captions[name]))
+            for name in listed
+            if name in sizes
+        ),
+        fingerprint=fingerprint([home.read("captions.txt"), home.read(list_name)], sizes),
+        notes=notes,
+    )
+
+
+def _captions(text: str, where: Path) -> dict[str, list[str]]:
+    """File name -> its captions, in the file's order."""
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    captions: dict[str, list[str]] = {}
+    try:
+        header = next(rows, [])
+        if header != ["image", "caption"]:
+            raise UserError(f"{where} begins with {','.join(header)!r}: its first line must be image,caption.")
+        for row in rows:
+            if not row:
+                continue
+            if len(row) != 2 or not row[1].strip():
+                raise UserError(
+                    f"{where} has {len(row)} fields or an empty caption at line {rows.line_num}: write image,caption, "
+                    "with quotes around a caption that holds commas."
+                )
+            captions.setdefault(row[0], []).append(row[1])
+    except csv.Error as error:
+        raise UserError(f"{where} is no valid CSV at line {rows.line_num} ({error}): mend that line.") from None
+    return captions

@@ -1,0 +1,144 @@
+"""The embedded data set `scenes1`: rendered from a seed, the same on every machine, with everything in it known.
+
+The name is the version: it enters every hash key, and what it draws never changes again. Images are 64 x 64 pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from sparc_bench.cards import Strict, canonical_hash
+from sparc_bench.errors import UserError, nearest
+from sparc_bench.examples import DataSplit, Example, Region
+from sparc_bench.features import ImageItem
+from sparc_bench.scenes.captions import Caption, write_captions
+from sparc_bench.scenes.counter import Stream, fold
+from sparc_bench.scenes.generate import SPLITS, draw_scene
+from sparc_bench.scenes.pairs import draw_pair
+from sparc_bench.scenes.render import boxes, instance_mask, open_scene, semantic_map
+from sparc_bench.scenes.scene import Scene
+from sparc_bench.scenes.sheet import draw_sheet
+from sparc_bench.scenes.truth import SceneFacts, caption_truth
+from sparc_bench.scenes.words import word_tags
+from sparc_bench.scenes.world import COLOURS, FIELDS, SHAPES
+
+NAME = "scenes1"
+TITLE = "Rendered scenes of 1 to 4 coloured shapes with exact truth"
+SOURCE = "rendered by sparc_bench.scenes; version 1"
+NEEDS_ON_DISK = ""
+PROVIDES = frozenset({"captions", "labels", "boxes", "masks", "semantic", "truth", "pairs", "word_tags"})
+
+_DEFAULT_NUMBER = {"train": 20000, "val": 1000, "test": 1000}
+
+
+class Options(Strict):
+    """What to read."""
+
+    kind: Literal["scenes", "single", "pairs"] = Field(
+        default="scenes",
+        description="scenes: 1 to 4 objects; single: one object, balanced over shape x colour; pairs: minimal pairs",
+    )
+    n: int | None = Field(default=None, gt=0, description="images, for pairs groups; none: 20000 in train, else 1000")
+    label: Literal["shape", "colour"] = Field(default="shape", description="what labels and semantic masks mean")
+
+
+def read(root: Path | None, split: str, options: Options) -> DataSplit:  # noqa: ARG001 - every reader takes a root
+    """The examples of a split.
+
+    Captions (kinds scenes and single): five per image, one of each of `captions.KINDS`, named in `caption_tags`.
+    `facts` is a `SceneFacts`. `label` is set where the image holds one object. Minimal pairs come as two examples in
+    a row with one `group`, one caption each, the other's caption as `negatives`, and tags `edit` and `of`.
+
+    Raises:
+        UserError: there is no such split.
+    """
+    if split not in SPLITS:
+        raise UserError(f"{NAME} has no split '{split}': {nearest(split, SPLITS)}")
+    number = options.n or _DEFAULT_NUMBER[split]
+    examples: list[Example] = []
+    for index in range(number):
+        if options.kind == "pairs":
+            examples += _pair(split, index, options.label)
+        else:
+            examples.append(_captioned(split, options.kind, index, options.label))
+    return DataSplit(
+        dataset=NAME,
+        split=split,
+        examples=tuple(examples),
+        classes=FIELDS[options.label],
+        fingerprint=canonical_hash(
+            {"version": NAME, "split": split, "kind": options.kind, "n": number, "label": options.label}
+        ),
+        caption_truth=caption_truth,
+        word_tags=word_tags(),
+    )
+
+
+def choose_caption(example: Example, k: int) -> Example:
+    """The example with its k-th caption alone, and that caption's logical form, for `caption_truth`."""
+    tags = example.caption_tags[k : k + 1]
+    facts = SceneFacts(example.facts.scene, (example.facts.forms[k],))
+    return replace(example, captions=(example.captions[k],), caption_tags=tags, facts=facts)
+
+
+def contact_sheet(path: Path) -> None:
+    """Write a PNG that shows scenes with boxes and captions, and minimal pairs."""
+    draw_sheet(
+        path,
+        title=f"{NAME}: {TITLE.lower()}",
+        scenes=read(None, "val", Options(n=12)).examples,
+        pairs=read(None, "val", Options(kind="pairs", n=12)).examples,
+    )
+
+
+def _captioned(split: str, kind: str, index: int, label: str) -> Example:
+    stream = Stream(fold(NAME, split, kind), index)
+    scene = draw_scene(stream, split, *(_balanced(index) if kind == "single" else ()))
+    captions = write_captions(scene, stream)
+    return _example(f"{NAME}/{split}/{kind}/{index:06d}", scene, captions, label)
+
+
+def _balanced(index: int) -> tuple[int, tuple[str, str]]:
+    """One object, with shapes, colours and both together as equally frequent as any number of images allows."""
+    turn, at = divmod(index, len(SHAPES))
+    return 1, (SHAPES[at], COLOURS[(at + turn) % len(COLOURS)])
+
+
+def _pair(split: str, index: int, label: str) -> list[Example]:
+    stream = Stream(fold(NAME, split, "pairs"), index)
+    pair = draw_pair(stream, index, split)
+    group = f"{NAME}/{split}/pairs/{index:06d}"
+    texts = [caption.text for caption in pair.captions]
+    return [
+        replace(
+            _example(f"{group}/{at}", scene, (caption,), label),
+            group=group,
+            negatives=(texts[1 - at],),
+            tags={"edit": pair.edit, "of": pair.of},
+        )
+        for at, (scene, caption) in enumerate(zip(pair.scenes, pair.captions, strict=True))
+    ]
+
+
+def _example(name: str, scene: Scene, captions: tuple[Caption, ...], label: str) -> Example:
+    classes = FIELDS[label]
+    labels = [classes.index(getattr(object_, label)) for object_ in scene.objects]
+    regions = tuple(
+        Region(box, labels[at], float(area), partial(instance_mask, scene, at))
+        for at, (box, area) in enumerate(boxes(scene))
+    )
+    return Example(
+        id=name,
+        image=ImageItem(name, partial(open_scene, scene)),
+        captions=tuple(caption.text for caption in captions),
+        caption_tags=tuple(caption.kind for caption in captions),
+        label=labels[0] if len(labels) == 1 else None,
+        regions=regions,
+        semantic=partial(semantic_map, scene, label),
+        facts=SceneFacts(scene, tuple(caption.form for caption in captions)),
+    )

@@ -1,0 +1,112 @@
+"""PASCAL VOC segmentation in its owners' folder layout: photos with a class for every pixel.
+
+Photos are used as decoded: an EXIF orientation is not applied, as in the field's own tools and as the masks want it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
+from PIL import Image
+from pydantic import Field
+
+from sparc_bench.cards import Strict
+from sparc_bench.errors import UnreadableImageError, UserError
+from sparc_bench.examples import DataSplit, Example
+from sparc_bench.features import ImageItem
+from sparc_bench.reading import Absent, DataFolder, absent_notes, file_sizes, fingerprint, known_split
+
+TITLE = "PASCAL VOC 2012 segmentation: photos with one of 20 classes, background or void for every pixel"
+SOURCE = "Everingham et al. 2010, The PASCAL Visual Object Classes Challenge (IJCV 88); VOC2012 development kit"
+NEEDS_ON_DISK = (
+    "VOCdevkit/VOC2012/ with ImageSets/Segmentation/{train,val,trainval}.txt, JPEGImages/*.jpg and "
+    "SegmentationClass/*.png (the option folder names another place)"
+)
+PROVIDES = frozenset({"semantic"})
+SPLITS = ("train", "val", "trainval")
+
+BACKGROUND = -1
+VOID = -2
+
+CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+
+
+class Options(Strict):
+    """Where it lies; the augmented masks (SegmentationClassAug) are another `masks` folder with a list of its own."""
+
+    folder: str = Field(default="VOCdevkit/VOC2012", description="under the data root")
+    images: str = Field(default="JPEGImages", description="folder of the photos, in the folder")
+    masks: str = Field(default="SegmentationClass", description="folder of the palette masks, in the folder")
+    lists: str = Field(default="ImageSets/Segmentation", description="folder of the split lists, in the folder")
+    absent: Absent = Field(default="refuse", description="listed photos or masks not on disk: refuse or skip")
+
+
+def read(root: Path | None, split: str, options: Options) -> DataSplit:
+    """One split, in the order of its list; ids are VOC's (such as 2007_000033).
+
+    `semantic` gives 0 to 19 for the classes, -1 for background and -2 for void (the border and difficult pixels that
+    VOC leaves out of every score; 255 in the file).
+
+    Raises:
+        UserError: something is missing or malformed on disk.
+    """
+    known_split(split, SPLITS, "voc_segmentation")
+    home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)
+    list_name = f"{options.lists}/{split}.txt"
+    listed = home.lines(list_name)
+    photos, masks = home.folder(options.images), home.folder(options.masks)
+    photo_sizes = file_sizes(photos, (f"{name}.jpg" for name in listed))
+    mask_sizes = file_sizes(masks, (f"{name}.png" for name in listed))
+    notes = (
+        *absent_notes({f"{name}.jpg": 1 for name in listed}, photo_sizes, photos, options.absent),
+        *absent_notes({f"{name}.png": 1 for name in listed}, mask_sizes, masks, options.absent),
+    )
+    present = [name for name in listed if f"{name}.jpg" in photo_sizes and f"{name}.png" in mask_sizes]
+    if not present:
+        raise UserError(f"{home.path / list_name} lists nothing that is on disk: the data set needs {NEEDS_ON_DISK}.")
+    annotations = (home.read(f"{options.masks}/{name}.png") for name in sorted(present))
+    return DataSplit(
+        dataset="voc_segmentation",
+        split=split,
+        examples=tuple(
+            Example(
+                id=name,
+                image=ImageItem.file(name, photos / f"{name}.jpg"),
+                semantic=partial(read_mask, masks / f"{name}.png"),
+            )
+            for name in present
+        ),
+        classes=CLASSES,
+        fingerprint=fingerprint(
+            [home.read(list_name), *annotations], {name: photo_sizes[f"{name}.jpg"] for name in present}
+        ),
+        notes=notes,
+    )
+
+
+def read_mask(path: Path) -> Int[ndarray, "H W"]:
+    """A mask file's classes: 0 to 19, -1 background, -2 void.
+
+    Raises:
+        UnreadableImageError: the file cannot be decoded.
+        UserError: it holds colours instead of class numbers, or numbers that VOC does not have.
+    """
+    try:
+        with Image.open(path) as image:
+            mode = image.mode
+            values_HW = np.asarray(image).astype(np.int64)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UnreadableImageError(f"{path} cannot be decoded ({error}): copy the file again.") from error
+    if mode not in ("P", "L"):
+        raise UserError(f"{path} holds colours ({mode}), not class numbers: use the palette files that VOC ships.")
+    if ((values_HW > len(CLASSES)) & (values_HW != 255)).any():
+        odd = int(values_HW[(values_HW > len(CLASSES)) & (values_HW != 255)][0])
+        raise UserError(f"{path} holds the class number {odd}; VOC has 0 to 20 and 255: use the masks that VOC ships.")
+    return np.where(values_HW == 255, VOID, values_HW - 1)

@@ -1,0 +1,62 @@
+"""What a model may have seen of a task before: the task's images, its domain, its class names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from sparc_bench.records import DIGITS, ClassesSeen
+
+
+def exposure(trained_on: Sequence[str], dataset: str, split: str, images: int) -> str:
+    """`none`, `domain`, `N images seen` or `unknown`, from the entries dataset:split of a model card's `trained_on`.
+
+    >>> exposure(["flickr8k:train"], "flickr8k", "test", 1000)
+    'domain'
+    """
+    if not trained_on:
+        return "unknown"
+    if f"{dataset}:{split}" in trained_on:
+        return f"{images} images seen"
+    return "domain" if any(entry.partition(":")[0] == dataset for entry in trained_on) else "none"
+
+
+def training_captions(words: str, train_words: Mapping[str, int]) -> int:
+    """At most how many training captions hold all words of a class name: the count of its rarest word.
+
+    >>> training_captions("fire hydrant", {"fire": 30, "hydrant": 2})
+    2
+    """
+    return min((train_words.get(word, 0) for word in re.findall(r"[a-z]+", words.lower())), default=0)
+
+
+def classes_seen(
+    metric: str, words: Mapping[str, str], train_words: Mapping[str, int], group_values: Mapping[str, float]
+) -> ClassesSeen | None:
+    """The headline's mean over classes whose words the training captions hold, and over the others.
+
+    Args:
+        metric: name of the metric that `group_values` belong to.
+        words: class -> the words put into prompts.
+        train_words: word -> training captions that hold it.
+        group_values: class -> value of the headline; classes without items are absent or NaN.
+
+    Returns:
+        None where no value belongs to a class.
+    """
+    if not group_values.keys() & words.keys():
+        return None
+    counts = {name: training_captions(text, train_words) for name, text in words.items()}
+    scored = {name: value for name, value in group_values.items() if name in counts and not np.isnan(value)}
+    seen = [value for name, value in scored.items() if counts[name] > 0]
+    unseen = [value for name, value in scored.items() if counts[name] == 0]
+    return ClassesSeen(
+        training_captions=counts,
+        metric=metric,
+        seen=round(float(np.mean(seen)), DIGITS) if seen else None,
+        seen_classes=len(seen),
+        unseen=round(float(np.mean(unseen)), DIGITS) if unseen else None,
+        unseen_classes=len(unseen),
+    )

@@ -1,0 +1,101 @@
+"""K-Precision: how much of what a retrieved caption says do the reference captions say as well?
+
+Adlakha et al. 2023 define it for generated answers; Bica et al. 2024 (SPARC, section 4.4) apply it to the top-1
+retrieved caption of an image, over all words (K-P) and over nouns and adjectives alone (K-P_na).
+
+Shapes: N reference sets (images), M captions, V words of the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from scipy.sparse import csr_matrix
+
+References = Literal["union", "multiset", "max"]
+"""How several reference captions count.
+
+union: a word counts where any reference has it, however often.
+multiset: the references are one bag of words, and a word counts at most as often as the bag holds it.
+max: each reference is a bag of its own, and the best one counts (the rule of the metric's reference implementation).
+"""
+
+
+def k_precision_score(words: Sequence[str], references: Sequence[Sequence[str]], rule: References) -> float:
+    """Share of `words` that the references hold, for one caption; NaN for a caption without words.
+
+    The denominator is the number of words of the caption, repetitions included. Without any reference the score is 0.
+
+    >>> k_precision_score(["red", "dog", "runs"], [["dog", "runs"], ["brown", "dog"]], "union")
+    0.6666666666666666
+    """
+    if not words:
+        return float("nan")
+    if rule == "union":
+        known = {word for reference in references for word in reference}
+        return sum(word in known for word in words) / len(words)
+    bags = [Counter(reference) for reference in references]
+    if rule == "multiset":
+        bags = [sum(bags, Counter())]
+    return max(((Counter(words) & bag).total() / len(words) for bag in bags), default=0.0)
+
+
+class KPrecision:
+    """`k_precision_score` of M captions against many reference sets at once, by sparse products of word counts.
+
+    min(a, b) of two counts is the number of levels t >= 1 that both reach, so a multiset intersection is a sum over t
+    of products of 0/1 matrices; captions rarely repeat a word, so two or three levels suffice.
+    """
+
+    def __init__(self, captions: Sequence[Sequence[str]], rule: References) -> None:
+        self._rule = rule
+        self._vocabulary: dict[str, int] = {}
+        for words in captions:
+            for word in words:
+                self._vocabulary.setdefault(word, len(self._vocabulary))
+        counts_MV = self._counts(captions)
+        self.length_M = np.array([len(words) for words in captions], dtype=np.int64)
+        if rule == "union":
+            self._levels_VM = [counts_MV.T.tocsr()]
+        else:
+            levels = range(1, int(counts_MV.max()) + 1 if counts_MV.nnz else 1)
+            self._levels_VM = [_reached(counts_MV, level).T.tocsr() for level in levels]
+
+    def scores(self, references: Sequence[Sequence[Sequence[str]]]) -> Float[ndarray, "N M"]:
+        """The score of every caption (columns) for every set of references (rows); NaN for captions without words."""
+        if self._rule == "max":
+            rows = [np.maximum.reduce(self._common([*reference_set]), initial=0.0) for reference_set in references]
+            common_NM = np.stack(rows) if rows else np.zeros((0, len(self.length_M)))
+        else:
+            pooled = [[word for reference in reference_set for word in reference] for reference_set in references]
+            common_NM = self._common(pooled)
+        length_1M = self.length_M[None, :]
+        scores_NM = np.full(common_NM.shape, np.nan)
+        np.divide(common_NM, length_1M, out=scores_NM, where=length_1M > 0)
+        return scores_NM
+
+    def _common(self, bags: Sequence[Sequence[str]]) -> Float[ndarray, "N M"]:
+        counts_NV = self._counts(bags)
+        common_NM = np.zeros((len(bags), len(self.length_M)))
+        for level, captions_VM in enumerate(self._levels_VM, start=1):
+            common_NM += (_reached(counts_NV, level) @ captions_VM).toarray()
+        return common_NM
+
+    def _counts(self, bags: Sequence[Sequence[str]]) -> csr_matrix:
+        known: list[Mapping[int, int]] = [
+            Counter(self._vocabulary[word] for word in bag if word in self._vocabulary) for bag in bags
+        ]
+        values = np.array([count for bag in known for count in bag.values()], dtype=np.float64)
+        columns = np.array([word for bag in known for word in bag], dtype=np.int64)
+        starts = np.cumsum([0, *(len(bag) for bag in known)])
+        return csr_matrix((values, columns, starts), shape=(len(bags), max(len(self._vocabulary), 1)))
+
+
+def _reached(counts: csr_matrix, level: int) -> csr_matrix:
+    reached: csr_matrix = (counts >= level).astype(np.float64)
+    return reached

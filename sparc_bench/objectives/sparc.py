@@ -1,0 +1,237 @@
+"""SPARC: sparse fine-grained contrastive alignment (Bica et al. 2024, arXiv 2401.09865, section 2).
+
+Shapes: B batch, L text tokens, P patches, D joint width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from sparc_bench.cards import Strict
+from sparc_bench.objective import Ctx, ImageOut, TextOut
+from sparc_bench.objectives.clip import contrastive_loss, full_precision
+from sparc_bench.training.heads import HeadedObjective, HeadOptions
+
+TITLE = "SPARC: CLIP's loss plus a token-wise contrast with sparsely grouped patches of the same pair"
+SOURCE = "Bica et al. 2024, arXiv 2401.09865, eqs. 2 to 7"
+
+HELD_OUT_SCALE = 1 / 0.07
+
+
+def alignment_weights(
+    patches_BPD: Float[Tensor, "B P D"], tokens_BLD: Float[Tensor, "B L D"], threshold: float | None = None
+) -> Float[Tensor, "B L P"]:
+    """Weights of a token's grouping of patches (eqs. 2 to 4), from un-normalised vectors.
+
+    Inner products are min-max scaled over the patches of each token, values under the threshold become 0, the rest is
+    divided by its sum. Gradients flow through all of it. Runs in float32 under autocast. A token to which all patches
+    are equally similar (0/0 in the paper) weighs them equally.
+
+    Args:
+        patches_BPD: adapted patches.
+        tokens_BLD: adapted tokens.
+        threshold: sigma, on the min-max scaled values; None for the paper's 1/P.
+    """
+    with torch.autocast(patches_BPD.device.type, enabled=False):
+        similarity_BLP = torch.einsum("bld,bpd->blp", full_precision(tokens_BLD), full_precision(patches_BPD))
+        lowest_BL1, highest_BL1 = similarity_BLP.aminmax(dim=-1, keepdim=True)
+        span_BL1 = highest_BL1 - lowest_BL1
+        constant_BL1 = span_BL1 <= torch.finfo(span_BL1.dtype).tiny
+        scaled_BLP = (similarity_BLP - lowest_BL1) / span_BL1.masked_fill(constant_BL1, 1.0)
+        scaled_BLP = scaled_BLP.masked_fill(constant_BL1, 1.0)
+        sigma = 1 / patches_BPD.shape[1] if threshold is None else threshold
+        sparse_BLP = scaled_BLP.masked_fill(scaled_BLP < sigma, 0.0)
+        return sparse_BLP / sparse_BLP.sum(-1, keepdim=True)
+
+
+class _TokenContrast(NamedTuple):
+    loss_BL: Tensor
+    correct_BL: Tensor
+    weights_BLP: Tensor
+
+
+def _token_contrast(
+    patches_BPD: Tensor, tokens_BLD: Tensor, mask_BL: Tensor, scale: Tensor | float, threshold: float | None
+) -> _TokenContrast:
+    with torch.autocast(patches_BPD.device.type, enabled=False):
+        patches_BPD = full_precision(patches_BPD)
+        tokens_BLD = full_precision(tokens_BLD).masked_fill(~mask_BL.unsqueeze(-1), 0.0)
+        weights_BLP = alignment_weights(patches_BPD, tokens_BLD, threshold)
+        grouped_BLD = F.normalize(torch.einsum("blp,bpd->bld", weights_BLP, patches_BPD), dim=-1, eps=1e-6)
+        unit_BLD = F.normalize(tokens_BLD, dim=-1, eps=1e-6)
+        logits_BLL = scale * torch.einsum("bld,bkd->blk", grouped_BLD, unit_BLD)
+        column_BLL = ~mask_BL.unsqueeze(1).expand_as(logits_BLL)
+        fill = torch.finfo(logits_BLL.dtype).min
+        from_grouped_BLL = logits_BLL.masked_fill(column_BLL, fill)
+        from_token_BLL = logits_BLL.transpose(1, 2).masked_fill(column_BLL, fill)
+        diagonal_BL = logits_BLL.diagonal(dim1=1, dim2=2)
+        loss_BL = (from_grouped_BLL.logsumexp(-1) + from_token_BLL.logsumexp(-1)) / 2 - diagonal_BL
+        correct_BL = from_grouped_BLL.argmax(-1) == torch.arange(logits_BLL.shape[1], device=logits_BLL.device)
+        return _TokenContrast(loss_BL.masked_fill(~mask_BL, 0.0), correct_BL & mask_BL, weights_BLP)
+
+
+def _reduced(loss_BL: Tensor, mask_BL: Tensor, reduction: str, ctx: Ctx) -> Tensor:
+    words_B = mask_BL.sum(-1).to(loss_BL.dtype)
+    if reduction == "token":
+        return ctx.mean(loss_BL.sum(-1) / words_B.clamp_min(1), words_B)
+    return ctx.mean(loss_BL.sum(-1) / words_B.clamp_min(1), (words_B > 0).to(loss_BL.dtype))
+
+
+def fine_grained_loss(
+    patches_BPD: Float[Tensor, "B P D"],
+    tokens_BLD: Float[Tensor, "B L D"],
+    mask_BL: Bool[Tensor, "B L"],
+    scale: Float[Tensor, ""] | float,
+    threshold: float | None = None,
+    reduction: Literal["caption", "token"] = "caption",
+    ctx: Ctx | None = None,
+) -> Float[Tensor, ""]:
+    """Contrast of each token with its language-grouped vision embedding, within its own caption (eqs. 5 and 6).
+
+    Args:
+        patches_BPD: adapted patches, un-normalised.
+        tokens_BLD: adapted tokens, un-normalised; the content of padding changes nothing.
+        mask_BL: True where a token is a word.
+        scale: inverse temperature.
+        threshold: see `alignment_weights`.
+        reduction: "caption" averages per caption, then over captions (eq. 6); "token" over all tokens (listing 1).
+        ctx: the run, for data parallelism.
+
+    Returns:
+        The mean of both directions; captions without a word do not count.
+    """
+    contrast = _token_contrast(patches_BPD, tokens_BLD, mask_BL, scale, threshold)
+    return _reduced(contrast.loss_BL, mask_BL, reduction, ctx or Ctx())
+
+
+class SparcOptions(HeadOptions):
+    """The paper's weights, and its open points."""
+
+    global_weight: float = Field(default=0.5, description="lambda_g (section D.4: 0.5)")
+    fine_weight: float = Field(
+        default=1.0, description="lambda_f (section D.4 sweeps 0.5, 1, 5, 10; choice not stated)"
+    )
+    threshold: float | None = Field(default=None, description="sigma; none for 1/P (section 2)")
+    reduction: Literal["caption", "token"] = Field(
+        default="caption", description="caption: eq. 6; token: listing 1, where long captions weigh more"
+    )
+    fine_temperature: Literal["shared", "separate"] = Field(
+        default="shared",
+        description="shared: one symbol as written; separate: an easy fine loss cannot drive the other",
+    )
+    fine_tokens: Literal["words", "words_and_specials"] = Field(
+        default="words", description="whether BOS and EOS take part in the fine loss (not stated)"
+    )
+
+
+class Objective(HeadedObjective):
+    """lambda_g times the global loss plus lambda_f times the fine-grained loss (eq. 7)."""
+
+    Options: ClassVar[type[Strict]] = SparcOptions
+    needs: ClassVar[frozenset[str]] = frozenset({"pooled", "patches", "tokens"})
+    paths: ClassVar[Mapping[str, bool]] = {"local": True, "global": True}
+    options: SparcOptions
+
+    def __init__(self, image_width: int, text_width: int, options: Strict) -> None:
+        super().__init__(image_width, text_width, options)
+        if self.options.fine_temperature == "separate":
+            self.log_fine_scale = nn.Parameter(torch.tensor(math.log(1 / self.options.temperature)))
+
+    @property
+    def fine_scale(self) -> Tensor:
+        """The inverse temperature of the fine loss."""
+        return self.log_fine_scale.exp() if self.options.fine_temperature == "separate" else self.scale
+
+    def _fine_inputs(self, image: ImageOut, text: TextOut) -> tuple[Tensor, Tensor, Tensor]:
+        mask_BL = text.mask_BKL[:, 0]
+        if self.options.fine_tokens == "words_and_specials":
+            mask_BL = mask_BL | text.special_BKL[:, 0]
+        return self.g_v(image.patches_BPW), self.g_t(text.tokens_BKLW[:, 0]), mask_BL
+
+    def forward(self, image: ImageOut, text: TextOut, ctx: Ctx) -> dict[str, Tensor]:
+        """Both losses of the first caption; the zeroed fraction and the entropy (of its maximum) of the weights."""
+        global_loss = contrastive_loss(
+            self.global_image(image), self.global_text(text)[:, 0], self.scale, ctx.extra.get("known_true"), ctx
+        )
+        patches_BPD, tokens_BLD, mask_BL = self._fine_inputs(image, text)
+        contrast = _token_contrast(patches_BPD, tokens_BLD, mask_BL, self.fine_scale, self.options.threshold)
+        fine_loss = _reduced(contrast.loss_BL, mask_BL, self.options.reduction, ctx)
+        with torch.no_grad():
+            words_XP = contrast.weights_BLP[mask_BL]
+            entropy_X = torch.special.entr(words_XP).sum(-1) / math.log(words_XP.shape[-1])
+        return {
+            "loss": self.options.global_weight * global_loss + self.options.fine_weight * fine_loss,
+            "global_loss": global_loss.detach(),
+            "fine_loss": fine_loss.detach(),
+            "fine_accuracy": contrast.correct_BL[mask_BL].float().mean(),
+            "weights_zeroed": (words_XP == 0).float().mean(),
+            "weights_entropy": entropy_X.mean(),
+            "scale": self.scale.detach(),
+            **({"fine_scale": self.fine_scale.detach()} if self.options.fine_temperature == "separate" else {}),
+        }
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Keep both inverse temperatures in 1..max_scale."""
+        super().after_step(step)
+        if self.options.fine_temperature == "separate":
+            self.log_fine_scale.clamp_(0.0, math.log(self.options.max_scale))
+
+    @torch.no_grad()
+    def held_out(self, batches: Sequence[tuple[ImageOut, ImageOut, TextOut]]) -> dict[str, Any]:
+        """The fine loss at the fixed scale 1/0.07 with the true, a shuffled and a grey image, per caption.
+
+        The negatives are tokens of the same caption, so a low loss need not mean that words find their patches: only
+        what the true image gains over the grey one does, and grounding is read from masks alone.
+
+        Returns:
+            For each kind of image the mean loss, its standard error and the token accuracy; the paired gain of the true
+            image over the grey one with its 95 % interval (normal approximation), and the verdict.
+        """
+        losses: dict[str, list[Tensor]] = {"true": [], "shuffled": [], "grey": []}
+        correct: dict[str, list[Tensor]] = {"true": [], "shuffled": [], "grey": []}
+        words: list[Tensor] = []
+        for image, grey, text in batches:
+            patches_BPD, tokens_BLD, mask_BL = self._fine_inputs(image, text)
+            grey_BPD = self.g_v(grey.patches_BPW).expand_as(patches_BPD)
+            words.append(mask_BL.sum(-1))
+            kinds = {"true": patches_BPD, "shuffled": patches_BPD.roll(1, 0), "grey": grey_BPD}
+            for kind, kind_BPD in kinds.items():
+                contrast = _token_contrast(kind_BPD, tokens_BLD, mask_BL, HELD_OUT_SCALE, self.options.threshold)
+                losses[kind].append(contrast.loss_BL.sum(-1) / mask_BL.sum(-1).clamp_min(1))
+                correct[kind].append(contrast.correct_BL.sum(-1))
+        count = int(torch.cat(words).sum())
+        figures: dict[str, Any] = {"captions": len(torch.cat(words)), "scale": HELD_OUT_SCALE}
+        for kind in losses:
+            figures[kind] = {
+                **_mean_and_error(torch.cat(losses[kind])),
+                "token_accuracy": float(torch.cat(correct[kind]).sum()) / max(count, 1),
+            }
+        for kind in ("shuffled", "grey"):
+            gain = _mean_and_error(torch.cat(losses[kind]) - torch.cat(losses["true"]))
+            half = 1.96 * gain["standard_error"]
+            figures[f"gain_over_{kind}"] = {
+                "value": gain["loss"],
+                "low": gain["loss"] - half,
+                "high": gain["loss"] + half,
+            }
+        needs_image = figures["gain_over_grey"]["low"] > 0
+        figures["verdict"] = (
+            "the true image lowers the fine loss below a grey one's"
+            if needs_image
+            else "the fine loss does not need the image"
+        )
+        return figures
+
+
+def _mean_and_error(values_X: Tensor) -> dict[str, float]:
+    error = float(values_X.std() / math.sqrt(len(values_X))) if len(values_X) > 1 else math.nan
+    return {"loss": float(values_X.mean()), "standard_error": error}

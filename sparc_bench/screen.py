@@ -1,0 +1,84 @@
+"""What several commands put on the screen: the console, progress, the table of an evaluation, its failures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from sparc_bench.listing import table
+
+if TYPE_CHECKING:  # the tables of list and show need no torch
+    from sparc_bench.evaluate import Result
+    from sparc_bench.records import Metric
+
+
+def console() -> Console:
+    """Standard output; a pipe or a file gets lines of a fixed width, whatever the terminal is."""
+    return Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 140)
+
+
+def task_bar() -> Progress:
+    """A progress display on standard error that leaves nothing behind."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+
+
+def evaluated(results: Sequence[Result]) -> Table:
+    """One row for each headline metric of each record, the models of a task together; in per cent.
+
+    Beside the value stand its interval, the highest reference row that it has to be clear of, and whether it is.
+    """
+    from sparc_bench.sections import CEILINGS, reference_values
+
+    tasks = list(dict.fromkeys(result.task for result in results))
+    rows = []
+    for result in sorted(results, key=lambda result: tasks.index(result.task)):
+        if result.record is None:
+            rows.append((result.task, "", result.model, "failed", "", "", "", ""))
+            continue
+        record = result.record
+        marks = [*(["@sample"] if record.sample else []), *(["testing"] if record.limit is not None else [])]
+        for metric in record.headline_metrics:
+            value = record.metrics[metric]
+            floors = [(v, name) for name, v in reference_values(record, metric).items() if name not in CEILINGS]
+            floor, name = max(floors, default=(None, ""))
+            clear = floor is None or (value.low is not None and value.low > floor)
+            rows.append(
+                (
+                    " ".join((result.task, *marks)),
+                    metric,
+                    result.model + ("" if record.paths.get(metric.rpartition("/")[0], True) else " (untrained path)"),
+                    with_interval(value),
+                    f"{name} {100 * floor:.1f}" if floor is not None else "",
+                    "" if floor is None else "yes" if clear else "no",
+                    str(record.n),
+                    "kept" if result.kept else f"{record.seconds:.0f} s",
+                )
+            )
+    return table(("task", "metric", "model", "% [95 %]", "reference row", "clear of it", "images", ""), rows)
+
+
+def with_interval(metric: Metric) -> str:
+    """`12.3 [11.0, 13.5]`, in per cent; a dash where there was nothing to average."""
+    if metric.value is None:
+        return "-"
+    if metric.low is None or metric.high is None:
+        return f"{100 * metric.value:.1f}"
+    return f"{100 * metric.value:.1f} [{100 * metric.low:.1f}, {100 * metric.high:.1f}]"
+
+
+def complain(results: Sequence[Result]) -> int:
+    """Print the sentences of failed tasks to standard error and return the exit code: 0, 1 (some), 2 (all)."""
+    failed = [result for result in results if result.error is not None]
+    sentences = dict.fromkeys(result.error for result in failed)
+    if len(sentences) == 1 and len(failed) == len(results):
+        sys.stderr.write(f"{failed[0].error}\n")
+        return 2
+    for result in failed:
+        sys.stderr.write(f"{result.model} on {result.task}: {result.error}\n")
+    return (2 if len(failed) == len(results) else 1) if failed else 0

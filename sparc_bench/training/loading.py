@@ -1,0 +1,100 @@
+"""Batches of a recipe, a pure function of (seed, step), so that a resumed run sees what an uninterrupted one saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy import ndarray
+from torch import Tensor
+
+from sparc_bench.errors import UnreadableImageError
+from sparc_bench.objective import Batch, Objective, Tokens
+from sparc_bench.training.pixels import Pixels
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One batch as the loop takes it: pixels_BHWC uint8, the objective's batch, ids that could not be read."""
+
+    pixels_BHWC: Tensor
+    batch: Batch
+    unreadable: tuple[str, ...] = ()
+
+
+class Batches(torch.utils.data.Dataset[Loaded]):
+    """Batch number `step` of a run: every epoch is a permutation of the images, its last part-batch left out."""
+
+    def __init__(
+        self,
+        pixels: Pixels,
+        objective: Objective,
+        tokenize: Callable[[Sequence[Sequence[str]]], Tokens],
+        batch_size: int,
+        seed: int,
+        mask_known_true: bool,
+    ) -> None:
+        self.pixels, self.objective, self.tokenize = pixels, objective, tokenize
+        self.batch_size, self.seed, self.mask_known_true = batch_size, seed, mask_known_true
+        self.per_epoch = len(pixels) // batch_size
+
+    def __len__(self) -> int:
+        return self.per_epoch
+
+    def _positions(self, step: int) -> ndarray:
+        epoch, place = divmod(step, self.per_epoch)
+        order = np.random.default_rng((self.seed, 1, epoch)).permutation(len(self.pixels))
+        return np.asarray(order[place * self.batch_size : (place + 1) * self.batch_size])
+
+    def __getitem__(self, step: int) -> Loaded:
+        positions = [int(position) for position in self._positions(step)]
+        rows, unreadable = self._readable(positions)
+        index = [self.pixels.index[position] for position in positions]
+        examples = [self.pixels.data.examples[row] for row in index]
+        batch = self.objective.collate(examples, index, self.tokenize, np.random.default_rng((self.seed, 2, step)))
+        known_true = self._known_true(batch)
+        if known_true is not None:
+            batch.extra["known_true_share"] = known_true.float().sum() / (len(index) * (len(index) - 1))
+            if self.mask_known_true:
+                batch.extra["known_true"] = known_true
+        return Loaded(torch.from_numpy(rows), batch, tuple(unreadable))
+
+    def _readable(self, positions: list[int]) -> tuple[ndarray, list[str]]:
+        """Pixels; where images are decoded on the fly, an unreadable one is replaced by the next in the data set."""
+        if self.pixels.array_NSS3 is not None:
+            return self.pixels.rows(positions), []
+        rows, unreadable = [], []
+        for slot in range(len(positions)):
+            for _ in range(len(self.pixels)):
+                try:
+                    rows.append(self.pixels.rows([positions[slot]])[0])
+                    break
+                except UnreadableImageError:
+                    unreadable.append(self.pixels.data.examples[self.pixels.index[positions[slot]]].id)
+                    positions[slot] = (positions[slot] + 1) % len(self.pixels)
+        return np.stack(rows), unreadable
+
+    def _known_true(self, batch: Batch) -> Tensor | None:
+        data = self.pixels.data
+        if data.caption_truth is None or data.choose_caption is None or "caption_index" not in batch.extra:
+            return None
+        chosen = [
+            data.choose_caption(data.examples[int(row)], int(k))
+            for row, k in zip(batch.index_B, batch.extra["caption_index"], strict=True)
+        ]
+        truth = torch.from_numpy(np.ascontiguousarray(data.caption_truth(chosen)))
+        return truth.fill_diagonal_(False)
+
+
+def loader(batches: Batches, start: int, steps: int, workers: int) -> torch.utils.data.DataLoader[Any]:
+    """Batches `start` to `steps`, in order, by `workers` processes (none where the pixels are cached)."""
+    return torch.utils.data.DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(start, steps),
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+    )

@@ -1,0 +1,102 @@
+"""What a run says while it runs: a JSON line per step, a progress bar, TensorBoard files if asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from sparc_bench.errors import UserError
+from sparc_bench.training.loop import StepReport
+
+SHOWN = ("loss", "global_loss", "fine_loss", "fine_accuracy")
+
+
+class RunLog:
+    """`log.jsonl` of a run folder, cut back to the step that is resumed from."""
+
+    def __init__(self, folder: Path, name: str, start: int, steps: int, tensorboard: bool) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = folder / "log.jsonl"
+        _keep_until(self._file, start)
+        self._opened = self._file.open("a", encoding="utf-8")
+        self._board = _tensorboard(folder / "tensorboard") if tensorboard else None
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+        )
+        self._task: TaskID = self._progress.add_task(name, total=steps, completed=start, figures="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+        self._opened.close()
+        if self._board is not None:
+            self._board.close()
+
+    def step(self, report: StepReport) -> None:
+        """One training step."""
+        self._line({"step": report.step, **report.figures})
+        self._opened.flush()
+        for item in report.unreadable:
+            self.event({"step": report.step, "unreadable": item})
+        if report.step % 5 == 0:
+            shown = " ".join(f"{key} {report.figures[key]:.3f}" for key in SHOWN if key in report.figures)
+            shown += f" {report.figures['images_per_second']:.0f} images/s"
+            self._progress.update(self._task, completed=report.step, figures=shown)
+
+    def event(self, values: dict[str, Any]) -> None:
+        """Anything else: an evaluation on val, an unreadable image, the choice of precision."""
+        self._line(values)
+        if "val" in values:
+            figures = " ".join(f"{name} {value:.3f}" for name, value in values["val"].items())
+            self._progress.console.print(f"step {values['step']}: val {figures}", highlight=False)
+        self._opened.flush()
+
+    def _line(self, values: dict[str, Any]) -> None:
+        self._opened.write(json.dumps(values) + "\n")
+        if self._board is not None and "step" in values:
+            figures = values.get("val", values)
+            prefix = "val" if "val" in values else "train"
+            for name, value in figures.items():
+                if name != "step" and isinstance(value, int | float):
+                    self._board.add_scalar(f"{prefix}/{name}", value, values["step"])
+
+
+def _keep_until(file: Path, step: int) -> None:
+    if not file.is_file():
+        return
+    lines = file.read_text(encoding="utf-8").splitlines()
+    kept = []
+    for line in lines:
+        try:
+            values = json.loads(line)
+        except json.JSONDecodeError:
+            break  # the line that an interruption cut
+        if step > 0 and values.get("step", 0) <= step:
+            kept.append(line + "\n")
+    handle, name = tempfile.mkstemp(dir=file.parent, suffix=".part")
+    with os.fdopen(handle, "w", encoding="utf-8") as opened:
+        opened.writelines(kept)
+    Path(name).replace(file)
+
+
+def _tensorboard(folder: Path) -> Any:  # noqa: ANN401 - an optional library's class
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError("TensorBoard is not installed: pip install 'sparc-bench[tensorboard]'.") from None
+    return SummaryWriter(str(folder))

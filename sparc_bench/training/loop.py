@@ -1,0 +1,101 @@
+"""The one training loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sparc_bench.cards import Optim, Recipe
+from sparc_bench.errors import UserError
+from sparc_bench.objective import Ctx
+from sparc_bench.training.loading import Loaded
+from sparc_bench.training.model import TrainStep
+from sparc_bench.training.towers import no_weight_decay
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step says: number (from 1), the objective's figures, learning rate, images per second."""
+
+    step: int
+    figures: dict[str, float]
+    unreadable: tuple[str, ...]
+
+
+def make_optimizer(model: torch.nn.Module, optim: Optim) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only."""
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    plain = [parameter for name, parameter in named if no_weight_decay(name, parameter)]
+    decayed = [parameter for name, parameter in named if not no_weight_decay(name, parameter)]
+    groups = [{"params": decayed, "weight_decay": optim.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps)
+
+
+def learning_rate(step: int, steps: int, optim: Optim) -> float:
+    """Linear from 0 over the warm-up, then a cosine to 0; `step` counts from 0.
+
+    >>> learning_rate(0, 10, Optim(lr=1.0, warmup=2))
+    0.5
+    """
+    if step < optim.warmup:
+        return optim.lr * (step + 1) / optim.warmup
+    done = (step - optim.warmup) / max(1, steps - optim.warmup)
+    return optim.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def fit(
+    model: TrainStep,
+    optimizer: torch.optim.AdamW,
+    recipe: Recipe,
+    batches: Iterable[Loaded],
+    start: int,
+    device: torch.device,
+    autocast: bool,
+    on_step: Callable[[StepReport], None],
+    every: Callable[[int], None],
+) -> None:
+    """Train from step `start` to the recipe's last; `every` runs after each `eval_every` steps and at the end.
+
+    Raises:
+        UserError: a loss that is not finite, with the step and the loss's parts; what `every` wrote last stands.
+    """
+    model.train()
+    for step, loaded in enumerate(batches, start):
+        began = time.perf_counter()
+        rate = learning_rate(step, recipe.steps, recipe.optim)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad(set_to_none=True)
+        figures = forward_backward(model, loaded, step, device, autocast)
+        if recipe.optim.clip is not None:
+            figures["gradient_norm"] = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.optim.clip)
+        values = {name: float(value) for name, value in figures.items()}
+        if not math.isfinite(values["loss"]):
+            parts = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+            raise UserError(f"The loss is not finite at step {step + 1} ({parts})")
+        optimizer.step()
+        model.objective.after_step(step)
+        values |= {"learning_rate": rate, "images_per_second": len(loaded.pixels_BHWC) / (time.perf_counter() - began)}
+        on_step(StepReport(step + 1, values, loaded.unreadable))
+        if (step + 1) % recipe.eval_every == 0 or step + 1 == recipe.steps:
+            model.eval()
+            every(step + 1)
+            model.train()
+
+
+def forward_backward(
+    model: TrainStep, loaded: Loaded, step: int, device: torch.device, autocast: bool
+) -> dict[str, Tensor]:
+    """Loss and gradients of one batch; returns the detached figures."""
+    extra = {name: value.to(device) for name, value in loaded.batch.extra.items()}
+    ctx = Ctx(step=step, extra=extra, encode_image=model.encode_image, encode_text=model.encode_text)
+    with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+        figures = model(loaded.pixels_BHWC.to(device), loaded.batch.tokens.to(device), ctx)
+    figures["loss"].backward()
+    logged = {"known_true_share": extra["known_true_share"]} if "known_true_share" in extra else {}
+    return {name: value.detach() for name, value in figures.items()} | logged

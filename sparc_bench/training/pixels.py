@@ -1,0 +1,154 @@
+"""Training images as uint8 pixels at the recipe's size: decoded once into a cached file, or on the fly if too large.
+
+Shapes: N images, S size (rows and columns).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy import ndarray
+from PIL import Image
+
+from sparc_bench.cards import ImageTower, canonical_hash
+from sparc_bench.errors import UnreadableImageError, UserError
+from sparc_bench.examples import DataSplit
+from sparc_bench.features import ImageItem
+
+CACHE_LIMIT = 4 * 2**30
+"""Bytes of pixels up to which a split is decoded once; a larger one is decoded by loader workers as it is needed."""
+
+
+def cache_folder() -> Path:
+    """`SPARC_BENCH_CACHE`, else the user's cache folder."""
+    named = os.environ.get("SPARC_BENCH_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sparc-bench"
+
+
+def squash(image: Image.Image, tower: ImageTower) -> ndarray:
+    """The whole image at the tower's square size, uint8 SS3; an image of that size stays as it is."""
+    if image.size != (tower.size, tower.size):
+        method = Image.Resampling.BICUBIC if tower.interpolation == "bicubic" else Image.Resampling.BILINEAR
+        image = image.resize((tower.size, tower.size), method)
+    return np.asarray(image.convert("RGB"))
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The readable images of a split.
+
+    Attributes:
+        index: rows of the split that are readable, in order (all of them where images are decoded on the fly).
+        unreadable: ids that were left out.
+        array_NSS3: the pixels of `index`, or None where they are decoded on the fly.
+    """
+
+    data: DataSplit
+    tower: ImageTower
+    index: tuple[int, ...]
+    unreadable: tuple[str, ...]
+    array_NSS3: ndarray | None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def rows(self, positions: Sequence[int]) -> ndarray:
+        """Pixels of several readable images; raises UnreadableImageError when decoding on the fly."""
+        if self.array_NSS3 is not None:
+            return np.asarray(self.array_NSS3[list(positions)])
+        return np.stack([squash(self.data.examples[self.index[p]].image.open(), self.tower) for p in positions])
+
+
+def load_pixels(
+    data: DataSplit,
+    tower: ImageTower,
+    max_unreadable: float,
+    advance: Callable[[int, int], None] = lambda _done, _total: None,
+    limit: int = CACHE_LIMIT,
+) -> Pixels:
+    """Decode a split once and keep it as a memory-mapped file that other runs and processes share.
+
+    Args:
+        data: the split.
+        tower: size and interpolation.
+        max_unreadable: share of unreadable images that is left out; more stop the run.
+        advance: called with (done, total) as images are decoded.
+        limit: bytes above which nothing is cached.
+
+    Raises:
+        UserError: too many unreadable images, or no room for the file.
+    """
+    shape = (len(data), tower.size, tower.size, 3)
+    if int(np.prod(shape)) > limit:
+        return Pixels(data, tower, tuple(range(len(data))), (), None)
+    key = canonical_hash([data.fingerprint, [e.id for e in data], tower.size, tower.interpolation])[:24]
+    file = cache_folder() / "pixels" / f"{data.dataset}-{data.split}-{key}.npy"
+    if not file.is_file():
+        _write(file, data.items, tower, shape, advance)
+    array_NSS3 = np.load(file, mmap_mode="r")
+    # an unreadable image is stored with the id list beside it, so that a cache hit names it as well
+    names = file.with_suffix(".unreadable")
+    unreadable = tuple(names.read_text(encoding="utf-8").splitlines()) if names.is_file() else ()
+    if len(unreadable) > max_unreadable * len(data):
+        file.unlink()
+        names.unlink()
+        raise UserError(
+            f"{len(unreadable)} of {len(data)} images of {data.dataset} cannot be read (first: {unreadable[0]}): "
+            f"mend them, or raise data.max_unreadable above {max_unreadable} in the recipe."
+        )
+    gone = set(unreadable)
+    index = tuple(row for row, example in enumerate(data) if example.id not in gone)
+    return Pixels(data, tower, index, unreadable, array_NSS3[: len(index)])
+
+
+def _write(
+    file: Path,
+    items: Sequence[ImageItem],
+    tower: ImageTower,
+    shape: tuple[int, ...],
+    advance: Callable[[int, int], None],
+) -> None:
+    unreadable: list[str] = []
+    temporary = None
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=file.parent, suffix=".part")
+        os.close(handle)
+        temporary = Path(name)
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+        # blocks are really allocated now: a full disk would otherwise kill the process at a page fault
+        with temporary.open("r+b") as opened:
+            os.posix_fallocate(opened.fileno(), 0, temporary.stat().st_size)
+        row = 0
+        for done, item in enumerate(items):
+            try:
+                array[row] = squash(item.open(), tower)
+                row += 1
+            except UnreadableImageError:
+                unreadable.append(item.id)
+            if done % 64 == 0:
+                advance(done, len(items))
+        array.flush()
+        del array
+        if unreadable:
+            file.with_suffix(".unreadable").write_text("\n".join(unreadable) + "\n", encoding="utf-8")
+        temporary.replace(file)
+        temporary = None
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+            raise UserError(
+                f"The pixel cache {file.parent} cannot be written ({error.strerror}; it needs "
+                f"{int(np.prod(shape)) / 2**20:.0f} MiB): free space or set SPARC_BENCH_CACHE to another folder."
+            ) from None
+        raise
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)

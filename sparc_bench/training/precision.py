@@ -1,0 +1,72 @@
+"""Whether bf16 autocast makes a recipe's step faster on this machine: measured once, then remembered."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from sparc_bench.cards import Recipe, canonical_hash
+from sparc_bench.training.pixels import cache_folder
+
+STEPS = 10
+MARGIN = 1.05
+"""bf16 must be this much faster: a tie keeps float32."""
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.is_file() else []
+    return names[0].split(":", 1)[1].strip() if names else platform.processor()
+
+
+def choose(recipe: Recipe, device: torch.device, step: Callable[[bool], None]) -> tuple[bool, dict[str, float | None]]:
+    """Whether to autocast, and the median seconds of a step either way.
+
+    No seconds where the recipe decides; none for bf16 where a single matrix product is slower already.
+
+    The answer is kept in the cache folder by recipe, processor, threads and torch version, so that a second run of a
+    recipe on the same machine computes in the same precision and gives the same losses.
+    """
+    if recipe.precision != "auto":
+        return recipe.precision == "bf16", {}
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    parts = [recipe.objective, recipe.objective_options, recipe.batch_size, recipe.image.model_dump()]
+    key = canonical_hash([*parts, recipe.text.model_dump(), where, torch.get_num_threads(), torch.__version__])[:24]
+    file = cache_folder() / "precision" / f"{key}.json"
+    if file.is_file():
+        seconds: dict[str, float | None] = json.loads(file.read_text())
+    else:
+        # where bf16 is emulated a step can take 25 times as long, so one product is asked first
+        slow = _product_seconds(torch.bfloat16, device) > 2 * _product_seconds(torch.float32, device)
+        seconds = {
+            "float32": _median_seconds(partial(step, False), device),
+            "bf16": None if slow else _median_seconds(partial(step, True), device),
+        }
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(seconds))
+    float32, bf16 = seconds["float32"], seconds["bf16"]
+    return bf16 is not None and float32 is not None and float32 > MARGIN * bf16, seconds
+
+
+def _product_seconds(dtype: torch.dtype, device: torch.device) -> float:
+    square = torch.ones(512, 512, dtype=dtype, device=device)
+    return _median_seconds(lambda: torch.mm(square, square), device)
+
+
+def _median_seconds(step: Callable[[], object], device: torch.device) -> float:
+    times: list[float] = []
+    for _ in range(STEPS):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return sorted(times)[len(times) // 2]

@@ -1,0 +1,106 @@
+"""The two towers that every objective shares: a timm vision transformer and open_clip's text transformer.
+
+Shapes: B batch, K captions per image, L text tokens, P patches, W width of a tower, H W rows and columns.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import open_clip.transformer
+import timm
+import torch
+from torch import Tensor, nn
+
+from sparc_bench.cards import ImageTower, TextTower
+from sparc_bench.errors import UserError
+from sparc_bench.objective import ImageOut, TextOut, Tokens
+
+
+class ImageTrunk(nn.Module):
+    """Patch outputs of a timm vision transformer, and their average (the paper's pooling, section 2: no [CLS])."""
+
+    def __init__(self, card: ImageTower) -> None:
+        super().__init__()
+        changes = {"patch_size": card.patch, "embed_dim": card.width, "depth": card.depth, "num_heads": card.heads}
+        changes = {key: value for key, value in changes.items() if value is not None}
+        try:
+            self.trunk = timm.create_model(
+                card.model, img_size=card.size, class_token=False, global_pool="", num_classes=0, **changes
+            )
+        except (RuntimeError, TypeError, AssertionError, ValueError) as error:
+            raise UserError(
+                f"timm cannot make '{card.model}' with {card.size} px and {changes} ({error}): "
+                "name a vision transformer of timm and sizes that divide."
+            ) from None
+        self.width: int = self.trunk.num_features
+        self.grid = cast("tuple[int, int]", tuple(self.trunk.patch_embed.grid_size))
+
+    def forward(self, pixels_BCHW: Tensor) -> ImageOut:
+        """Patches after the last norm, row-major over the grid."""
+        patches_BPW = self.trunk.forward_features(pixels_BCHW)
+        return ImageOut(patches_BPW, patches_BPW.mean(1, keepdim=True), self.grid)
+
+
+class TextTrunk(nn.Module):
+    """Token outputs of open_clip's text transformer.
+
+    Bidirectional with a padding mask by default, so that padding moves no word vector and "red" sees its noun.
+    """
+
+    def __init__(self, card: TextTower, vocabulary: int, pad_id: int) -> None:
+        super().__init__()
+        self.causal = card.causal
+        self.context = card.context
+        self.pad_id = pad_id
+        self.width = card.width
+        self.trunk = open_clip.transformer.TextTransformer(
+            context_length=card.context,
+            vocab_size=vocabulary,
+            width=card.width,
+            heads=card.heads,
+            layers=card.depth,
+            output_dim=None,
+            no_causal_mask=not card.causal,
+            use_pad_mask=not card.causal,
+            pad_id=pad_id,
+            pool_type="first",
+            proj_type="none",
+            output_tokens=True,
+        )
+
+    def forward(self, tokens: Tokens) -> TextOut:
+        """Tokens after the last norm, and their average over the words."""
+        batch, captions, length = tokens.ids_BKL.shape
+        ids_XL = tokens.ids_BKL.flatten(0, 1)
+        if self.causal and length < self.context:
+            # open_clip adds its causal mask at full context length
+            ids_XL = nn.functional.pad(ids_XL, (0, self.context - length), value=self.pad_id)
+        _, tokens_XLW = self.trunk(ids_XL)
+        tokens_BKLW = tokens_XLW[:, :length].unflatten(0, (batch, captions))
+        weight_BKL1 = tokens.mask_BKL.unsqueeze(-1).to(tokens_BKLW.dtype)
+        pooled_BKW = (tokens_BKLW * weight_BKL1).sum(2) / weight_BKL1.sum(2).clamp_min(1)
+        return TextOut(tokens_BKLW, pooled_BKW, tokens.mask_BKL, tokens.special_BKL)
+
+
+class Towers(nn.Module):
+    """Both towers; the loop and the encoder call nothing else."""
+
+    def __init__(self, image: ImageTower, text: TextTower, vocabulary: int, pad_id: int) -> None:
+        super().__init__()
+        self.image = ImageTrunk(image)
+        self.text = TextTrunk(text, vocabulary, pad_id)
+
+    def forward(self, pixels_BCHW: Tensor, tokens: Tokens) -> tuple[ImageOut, TextOut]:
+        """Outputs of both towers for one batch."""
+        return self.image(pixels_BCHW), self.text(tokens)
+
+
+def no_weight_decay(name: str, parameter: Tensor) -> bool:
+    """The usual exclusions: vectors and scalars (biases, norms, temperatures) and position embeddings."""
+    return parameter.ndim < 2 or name.endswith(("pos_embed", "positional_embedding"))
+
+
+def normalise(pixels_BHWC: Tensor) -> Tensor:
+    """uint8 pixels, channels last, to float32 in -1..1, channels first."""
+    return pixels_BHWC.movedim(-1, -3).to(torch.float32).div(127.5).sub(1.0)

@@ -1,0 +1,83 @@
+"""An encoder with an observer: it counts images for the progress bar and remembers where each one's grid lies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sparc_bench.cards import ModelCard
+from sparc_bench.features import Box, Encoder, ImageFeatures, ImageItem, Regions, TextFeatures
+
+
+class WatchedEncoder:
+    """Passes everything on to `inner` (see `sparc_bench.features.Encoder`).
+
+    Attributes:
+        inner: the encoder itself.
+        count: called with the number of images after each batch.
+    """
+
+    card: ModelCard
+    gives: frozenset[str]
+    paths: Mapping[str, bool]
+    prompt_ensemble: Literal["embeddings", "scores"]
+    weights_hash: str
+    precision: str
+    device: torch.device
+
+    def __init__(self, inner: Encoder, count: Callable[[int], None]) -> None:
+        self.inner, self.count = inner, count
+        self.card, self.gives, self.paths = inner.card, inner.gives, inner.paths
+        self.prompt_ensemble, self.weights_hash = inner.prompt_ensemble, inner.weights_hash
+        self.precision, self.device = inner.precision, inner.device
+        self._areas: dict[tuple[str, Box | None, int | None], Tensor] = {}
+        self._grids: dict[int | None, tuple[int, int]] = {}
+
+    def geometry(self, items: Sequence[ImageItem], size: int | None = None) -> tuple[tuple[int, int], Tensor]:
+        """Grid and area_N4 of images; only those that were never encoded with patches are opened again."""
+        missing = [item for item in items if (item.id, item.crop, size) not in self._areas]
+        if size not in self._grids and items:
+            self._remember(items[:1], self.inner.images(items[:1], frozenset({"patches"}), size), size)
+        for item in missing:
+            _, area = self.inner.preprocess(item, size)
+            self._areas[item.id, item.crop, size] = torch.tensor(area)
+        return self._grids[size], torch.stack([self._areas[item.id, item.crop, size] for item in items])
+
+    def _remember(self, items: Sequence[ImageItem], features: ImageFeatures, size: int | None) -> None:
+        if features.grid is None or features.area_N4 is None:
+            return
+        self._grids[size] = features.grid
+        for item, area in zip(items, features.area_N4.cpu(), strict=True):
+            self._areas[item.id, item.crop, size] = area
+
+    def preprocess(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
+        """Of the inner encoder."""
+        return self.inner.preprocess(item, size)
+
+    def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:
+        """Of the inner encoder; counted."""
+        features = self.inner.images(items, need, size)
+        self._remember(items, features, size)
+        self.count(len(items))
+        return features
+
+    def texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
+        """Of the inner encoder."""
+        return self.inner.texts(texts, need)
+
+    def similarity(
+        self, images: ImageFeatures, texts: TextFeatures, regions: Regions | None = None, path: str | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Of the inner encoder."""
+        return self.inner.similarity(images, texts, regions, path)
+
+    def dense_scores(self, images: ImageFeatures, texts: TextFeatures, path: str | None = None) -> Tensor:
+        """Of the inner encoder."""
+        return self.inner.dense_scores(images, texts, path)
+
+    def untrained(self) -> Encoder | None:
+        """Of the inner encoder."""
+        return self.inner.untrained()

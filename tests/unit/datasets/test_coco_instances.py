@@ -1,0 +1,101 @@
+import pickle
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from sparc_bench.datasets.coco_instances import Options, RunLengths, decode_mask, read
+from sparc_bench.errors import UserError
+
+FILE = "coco/annotations/instances_val2017.json"
+
+
+def test_boxes_labels_and_masks(coco_root):
+    split = pickle.loads(pickle.dumps(read(coco_root, "val2017", Options())))
+    assert split.classes == ("person", "dog")
+    assert [len(example.regions) for example in split] == [0, 2]
+    assert split[1].facts == {"width": 8, "height": 6}
+    dog, person = split[1].regions
+    assert (dog.box, dog.label, dog.area, dog.crowd) == ((1.0, 1.0, 5.0, 4.0), 1, 12.0, False)
+    assert (person.box, person.label, person.crowd) == ((0.0, 0.0, 2.0, 6.0), 0, True)
+    by_hand_HW = np.zeros((6, 8), dtype=bool)
+    by_hand_HW[1:4, 1:5] = True
+    assert np.array_equal(dog.mask(), by_hand_HW)
+    by_hand_HW = np.zeros((6, 8), dtype=bool)
+    by_hand_HW[:, :2] = True
+    assert np.array_equal(person.mask(), by_hand_HW)
+
+
+def test_packed_run_lengths_and_several_polygons():
+    from pycocotools import mask as coco_mask
+
+    pixels_HW = np.random.default_rng(0).random((6, 8)) > 0.5
+    packed = coco_mask.encode(np.asfortranarray(pixels_HW.astype(np.uint8)))
+    lengths = RunLengths(counts=packed["counts"].decode(), size=(6, 8))
+    assert np.array_equal(decode_mask(lengths, 6, 8), pixels_HW)
+    two = [[0.0, 0.0, 2.0, 0.0, 2.0, 2.0, 0.0, 2.0], [4.0, 3.0, 8.0, 3.0, 8.0, 6.0, 4.0, 6.0]]
+    assert decode_mask(two, 6, 8).sum() == 4 + 12
+
+
+def test_masks_that_do_not_fit():
+    with pytest.raises(UserError, match="A mask of 6 x 8 pixels belongs to an image of 8 x 6: mend its size"):
+        decode_mask(RunLengths(counts=[0, 12, 36], size=(6, 8)), 8, 6)
+    with pytest.raises(UserError, match="cannot be decoded"):
+        decode_mask([[1.0, 2.0]], 6, 8)
+
+
+def test_flat_boxes_and_missing_masks(coco_root, edit_json):
+    edit_json(coco_root / FILE, lambda content: content["annotations"][0].update(bbox=[1, 1, 4, 0]))
+    edit_json(coco_root / FILE, lambda content: content["annotations"][1].pop("segmentation"))
+    split = read(coco_root, "val2017", Options())
+    assert [region.mask for region in split[1].regions] == [None]
+    assert split.notes == (
+        "1 objects of annotations/instances_val2017.json have a box without width or height and are left out.",
+    )
+
+
+def test_rows_of_absent_photos(coco_root):
+    (coco_root / "coco/val2017/three.jpg").unlink()
+    with pytest.raises(UserError, match=r'^1 of 2 files \(2 annotations\).*three\.jpg.*absent = "skip"'):
+        read(coco_root, "val2017", Options())
+    split = read(coco_root, "val2017", Options(absent="skip"))
+    assert [example.id for example in split] == ["7"]
+    assert len(split.notes) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda c: c["annotations"][0].update(category_id=5), 'objects of category 5, which its "categories" lack'),
+        (lambda c: c["categories"].append({"id": 2, "name": "dog"}), "has category dog more than once"),
+        (lambda c: c["categories"].append({"id": 1, "name": "cat"}), "has category 1 more than once"),
+        (lambda c: c["images"][0].pop("height"), r"not the expected JSON at images\.0\.height"),
+        (lambda c: c["annotations"][0].update(bbox=[1, 2, 3]), r"not the expected JSON at annotations\.0\.bbox"),
+        (lambda c: c["annotations"][0].update(image_id=99), r'annotations of image 99, which its "images" lack'),
+    ],
+)
+def test_malformed_file(coco_root, edit_json, change, sentence):
+    edit_json(coco_root / FILE, change)
+    with pytest.raises(UserError, match=sentence):
+        read(coco_root, "val2017", Options())
+
+
+def test_real_sample_equals_pycocotools(test_data, capsys):
+    options = Options(folder="coco_val2017_mini", annotations="instances.json", images="images")
+    split = read(test_data, "val2017", options)
+    assert (len(split), split.counts()["regions"], len(split.classes)) == (206, 1786, 80)
+    assert (split.classes[0], split.classes[-1]) == ("person", "toothbrush")
+    coco = COCO(test_data / "coco_val2017_mini/instances.json")
+    capsys.readouterr()
+    names = {category["id"]: category["name"] for category in coco.dataset["categories"]}
+    crowds = 0
+    for example in split.examples[:60] + tuple(e for e in split if any(region.crowd for region in e.regions)):
+        size = example.facts["width"], example.facts["height"]
+        assert example.image.open().size == size
+        for region, row in zip(example.regions, coco.imgToAnns[int(example.id)], strict=True):
+            left, top, width, height = row["bbox"]
+            assert region.box == (left, top, left + width, top + height)
+            assert split.classes[region.label] == names[row["category_id"]]
+            assert np.array_equal(region.mask(), coco.annToMask(row).astype(bool))
+            crowds += region.crowd
+    assert crowds >= 21

@@ -1,0 +1,89 @@
+import pickle
+
+import pytest
+
+from sparc_bench.datasets.flickr8k import Options, read
+from sparc_bench.errors import UserError
+
+
+def test_splits_follow_the_lists_and_commas_stay(flickr8k_root):
+    val = read(flickr8k_root, "val", Options())
+    assert [example.id for example in val] == ["d.jpg", "e.jpg"]
+    assert val[0].captions == ("A plain caption .", 'Two dogs , one "red" , run .')
+    assert val.notes == ()
+    assert len(read(flickr8k_root, "train", Options())) == 3
+    assert pickle.loads(pickle.dumps(val))[1].image.open().size == (8, 6)
+
+
+def test_listed_name_without_captions_is_left_out_by_name(flickr8k_root):
+    test = read(flickr8k_root, "test", Options())
+    assert [example.id for example in test] == ["f.jpg"]
+    assert test.notes == ("1 of 2 names of Flickr_8k.testImages.txt have no captions, left out: lost.jpg.",)
+
+
+def test_captions_of_absent_photos(flickr8k_root):
+    whole = read(flickr8k_root, "train", Options())
+    (flickr8k_root / "flickr8k/images/b.jpg").unlink()
+    with pytest.raises(UserError, match=r'1 of 3 files \(2 annotations\).*b\.jpg.*absent = "skip"'):
+        read(flickr8k_root, "train", Options())
+    part = read(flickr8k_root, "train", Options(absent="skip"))
+    assert [example.id for example in part] == ["a.jpg", "c.jpg"]
+    assert part.notes == ("1 of 3 files (2 annotations) are absent and left out: b.jpg.",)
+    assert part.fingerprint != whole.fingerprint
+    assert len(read(flickr8k_root, "val", Options())) == 2
+
+
+def test_no_photo_at_all(flickr8k_root):
+    for photo in (flickr8k_root / "flickr8k/images").iterdir():
+        photo.unlink()
+    with pytest.raises(UserError, match="has none of the photos"):
+        read(flickr8k_root, "val", Options(absent="skip"))
+
+
+def test_unknown_split(flickr8k_root):
+    with pytest.raises(UserError, match="'flickr8k' has no split 'tets': did you mean 'test'"):
+        read(flickr8k_root, "tets", Options())
+
+
+@pytest.mark.parametrize("name", ["captions.txt", "Flickr_8k.devImages.txt"])
+def test_missing_file_names_the_layout(flickr8k_root, name):
+    (flickr8k_root / "flickr8k" / name).unlink()
+    with pytest.raises(UserError, match=rf"{name} does not exist: the data set needs flickr8k/ with captions\.txt"):
+        read(flickr8k_root, "val", Options())
+
+
+def test_missing_photo_folder(flickr8k_root):
+    with pytest.raises(UserError, match=r"Images is no folder: the data set needs flickr8k/"):
+        read(flickr8k_root, "val", Options(images="Images"))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("name,text\nd.jpg,A dog .\n", "begins with 'name,text': its first line must be image,caption"),
+        ("", "begins with ''"),
+        ("image,caption\nd.jpg,A dog , running .\n", "3 fields or an empty caption at line 2"),
+        ("image,caption\nd.jpg,\n", "2 fields or an empty caption at line 2"),
+        ('image,caption\nd.jpg,"A dog\n', "no valid CSV at line 2"),
+    ],
+)
+def test_malformed_captions(flickr8k_root, content, sentence):
+    (flickr8k_root / "flickr8k/captions.txt").write_text(content)
+    with pytest.raises(UserError, match=sentence):
+        read(flickr8k_root, "val", Options())
+
+
+def test_real_counts_tell_test_from_val(test_data):
+    splits = {name: read(test_data, name, Options()) for name in ("train", "val", "test")}
+    assert {name: (len(split), len(split.captions)) for name, split in splits.items()} == {
+        "train": (6000, 30000),
+        "val": (1000, 5000),
+        "test": (1000, 5000),
+    }
+    ids = [{example.id for example in split} for split in splits.values()]
+    assert len(set.union(*ids)) == 8000
+    assert "9000268201_993b08cb0e.jpg" in splits["test"].notes[0]
+    assert splits["val"].notes == ()
+    assert len({split.fingerprint for split in splits.values()}) == 3
+    with_commas = sum("," in caption for split in splits.values() for caption in split.captions)
+    assert 2000 < with_commas <= 2447

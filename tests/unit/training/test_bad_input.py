@@ -1,0 +1,119 @@
+"""Damaged and missing inputs end in a sentence and leave nothing half-written."""
+
+import dataclasses
+import errno
+from functools import partial
+
+import pytest
+import torch
+
+from sparc_bench.cards import ImageTower
+from sparc_bench.encoders import own
+from sparc_bench.errors import UserError
+from sparc_bench.features import ImageItem, open_image_file
+from sparc_bench.training import checkpoint
+from sparc_bench.training.loading import Batches
+from sparc_bench.training.model import build
+from sparc_bench.training.pixels import load_pixels
+from sparc_bench.training.run import read_split, train
+from sparc_bench.training.tokenizer import make_tokenizer
+
+TOWER = ImageTower(size=64)
+
+
+def with_broken_images(data, tmp_path, count):
+    file = tmp_path / "broken.jpg"
+    file.write_bytes(b"\xff\xd8\xff\xe0 cut")
+    broken = [
+        dataclasses.replace(example, image=ImageItem(example.id, partial(open_image_file, file)))
+        for example in data.examples[:count]
+    ]
+    return dataclasses.replace(data, examples=(*broken, *data.examples[count:]), fingerprint=f"broken {count}")
+
+
+@pytest.fixture
+def data(tiny):
+    return read_split(tiny, None, val=False)
+
+
+def test_unreadable_images_are_left_out_and_named_also_from_the_cache(tiny, data, tmp_path):
+    broken = with_broken_images(data, tmp_path, 2)
+    for _ in range(2):
+        pixels = load_pixels(broken, TOWER, max_unreadable=0.1)
+        assert pixels.unreadable == (data[0].id, data[1].id)
+        assert pixels.index == tuple(range(2, 48))
+        assert len(pixels.array_NSS3) == 46
+
+
+def test_too_many_unreadable_images_stop_the_run_and_leave_no_cache(tiny, data, tmp_path):
+    broken = with_broken_images(data, tmp_path, 12)
+    with pytest.raises(UserError, match=r"12 of 48 images .* cannot be read .*max_unreadable"):
+        load_pixels(broken, TOWER, max_unreadable=0.1)
+    assert not [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
+
+
+def test_decoding_on_the_fly_replaces_an_unreadable_image_and_names_it(tiny, data, tmp_path):
+    broken = with_broken_images(data, tmp_path, 2)
+    pixels = load_pixels(broken, TOWER, max_unreadable=0.1, limit=0)
+    assert pixels.array_NSS3 is None
+    tokenizer = make_tokenizer(tiny.text, data.captions)
+    batches = Batches(pixels, build(tiny, tokenizer, 0).objective, tokenizer, 8, 0, True)
+    loaded = [batches[step] for step in range(6)]
+    assert {item for batch in loaded for item in batch.unreadable} == {data[0].id, data[1].id}
+    assert all(int(row) >= 2 for batch in loaded for row in batch.batch.index_B)
+
+
+def test_cached_and_streamed_pixels_are_equal(tiny, data):
+    cached, streamed = load_pixels(data, TOWER, 0.0), load_pixels(data, TOWER, 0.0, limit=0)
+    assert (cached.rows([3, 40]) == streamed.rows([3, 40])).all()
+
+
+def test_a_full_disk_ends_in_a_sentence_and_no_file(tiny, data, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(UserError, match="SPARC_BENCH_CACHE"):
+        load_pixels(data, TOWER, 0.0)
+    assert not [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
+
+
+def test_a_full_disk_while_writing_a_checkpoint_keeps_the_old_one(tiny, data, tmp_path, monkeypatch):
+    tokenizer = make_tokenizer(tiny.text, data.captions)
+    meta = checkpoint.Meta(tiny, 0, 1, tokenizer.state, {})
+    file = tmp_path / "model.safetensors"
+    checkpoint.write_atomically({"model.x": torch.ones(2)}, meta, file)
+    before = file.read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(UserError, match="the disk is full"):
+        checkpoint.write_atomically({"model.x": torch.zeros(2)}, meta, file)
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir() if path.suffix in (".part", ".safetensors")] == [file.name]
+
+
+def test_checkpoints_that_are_damaged_foreign_or_of_another_architecture(tiny, tmp_path):
+    train(tiny, tmp_path / "run", None, 0, "cpu")
+    file = tmp_path / "run" / own.WEIGHTS_FILE
+    card = tiny.model_card()
+    meta, tensors = checkpoint.read(file)
+    tensors.pop(next(iter(tensors)))
+    checkpoint.write_atomically(tensors, meta, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match="another architecture"):
+        own.load(card, tmp_path / "other.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(UserError, match="damaged"):
+        own.load(card, tmp_path / "cut.safetensors")
+    torch.save({"a": torch.ones(1)}, tmp_path / "pickle.pt")
+    with pytest.raises(UserError, match="damaged"):
+        own.load(card, tmp_path / "pickle.pt")
+    with pytest.raises(UserError, match="train first"):
+        own.load(card, tmp_path / "nowhere")
+
+
+def test_too_few_images_for_a_batch(tiny, tmp_path):
+    with pytest.raises(UserError, match="lower batch_size"):
+        train(tiny.model_copy(update={"batch_size": 64}), tmp_path / "run", None, 0, "cpu")
