@@ -9,6 +9,7 @@ Shapes: G images, S resamples, K classes, T IoU thresholds, A marks, F plain fal
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -83,8 +84,8 @@ class AveragePrecision(Statistic):
             scores_D = np.concatenate([entry["dtScores"] for _, entry in found])
             order_D = np.argsort(-scores_D, kind="stable")
             image_D = np.repeat([g for g, _ in found], [len(e["dtScores"]) for _, e in found])[order_D]
-            ignored_DT = np.concatenate([e["dtIgnore"][chosen].astype(bool) for _, e in found], axis=1).T[order_D]
-            matched_DT = np.concatenate([e["dtMatches"][chosen] > 0 for _, e in found], axis=1).T[order_D]
+            ignored_DT = np.concatenate([e["dtIgnore"] for _, e in found], axis=1)[chosen].T[order_D].astype(bool)
+            matched_DT = np.concatenate([e["dtMatches"] for _, e in found], axis=1)[chosen].T[order_D] > 0
             true_DT = matched_DT & ~ignored_DT
             mark_D = (true_DT | ignored_DT).any(axis=1)
             ahead_F, image_F = np.cumsum(mark_D)[~mark_D], image_D[~mark_D]
@@ -104,17 +105,20 @@ class AveragePrecision(Statistic):
             ignored_AT=np.concatenate(ignored),
         )
 
-    def of_class(self, label: int) -> AveragePrecision:
-        """The average precision of one class."""
-        marks_A = self.mark_class_A == label
-        return AveragePrecision(
-            truths_GK=self.truths_GK[:, [label]],
-            false_GK=self.false_GK[:, [label]],
-            false_place_F=self.false_place_F[self._false_slice(label)],
-            mark_class_A=np.zeros_like(self.mark_class_A[marks_A]),
-            mark_image_A=self.mark_image_A[marks_A],
-            true_AT=self.true_AT[marks_A],
-            ignored_AT=self.ignored_AT[marks_A],
+    @classmethod
+    def joined(cls, parts: Sequence[AveragePrecision]) -> AveragePrecision:
+        """The classes of several evaluations of the same images, in order, as one."""
+        first_K = np.cumsum([0, *(part.truths_GK.shape[1] for part in parts[:-1])]).tolist()
+        return cls(
+            truths_GK=_smallest(np.concatenate([part.truths_GK for part in parts], axis=1)),
+            false_GK=_smallest(np.concatenate([part.false_GK for part in parts], axis=1)),
+            false_place_F=_smallest(np.concatenate([part.false_place_F for part in parts])),
+            mark_class_A=_smallest(
+                np.concatenate([part.mark_class_A.astype(np.int64) + k for part, k in zip(parts, first_K, strict=True)])
+            ),
+            mark_image_A=_smallest(np.concatenate([part.mark_image_A for part in parts])),
+            true_AT=np.concatenate([part.true_AT for part in parts]),
+            ignored_AT=np.concatenate([part.ignored_AT for part in parts]),
         )
 
     def values_S(self, weights_SG: Float[ndarray, "S G"]) -> Float[ndarray, "S"]:
@@ -142,12 +146,13 @@ class AveragePrecision(Statistic):
         false_AS = self._false_ahead(label, marks.stop - marks.start, weights_GS)
         weights_AS = weights_GS[self.mark_image_A[marks]]
         # at most IoU thresholds the same detections match, so the curve is computed once for each distinct pattern
-        patterns_UX, repeats_U = np.unique(
-            np.concatenate([self.true_AT[marks], self.ignored_AT[marks]]).T, axis=0, return_counts=True
+        patterns = Counter(
+            (true_A.tobytes(), ignored_A.tobytes())
+            for true_A, ignored_A in zip(self.true_AT[marks].T, self.ignored_AT[marks].T, strict=True)
         )
         total_S = np.zeros(len(truths_S))
-        for pattern_X, repeats in zip(patterns_UX, repeats_U, strict=True):
-            true_A, ignored_A = np.split(pattern_X, 2)
+        for pattern, repeats in patterns.items():
+            true_A, ignored_A = (np.frombuffer(column, dtype=bool) for column in pattern)
             hits_A = np.flatnonzero(true_A)
             counted_AS = np.cumsum(np.where(ignored_A[:, None], 0.0, weights_AS), axis=0)[hits_A] + false_AS[hits_A]
             total_S += repeats * _interpolated(np.cumsum(weights_AS[hits_A], axis=0), counted_AS, truths_S)

@@ -1,0 +1,109 @@
+"""Zero-shot classification: an image goes to the class whose prompted name it scores highest with.
+
+Shapes: N images, C classes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+from torch import Tensor
+
+from sparc_bench.cards import Strict
+from sparc_bench.examples import DataSplit
+from sparc_bench.features import Encoder, ImageFeatures, TextFeatures
+from sparc_bench.metrics.statistic import ClassMean, Mean, Statistic
+from sparc_bench.metrics.topk import topk_score
+from sparc_bench.outcome import Outcome
+from sparc_bench.prompts import PromptedClasses, class_words, templates
+from sparc_bench.protocols._pairs import image_chunks
+
+VERSION = 1
+TITLE = "zero-shot classification: top-k and mean per class"
+NEEDS = frozenset({"image", "text"})
+DATA = frozenset({"labels"})
+
+
+class Options(Strict):
+    """What a card decides."""
+
+    prompts: str
+    """prompt set: a card of tasks/prompts, `openai80` or `openai7`"""
+    classes: str
+    """class words: a card of tasks/classes, or `own` for the data set's own names"""
+    top_k: tuple[int, ...]
+    """which k; one that reaches the number of classes is left out (it would always score 1), and a note says so"""
+    ties: Literal["expected"]
+    """expected: the credit of a random order of the tied classes; duplicate class names are such ties"""
+
+
+def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
+    """Score every labelled image against all classes.
+
+    `top<k>` is the mean credit over images, `mean_per_class` the mean over classes of the top-1 credit within the
+    class (classes without images are left out). The tie count is the number of images whose credit at some k is
+    neither 0 nor 1. `predicted` is the best class, the lowest index where several tie.
+    """
+    words_C = class_words(options.classes, data.classes)
+    scores_NC = class_scores(encoder, data, PromptedClasses(encoder, words_C, templates(options.prompts)))
+    label_N = labels(data)
+    shown = [k for k in options.top_k if k < len(data.classes)]
+    credit = {k: topk_score(scores_NC, label_N, k) for k in shown}
+    first_N = topk_score(scores_NC, label_N, 1)
+    clusters = np.arange(len(data))
+    metrics: dict[str, Statistic] = {f"top{k}": Mean.of(credit_N) for k, credit_N in credit.items()}
+    metrics["mean_per_class"] = ClassMean.of(first_N, label_N, clusters, len(data), len(data.classes))
+    undecided_N = np.any([(credit_N > 0) & (credit_N < 1) for credit_N in (first_N, *credit.values())], axis=0)
+    left_out = [k for k in options.top_k if k not in shown]
+    notes = [f"top{k} is left out: there are only {len(data.classes)} classes." for k in left_out]
+    duplicates = len(words_C) - len(set(words_C))
+    if duplicates:
+        notes.append(f"{duplicates} class words repeat an earlier class's and always tie with it.")
+    return Outcome(
+        metrics=metrics,
+        groups={"class": _by_class(first_N, label_N, data.classes)},
+        examples={"correct": first_N, "predicted": scores_NC.argmax(axis=1), "label": label_N},
+        ties=int(undecided_N.sum()),
+        counts={"images": len(data), "classes": len(data.classes), "prompts": len(templates(options.prompts))},
+        reference={"constant": constant_reference(label_N, shown)},
+        notes=tuple(notes),
+    )
+
+
+def labels(data: DataSplit) -> Int[ndarray, "N"]:
+    """The label of every example."""
+    found = [example.label for example in data.examples if example.label is not None]
+    if len(found) != len(data):
+        raise RuntimeError(f"{len(data) - len(found)} examples of {data.dataset}:{data.split} have no label")
+    return np.array(found, dtype=np.int64)
+
+
+def class_scores(encoder: Encoder, data: DataSplit, classes: PromptedClasses) -> Float[ndarray, "N C"]:
+    """Image-to-text scores of all images with all classes, in float32."""
+
+    def chunk(images: ImageFeatures) -> ndarray:
+        def score(texts: TextFeatures) -> Tensor:
+            return encoder.similarity(images, texts)[0]
+
+        scores: ndarray = classes.scores(score).detach().float().cpu().numpy()
+        return scores
+
+    return np.concatenate([chunk(images) for _, images in image_chunks(encoder, data.items)])
+
+
+def constant_reference(label_N: Int[ndarray, "N"], top_k: list[int]) -> dict[str, float]:
+    """What always naming the most frequent classes scores: their share of the images, one class of those present."""
+    frequency = np.sort(np.bincount(label_N))[::-1] / len(label_N)
+    reference = {f"top{k}": float(frequency[:k].sum()) for k in top_k}
+    reference["mean_per_class"] = 1 / int((frequency > 0).sum())
+    return reference
+
+
+def _by_class(credit_N: ndarray, label_N: ndarray, classes: tuple[str, ...]) -> dict[str, Statistic]:
+    present = [label for label in range(len(classes)) if (label_N == label).any()]
+    return {
+        classes[label]: Mean(credit_N * (label_N == label), (label_N == label).astype(np.float64)) for label in present
+    }

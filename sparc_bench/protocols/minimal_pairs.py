@@ -1,0 +1,128 @@
+"""Minimal pairs: two images and two captions that differ in one fact, scored as text, image and group.
+
+Shapes: G groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
+
+from sparc_bench.cards import Strict
+from sparc_bench.errors import UserError, nearest
+from sparc_bench.examples import DataSplit, Example
+from sparc_bench.features import Encoder
+from sparc_bench.metrics.pair_comparison import Ties, compare_pairs
+from sparc_bench.metrics.statistic import Mean, Statistic
+from sparc_bench.outcome import Outcome
+from sparc_bench.protocols._pairs import DistinctTexts, image_chunks, score, text_need
+
+VERSION = 1
+TITLE = "minimal pairs: text, image and group score"
+NEEDS = frozenset({"image", "text"})
+DATA = frozenset({"captions", "pairs"})
+_GROUPS_AT_ONCE = 256
+
+
+class Options(Strict):
+    """What a card decides."""
+
+    ties: Ties
+    """expected: the chance of winning under a random order of equal scores; lose: Winoground's own rule"""
+    group_by: tuple[str, ...]
+    """the tags of the per-group tables; "edit+of" is a table over both"""
+
+
+def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
+    """Score every group of two examples with one caption each.
+
+    A group's credit stands on its first example (an image), so that groups are resampled whole. `correct` of an
+    example is whether it and its caption prefer each other. The tie count is the number of groups in which one of the
+    four comparisons is a tie. Tables by tag are of the group score.
+    """
+    members_G2 = group_members(data)
+    to_text, to_image = _pair_scores(encoder, data, members_G2)
+    result = compare_pairs(to_text, to_image, options.ties)
+    first_G = members_G2[:, 0]
+
+    def mean(credit_G: ndarray, chosen_G: ndarray | slice = slice(None)) -> Mean:
+        return Mean.of(credit_G[chosen_G], first_G[chosen_G], len(data))
+
+    correct_N = np.zeros(len(data))
+    correct_N[members_G2] = result.own_G2
+    tags_G = [data.examples[index].tags for index in first_G]
+    groups: dict[str, dict[str, Statistic]] = {}
+    for names in options.group_by:
+        value_G = _joined(names, tags_G)
+        groups[names] = {str(value): mean(result.group_G, value_G == value) for value in np.unique(value_G)}
+    equal = np.zeros((1, 2, 2))
+    constant = compare_pairs(equal, equal, options.ties)
+    return Outcome(
+        metrics={
+            "text_score": mean(result.text_G),
+            "image_score": mean(result.image_G),
+            "group_score": mean(result.group_G),
+        },
+        groups=groups,
+        examples={"correct": correct_N},
+        ties=int(result.tied_G.sum()),
+        counts={"images": len(data), "groups": len(members_G2)},
+        reference={
+            "constant": {
+                "text_score": float(constant.text_G[0]),
+                "image_score": float(constant.image_G[0]),
+                "group_score": float(constant.group_G[0]),
+            }
+        },
+    )
+
+
+def group_members(data: DataSplit) -> Int[ndarray, "G 2"]:
+    """The two examples of every group, in order of first appearance; raises UserError for any other shape."""
+    found: dict[str, list[int]] = {}
+    for index, example in enumerate(data.examples):
+        _check(example)
+        found.setdefault(str(example.group), []).append(index)
+    for group, members in found.items():
+        if len(members) != 2:
+            raise UserError(f"Group '{group}' has {len(members)} examples: give it two, or leave it out.")
+    return np.array(list(found.values()), dtype=np.int64).reshape(-1, 2)
+
+
+def _check(example: Example) -> None:
+    if example.group is None or len(example.captions) != 1:
+        raise UserError(
+            f"Example '{example.id}' has {len(example.captions)} captions and group {example.group!r}: minimal pairs "
+            "need a group and one caption; choose the data set's pairs in the card's [data]."
+        )
+
+
+def _pair_scores(encoder: Encoder, data: DataSplit, members_G2: ndarray) -> tuple[ndarray, ndarray]:
+    to_text = np.empty((len(members_G2), 2, 2), dtype=np.float32)
+    to_image = np.empty_like(to_text)
+    for start in range(0, len(members_G2), _GROUPS_AT_ONCE):
+        run_of_groups = members_G2[start : start + _GROUPS_AT_ONCE]
+        flat = run_of_groups.ravel()
+        distinct = DistinctTexts.of([data.examples[index].captions[0] for index in flat])
+        texts = encoder.texts(distinct.texts, text_need(encoder))
+        parts = [
+            score(encoder, images, texts)
+            for _, images in image_chunks(encoder, [data.examples[index].image for index in flat])
+        ]
+        rows = np.arange(len(flat)).reshape(-1, 2, 1)
+        columns = distinct.index_M.reshape(-1, 1, 2)
+        to_text[start : start + len(run_of_groups)] = np.concatenate([part[0] for part in parts])[rows, columns]
+        to_image[start : start + len(run_of_groups)] = np.concatenate([part[1] for part in parts])[rows, columns]
+    return to_text, to_image
+
+
+def _joined(names: str, tags_G: Sequence[Mapping[str, str]]) -> ndarray:
+    keys = names.split("+")
+    for tags in tags_G:
+        for key in keys:
+            if key not in tags:
+                raise UserError(f"No tag '{key}' to group by: {nearest(key, tags)}")
+    return np.array([" ".join(tags[key] for key in keys) for tags in tags_G])

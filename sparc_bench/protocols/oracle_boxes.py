@@ -1,0 +1,181 @@
+"""Oracle-box AP: ground-truth boxes as the proposals of a detector that has nothing but the model's region scores.
+
+Every box that is no crowd is a detection of every class, scored by the model's similarity of the box's patches with
+the class's prompted name; pycocotools matches and scores them. Localisation is given, so what is measured is whether
+scores of regions can be ranked across images, class by class; top-1 with given boxes asks less (it compares classes
+within one region only).
+
+Shapes: R regions, C classes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+
+import numpy as np
+from jaxtyping import Float, Float32
+from numpy import ndarray
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from pydantic import Field
+
+from sparc_bench.examples import DataSplit
+from sparc_bench.features import Encoder
+from sparc_bench.metrics.average_precision import AveragePrecision
+from sparc_bench.metrics.statistic import Statistic
+from sparc_bench.outcome import Outcome
+from sparc_bench.prompts import PromptedClasses, class_words, templates
+from sparc_bench.protocols.regions import (
+    SIZES,
+    ChosenRegions,
+    RegionOptions,
+    area_of,
+    image_pixels,
+    left_out_notes,
+    region_scores,
+    untrained_notes,
+)
+
+VERSION = 1
+TITLE = "oracle-box AP: ground-truth boxes as proposals for every class"
+NEEDS = frozenset({"image", "text", "patches"})
+DATA = frozenset({"boxes"})
+
+_EVERYTHING = 1e10
+"""COCO's upper end of "all areas", in pixels."""
+
+
+class Options(RegionOptions):
+    """What a card decides."""
+
+    max_detections: int = Field(ge=1)
+    """best-scored detections of a class that are kept in each image (COCO: 100)"""
+
+
+def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
+    """AP of every patch path: `ap` (IoU 0.50 to 0.95), `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large`.
+
+    All are means over the classes that have objects, as COCOeval has them; clusters are images. Equal scores keep the
+    official stable order (images, then boxes, in the data set's order); the tie count is the number of detections
+    whose score another detection of the same class already has. `constant` is what equal scores for all detections
+    give (all sizes). Crowds are ignored as COCO does, and are no proposals. Groups `class` hold the first path's AP
+    per class, those of other paths are named `PATH/class`.
+    """
+    words_C = class_words(options.classes, data.classes)
+    chosen = ChosenRegions.of(data, min_side=0)
+    prompted = PromptedClasses(encoder, words_C, templates(options.prompts))
+    truth = GroundTruth(data, chosen, options)
+    metrics: dict[str, Statistic] = {}
+    groups: dict[str, dict[str, Statistic]] = {}
+    ties = 0
+    for path, scores_RC in region_scores(encoder, data, chosen, prompted, "box").items():
+        ties += tied_detections(scores_RC)
+        by_class = truth.average_precisions(scores_RC)
+        metrics.update({f"{path}/{name}": AveragePrecision.joined(parts) for name, parts in by_class.items()})
+        groups["class" if not groups else f"{path}/class"] = {
+            data.classes[label]: by_class["ap"][label] for label in np.unique(chosen.label_R).tolist()
+        }
+    equal_RC = np.zeros((len(chosen), len(data.classes)), dtype=np.float32)
+    equal = truth.average_precisions(equal_RC, by_size=False)
+    constant = {name: AveragePrecision.joined(parts).value for name, parts in equal.items()}
+    return Outcome(
+        metrics=metrics,
+        groups=groups,
+        ties=ties,
+        counts={
+            "images": len(data),
+            "regions": len(chosen),
+            "crowd_ignored": chosen.crowd,
+            "classes": len(data.classes),
+            "detections": len(chosen) * len(data.classes),
+        },
+        reference={"constant": {f"{path}/{name}": v for path in encoder.paths for name, v in constant.items()}},
+        notes=(*untrained_notes(encoder), *left_out_notes(chosen, 0)),
+    )
+
+
+def tied_detections(scores_RC: Float32[ndarray, "R C"]) -> int:
+    """How many detections have a score that another detection of the same class already has."""
+    return sum(len(scores_R) - len(np.unique(scores_R)) for scores_R in scores_RC.T)
+
+
+class GroundTruth:
+    """The data split as pycocotools wants it; image ids are 1 + the example's index, category ids 1 + the label."""
+
+    def __init__(self, data: DataSplit, chosen: ChosenRegions, options: Options) -> None:
+        self._options = options
+        self._image_R = chosen.example_R + 1
+        self._box_R4 = chosen.box_R4
+        self._unit_of_image = {
+            index + 1: image_pixels(example) if options.area_unit == "image" else 1
+            for index, example in enumerate(data.examples)
+            if example.regions
+        }
+        pairs = [(index + 1, region) for index, example in enumerate(data.examples) for region in example.regions]
+        annotations = [
+            {
+                "id": number,
+                "image_id": image,
+                "category_id": region.label + 1,
+                "bbox": _corner_and_extent(np.array([region.box]))[0].tolist(),
+                "area": area_of(region, options.area_of) / self._unit_of_image[image],
+                "iscrowd": int(region.crowd),
+            }
+            for number, (image, region) in enumerate(pairs, start=1)
+        ]
+        self._coco = COCO()
+        self._coco.dataset = {
+            "images": [{"id": index + 1} for index in range(len(data))],
+            "categories": [{"id": label + 1, "name": name} for label, name in enumerate(data.classes)],
+            "annotations": annotations,
+        }
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._coco.createIndex()
+
+    def average_precisions(
+        self, scores_RC: Float32[ndarray, "R C"], *, by_size: bool = True
+    ) -> dict[str, list[AveragePrecision]]:
+        """For every chosen box as a detection of every class: the six APs that COCO prints, each class by itself.
+
+        Classes are matched one after the other, so that memory is bounded; without `by_size` only the three APs of all
+        sizes.
+        """
+        found: dict[str, list[AveragePrecision]] = {}
+        for label, scores_R in enumerate(scores_RC.T):
+            evaluation = self._matched(label, scores_R, by_size=by_size)
+            statistics = {
+                "ap": AveragePrecision.of(evaluation),
+                "ap50": AveragePrecision.of(evaluation, thresholds=[0]),
+                "ap75": AveragePrecision.of(evaluation, thresholds=[5]),
+            }
+            for area, size in enumerate(SIZES if by_size else (), start=1):
+                statistics[f"ap_{size}"] = AveragePrecision.of(evaluation, area)
+            for name, statistic in statistics.items():
+                found.setdefault(name, []).append(statistic)
+        return found
+
+    def _matched(self, label: int, scores_R: Float32[ndarray, "R"], *, by_size: bool) -> COCOeval:
+        detections = [
+            {"image_id": image, "category_id": label + 1, "bbox": box, "score": score}
+            for image, box, score in zip(
+                self._image_R.tolist(), _corner_and_extent(self._box_R4).tolist(), scores_R.tolist(), strict=True
+            )
+        ]
+        small, large = self._options.area_edges
+        with contextlib.redirect_stdout(io.StringIO()):
+            found = self._coco.loadRes(detections)
+            for annotation in found.dataset["annotations"]:
+                annotation["area"] /= self._unit_of_image[annotation["image_id"]]
+            evaluation = COCOeval(self._coco, found, "bbox")
+            evaluation.params.catIds = [label + 1]
+            evaluation.params.maxDets = [self._options.max_detections]
+            ranges = [[0, _EVERYTHING], [0, small], [small, large], [large, _EVERYTHING]]
+            evaluation.params.areaRng = ranges if by_size else ranges[:1]
+            evaluation.evaluate()
+        return evaluation
+
+
+def _corner_and_extent(box_R4: Float[ndarray, "R 4"]) -> Float[ndarray, "R 4"]:
+    """Left, top, width, height, as COCO writes boxes."""
+    return np.concatenate([box_R4[:, :2], box_R4[:, 2:] - box_R4[:, :2]], axis=1)

@@ -1,0 +1,288 @@
+"""Region classification with given boxes: a region goes to the class whose prompted name it scores highest with.
+
+Shapes: R regions, C classes, N images of a chunk, P patches, E edges between size groups.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int
+from numpy import ndarray
+from pydantic import Field, model_validator
+
+from sparc_bench.cards import Strict
+from sparc_bench.errors import UserError
+from sparc_bench.examples import DataSplit, Example, Region
+from sparc_bench.features import Encoder, ImageFeatures, Regions, TextFeatures
+from sparc_bench.metrics.region_weights import box_weights, mask_weights
+from sparc_bench.metrics.statistic import ClassMean, Mean, Statistic
+from sparc_bench.metrics.topk import topk_score
+from sparc_bench.outcome import Outcome
+from sparc_bench.prompts import PromptedClasses, class_words, templates
+
+VERSION = 1
+TITLE = "region classification with given boxes: top-1 and mean per class"
+NEEDS = frozenset({"image", "text", "patches"})
+DATA = frozenset({"boxes"})
+
+CHUNK = 64
+SIZES = ("small", "medium", "large")
+
+
+class RegionOptions(Strict):
+    """What a card decides wherever regions are scored."""
+
+    prompts: str
+    """prompt set: a card of tasks/prompts, `openai80` or `openai7`"""
+    classes: str
+    """class words: a card of tasks/classes, or `own` for the data set's own names"""
+    area_of: Literal["object", "box"]
+    """what is small or large: the object's own pixels (COCO), or its box"""
+    area_unit: Literal["pixels", "image"]
+    """what `area_edges` are in: pixels of the original image (COCO), or fractions of the image"""
+    area_edges: tuple[float, float]
+    """areas at which medium begins and at which large begins (COCO: 1024 and 9216 pixels)"""
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if not 0 < self.area_edges[0] < self.area_edges[1]:
+            raise ValueError("area_edges must be two ascending numbers above 0: change them")
+        return self
+
+
+class Options(RegionOptions):
+    """What a card decides."""
+
+    region: Literal["box", "mask"]
+    """which patches are averaged: those under the box, or under the object's mask (its box where that has no pixel)"""
+    min_side: float = Field(ge=0)
+    """regions with a narrower or lower box, in pixels of the original image, are left out (CLIPSelf: 8)"""
+
+
+@dataclass(frozen=True)
+class ChosenRegions:
+    """The regions that are scored, ordered by example, and what was left out of them."""
+
+    example_R: Int[ndarray, "R"]
+    regions: tuple[Region, ...]
+    crowd: int
+    small: int
+
+    @classmethod
+    def of(cls, data: DataSplit, min_side: float) -> ChosenRegions:
+        """All regions but crowds and those with a side under `min_side` pixels.
+
+        Raises:
+            UserError: none is left.
+        """
+        rows: list[int] = []
+        regions: list[Region] = []
+        left_out: Counter[str] = Counter()
+        for index, region in ((i, region) for i, example in enumerate(data.examples) for region in example.regions):
+            left, top, right, bottom = region.box
+            if region.crowd:
+                left_out["crowd"] += 1
+            elif min(right - left, bottom - top) < min_side:
+                left_out["small"] += 1
+            else:
+                rows.append(index)
+                regions.append(region)
+        if not regions:
+            raise UserError(
+                f"{data.dataset}:{data.split} has no region to score: lower min_side or take another split."
+            )
+        return cls(np.array(rows, dtype=np.int64), tuple(regions), left_out["crowd"], left_out["small"])
+
+    def __len__(self) -> int:
+        return len(self.regions)
+
+    @property
+    def label_R(self) -> Int[ndarray, "R"]:
+        """Class of each region."""
+        return np.array([region.label for region in self.regions], dtype=np.int64)
+
+    @property
+    def box_R4(self) -> Float[ndarray, "R 4"]:
+        """Left, top, right, bottom of each region in pixels."""
+        return np.array([region.box for region in self.regions], dtype=np.float64)
+
+    def chunks(self, images: int) -> Iterator[tuple[slice, list[int]]]:
+        """Runs of regions in the same `images` examples, with the examples' indices; no example twice."""
+        examples_N, starts_N = np.unique(self.example_R, return_index=True)
+        bounds = [*starts_N.tolist(), len(self)]
+        for first in range(0, len(examples_N), images):
+            last = min(first + images, len(examples_N))
+            yield slice(bounds[first], bounds[last]), examples_N[first:last].tolist()
+
+
+def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
+    """Score every region against all classes, by every patch path of the model.
+
+    `top1` is the mean credit over regions, `mean_per_class` the mean over classes of the credit within the class
+    (classes without regions are left out); clusters are images. Where classes tie for the best, the credit is that of
+    a random order of the tied. Groups (`class`, `size`) are of the model's first path, those of the others are named
+    `PATH/class`. The tie count is the number of regions, over all paths, whose own class ties for the best.
+
+    Source: recognition of ground-truth boxes as in Zhong et al., RegionCLIP, arXiv 2112.09106, and Wu et al., CLIPSelf,
+    arXiv 2310.01403.
+    """
+    words_C = class_words(options.classes, data.classes)
+    prompted = PromptedClasses(encoder, words_C, templates(options.prompts))
+    chosen = ChosenRegions.of(data, options.min_side)
+    label_R, classes = chosen.label_R, len(data.classes)
+    size_R = np.searchsorted(np.array(options.area_edges), _areas(data, chosen, options), side="right")
+    metrics: dict[str, Statistic] = {}
+    groups: dict[str, dict[str, Statistic]] = {}
+    rows: dict[str, ndarray] = {"example": chosen.example_R, "label": label_R}
+    examples: dict[str, ndarray] = {}
+    ties = 0
+    for path, scores_RC in region_scores(encoder, data, chosen, prompted, options.region).items():
+        credit_R = topk_score(scores_RC, label_R, 1)
+        ties += int(((credit_R > 0) & (credit_R < 1)).sum())
+        metrics[f"{path}/top1"] = Mean.of(credit_R, chosen.example_R, len(data))
+        metrics[f"{path}/mean_per_class"] = ClassMean.of(credit_R, label_R, chosen.example_R, len(data), classes)
+        prefix = "" if not groups else f"{path}/"
+        groups[f"{prefix}class"] = _grouped(credit_R, label_R, chosen.example_R, len(data), data.classes)
+        groups[f"{prefix}size"] = _grouped(credit_R, size_R, chosen.example_R, len(data), SIZES)
+        rows[f"{path}/credit"], rows[f"{path}/predicted"] = credit_R, scores_RC.argmax(axis=1)
+        examples.setdefault("correct", _per_image(credit_R, chosen.example_R, len(data)))
+    share_C = np.bincount(label_R, minlength=classes) / len(chosen)
+    constant = {"top1": float(share_C.max()), "mean_per_class": 1 / int(np.count_nonzero(share_C))}
+    return Outcome(
+        metrics=metrics,
+        groups=groups,
+        examples=examples,
+        rows=rows,
+        ties=ties,
+        counts={
+            "images": len(np.unique(chosen.example_R)),
+            "regions": len(chosen),
+            "crowd_left_out": chosen.crowd,
+            "small_left_out": chosen.small,
+            "classes": classes,
+        },
+        reference={"constant": {f"{path}/{name}": v for path in encoder.paths for name, v in constant.items()}},
+        notes=(*untrained_notes(encoder), *left_out_notes(chosen, options.min_side)),
+    )
+
+
+def region_scores(
+    encoder: Encoder, data: DataSplit, chosen: ChosenRegions, classes: PromptedClasses, shape: Literal["box", "mask"]
+) -> dict[str, Float32[ndarray, "R C"]]:
+    """Scores of all chosen regions with all classes, by the model's own rule, for each of its patch paths.
+
+    Raises:
+        UserError: a mask is asked for that the data set does not have, or scores are not finite.
+    """
+    blocks: dict[str, list[ndarray]] = {path: [] for path in encoder.paths}
+    for part, examples in chosen.chunks(CHUNK):
+        images = encoder.images([data.examples[index].image for index in examples], frozenset({"patches"}))
+        image_index_R = np.searchsorted(np.array(examples), chosen.example_R[part])
+        weights_RP = _weights(images, chosen.regions[part], image_index_R, shape)
+        for path in encoder.paths:
+            regions = Regions(
+                torch.from_numpy(weights_RP).to(images.patches[path]),
+                torch.from_numpy(image_index_R).to(images.patches[path].device),
+            )
+
+            def score(
+                texts: TextFeatures, images: ImageFeatures = images, regions: Regions = regions, path: str = path
+            ) -> torch.Tensor:
+                return encoder.similarity(images, texts, regions, path)[0]
+
+            blocks[path].append(classes.scores(score).detach().float().cpu().numpy())
+    scores = {path: np.concatenate(parts) for path, parts in blocks.items()}
+    for path, scores_RC in scores.items():
+        refuse_non_finite(encoder, path, scores_RC)
+    return scores
+
+
+def refuse_non_finite(encoder: Encoder, path: str, scores: ndarray) -> None:
+    """Raise UserError where a path's scores hold NaN or infinity: no class would be the best."""
+    if not np.isfinite(scores).all():
+        raise UserError(
+            f"{encoder.card.name} gives scores that are not finite on its path '{path}': "
+            "evaluate it with --precision float32, or train it again."
+        )
+
+
+def untrained_notes(encoder: Encoder) -> list[str]:
+    """A sentence for each patch path that no loss trained."""
+    return [
+        f"{path}: untrained path, no loss of this model saw it."
+        for path, trained in encoder.paths.items()
+        if not trained
+    ]
+
+
+def left_out_notes(chosen: ChosenRegions, min_side: float) -> list[str]:
+    """A sentence for each reason why regions are not scored."""
+    notes = []
+    if chosen.crowd:
+        notes.append(f"{chosen.crowd} crowd regions are left out.")
+    if chosen.small:
+        notes.append(f"{chosen.small} regions with a side under {min_side:g} pixels are left out.")
+    return notes
+
+
+def area_of(region: Region, what: Literal["object", "box"]) -> float:
+    """Pixels of the object, or of its box."""
+    left, top, right, bottom = region.box
+    return region.area if what == "object" else (right - left) * (bottom - top)
+
+
+def _areas(data: DataSplit, chosen: ChosenRegions, options: RegionOptions) -> Float[ndarray, "R"]:
+    """Area of each region in the card's unit."""
+    areas_R = np.array([area_of(region, options.area_of) for region in chosen.regions], dtype=np.float64)
+    if options.area_unit == "image":
+        pixels = {index: image_pixels(data.examples[index]) for index in np.unique(chosen.example_R).tolist()}
+        areas_R /= [pixels[index] for index in chosen.example_R.tolist()]
+    return areas_R
+
+
+def image_pixels(example: Example) -> int:
+    """Number of pixels of the original image; opens it only where the data set does not state its size."""
+    if isinstance(example.facts, Mapping) and {"width", "height"} <= example.facts.keys():
+        return int(example.facts["width"]) * int(example.facts["height"])
+    width, height = example.image.open().size
+    return width * height
+
+
+def _weights(
+    images: ImageFeatures, regions: Sequence[Region], image_index_R: ndarray, shape: Literal["box", "mask"]
+) -> Float32[ndarray, "R P"]:
+    """Weights of the regions over the patches of their images."""
+    if images.grid is None or images.area_N4 is None:
+        raise RuntimeError("patches without a grid and its area")
+    areas_R4 = images.area_N4.cpu().numpy()[image_index_R]
+    weights_RP = box_weights(np.array([region.box for region in regions]), areas_R4, images.grid)
+    if shape == "mask":
+        for row, region in enumerate(regions):
+            if region.mask is None:
+                raise UserError("This data set has regions without masks: set region = 'box' in the task card.")
+            mask_HW = region.mask()
+            if mask_HW.any():
+                weights_RP[row] = mask_weights(mask_HW, areas_R4[row], images.grid)
+    return weights_RP.astype(np.float32)
+
+
+def _grouped(
+    credit_R: ndarray, group_R: ndarray, example_R: ndarray, examples: int, names: Sequence[str]
+) -> dict[str, Statistic]:
+    return {
+        names[group]: Mean.of(credit_R[group_R == group], example_R[group_R == group], examples)
+        for group in np.unique(group_R)
+    }
+
+
+def _per_image(credit_R: ndarray, example_R: ndarray, examples: int) -> Float[ndarray, "N"]:
+    """Mean credit of each example's regions; NaN where it has none."""
+    mean = Mean.of(credit_R, example_R, examples)
+    credit_N: ndarray = np.divide(mean.sum_G, mean.count_G, out=np.full(examples, np.nan), where=mean.count_G > 0)
+    return credit_N

@@ -1,0 +1,206 @@
+"""Image-text retrieval in both directions, with several captions per image.
+
+Shapes: N images, M captions, U distinct captions, Q queries, C candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+from numpy import ndarray
+
+from sparc_bench.cards import Strict
+from sparc_bench.errors import UserError
+from sparc_bench.examples import DataSplit
+from sparc_bench.features import Encoder
+from sparc_bench.metrics.ranking import expected_rank, first_positives, hit_score, map_at_r_score
+from sparc_bench.metrics.statistic import Mean, Statistic
+from sparc_bench.outcome import Outcome
+from sparc_bench.protocols._pairs import DistinctTexts, score_chunks
+
+VERSION = 1
+TITLE = "image-text retrieval both ways: hit rate R@k, and mAP@R under full truth"
+NEEDS = frozenset({"image", "text"})
+DATA = frozenset({"captions"})
+_QUERIES_AT_ONCE = 64
+
+
+class Options(Strict):
+    """What a card decides."""
+
+    ks: tuple[int, ...]
+    """the k of R@k"""
+    truth: Literal["own", "full"]
+    """own: a caption is true of its own image only; full: of every image that the data set says it is true of"""
+    ties: Literal["expected"]
+    """expected: the credit of a random order of the tied candidates"""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One direction, one row per query: k -> hit credit, expected rank of the first positive, AP@R or None."""
+
+    hits: dict[int, Float[ndarray, "Q"]]
+    rank_Q: Float[ndarray, "Q"]
+    map_r_Q: Float[ndarray, "Q"] | None
+
+    @property
+    def undecided(self) -> int:
+        """How many queries have a hit credit that a tie left between 0 and 1."""
+        return int(np.any([(hit_Q > 0) & (hit_Q < 1) for hit_Q in self.hits.values()], axis=0).sum())
+
+
+def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
+    """Rank all captions for every image and all images for every caption.
+
+    R@k is a hit rate: the share of queries with at least one positive in the best k. Means over captions are
+    clustered by image. Under full truth mAP@R and the R@1 of the annotators' own pairs (`..._own_r1`) stand beside
+    it. `reference` holds the ceiling (a ranker that knows what is true of which image, or, where only the
+    annotators' pairs are known, cannot tell equal strings apart), chance (all scores equal) and, for R@1, the
+    best constant answer. The tie count is the number of queries whose credit at some k is neither 0 nor 1.
+    """
+    distinct = DistinctTexts.of(data.captions)
+    image_to_text_NU, text_to_image_NU = _scores(encoder, data, distinct)
+    own_NM = data.own_truth()
+    known_NM = full_truth(data) if options.truth == "full" else same_string_truth(own_NM, distinct)
+    truth_NM = known_NM if options.truth == "full" else own_NM
+    with_map = options.truth == "full"
+    column_M = distinct.index_M
+    to_text = rank(image_to_text_NU, truth_NM, options.ks, with_map, column_C=column_M)
+    to_image = rank(text_to_image_NU.T, truth_NM.T, options.ks, with_map, row_Q=column_M)
+    image_M = data.caption_image_M
+    metrics = _metrics(to_text, to_image, image_M, len(data))
+    flat = np.broadcast_to(np.float32(0), truth_NM.shape)
+    reference = {
+        "ceiling": _reference(known_NM, truth_NM, options.ks, with_map),
+        "chance": _reference(flat, truth_NM, options.ks, with_map),
+        "constant": constant_reference(truth_NM),
+    }
+    notes: list[str] = []
+    if options.truth == "full":
+        own_text = rank(image_to_text_NU, own_NM, (1,), with_map=False, column_C=column_M)
+        own_image = rank(text_to_image_NU.T, own_NM.T, (1,), with_map=False, row_Q=column_M)
+        metrics["image_to_text_own_r1"] = Mean.of(own_text.hits[1])
+        metrics["text_to_image_own_r1"] = Mean.of(own_image.hits[1], image_M, len(data))
+        for row, scores in (("ceiling", known_NM), ("chance", flat)):
+            own = _reference(scores, own_NM, (1,), with_map=False)
+            reference[row] |= {name.replace("_r1", "_own_r1"): value for name, value in own.items()}
+        share = float(truth_NM.mean())
+        notes.append(f"A caption is true of {share:.2%} of the images on average; own_r1 counts its own image alone.")
+    captions_N = own_NM.sum(axis=1)
+    return Outcome(
+        metrics=metrics,
+        groups=_by_kind(data, to_image, image_M),
+        examples={"correct": to_text.hits[min(options.ks)], "rank_image_to_text": to_text.rank_Q.astype(np.float32)},
+        rows={"rank_text_to_image": to_image.rank_Q.astype(np.float32)},
+        ties=to_text.undecided + to_image.undecided,
+        counts={
+            "images": len(data),
+            "captions": len(data.captions),
+            "distinct_captions": len(distinct.texts),
+            "captions_per_image_min": int(captions_N.min()),
+            "captions_per_image_max": int(captions_N.max()),
+            "true_pairs": int(truth_NM.sum()),
+        },
+        reference=reference,
+        notes=tuple(notes),
+    )
+
+
+def rank(
+    scores: Shaped[ndarray, "queries candidates"],
+    truth_QC: Bool[ndarray, "Q C"],
+    ks: Sequence[int],
+    with_map: bool,
+    row_Q: Int[ndarray, "Q"] | None = None,
+    column_C: Int[ndarray, "C"] | None = None,
+) -> Ranked:
+    """Hit credits, ranks and AP@R of every query, some queries at a time.
+
+    `row_Q` and `column_C` say which row and column of `scores` each query and candidate is (default: the same one).
+    """
+    parts: list[Ranked] = []
+    for start in range(0, len(truth_QC), _QUERIES_AT_ONCE):
+        rows = slice(start, start + _QUERIES_AT_ONCE)
+        chunk_QC = scores[rows] if row_Q is None else scores[row_Q[rows]]
+        chunk_QC = np.ascontiguousarray(chunk_QC if column_C is None else chunk_QC[:, column_C], dtype=np.float32)
+        first = first_positives(chunk_QC, truth_QC[rows])
+        hits = {k: hit_score(first, k) for k in ks}
+        parts.append(Ranked(hits, expected_rank(first), map_at_r_score(chunk_QC, truth_QC[rows]) if with_map else None))
+    return Ranked(
+        hits={k: np.concatenate([part.hits[k] for part in parts]) for k in ks},
+        rank_Q=np.concatenate([part.rank_Q for part in parts]),
+        map_r_Q=np.concatenate([part.map_r_Q for part in parts if part.map_r_Q is not None]) if with_map else None,
+    )
+
+
+def full_truth(data: DataSplit) -> Bool[ndarray, "N M"]:
+    """Which caption is true of which image; raises UserError where the data set cannot know."""
+    if data.caption_truth is None:
+        raise UserError(f"{data.dataset} does not know which captions hold of other images: set truth = 'own'.")
+    truth_NM = np.asarray(data.caption_truth(data.examples), dtype=bool)
+    if not truth_NM[data.own_truth()].all():
+        raise RuntimeError(f"{data.dataset} has a caption that is not true of its own image")
+    return truth_NM
+
+
+def same_string_truth(own_NM: Bool[ndarray, "N M"], distinct: DistinctTexts) -> Bool[ndarray, "N M"]:
+    """Own truth, spread over captions of the same wording: all that a perfect ranker of strings can know."""
+    own_NU = np.zeros((len(own_NM), len(distinct.texts)), dtype=bool)
+    image_of, caption_of = np.nonzero(own_NM)
+    own_NU[image_of, distinct.index_M[caption_of]] = True
+    return own_NU[:, distinct.index_M]
+
+
+def constant_reference(truth_NM: Bool[ndarray, "N M"]) -> dict[str, float]:
+    """R@1 of giving every image the same best caption, and every caption the same best image."""
+    return {
+        "image_to_text_r1": float(truth_NM.mean(axis=0).max()),
+        "text_to_image_r1": float(truth_NM.mean(axis=1).max()),
+    }
+
+
+def _scores(encoder: Encoder, data: DataSplit, distinct: DistinctTexts) -> tuple[ndarray, ndarray]:
+    shape = (len(data), len(distinct.texts))
+    image_to_text_NU = np.empty(shape, dtype=np.float32)
+    text_to_image_NU = image_to_text_NU
+    for rows, to_text, to_image in score_chunks(encoder, data.items, distinct.texts):
+        if to_image is not to_text and text_to_image_NU is image_to_text_NU:
+            text_to_image_NU = np.empty(shape, dtype=np.float32)
+        image_to_text_NU[rows] = to_text
+        text_to_image_NU[rows] = to_image
+    return image_to_text_NU, text_to_image_NU
+
+
+def _metrics(to_text: Ranked, to_image: Ranked, image_M: ndarray, images: int) -> dict[str, Statistic]:
+    metrics: dict[str, Statistic] = {}
+    for k, hit_N in to_text.hits.items():
+        metrics[f"image_to_text_r{k}"] = Mean.of(hit_N)
+    for k, hit_M in to_image.hits.items():
+        metrics[f"text_to_image_r{k}"] = Mean.of(hit_M, image_M, images)
+    if to_text.map_r_Q is not None and to_image.map_r_Q is not None:
+        metrics["image_to_text_map_r"] = Mean.of(to_text.map_r_Q)
+        metrics["text_to_image_map_r"] = Mean.of(to_image.map_r_Q, image_M, images)
+    return metrics
+
+
+def _reference(scores_NM: ndarray, truth_NM: ndarray, ks: Sequence[int], with_map: bool) -> dict[str, float]:
+    to_text = rank(scores_NM, truth_NM, ks, with_map)
+    to_image = rank(scores_NM.T, truth_NM.T, ks, with_map)
+    queries = np.zeros(truth_NM.shape[1], dtype=np.int64)
+    return {name: statistic.value for name, statistic in _metrics(to_text, to_image, queries, 1).items()}
+
+
+def _by_kind(data: DataSplit, to_image: Ranked, image_M: ndarray) -> dict[str, dict[str, Statistic]]:
+    kind_M = np.array([tag for example in data.examples for tag in example.caption_tags])
+    if len(kind_M) != len(image_M):
+        return {}
+    hit_M = to_image.hits[min(to_image.hits)]
+    kinds = {
+        str(kind): Mean.of(hit_M[kind_M == kind], image_M[kind_M == kind], len(data)) for kind in np.unique(kind_M)
+    }
+    return {"caption kind": dict(kinds)}

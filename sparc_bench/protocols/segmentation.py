@@ -1,0 +1,241 @@
+"""Zero-shot semantic segmentation: every pixel goes to the class that its patch scores highest with.
+
+Patch scores with the prompted class names are upsampled to the original image, and every pixel takes the best of all
+classes of the data set, not only of those present. Pixels that the model's grid does not cover (a centre crop) have no
+prediction, which counts as wrong.
+
+Labels of `Example.semantic`: 0 or more a class, -1 background (no class of the data set), -2 void (never scored).
+
+Shapes: N images of a chunk, C classes (with background where that is a class), B background words, K L grid rows and
+columns, H W pixels, X pixels that are scored, G images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int, Shaped
+from numpy import ndarray
+from pydantic import model_validator
+
+from sparc_bench.cards import Strict
+from sparc_bench.errors import UserError
+from sparc_bench.examples import DataSplit, Example
+from sparc_bench.features import Encoder, ImageFeatures, TextFeatures
+from sparc_bench.metrics.iou import (
+    PixelCounts,
+    best_constant,
+    image_miou_score,
+    inside_area,
+    pixel_counts,
+    upsampled_strips,
+)
+from sparc_bench.metrics.region_weights import class_fractions
+from sparc_bench.metrics.statistic import IoU, Mean, Statistic
+from sparc_bench.outcome import Outcome
+from sparc_bench.prompts import PromptedClasses, class_words, templates
+from sparc_bench.protocols.regions import refuse_non_finite, untrained_notes
+
+VERSION = 1
+TITLE = "zero-shot semantic segmentation: mIoU over the data set and per image"
+NEEDS = frozenset({"image", "text", "patches"})
+DATA = frozenset({"semantic"})
+
+CHUNK = 64
+BACKGROUND, VOID = -1, -2
+
+
+class Options(Strict):
+    """What a card decides."""
+
+    prompts: str
+    """prompt set: a card of tasks/prompts, `openai80` or `openai7`"""
+    classes: str
+    """class words: a card of tasks/classes, or `own` for the data set's own names"""
+    background: Literal["ignore", "class"]
+    """ignore: background pixels are not scored; class: background is one class more"""
+    background_words: tuple[str, ...]
+    """words prompted for the background class, which scores the best of them at each pixel; [] for none"""
+    background_score: float | Literal["none"]
+    """the background class's score everywhere, on the scale of the model's own scores, or "none" """
+    upsample: Literal["bilinear", "nearest"]
+    """bilinear: scores are interpolated, then the best class taken; nearest: every pixel takes its patch's class"""
+
+    @model_validator(mode="after")
+    def _one_background_rule(self) -> Self:
+        rules = bool(self.background_words) + (self.background_score != "none")
+        if self.background == "ignore" and rules:
+            raise ValueError('background = "ignore" takes background_words = [] and background_score = "none"')
+        if self.background == "class" and rules != 1:
+            raise ValueError('background = "class" takes either background_words or a number as background_score')
+        return self
+
+
+def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
+    """Score every labelled pixel of every image, by each patch path of the model.
+
+    `miou`: mean over classes of the intersection over union of all images' pixels (classes without true or predicted
+    pixels are left out), as mmsegmentation's IoUMetric; `pixel_accuracy`: share of scored pixels; `image_miou`: mean
+    over images of the mean IoU over the classes present in the ground truth. Clusters are images. Where classes tie at
+    a pixel, each of the t tied is predicted with 1/t of it (the expectation of a random order); the tie count is the
+    number of such pixels over all paths. Groups `class` are IoUs of the first path, those of others `PATH/class`.
+
+    `oracle` is what the model's own grid allows: every cell scores each class with its share of the cell's labelled
+    pixels, upsampled by the same rule.
+
+    Source: SPARC, arXiv 2401.09865, sections 4.5 and D.7; which details it leaves open: each is an option here.
+    """
+    words_C = [*class_words(options.classes, data.classes), *options.background_words]
+    prompted = PromptedClasses(encoder, words_C, templates(options.prompts))
+    names = (*data.classes, "background") if options.background == "class" else data.classes
+    if len(set(names)) != len(names):
+        raise UserError(f"{data.dataset} has two classes of one name: give each its own, 'background' being taken.")
+    found: dict[str, list[PixelCounts]] = {path: [] for path in encoder.paths}
+    oracle: list[PixelCounts] = []
+    uncovered = 0
+    for start in range(0, len(data), CHUNK):
+        examples = data.examples[start : start + CHUNK]
+        images = encoder.images([example.image for example in examples], frozenset({"patches"}))
+        truths = [_truth(example, len(data.classes), options.background) for example in examples]
+        scores = {path: _scores(encoder, images, prompted, path) for path in encoder.paths}
+        for row, truth_HW in enumerate(truths):
+            area_4, grid = _area(images, row)
+            covered_HW = inside_area(area_4, truth_HW.shape)
+            uncovered += int(np.count_nonzero((truth_HW >= 0) & ~covered_HW))
+            for path, scores_NCKL in scores.items():
+                found[path].append(count_image(scores_NCKL[row], truth_HW, area_4, len(data.classes), options))
+            ideal_CKL = class_fractions(truth_HW, len(names), area_4, grid).astype(np.float32)
+            oracle.append(count_image(ideal_CKL, truth_HW, area_4, len(names), options, scored=True))
+    return _outcome(encoder, found, oracle, names, uncovered)
+
+
+def count_image(
+    scores_CKL: Float32[ndarray, "C K L"],
+    truth_HW: Int[ndarray, "H W"],
+    area_4: Shaped[ndarray, "4"],
+    classes: int,
+    options: Options,
+    *,
+    scored: bool = False,
+) -> PixelCounts:
+    """Counts of one image; pixels with a negative truth are not scored.
+
+    Args:
+        scores_CKL: patch scores of the `classes` classes, then of the background words, if any.
+        truth_HW: class of every pixel at the original size.
+        area_4: what the grid covers of the image, in pixels.
+        classes: how many of the scores are classes'.
+        options: the rules for upsampling and background.
+        scored: the background class is among the scores already.
+    """
+    covered_HW = inside_area(area_4, truth_HW.shape)
+    total = classes + (options.background == "class" and not scored)
+    lost_X = truth_HW[(truth_HW >= 0) & ~covered_HW]
+    counts = PixelCounts(np.zeros(total), np.zeros(total), np.bincount(lost_X, minlength=total).astype(np.float64), 0)
+    for strip, scores_CSW in upsampled_strips(scores_CKL, area_4, truth_HW.shape, options.upsample):
+        chosen_SW = (truth_HW[strip] >= 0) & covered_HW[strip]
+        scores_CX = scores_CSW[:, chosen_SW]
+        if total > classes:
+            background_X = (
+                np.full(scores_CX.shape[1], options.background_score, dtype=np.float32)
+                if options.background_score != "none"
+                else scores_CX[classes:].max(axis=0)
+            )
+            scores_CX = np.concatenate([scores_CX[:classes], background_X[None]])
+        counts += pixel_counts(scores_CX, truth_HW[strip][chosen_SW])
+    return counts
+
+
+def _outcome(
+    encoder: Encoder,
+    found: dict[str, list[PixelCounts]],
+    oracle: list[PixelCounts],
+    names: Sequence[str],
+    uncovered: int,
+) -> Outcome:
+    metrics: dict[str, Statistic] = {}
+    groups: dict[str, dict[str, Statistic]] = {}
+    examples: dict[str, ndarray] = {}
+    for path, counts in found.items():
+        for name, statistic in _statistics(counts).items():
+            metrics[f"{path}/{name}"] = statistic
+        iou = metrics[f"{path}/miou"]
+        assert isinstance(iou, IoU)
+        groups["class" if not groups else f"{path}/class"] = {
+            name: IoU(iou.intersection_GC[:, [c]], iou.union_GC[:, [c]])
+            for c, name in enumerate(names)
+            if iou.union_GC[:, c].any()
+        }
+        examples[f"{path}/image_miou"] = _image_miou(counts).astype(np.float32)
+    truth_GC = np.stack([counts.truth_C for counts in oracle])
+    best = {name: statistic.value for name, statistic in _statistics(oracle).items()}
+    constant = best_constant(truth_GC)
+    notes = untrained_notes(encoder)
+    if uncovered:
+        notes.append(f"{uncovered} scored pixels lie outside of what the model sees of their image and count as wrong.")
+    ties = {path: sum(one.ties for one in counts) for path, counts in found.items()}
+    return Outcome(
+        metrics=metrics,
+        groups=groups,
+        examples=examples,
+        ties=sum(ties.values()),
+        counts={
+            "images": len(truth_GC),
+            "pixels": int(truth_GC.sum()),
+            "uncovered_pixels": uncovered,
+            "classes": len(names),
+            **{f"{path}/tied_pixels": count for path, count in ties.items()},
+        },
+        reference={
+            "constant": {f"{path}/{name}": value for path in found for name, value in constant.items()},
+            "oracle": {f"{path}/{name}": value for path in found for name, value in best.items()},
+        },
+        notes=tuple(notes),
+    )
+
+
+def _statistics(counts: list[PixelCounts]) -> dict[str, Statistic]:
+    intersection_GC = np.stack([one.intersection_C for one in counts])
+    union_GC = np.stack([one.union_C for one in counts])
+    truth_G = np.array([one.truth_C.sum() for one in counts])
+    image_miou_G = _image_miou(counts)
+    labelled_G = ~np.isnan(image_miou_G)
+    return {
+        "miou": IoU(intersection_GC, union_GC),
+        "pixel_accuracy": Mean(intersection_GC.sum(axis=1), truth_G),
+        "image_miou": Mean(np.where(labelled_G, image_miou_G, 0.0), labelled_G.astype(np.float64)),
+    }
+
+
+def _image_miou(counts: list[PixelCounts]) -> ndarray:
+    return image_miou_score(
+        np.stack([one.intersection_C for one in counts]),
+        np.stack([one.union_C for one in counts]),
+        np.stack([one.truth_C for one in counts]),
+    )
+
+
+def _truth(example: Example, classes: int, background: Literal["ignore", "class"]) -> Int[ndarray, "H W"]:
+    """The class of every pixel, background as class number `classes` where it is one; negative: not scored."""
+    if example.semantic is None:
+        raise UserError(f"The image {example.id} has no mask: leave it out of the split, or mend its mask file.")
+    truth_HW = example.semantic()
+    return np.where(truth_HW == BACKGROUND, classes, truth_HW) if background == "class" else truth_HW
+
+
+def _scores(encoder: Encoder, images: ImageFeatures, classes: PromptedClasses, path: str) -> ndarray:
+    def score(texts: TextFeatures) -> torch.Tensor:
+        return encoder.dense_scores(images, texts, path)
+
+    scores_NCKL: ndarray = classes.scores(score).detach().float().cpu().numpy()
+    refuse_non_finite(encoder, path, scores_NCKL)
+    return scores_NCKL
+
+
+def _area(images: ImageFeatures, row: int) -> tuple[ndarray, tuple[int, int]]:
+    if images.grid is None or images.area_N4 is None:
+        raise RuntimeError("patches without a grid and its area")
+    return images.area_N4[row].cpu().numpy().astype(np.float64), images.grid

@@ -1,0 +1,286 @@
+"""Captions: a logical form that is true of a scene, and English for any form."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import permutations
+
+from sparc_bench.scenes.counter import Stream
+from sparc_bench.scenes.forms import All, Count, Description, Exactly, Exists, Form, Related
+from sparc_bench.scenes.scene import Object, Scene, relations
+from sparc_bench.scenes.words import Style, listing, noun_phrase, number_word, relation_phrase
+
+LONGEST = 32
+"""Words of the longest caption; a longer one is drawn anew."""
+
+KINDS = ("attribute", "count", "relation", "inventory", "full")
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A text, what it claims, and its kind (of `KINDS`)."""
+
+    text: str
+    form: Form
+    kind: str
+
+
+def write_captions(scene: Scene, stream: Stream) -> tuple[Caption, ...]:
+    """One caption of each kind, each true of the scene.
+
+    - attribute: some object of a shape has one more attribute: colour, pattern, size or place.
+    - count: exactly so many objects fit a description (or are there at all).
+    - relation: some object stands in a relation to some other. Where the scene has no two related objects: an object
+      and its place in the image; where it lies between the places too, that it is the only object.
+    - inventory: exactly these objects, by shape or by colour and shape.
+    - full: exactly these objects with all their attributes (size only in short captions), and a relation or two between
+      them; for a single object its place.
+    """
+    captions = []
+    for kind in KINDS:
+        while True:
+            form = _FORMS[kind](scene, stream)
+            text = realise(form, Style.draw(stream))
+            if text.count(" ") < LONGEST:
+                break
+        captions.append(Caption(text, form, kind))
+    return tuple(captions)
+
+
+def realise(form: Form, style: Style) -> str:
+    """English for a form: lower case, no full stop."""
+    if isinstance(form, Exists):
+        return _realise_exists(form, style)
+    if isinstance(form, Count):
+        return _realise_count(form, style)
+    if isinstance(form, Related):
+        return _realise_related(form, style)
+    if isinstance(form, Exactly):
+        return _realise_full(form, style) if form.relations else _realise_inventory(form, style)
+    return _realise_all(form, style)
+
+
+def _pick(style: Style, *texts: str) -> str:
+    return texts[style.template % len(texts)]
+
+
+def _realise_exists(form: Exists, style: Style) -> str:
+    phrase = noun_phrase(form.what, style)
+    return _pick(
+        style,
+        phrase,
+        f"there is {phrase}",
+        f"a picture with {phrase}",
+        f"you can see {phrase} here",
+        f"this image shows {phrase}",
+        f"{phrase} can be seen in this scene",
+    )
+
+
+def _realise_count(form: Count, style: Style) -> str:
+    bare = noun_phrase(form.what, style, None)
+    number, verb = number_word(form.number), "is" if form.number == 1 else "are"
+    exactly = noun_phrase(form.what, style, form.number, counted=True)
+    return _pick(
+        style,
+        f"exactly {exactly}",
+        f"there {verb} exactly {exactly}",
+        f"{exactly} in total",
+        f"the number of {bare} is {number}",
+        f"you can count {exactly} in this image",
+        f"we see {exactly}, no more and no less",
+        f"a scene that has exactly {exactly}",
+    )
+
+
+def _realise_related(form: Related, style: Style) -> str:
+    subject, other = noun_phrase(form.subject, style), noun_phrase(form.other, style)
+    relation = relation_phrase(form.relation, style)
+    return _pick(
+        style,
+        f"{subject} {relation} {other}",
+        f"{subject} is {relation} {other}",
+        f"there is {subject} {relation} {other}",
+        f"a picture of {subject} that is {relation} {other}",
+        f"in this scene {subject} lies {relation} {other}",
+    )
+
+
+def _realise_inventory(form: Exactly, style: Style) -> str:
+    groups = listing([noun_phrase(what, style, number) for what, number in form.groups])
+    return _pick(
+        style,
+        f"{groups} and nothing else",
+        f"only {groups}",
+        f"nothing but {groups}",
+        f"the picture shows just {groups}",
+        f"all you can see is {groups}",
+        f"this image contains {groups} and no other objects",
+    )
+
+
+def _realise_full(form: Exactly, style: Style) -> str:
+    groups = listing([noun_phrase(what, style, number) for what, number in form.groups])
+    relations = listing(
+        [
+            f"{noun_phrase(relation.subject, style, definite=True)} is {relation_phrase(relation.relation, style)} "
+            f"{noun_phrase(relation.other, style, definite=True)}"
+            for relation in form.relations
+        ]
+    )
+    return _pick(
+        style,
+        f"{groups}, and {relations}",
+        f"{groups}, where {relations}",
+        f"here {'is' if form.groups[0][1] == 1 else 'are'} {groups}, and {relations}",
+        f"a scene of {groups} in which {relations}",
+    )
+
+
+def _realise_all(form: All, style: Style) -> str:
+    if not all(isinstance(part, Exists) for part in form.parts):
+        raise RuntimeError("only existing objects can be joined in a sentence")
+    phrases = listing([noun_phrase(part.what, style) for part in form.parts if isinstance(part, Exists)])
+    return _pick(style, phrases, f"there is {phrases}", f"a picture with {phrases}", f"this image shows {phrases}")
+
+
+def _attribute(scene: Scene, stream: Stream) -> Form:
+    object_ = stream.choice(scene.objects)
+    field = stream.weighted((("colour", 11), ("pattern", 4), ("size", 2), ("place", 3)))
+    if field == "place":
+        place = _place(object_, stream)
+        if place is not None:
+            return Exists(Description(object_.shape, row=place[0], column=place[1]))
+        field = "colour"
+    return Exists(Description.of(object_, "shape", field))
+
+
+def _place(object_: Object, stream: Stream) -> tuple[str | None, str | None] | None:
+    """What to say of an object's place: row, column or both; None where it lies between the places."""
+    row, column = object_.row, object_.column
+    if row is None and column is None:
+        return None
+    keep = stream.below(4)
+    if row and column and keep == 1 and row != "middle":
+        return row, None
+    if row and column and keep == 2 and column != "middle":
+        return None, column
+    return row, column
+
+
+_COUNTED: tuple[tuple[tuple[str, ...], int], ...] = (
+    (("shape",), 6),
+    (("colour",), 4),
+    (("colour", "shape"), 4),
+    (("pattern",), 2),
+    (("pattern", "shape"), 2),
+    ((), 3),
+)
+"""What a counted description says, and how often."""
+
+_RELATED: tuple[tuple[tuple[str, ...], int], ...] = (
+    (("colour", "shape"), 5),
+    (("shape",), 2),
+    (("pattern", "shape"), 1),
+    (("colour",), 1),
+)
+"""What the descriptions of two related objects say, and how often."""
+
+
+def _count(scene: Scene, stream: Stream) -> Form:
+    fields = stream.weighted(_COUNTED)
+    counted = Counter([Description.of(object_, *fields) for object_ in scene.objects])
+    several = [(what, number) for what, number in counted.items() if number > 1]
+    what, number = stream.choice(several if several and stream.chance(4, 5) else list(counted.items()))
+    return Count(what, number)
+
+
+def _relation(scene: Scene, stream: Stream) -> Form:
+    claim = next(_related_pairs(scene, stream), None)
+    if claim is None:
+        return _relation_of_one(stream.choice(scene.objects), scene, stream)
+    subject, relation, other = claim
+    fields = stream.weighted(_RELATED)
+    described = Description.of(subject, *fields), Description.of(other, *fields)
+    if described[0] == described[1]:
+        fields = ("pattern", "colour", "shape")
+        described = Description.of(subject, *fields), Description.of(other, *fields)
+    return Related(described[0], relation, described[1])
+
+
+def _relation_of_one(object_: Object, scene: Scene, stream: Stream) -> Form:
+    place = _place(object_, stream)
+    if place is None:
+        return Exactly(((Description.of(object_, "colour", "shape"), len(scene.objects)),))
+    return Exists(Description(object_.shape, object_.colour, row=place[0], column=place[1]))
+
+
+def _inventory(scene: Scene, stream: Stream) -> Form:
+    fields = ("colour", "shape") if stream.chance(3, 4) else ("shape",)
+    return Exactly(_groups(scene, stream, fields))
+
+
+def _full(scene: Scene, stream: Stream) -> Form:
+    count = len(scene.objects)
+    fields: tuple[str, ...] = ("pattern", "colour", "shape")
+    if count == 1 or (count < MAX_SIZED and stream.chance(1, 2)):
+        fields = ("size", *fields)
+    if count == 1:
+        object_ = scene.objects[0]
+        place = _place(object_, stream) or (None, None)
+        what = Description(object_.shape, object_.colour, object_.pattern, object_.size, *place)
+        return Exactly(((what, 1),))
+    groups = _groups(scene, stream, fields)
+    wanted = 2 if count == 3 and "size" not in fields and stream.chance(1, 2) else 1
+    stated: list[Related] = []
+    for subject, relation, other in _related_pairs(scene, stream):
+        named = _name(subject, scene), _name(other, scene)
+        if named[0] is None or named[1] is None:
+            continue
+        if all({named[0], named[1]} != {known.subject, known.other} for known in stated):
+            stated.append(Related(named[0], relation, named[1]))
+        if len(stated) == wanted:
+            break
+    return Exactly(groups, tuple(stated))
+
+
+MAX_SIZED = 4
+"""From so many objects on, a full description leaves out their sizes."""
+
+
+def _groups(scene: Scene, stream: Stream, fields: tuple[str, ...]) -> tuple[tuple[Description, int], ...]:
+    """Objects that share a description, counted, in random order."""
+    described = [Description.of(object_, *fields) for object_ in scene.objects]
+    return tuple(Counter(stream.shuffled(described)).items())
+
+
+def _related_pairs(scene: Scene, stream: Stream) -> Iterator[tuple[Object, str, Object]]:
+    """Every two objects of which a relation holds, with one that does, from a random one on."""
+    pairs = list(permutations(scene.objects, 2))
+    if not pairs:
+        return
+    start, pick = stream.several(len(pairs), 2)
+    for subject, other in pairs[start:] + pairs[:start]:
+        holding = relations(subject, other)
+        if holding:
+            yield subject, holding[pick % len(holding)], other
+
+
+def _name(object_: Object, scene: Scene) -> Description | None:
+    """The shortest description that fits this object of the scene alone."""
+    for fields in (("shape",), ("colour", "shape"), ("pattern", "colour", "shape")):
+        said = [[getattr(each, field) for field in fields] for each in scene.objects]
+        if said.count([getattr(object_, field) for field in fields]) == 1:
+            return Description.of(object_, *fields)
+    return None
+
+
+_FORMS: dict[str, Callable[[Scene, Stream], Form]] = {
+    "attribute": _attribute,
+    "count": _count,
+    "relation": _relation,
+    "inventory": _inventory,
+    "full": _full,
+}

@@ -1,0 +1,161 @@
+"""The words of captions: noun phrases with plurals and articles, relations, numbers, and each word's part of speech."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sparc_bench.scenes.counter import Stream
+from sparc_bench.scenes.forms import Description
+from sparc_bench.scenes.world import COLOURS, SHAPES
+
+_PLURAL = {"cross": "crosses"}
+_NUMBERS = ("zero", "one", "two", "three", "four")
+_ANY = ("object", "shape", "thing")
+_SIZES = {"small": ("small", "little"), "large": ("large", "big")}
+_PATTERNS = {"solid": ("solid", "plain"), "striped": ("striped", "striped"), "dotted": ("dotted", "spotted")}
+_PATTERNS_AFTER = {"striped": "with stripes", "dotted": "with dots"}
+_RELATIONS = {
+    "left of": ("left of", "to the left of", "on the left of"),
+    "right of": ("right of", "to the right of", "on the right of"),
+    "above": ("above", "above", "higher than"),
+    "below": ("below", "under", "lower than"),
+}
+_PLACES = {
+    ("top", None): ("at the top", "near the top"),
+    ("bottom", None): ("at the bottom", "near the bottom"),
+    (None, "left"): ("on the left", "on the left side"),
+    (None, "right"): ("on the right", "on the right side"),
+    (None, "middle"): ("halfway between left and right", "halfway between left and right"),
+    ("middle", None): ("halfway between top and bottom", "halfway between top and bottom"),
+    ("middle", "middle"): ("in the middle", "in the centre"),
+    ("top", "middle"): ("at the top in the middle", "at the top in the centre"),
+    ("bottom", "middle"): ("at the bottom in the middle", "at the bottom in the centre"),
+    ("middle", "left"): ("on the left at middle height", "on the left side at middle height"),
+    ("middle", "right"): ("on the right at middle height", "on the right side at middle height"),
+    ("top", "left"): ("at the top left", "in the top left corner"),
+    ("top", "right"): ("at the top right", "in the top right corner"),
+    ("bottom", "left"): ("at the bottom left", "in the bottom left corner"),
+    ("bottom", "right"): ("at the bottom right", "in the bottom right corner"),
+}
+
+_NOUNS = (
+    "bottom centre corner dots height image left middle number object objects picture right scene shape shapes "
+    "side stripes thing things top total"
+)
+_ADJECTIVES = "big dotted large little plain small solid spotted striped"
+_OTHERS = (
+    "a above all an and are at be below between but can contains count else exactly four halfway has here higher in is "
+    "just less lies lower more near no nothing of on one only other see seen shows than that the there this three to "
+    "two under we where which with you zero"
+)
+
+
+def word_tags() -> dict[str, str]:
+    """Every word that a caption can hold -> "NOUN", "ADJ" or "OTHER" (verbs, numbers, prepositions, articles).
+
+    "left", "right", "top", "bottom" and "middle" count as nouns ("on the left"), whatever they do in a caption.
+    """
+    tags = dict.fromkeys(_OTHERS.split(), "OTHER")
+    tags |= dict.fromkeys([*_ADJECTIVES.split(), *COLOURS], "ADJ")
+    return tags | dict.fromkeys([*_NOUNS.split(), *SHAPES, *(plural(shape) for shape in SHAPES)], "NOUN")
+
+
+@dataclass(frozen=True)
+class Style:
+    """The choices among synonyms that one caption makes throughout.
+
+    They are drawn before it is known what will be said, so that two captions of one style differ only in what they say.
+
+    Attributes:
+        template: which sentence.
+        noun: which word for an object of unstated shape.
+        size: which word for its size.
+        pattern: which word for its pattern; 2 puts it behind the noun ("with stripes").
+        relation: which words for a relation.
+        place: which words for a place.
+    """
+
+    template: int
+    noun: int
+    size: int
+    pattern: int
+    relation: int
+    place: int
+
+    @classmethod
+    def draw(cls, stream: Stream) -> Style:
+        """A style at random."""
+        return cls(*stream.several(2520, 3, 2, 3, 3, 2))
+
+
+def plural(noun: str) -> str:
+    """The plural of a noun.
+
+    >>> plural("cross"), plural("star")
+    ('crosses', 'stars')
+    """
+    return _PLURAL.get(noun, f"{noun}s")
+
+
+def with_article(phrase: str) -> str:
+    """The phrase behind "a" or "an".
+
+    >>> with_article("orange star"), with_article("red star")
+    ('an orange star', 'a red star')
+    """
+    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
+
+
+def noun_phrase(
+    what: Description, style: Style, number: int | None = 1, definite: bool = False, counted: bool = False
+) -> str:
+    """The words for one object (`number` 1), several ("two red stars") or, with None, the bare plural ("red stars").
+
+    A single object gets "a" or "an", with `definite` "the" and with `counted` "one".
+    """
+    noun = what.shape or _ANY[style.noun]
+    words = [_SIZES[what.size][style.size]] if what.size else []
+    behind = ""
+    if what.pattern and style.pattern == 2 and what.pattern in _PATTERNS_AFTER:
+        behind = f" {_PATTERNS_AFTER[what.pattern]}"
+    elif what.pattern:
+        words.append(_PATTERNS[what.pattern][style.pattern % 2])
+    if what.colour:
+        words.append(what.colour)
+    words.append(noun if number == 1 else plural(noun))
+    phrase = " ".join(words) + behind
+    place = place_phrase(what, style)
+    if place:
+        phrase = f"{phrase} {place}"
+    if number is None:
+        return phrase
+    if definite:
+        return f"the {phrase}"
+    return with_article(phrase) if number == 1 and not counted else f"{number_word(number)} {phrase}"
+
+
+def place_phrase(what: Description, style: Style) -> str:
+    """The words for a place, empty where none is stated."""
+    if what.row is None and what.column is None:
+        return ""
+    return _PLACES[what.row, what.column][style.place]
+
+
+def relation_phrase(relation: str, style: Style) -> str:
+    """The words for a relation."""
+    return _RELATIONS[relation][style.relation]
+
+
+def number_word(number: int) -> str:
+    """The word for a number up to four."""
+    return _NUMBERS[number]
+
+
+def listing(phrases: Sequence[str]) -> str:
+    """Phrases as one list.
+
+    >>> listing(["a", "b", "c"])
+    'a, b and c'
+    """
+    return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"

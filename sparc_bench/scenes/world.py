@@ -1,0 +1,71 @@
+"""What there is in the world: shapes, colours, patterns, sizes, places, relations, and their numbers in pixels."""
+
+from __future__ import annotations
+
+SIDE = 64
+"""Height and width of an image in pixels."""
+
+MAX_OBJECTS = 4
+
+SHAPES = ("circle", "square", "triangle", "cross", "star", "heart")
+
+RGB = {
+    "red": (208, 24, 32),
+    "orange": (250, 130, 10),
+    "yellow": (248, 224, 32),
+    "green": (24, 140, 48),
+    "blue": (24, 64, 208),
+    "purple": (164, 36, 168),
+}
+"""Colour name -> sRGB in 0..255. Pairwise and from every background at least 40 apart in CIELAB (CIE 1976)."""
+
+COLOURS = tuple(RGB)
+
+ACCENT = {
+    "red": (250, 214, 214),
+    "orange": (92, 36, 0),
+    "yellow": (104, 84, 0),
+    "green": (206, 244, 206),
+    "blue": (206, 216, 252),
+    "purple": (240, 210, 250),
+}
+"""Colour name -> sRGB of its stripes and dots: a far lighter or darker tone of the same hue."""
+
+PATTERNS = ("solid", "striped", "dotted")
+
+EXTENTS = {"small": (14, 15, 16, 17), "large": (24, 25, 26, 27, 28)}
+"""Size name -> edges in pixels of the square that a shape fills."""
+
+SIZES = tuple(EXTENTS)
+
+ROWS = ("top", "middle", "bottom")
+COLUMNS = ("left", "middle", "right")
+
+RELATIONS = ("left of", "right of", "above", "below")
+
+CONVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+
+MARGIN = 10
+"""Least distance of two centres, in pixels, along a relation's axis."""
+
+FIELDS: dict[str, tuple[str, ...]] = {
+    "shape": SHAPES,
+    "colour": COLOURS,
+    "pattern": PATTERNS,
+    "size": SIZES,
+    "row": ROWS,
+    "column": COLUMNS,
+}
+"""What can be said of one object: field -> values."""
+
+
+def zone(centre: float) -> int | None:
+    """0, 1 or 2: the first, middle or last third of an axis, with gaps between in which an object has no place word.
+
+    `centre` in pixels: up to 24 is left (top), 27 to 37 middle, from 40 on right (bottom).
+    """
+    if centre <= 24:
+        return 0
+    if centre >= 40:
+        return 2
+    return 1 if 27 <= centre <= 37 else None

@@ -1,0 +1,113 @@
+"""Every data set keeps the promises of its seam; every one that a task card names is read as the card says."""
+
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sparc_bench import discover
+from sparc_bench.cards import Strict, TaskCard, canonical_hash, parse
+from sparc_bench.errors import UserError
+from sparc_bench.examples import DataSplit
+
+KNOWN = {"captions", "labels", "boxes", "masks", "semantic", "truth", "pairs", "word_tags", "pool"}
+
+
+def cards_by_data() -> list[TaskCard]:
+    """One task card for each data set, split and options that any card names."""
+    cards = [discover.task(name) for name in discover.names("tasks")]
+    return list({canonical_hash([card.dataset, card.split, card.data]): card for card in cards}.values())
+
+
+@pytest.fixture(params=discover.names("datasets"))
+def module(request):
+    return discover.load("datasets", request.param)
+
+
+@pytest.fixture(scope="module", params=cards_by_data(), ids=lambda card: card.name)
+def data(request) -> DataSplit:
+    card = request.param
+    module = discover.load("datasets", card.dataset)
+    options = parse(module.Options, card.data, card.name)
+    if not module.NEEDS_ON_DISK:
+        return module.read(None, card.split, options)
+    root = request.getfixturevalue("test_data")
+    if not (root / options.folder).is_dir():
+        pytest.skip(f"{root} holds no {options.folder}")
+    split = module.read(root, card.split, options)
+    counts = split.counts()
+    assert {key: counts[key] for key in card.expect} == card.expect
+    return split
+
+
+def test_module_says_what_it_is(module):
+    assert issubclass(module.Options, Strict)
+    assert isinstance(module.PROVIDES, frozenset)
+    assert set() < module.PROVIDES <= KNOWN
+    assert module.SPLITS
+    assert all(isinstance(split, str) for split in module.SPLITS)
+    for text in (module.TITLE, module.SOURCE):
+        assert text.strip()
+        assert "\n" not in text
+    assert isinstance(module.NEEDS_ON_DISK, str)
+
+
+def test_unknown_split_is_one_sentence(module, tmp_path):
+    with pytest.raises(UserError, match=r"no split 'nosuchsplit': ") as error:
+        module.read(tmp_path, "nosuchsplit", module.Options())
+    assert "\n" not in str(error.value)
+
+
+def test_missing_root_names_the_option(module):
+    if not module.NEEDS_ON_DISK:
+        pytest.skip("needs nothing on disk")
+    for root in (None, Path("nosuchfolder")):
+        with pytest.raises(UserError, match=r"--data-root.*SPARC_BENCH_DATA") as error:
+            module.read(root, module.SPLITS[0], module.Options())
+        assert "\n" not in str(error.value)
+
+
+def test_ids_and_fingerprint(data):
+    ids = [example.id for example in data]
+    assert len(set(ids)) == len(ids) > 0
+    assert ids == [item.id for item in data.items]
+    assert re.fullmatch(r"[0-9a-f]{64}", data.fingerprint)
+    assert len(set(data.classes)) == len(data.classes)
+
+
+def test_items_survive_pickling_and_open_to_rgb(data):
+    for example in (*data.examples[:3], data.examples[-1]):
+        image = pickle.loads(pickle.dumps(example)).image.open()
+        assert image.mode == "RGB"
+        assert min(image.size) > 0
+        assert np.array_equal(np.asarray(image), np.asarray(example.image.open()))
+
+
+def test_captions_and_labels(data):
+    for example in data:
+        assert all(caption.strip() for caption in example.captions)
+        assert len(example.caption_tags) in (0, len(example.captions))
+        assert example.label is None or 0 <= example.label < len(data.classes)
+    if "captions" in discover.load("datasets", data.dataset).PROVIDES:
+        assert all(example.captions for example in data)
+    assert all(caption.strip() for caption in data.pool)
+
+
+def test_regions_and_semantic_fit_their_image(data):
+    for example in data.examples[:8]:
+        width, height = example.image.open().size
+        for region in example.regions:
+            left, top, right, bottom = region.box
+            assert -1 <= left < right <= width + 1
+            assert -1 <= top < bottom <= height + 1
+            assert 0 <= region.label < len(data.classes)
+            if region.mask is not None:
+                mask_HW = region.mask()
+                assert (mask_HW.shape, mask_HW.dtype) == ((height, width), np.bool_)
+        if example.semantic is not None:
+            semantic_HW = example.semantic()
+            assert semantic_HW.shape == (height, width)
+            assert semantic_HW.min() >= -2
+            assert semantic_HW.max() < len(data.classes)
