@@ -113,9 +113,10 @@ class TrainData(Strict):
     options: dict[str, Any] = Field(default={}, description="options of the data set's reader")
     val_split: str = "val"
     val_options: dict[str, Any] = Field(default={}, description="reader options that differ on val")
-    false_negatives: Literal["mask", "keep"] = Field(
+    false_negatives: Literal["mask", "rare", "keep"] = Field(
         default="keep",
-        description="mask: pairs that the truth matrix marks true are left out of every objective's negatives",
+        description="mask: pairs that the truth matrix marks true are left out of every objective's negatives; rare: only "
+        "captions that are true of under 1 % of images are trained on; keep: nothing is done",
     )
     max_unreadable: float = Field(default=0.01, description="share of unreadable images that is skipped, not refused")
 
@@ -186,7 +187,8 @@ def parse(cls: type[AnyCard], values: Mapping[str, Any], where: str) -> AnyCard:
 
 
 def _sentence(cls: type[BaseModel], error: ValidationError) -> str:
-    first = error.errors()[0]
+    # a misspelt key is both unknown and missing: the unknown one tells more
+    first = next((each for each in error.errors() if each["type"] == "extra_forbidden"), error.errors()[0])
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         known: type[BaseModel] = cls

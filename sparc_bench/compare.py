@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from sparc_bench.records import Record
 from sparc_bench.stored_outcome import StoredOutcome
 
 SHOWN_FLIPS = 10
+SHOWN_GROUPS = 16
 
 
 @dataclass(frozen=True)
@@ -168,9 +169,16 @@ def _compared(path_a: Path, path_b: Path) -> TaskComparison:
             )
     discover.load("protocols", a.protocol)  # brings its kinds of statistics with it
     outcome_a, outcome_b = (stored_outcome.read(path.with_suffix(".npz")) for path in (path_a, path_b))
+    for path, record in ((path_a, a), (path_b, b)):
+        if stored_outcome.sha256(path.with_suffix(".npz").read_bytes()) != record.outcome_hash:
+            raise UserError(
+                f"{path} and the .npz beside it do not belong together: run sparc-bench eval {record.model} --task "
+                f"{record.task} --force."
+            )
     if outcome_a.ids != outcome_b.ids:
         raise UserError(f"{path_a} and {path_b} are of different examples: evaluate both again on {a.task}.")
-    shared = [name for name in outcome_a.metrics if name in outcome_b.metrics]
+    in_order = dict.fromkeys([*a.headline_metrics, *a.metrics])
+    shared = [name for name in in_order if name in outcome_a.metrics and name in outcome_b.metrics]
     only_a, only_b = _flips(outcome_a, outcome_b)
     return TaskComparison(
         a=a,
@@ -229,7 +237,7 @@ def render(comparison: Comparison) -> RenderableType:
         if task.only_a is not None and task.only_b is not None:
             parts += [_flip_line(a, b, task.only_a), _flip_line(b, a, task.only_b)]
         for grouping, rows in task.groups.items():
-            parts.append(_table(f"by {grouping}", a, b, rows))
+            parts += [_table(f"by {grouping}", a, b, widest(rows)), *_left_out(rows)]
         parts += [Text(note) for note in task.notes]
         parts.append(Text(""))
     parts.append(
@@ -241,6 +249,20 @@ def render(comparison: Comparison) -> RenderableType:
     if comparison.unshared:
         parts.append(Text(f"Only one of the two has a record of: {', '.join(comparison.unshared)}."))
     return Group(*parts)
+
+
+def widest(rows: Sequence[Difference]) -> tuple[Difference, ...]:
+    """The groups to print: all, in their order, or those that differ most where there are too many."""
+    if len(rows) <= SHOWN_GROUPS:
+        return tuple(rows)
+    known = [row for row in rows if not np.isnan(row.estimate.value)]
+    chosen = sorted(known, key=lambda row: -abs(row.estimate.value))[:SHOWN_GROUPS]
+    return tuple(sorted(chosen, key=lambda row: -row.estimate.value))
+
+
+def _left_out(rows: Sequence[Difference]) -> list[Text]:
+    left = len(rows) - len(widest(rows))
+    return [Text(f"Groups that differ less are not shown: {left} of {len(rows)}.")] if left else []
 
 
 def _flip_line(winner: str, loser: str, ids: tuple[str, ...]) -> Text:

@@ -13,18 +13,16 @@ from rich.progress import Progress
 
 from sparc_bench import __version__, models, records, stored_outcome
 from sparc_bench.binding import BoundTask, bind
-from sparc_bench.bootstrap import bootstrap_all
 from sparc_bench.cards import ModelCard, TaskCard
 from sparc_bench.environment import git_state, library_versions
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.examples import DataSplit
 from sparc_bench.exposure import classes_seen, exposure
 from sparc_bench.features import Encoder
-from sparc_bench.metrics.statistic import Statistic
 from sparc_bench.outcome import Outcome
 from sparc_bench.prompts import class_words
-from sparc_bench.records import Metric, Record
-from sparc_bench.reference_encoders import ConstantEncoder, RandomEncoder
+from sparc_bench.records import Record
+from sparc_bench.scoring import estimated, reference_rows
 from sparc_bench.watched_encoder import WatchedEncoder
 
 
@@ -196,8 +194,8 @@ class _Suite:
             if not headline:
                 hint = nearest(bare.headline, outcome.metrics)
                 raise UserError(f"Task {task.card.name} has no metric '{bare.headline}' for its headline: {hint}")
-            reference, notes = _reference_rows(task, data, watched, outcome)
-        metrics, groups = _estimated(outcome)
+            reference, notes = reference_rows(task, data, watched, outcome)
+        metrics, groups = estimated(outcome)
         outcomes, dropped = stored_outcome.pack(
             [example.id for example in data], outcome.metrics, outcome.groups, outcome.examples, outcome.rows, headline
         )
@@ -247,47 +245,13 @@ def _kept(path: Path, bare: Record) -> Record | None:
     there = records.read_record(path)
     if not there.same_inputs(bare) or not records.headline_metrics(bare.headline, there.metrics, there.paths):
         return None
+    if stored_outcome.sha256(path.with_suffix(".npz").read_bytes()) != there.outcome_hash:
+        return None
     prose = {key: getattr(bare, key) for key in ("title", "model_title", "task_family", "headline", "chance")}
     fresh = there.model_copy(update=prose)
     if fresh != there:
         records.write_record(path, fresh)
     return fresh
-
-
-def _reference_rows(
-    task: BoundTask, data: DataSplit, encoder: WatchedEncoder, outcome: Outcome
-) -> tuple[dict[str, dict[str, float]], list[str]]:
-    """The rows that the protocol knows, and those that take another encoder; values only."""
-    rows = {name: records.rounded_values(values) for name, values in outcome.reference.items()}
-    others: dict[str, Encoder] = {}
-    notes = []
-    wanted = task.card.references
-    if "constant" in wanted and "constant" not in rows:
-        others["constant"] = ConstantEncoder(encoder)
-    if "random" in wanted:
-        others["random"] = RandomEncoder(encoder)
-    if "untrained" in wanted:
-        towers = encoder.untrained()
-        if towers is None:
-            notes.append("There are no untrained towers of this model to compare with.")
-        else:
-            others["untrained"] = WatchedEncoder(towers, encoder.count)
-    for name, other in others.items():
-        scored: Outcome = task.protocol.run(other, data, task.options)
-        rows[name] = records.rounded_values({metric: stat.value for metric, stat in scored.metrics.items()})
-    return rows, notes
-
-
-def _estimated(outcome: Outcome) -> tuple[dict[str, Metric], dict[str, dict[str, Metric]]]:
-    statistics: dict[tuple[str, ...], Statistic] = {(name,): stat for name, stat in outcome.metrics.items()}
-    statistics |= {(grouping, group): stat for grouping, of in outcome.groups.items() for group, stat in of.items()}
-    estimates = bootstrap_all(statistics)
-    metrics = {name: Metric.of(estimates[(name,)], stat.kind) for name, stat in outcome.metrics.items()}
-    groups = {
-        grouping: {group: Metric.of(estimates[grouping, group], stat.kind) for group, stat in of.items()}
-        for grouping, of in outcome.groups.items()
-    }
-    return metrics, groups
 
 
 def _class_words(task: BoundTask, data: DataSplit) -> dict[str, str]:

@@ -46,7 +46,8 @@ class Example:
         group: examples with the same group belong together (a minimal pair).
         tags: named facts for the per-group table, such as {"edit": "swap"}.
         regions: labelled parts.
-        semantic: returns the class of every pixel, HW int; -1 where it is not labelled or no class of the data set.
+        semantic: returns the class of every pixel, HW int; -1 background (no class of the data set), -2 void (never
+            scored).
         facts: whatever the data set knows beyond this (scenes: the scene and the captions' logical forms).
     """
 
@@ -76,7 +77,7 @@ class DataSplit(Sequence[Example]):
             the arguments), the record's data hash.
         caption_truth: full truth, where it can be known: for a list of examples of this data set the matrix NM of
             which caption (all captions of the examples, in order) is true of which image.
-        choose_caption: for data with full truth: the example with its k-th caption alone, for `caption_truth`.
+        keep_captions: for data with full truth: the example with those of its captions, for `caption_truth`.
         word_tags: word -> "NOUN" | "ADJ" | "OTHER", where the data set writes its own captions.
         pool: captions beyond the examples' own that retrieval for faithfulness ranks as well.
         notes: what was left out and why, one sentence each; shown and kept in the record.
@@ -88,7 +89,7 @@ class DataSplit(Sequence[Example]):
     classes: tuple[str, ...] = ()
     fingerprint: str = ""
     caption_truth: Callable[[Sequence[Example]], Bool[ndarray, "N M"]] | None = None
-    choose_caption: Callable[[Example, int], Example] | None = None
+    keep_captions: Callable[[Example, Sequence[int]], Example] | None = None
     word_tags: Mapping[str, str] | None = None
     pool: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

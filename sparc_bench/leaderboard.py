@@ -214,31 +214,37 @@ def readme_text(readme: str, sections: Sequence[Section]) -> str:
 
 
 def plot(sections: Sequence[Section], path: Path) -> None:
-    """A picture: one panel per section, intervals of the models, reference rows as ticks."""
+    """A picture: a panel per section, intervals of the models (grey: not clear of reference rows), reference rows."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     if not sections:
         raise UserError("There are no records to draw: run sparc-bench eval MODEL --suite scenes.")
-    heights = [0.9 + 0.32 * (len(section.rows) + 1) for section in sections]
-    figure = Figure(figsize=(9, sum(heights)), layout="constrained")
-    panels = figure.subplots(len(sections), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
-    for panel, section in zip(panels, sections, strict=True):
-        for place, row in enumerate(section.rows):
-            colour = "tab:blue" if row.clear else "tab:gray"
-            panel.plot([100 * row.low, 100 * row.high], [place, place], color=colour, linewidth=2)
-            panel.plot([100 * row.value], [place], "o", color=colour)
-        names = [_named(row) for row in section.rows]
+    most = max(len(section.rows) for section in sections)
+    lines = (len(sections) + 1) // 2
+    figure = Figure(figsize=(14, 1.0 + lines * (0.9 + 0.3 * most)), layout="constrained")
+    panels = figure.subplots(lines, 2, squeeze=False).ravel()
+    names = sorted({name.partition(" ")[0] for section in sections for name, _ in section.references})
+    # ceilings and floors differ in line style, so that the picture can be read without colours
+    styles = {name: {"color": f"C{1 + i % 9}", "ls": "--" if name in CEILINGS else ":"} for i, name in enumerate(names)}
+    for panel, section in zip(panels, sections, strict=False):
         for name, value in section.references:
-            ceiling = name.partition(" ")[0] in CEILINGS
-            panel.axvline(100 * value, color="tab:green" if ceiling else "tab:red", linestyle=":", linewidth=1)
-        floors = [f"{name} {percent(value)}" for name, value in section.references]
-        panel.set_yticks(range(len(names)), names)
-        panel.set_ylim(len(names) - 0.4, -0.6)
+            panel.axvline(100 * value, linewidth=1.5, **styles[name.partition(" ")[0]])
+        for place, row in enumerate(section.rows):
+            colour = "C0" if row.clear else "gray"
+            panel.plot([100 * row.low, 100 * row.high], [place, place], color=colour, linewidth=3)
+            panel.plot([100 * row.value], [place], "o", color=colour)
+        panel.set_yticks(range(len(section.rows)), [_named(row) for row in section.rows])
+        panel.set_ylim(most - 0.4, -0.6)
         panel.set_xlim(0, 100)
-        panel.set_title(section.heading, loc="left", fontsize=9)
-        panel.set_xlabel("dotted: " + ", ".join(floors) if floors else "", fontsize=7, loc="left", wrap=True)
+        sample = "@sample " if section.sample else ""
+        panel.set_title(f"{section.task}: {section.metric}, % ({sample}n={section.n})", loc="left", fontsize=9)
         panel.tick_params(labelsize=8)
+    for panel in panels[len(sections) :]:
+        panel.set_axis_off()
+    handles = [Line2D([], [], label=name, color=style["color"], ls=style["ls"]) for name, style in styles.items()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=max(1, len(handles)), fontsize=9)
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     records.write_atomic(path, buffer.getvalue())

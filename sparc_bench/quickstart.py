@@ -24,7 +24,8 @@ def quickstart(results: Path, runs: Path, console: Console) -> int:
     """
     folders = {name: runs / name / f"seed{SEED}" for name in RECIPES}
     for step, (name, folder) in enumerate(folders.items(), 1):
-        console.rule(f"{step} of 4: train {name}", align="left")
+        there = " (trained already)" if (folder / "summary.json").is_file() else ""
+        console.rule(f"{step} of 4: train {name}{there}", align="left")
         console.print(summary_table(train(discover.recipe(name), folder, None, SEED, "cpu")))
     console.rule(f"3 of 4: evaluate both on the suite {SUITE}", align="left")
     settings = Settings(results=results, seed=SEED)

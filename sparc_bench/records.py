@@ -34,7 +34,7 @@ class Metric(Strict):
     high: float | None
     kind: str = Field(description="kind of statistic: mean, class_mean, iou, ...")
     n_clusters: int = Field(description="images that hold anything that was scored")
-    method: str = Field(description="bootstrap (percentile, over images) or wilson (no variance to resample)")
+    method: str = Field(description="bootstrap over images, or wilson where there is no variance to resample")
 
     @classmethod
     def of(cls, estimate: Estimate, kind: str) -> Metric:

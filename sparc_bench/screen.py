@@ -35,32 +35,31 @@ def evaluated(results: Sequence[Result]) -> Table:
     """
     from sparc_bench.sections import CEILINGS, reference_values
 
-    tasks = list(dict.fromkeys(result.task for result in results))
-    rows = []
-    for result in sorted(results, key=lambda result: tasks.index(result.task)):
-        if result.record is None:
-            rows.append((result.task, "", result.model, "failed", "", "", "", ""))
-            continue
-        record = result.record
-        marks = [*(["@sample"] if record.sample else []), *(["testing"] if record.limit is not None else [])]
-        for metric in record.headline_metrics:
-            value = record.metrics[metric]
-            floors = [(v, name) for name, v in reference_values(record, metric).items() if name not in CEILINGS]
-            floor, name = max(floors, default=(None, ""))
-            clear = floor is None or (value.low is not None and value.low > floor)
-            rows.append(
-                (
-                    " ".join((result.task, *marks)),
-                    metric,
-                    result.model + ("" if record.paths.get(metric.rpartition("/")[0], True) else " (untrained path)"),
-                    with_interval(value),
-                    f"{name} {100 * floor:.1f}" if floor is not None else "",
-                    "" if floor is None else "yes" if clear else "no",
-                    str(record.n),
-                    "kept" if result.kept else f"{record.seconds:.0f} s",
+    rows: list[tuple[str, ...]] = []
+    for task in dict.fromkeys(result.task for result in results):
+        of_task = [result for result in results if result.task == task]
+        found = [result.record for result in of_task if result.record is not None]
+        marks = [f"n={record.n}{', @sample' * record.sample}{', testing' * bool(record.limit)}" for record in found[:1]]
+        rows.append((f"{task} ({marks[0]})" if marks else task, "", "", "", "", ""))
+        rows += [("", result.model, "failed", "", "", "") for result in of_task if result.record is None]
+        for result in of_task:
+            record = result.record
+            for metric in record.headline_metrics if record else ():
+                assert record is not None
+                value, path = record.metrics[metric], metric.rpartition("/")[0]
+                floors = [(v, name) for name, v in reference_values(record, metric).items() if name not in CEILINGS]
+                floor, name = max(floors, default=(None, ""))
+                rows.append(
+                    (
+                        f"  {metric}",
+                        result.model + ("" if record.paths.get(path, True) else " (untrained path)"),
+                        with_interval(value),
+                        "" if floor is None else f"{name} {100 * floor:.1f}",
+                        "" if floor is None else "yes" if value.low is not None and value.low > floor else "no",
+                        "kept" if result.kept else f"{record.seconds:.0f} s",
+                    )
                 )
-            )
-    return table(("task", "metric", "model", "% [95 %]", "reference row", "clear of it", "images", ""), rows)
+    return table(("task", "model", "% [95 %]", "reference row", "clear of it", ""), rows)
 
 
 def with_interval(metric: Metric) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparc_bench import records
-from sparc_bench.records import Record
+from sparc_bench.records import ClassesSeen, Record
 
 CEILINGS = frozenset({"oracle", "ceiling", "human"})
 """Reference rows that stand above a model; every other one is a floor that a result has to clear."""
@@ -38,6 +38,7 @@ class Row:
         trained_here: a model of a recipe, for which seeds mean something.
         trained_path: whether a loss trained the patch path that the metric reads.
         floor: name and value of the highest floor among its reference rows, None without one.
+        classes_seen: the metric over classes that its training captions name, and over the others (first seed).
         rank: 1 + the number of rows whose interval lies wholly above this one's.
     """
 
@@ -50,6 +51,7 @@ class Row:
     trained_here: bool
     trained_path: bool
     floor: tuple[str, float] | None
+    classes_seen: ClassesSeen | None = None
     rank: int = 0
 
     @property
@@ -108,6 +110,7 @@ class Section:
         untrained = [row.model for row in self.rows if not row.trained_path]
         if untrained:
             sentences.append(f"Untrained path (no loss trained these patch vectors): {', '.join(untrained)}.")
+        sentences += [sentence for row in self.rows for sentence in _unseen(row)]
         single = [row.model for row in self.rows if row.trained_here and len(row.seeds) == 1]
         if single:
             sentences.append(
@@ -118,12 +121,22 @@ class Section:
     def _ahead(self) -> str:
         first, *others = self.rows
         if all(first.low > other.high for other in others):
-            return f"{first.model} is ahead of the others: its interval lies above theirs."
+            but = "" if first.clear else ", yet not clear of its reference rows"
+            return f"{first.model} is ahead of the others (its interval lies above theirs){but}."
         near = [other.model for other in others if first.low <= other.high]
         return (
             f"No winner: the intervals of {', '.join([first.model, *near])} overlap; sparc-bench compare gives their "
             "paired difference."
         )
+
+
+def _unseen(row: Row) -> list[str]:
+    classes = row.classes_seen
+    if classes is None or classes.unseen is None:
+        return []
+    unseen = f"{percent(classes.unseen)} on the {classes.unseen_classes} classes that its training captions never name"
+    seen = "" if classes.seen is None else f", {percent(classes.seen)} on the other {classes.seen_classes}"
+    return [f"{row.model}: {unseen}{seen}."]
 
 
 def build(results: Path) -> list[Section]:
@@ -203,6 +216,7 @@ def _row(seeds: Sequence[Record], metric: str) -> Row | None:
         trained_here=ordered[0].model_family == "own",
         trained_path=ordered[0].paths.get(metric.rpartition("/")[0], True),
         floor=max(floors, key=lambda floor: floor[1]) if floors else None,
+        classes_seen=seen if (seen := ordered[0].classes_seen) is not None and seen.metric == metric else None,
     )
 
 

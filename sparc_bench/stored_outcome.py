@@ -12,7 +12,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,59 +55,59 @@ def pack(
 ) -> tuple[bytes, tuple[str, ...]]:
     """The compressed file, and what was left out of it to stay under `max_bytes`.
 
-    Left out in this order: rows, group statistics, example arrays other than `correct`, metrics other than the
-    headline. What is left after that is kept whatever its size. Reals are kept as float32.
+    Left out in this order: rows; the tables by group, last first; example arrays other than `correct`; metrics other
+    than the headline, last first. What is left after that is kept whatever its size. Reals are kept as float32.
     """
     headline = set(headline)
-    parts: dict[str, tuple[dict[str, ndarray], list[Any]]] = {
-        "rows": ({f"row/{name}": array for name, array in rows.items()}, []),
-        "group statistics": _statistic_arrays(
-            "group", [((grouping, group), stat) for grouping, of in groups.items() for group, stat in of.items()]
-        ),
-        "other example arrays": ({f"example/{name}": a for name, a in examples.items() if name != "correct"}, []),
-        "other metrics": _statistic_arrays(
-            "metric", [((n,), stat) for n, stat in metrics.items() if n not in headline]
-        ),
-        "core": _statistic_arrays("metric", [((n,), stat) for n, stat in metrics.items() if n in headline]),
-    }
-    parts["core"][0].update({f"example/{name}": array for name, array in examples.items() if name == "correct"})
+    core = _Part({f"example/{name}": array for name, array in examples.items() if name == "correct"})
+    parts = {"rows": _Part({f"row/{name}": array for name, array in rows.items()})}
+    for grouping, of in reversed(list(groups.items())):
+        part = parts[f"groups by {grouping}"] = _Part()
+        for group, statistic in of.items():
+            part.add("group", [grouping, group], statistic)
+    others = {f"example/{name}": array for name, array in examples.items() if name != "correct"}
+    parts["example arrays other than correct"] = _Part(others)
+    for name, statistic in reversed(list(metrics.items())):
+        part = core if name in headline else parts.setdefault(f"metric {name}", _Part())
+        part.add("metric", [name], statistic)
     dropped: list[str] = []
     while True:
-        content = _compressed(ids, parts, dropped)
-        candidates = [name for name, (arrays, _) in parts.items() if name != "core" and arrays]
+        # in the protocol's order again
+        content = _compressed(ids, [core, *parts.values()][::-1], dropped)
+        candidates = [name for name, part in parts.items() if part.arrays]
         if len(content) <= max_bytes or not candidates:
             return content, tuple(dropped)
         dropped.append(candidates[0])
         del parts[candidates[0]]
 
 
-def _statistic_arrays(
-    prefix: str, statistics: Sequence[tuple[tuple[str, ...], Statistic]]
-) -> tuple[dict[str, ndarray], list[Any]]:
-    arrays: dict[str, ndarray] = {}
-    manifest = []
-    for names, statistic in statistics:
-        stem = "/".join([prefix, *names])
-        arrays.update({f"{stem}/{key}": array for key, array in statistic.arrays().items()})
-        manifest.append({"names": names, "kind": statistic.kind, "arrays": list(statistic.arrays())})
-    return arrays, manifest
+@dataclass
+class _Part:
+    """Arrays that are kept or left out together, and what the manifest says of the statistics among them."""
+
+    arrays: dict[str, ndarray] = field(default_factory=dict)
+    statistics: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    def add(self, prefix: str, names: list[str], statistic: Statistic) -> None:
+        arrays = statistic.arrays()
+        self.arrays |= {"/".join([prefix, *names, key]): array for key, array in arrays.items()}
+        entry = {"names": names, "kind": statistic.kind, "arrays": list(arrays)}
+        self.statistics.setdefault(prefix, []).append(entry)
 
 
-def _compressed(
-    ids: Sequence[str], parts: Mapping[str, tuple[dict[str, ndarray], list[Any]]], dropped: Sequence[str]
-) -> bytes:
-    arrays = {key: np.asarray(array) for part, _ in parts.values() for key, array in part.items()}
+def _compressed(ids: Sequence[str], parts: Sequence[_Part], dropped: Sequence[str]) -> bytes:
+    arrays = {key: np.asarray(array) for part in parts for key, array in part.arrays.items()}
     manifest = {
         "statistics": {
-            "group": parts["group statistics"][1] if "group statistics" in parts else [],
-            "metric": [entry for name in ("core", "other metrics") if name in parts for entry in parts[name][1]],
+            prefix: [entry for part in parts for entry in part.statistics.get(prefix, [])]
+            for prefix in ("group", "metric")
         },
         "dtypes": {key: array.dtype.str for key, array in arrays.items()},
         "dropped": list(dropped),
     }
-    buffer = io.BytesIO()
     members = {key: _compact(array) for key, array in arrays.items()}
     members |= {"ids": np.array(ids, dtype=np.str_), "manifest": np.array(json.dumps(manifest))}
+    buffer = io.BytesIO()
     np.savez_compressed(buffer, **members)  # type: ignore[arg-type]  # the stub takes the members for its allow_pickle
     return buffer.getvalue()
 
@@ -138,7 +138,7 @@ def read(path: Path) -> StoredOutcome:
     """
     again = "run sparc-bench eval on this model and task again, with --force."
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             members = {name: file[name] for name in file.files}
         manifest = json.loads(str(members["manifest"]))
         ids = tuple(str(item) for item in members["ids"])

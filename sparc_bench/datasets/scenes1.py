@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -79,16 +80,19 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:  # noqa:
             {"version": NAME, "split": split, "kind": options.kind, "n": number, "label": options.label}
         ),
         caption_truth=caption_truth,
-        choose_caption=choose_caption,
+        keep_captions=keep_captions,
         word_tags=word_tags(),
     )
 
 
-def choose_caption(example: Example, k: int) -> Example:
-    """The example with its k-th caption alone, and that caption's logical form, for `caption_truth`."""
-    tags = example.caption_tags[k : k + 1]
-    facts = SceneFacts(example.facts.scene, (example.facts.forms[k],))
-    return replace(example, captions=(example.captions[k],), caption_tags=tags, facts=facts)
+def keep_captions(example: Example, kept: Sequence[int]) -> Example:
+    """The example with some of its captions and their logical forms."""
+    return replace(
+        example,
+        captions=tuple(example.captions[k] for k in kept),
+        caption_tags=tuple(example.caption_tags[k] for k in kept),
+        facts=SceneFacts(example.facts.scene, tuple(example.facts.forms[k] for k in kept)),
+    )
 
 
 def contact_sheet(path: Path) -> None:

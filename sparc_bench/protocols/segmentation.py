@@ -136,16 +136,18 @@ def count_image(
     lost_X = truth_HW[(truth_HW >= 0) & ~covered_HW]
     counts = PixelCounts(np.zeros(total), np.zeros(total), np.bincount(lost_X, minlength=total).astype(np.float64), 0)
     for strip, scores_CSW in upsampled_strips(scores_CKL, area_4, truth_HW.shape, options.upsample):
-        chosen_SW = (truth_HW[strip] >= 0) & covered_HW[strip]
-        scores_CX = scores_CSW[:, chosen_SW]
-        if total > classes:
+        chosen_X = np.flatnonzero((truth_HW[strip] >= 0) & covered_HW[strip])
+        scores_CX = scores_CSW.reshape(len(scores_CSW), -1)
+        if len(chosen_X) < scores_CX.shape[1]:
+            scores_CX = scores_CX[:, chosen_X]
+        if total > classes and len(scores_CX) != total:
             background_X = (
-                np.full(scores_CX.shape[1], options.background_score, dtype=np.float32)
+                np.full(len(chosen_X), options.background_score, dtype=np.float32)
                 if options.background_score != "none"
                 else scores_CX[classes:].max(axis=0)
             )
             scores_CX = np.concatenate([scores_CX[:classes], background_X[None]])
-        counts += pixel_counts(scores_CX, truth_HW[strip][chosen_SW])
+        counts += pixel_counts(scores_CX, truth_HW[strip].ravel()[chosen_X])
     return counts
 
 

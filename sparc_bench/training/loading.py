@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,8 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
-from sparc_bench.errors import UnreadableImageError
+from sparc_bench.errors import UnreadableImageError, UserError
+from sparc_bench.examples import DataSplit, Example
 from sparc_bench.objective import Batch, Objective, Tokens
 from sparc_bench.training.pixels import Pixels
 
@@ -79,14 +81,48 @@ class Batches(torch.utils.data.Dataset[Loaded]):
 
     def _known_true(self, batch: Batch) -> Tensor | None:
         data = self.pixels.data
-        if data.caption_truth is None or data.choose_caption is None or "caption_index" not in batch.extra:
+        if data.caption_truth is None or data.keep_captions is None or "caption_index" not in batch.extra:
             return None
         chosen = [
-            data.choose_caption(data.examples[int(row)], int(k))
+            data.keep_captions(data.examples[int(row)], [int(k)])
             for row, k in zip(batch.index_B, batch.extra["caption_index"], strict=True)
         ]
         truth = torch.from_numpy(np.ascontiguousarray(data.caption_truth(chosen)))
         return truth.fill_diagonal_(False)
+
+
+RARE = 0.01
+_SAMPLED_IMAGES = 1000
+
+
+def rare_captions_only(data: DataSplit) -> DataSplit:
+    """The split without captions that are true of 1 % of its images or more, judged on its first 1,000 images.
+
+    Images that have no such caption are left out.
+
+    Raises:
+        UserError: the data set does not know which captions are true of other images.
+    """
+    if data.caption_truth is None or data.keep_captions is None:
+        raise UserError(
+            f"{data.dataset} does not know what its captions are true of: set data.false_negatives = 'keep'."
+        )
+    judges = list(data.examples[:_SAMPLED_IMAGES])
+    bare = [data.keep_captions(example, ()) for example in judges]
+    kept: list[Example] = []
+    for start in range(0, len(data), _SAMPLED_IMAGES):
+        chunk = data.examples[start : start + _SAMPLED_IMAGES]
+        truth_NM = data.caption_truth([*bare, *chunk])[: len(judges)]
+        rare_M = iter(truth_NM.mean(axis=0) < RARE)
+        for example in chunk:
+            rare = [k for k in range(len(example.captions)) if next(rare_M)]
+            if rare:
+                kept.append(data.keep_captions(example, rare))
+    return dataclasses.replace(
+        data,
+        examples=tuple(kept),
+        notes=(*data.notes, f"{len(data) - len(kept)} images have no caption that is rare enough."),
+    )
 
 
 def loader(batches: Batches, start: int, steps: int, workers: int) -> torch.utils.data.DataLoader[Any]:

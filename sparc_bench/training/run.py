@@ -27,7 +27,7 @@ from sparc_bench.errors import UserError
 from sparc_bench.examples import DataSplit
 from sparc_bench.training import checkpoint, precision
 from sparc_bench.training.checkpoint import Meta
-from sparc_bench.training.loading import Batches, loader
+from sparc_bench.training.loading import Batches, loader, rare_captions_only
 from sparc_bench.training.log import RunLog
 from sparc_bench.training.loop import fit, forward_backward, make_optimizer
 from sparc_bench.training.model import TrainStep, build
@@ -51,6 +51,8 @@ def train(
         return finished
     torch.use_deterministic_algorithms(True)
     train_data, val_data = read_split(recipe, data_root, val=False), read_split(recipe, data_root, val=True)
+    if recipe.data.false_negatives == "rare":
+        train_data = rare_captions_only(train_data)
     pixels = _pixels(train_data, recipe)
     val_pixels = _pixels(val_data, recipe)
     if len(pixels) < recipe.batch_size:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from sparc_bench.datasets import scenes1
-from sparc_bench.datasets.scenes1 import Options, choose_caption, read
+from sparc_bench.datasets.scenes1 import Options, keep_captions, read
 from sparc_bench.errors import UserError
 from sparc_bench.scenes.forms import holds
 from sparc_bench.scenes.truth import SceneFacts
@@ -171,7 +171,7 @@ def test_truth_of_all_captions_and_of_chosen_ones():
     assert truth.shape == (40, 200)
     assert truth[data.caption_image_M, np.arange(200)].all()
     assert 0.01 < truth.mean() < 0.2
-    chosen = [choose_caption(example, index % 5) for index, example in enumerate(data)]
+    chosen = [keep_captions(example, [index % 5]) for index, example in enumerate(data)]
     columns = [5 * index + index % 5 for index in range(40)]
     assert (data.caption_truth(chosen) == truth[:, columns]).all()
     assert [example.captions[0] for example in chosen] == [data.captions[column] for column in columns]

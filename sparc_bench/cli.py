@@ -1,0 +1,299 @@
+"""The command line: thin, and quick to answer because heavy imports happen inside the commands.
+
+Exit codes: 0 done; 1 a task of a suite or a check failed; 2 a mistake that the user can mend, in one sentence on
+stderr; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import typer
+
+from sparc_bench import __version__
+from sparc_bench.errors import UserError, nearest
+
+_UsageError = cast("type[Exception]", typer.BadParameter.__mro__[1])
+"""The base of every mistake in the arguments; typer exports only its subclasses."""
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space and run the command again",
+    errno.EDQUOT: "free some of your quota and run the command again",
+    errno.EACCES: "choose one that you may use",
+    errno.EPERM: "choose one that you may use",
+    errno.EROFS: "choose a folder that can be written to",
+    errno.ENOTDIR: "choose a folder, not a file",
+    errno.EEXIST: "choose a folder, not a file",
+    errno.EISDIR: "choose a file, not a folder",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+"""What the user can do where the file system refuses; any other OSError is a mistake of ours."""
+
+app = typer.Typer(
+    epilog="Start with: sparc-bench quickstart. What there is: sparc-bench list tasks, sparc-bench show NAME.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(envvar="SPARC_BENCH_DATA", help="Folder that holds one folder per data set (scenes1 needs none)."),
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin", help="A Python file with a data set, an encoder family, a loss or a protocol; repeatable."
+    ),
+]
+Results = Annotated[Path, typer.Option(help="Folder of the records.")]
+Runs = Annotated[Path, typer.Option(help="Folder of the training runs: PATH/<recipe>/seed<k>.")]
+Seed = Annotated[int, typer.Option(min=0, help="Which seed: of the training, and of whatever is drawn at random.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+    """Train and measure fine-grained vision-language representations under named protocols."""
+    if version:
+        print(f"sparc-bench {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name (sparc-bench list models) or the path of its card.")],
+    data_root: DataRoot = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard files beside the log.")] = False,
+    runs: Runs = Path("runs"),
+    plugin: Plugins = None,
+) -> None:
+    """Train a recipe, or go on with its unfinished run."""
+    from sparc_bench import discover
+
+    _prepare(data_root, device, plugin)
+    card = discover.recipe(recipe)
+    _writable(runs)
+    from sparc_bench.screen import console
+    from sparc_bench.show import summary_table
+    from sparc_bench.training.run import train as train_recipe
+
+    folder = runs / card.name / f"seed{seed}"
+    summary = train_recipe(card, folder, data_root, seed, device, tensorboard)
+    console().print(summary_table(summary))
+    print(f"The run is in {folder}; evaluate it with sparc-bench eval {folder} --suite SUITE.")
+
+
+@app.command("eval")
+def evaluate(
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL...", help="Card names, paths of cards or run folders, or family:weights."),
+    ],
+    suite: Annotated[list[str] | None, typer.Option(help="A suite of tasks; repeatable.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="A task's name or the path of its card; repeatable.")] = None,
+    data_root: DataRoot = None,
+    seed: Seed = 0,
+    run: Annotated[Path | None, typer.Option(help="Run folder to take the weights from, for one model.")] = None,
+    device: Device = "cpu",
+    precision: Annotated[Literal["float32", "bf16"], typer.Option(help="Of the model's forward pass.")] = "float32",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images that the model sees at once.")] = 256,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images: for testing.")] = None,
+    results: Results = Path("results"),
+    force: Annotated[bool, typer.Option("--force", help="Replace records that are still current.")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Evaluate models on a suite or on tasks, and write one record for each."""
+    from sparc_bench import discover
+
+    _prepare(data_root, device, plugin)
+    if run is not None and len(models) > 1:
+        raise UserError("--run belongs to one model: name one MODEL, or give the run folders themselves as MODEL.")
+    from sparc_bench.listing import suites
+
+    cards = {card.name: card for name in suite or () for card in discover.suite(name)}
+    cards |= {card.name: card for card in map(discover.task, task or ())}
+    if not cards:
+        raise UserError(f"No task was named: add --suite ({', '.join(suites())}) or --task NAME.")
+    from sparc_bench import screen
+    from sparc_bench.evaluate import Settings
+    from sparc_bench.evaluate import evaluate as evaluate_model
+    from sparc_bench.models import resolve
+
+    for model in models:  # a misspelt second model is refused before the first is evaluated
+        resolve(model, run, seed)
+    _writable(results)
+    settings = Settings(results, data_root, seed, device, precision, batch_size, limit, force)
+    done = []
+    with screen.task_bar() as progress:
+        for model in models:
+            done += evaluate_model(model, list(cards.values()), settings, run, progress)
+    screen.console().print(screen.evaluated(done))
+    raise typer.Exit(screen.complain(done))
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="A model with records.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one, or a run of another seed (NAME.seed1).")],
+    results: Results = Path("results"),
+    plugin: Plugins = None,
+) -> None:
+    """Compare two models image by image: difference with interval, flipped examples, groups."""
+    from sparc_bench import compare as comparison
+    from sparc_bench.screen import console
+
+    _prepare(None, None, plugin)
+    console().print(comparison.render(comparison.compare(a, b, results)))
+
+
+@app.command()
+def leaderboard(
+    results: Annotated[Path, typer.Argument(help="Folder of the records.")] = Path("results"),
+) -> None:
+    """Print the table of all records and write it beside them (CSV, Markdown, PNG)."""
+    from sparc_bench.leaderboard import publish
+    from sparc_bench.screen import console
+
+    publish(results, console())
+
+
+@app.command("list")
+def list_kind(
+    kind: Annotated[str, typer.Argument(help="tasks, models, datasets, objectives, encoders or protocols.")],
+    plugin: Plugins = None,
+) -> None:
+    """List what there is of a kind."""
+    from sparc_bench.listing import listing
+    from sparc_bench.screen import console
+
+    _prepare(None, None, plugin)
+    console().print(listing(kind))
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="Any card or module.")],
+    out: Annotated[Path | None, typer.Option(help="For scenes1: write a contact sheet to this PNG file.")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Show what a card or module is, where its numbers come from and what it needs on disk."""
+    from sparc_bench import show as cards
+    from sparc_bench.screen import console
+
+    _prepare(None, None, plugin)
+    if out is None:
+        console().print(cards.show(name))
+    else:
+        cards.picture(name, out)
+        print(f"Wrote {out}.")
+
+
+@app.command()
+def check() -> None:
+    """Check that cards, records and generated tables are well formed and current."""
+    from sparc_bench.check import check as problems
+
+    found = problems()
+    for sentence in found:
+        print(sentence, file=sys.stderr)
+    if found:
+        raise typer.Exit(1)
+    print("Cards, records and generated tables are well formed and current.")
+
+
+@app.command()
+def quickstart(
+    results: Results = Path("runs/quickstart"),
+    runs: Runs = Path("runs"),
+) -> None:
+    """Train SPARC and CLIP on the embedded scenes, evaluate both, compare them and write the leaderboard."""
+    _writable(results)
+    from sparc_bench.quickstart import quickstart as run_quickstart
+    from sparc_bench.screen import console
+
+    raise typer.Exit(run_quickstart(results, runs, console()))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; mistakes end in one sentence on stderr."""
+    try:
+        code = app(args=arguments, prog_name="sparc-bench", standalone_mode=False)
+    except UserError as error:
+        return _fail(str(error))
+    except _UsageError as error:
+        return _fail(_usage(error))
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        sentence = _disk(error)
+        if sentence is None:
+            raise
+        return _fail(sentence)
+    if code == 130:
+        print("Interrupted: run the same command again to go on from what is there.", file=sys.stderr)
+    return code if isinstance(code, int) else 0
+
+
+def _fail(sentence: str) -> int:
+    print(sentence, file=sys.stderr)
+    return 2
+
+
+def _prepare(data_root: Path | None, device: str | None, plugins: list[Path] | None) -> None:
+    """Load plug-ins, and refuse a data root or a device that is not there before anything is computed."""
+    if data_root is not None and not data_root.is_dir():
+        raise UserError(f"The data root {data_root} does not exist: mend --data-root or SPARC_BENCH_DATA.")
+    if device is not None and device != "cpu":
+        import torch
+
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError):
+            raise UserError(f"The device '{device}' cannot be used here: leave --device out for the CPU.") from None
+    if plugins:
+        from sparc_bench import discover
+
+        for path in plugins:
+            discover.add_plugin(path)
+
+
+def _writable(folder: Path) -> None:
+    """Make the folder, so that one that cannot be written is refused before anything is computed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{folder} cannot be written: choose a folder that you may write to.")
+
+
+def _usage(error: Exception) -> str:
+    """One sentence about a mistake in the arguments, ending in the nearest name or in where to look."""
+    context: Any = getattr(error, "ctx", None)
+    option: str | None = getattr(error, "option_name", None)
+    if context is not None and option is not None and hasattr(error, "possibilities"):
+        known = [name for parameter in context.command.params for name in parameter.opts if name.startswith("--")]
+        return f"{context.command_path} has no option '{option}': {nearest(option, [*known, '--help'])}"
+    message = " ".join(cast("Any", error).format_message().split()).rstrip(".")
+    return (
+        message
+        if message.endswith("?")
+        else f"{message}: see {context.command_path if context else 'sparc-bench'} --help."
+    )
+
+
+def _disk(error: OSError) -> str | None:
+    """One sentence about a file system that refuses, or None where the error is of another kind."""
+    remedy = _REMEDIES.get(error.errno or 0)
+    if remedy is None:
+        return None
+    return f"{error.filename or 'A file'} cannot be used ({error.strerror}): {remedy}."

@@ -1,0 +1,86 @@
+"""The command line is small, frozen and quick."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+import typer.main
+
+from sparc_bench import __version__
+from sparc_bench.cli import app, main
+
+SURFACE = {
+    "train": ["recipe", "--data-root", "--seed", "--device", "--tensorboard", "--runs", "--plugin"],
+    "eval": [
+        *("models", "--suite", "--task", "--data-root", "--seed", "--run", "--device", "--precision", "--batch-size"),
+        *("--limit", "--results", "--force", "--plugin"),
+    ],
+    "compare": ["a", "b", "--results", "--plugin"],
+    "leaderboard": ["results"],
+    "list": ["kind", "--plugin"],
+    "show": ["name", "--out", "--plugin"],
+    "check": [],
+    "quickstart": ["--results", "--runs"],
+}
+"""Every command with its arguments and options, in the order of its help; a change here is a change for users."""
+
+
+def surface():
+    commands = typer.main.get_command(app).commands
+    return {name: [parameter.opts[0] for parameter in command.params] for name, command in commands.items()}
+
+
+def test_commands_and_options_are_frozen():
+    assert surface() == SURFACE
+
+
+def test_every_command_and_option_has_help():
+    for name, command in typer.main.get_command(app).commands.items():
+        assert command.help, name
+        assert all(parameter.help for parameter in command.params), name
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in SURFACE)])
+def test_help_of_every_command(command, capsys):
+    assert main([*command, "--help"]) == 0
+    assert "Usage: sparc-bench" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"sparc-bench {__version__}\n"
+
+
+def test_no_arguments_give_the_help(capsys):
+    main([])
+    captured = capsys.readouterr()
+    assert "quickstart" in captured.out + captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    heavy = ("torch", "pandas", "matplotlib", "numpy", "pydantic", "timm", "open_clip")
+    code = (
+        "import sys; from sparc_bench.cli import main; code = main(['--help']); "
+        f"print('HEAVY', [name for name in {heavy} if name in sys.modules]); sys.exit(code)"
+    )
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        seconds.append(time.perf_counter() - start)
+        assert "HEAVY []" in done.stdout
+    # about 0.2 s on an idle machine; the factor is for a busy one
+    assert min(seconds) < 1.5
+
+
+def test_list_and_show_of_cards_need_no_torch(tmp_path):
+    card = tmp_path / "some_model.toml"
+    card.write_text('title = "a model"\nfamily = "own"\nsource = "somewhere"\n')
+    code = (
+        "import sys; from sparc_bench.cli import main; "
+        f"codes = main(['list', 'models']), main(['show', {str(card)!r}]); assert codes == (0, 0); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

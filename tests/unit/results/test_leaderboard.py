@@ -1,0 +1,216 @@
+import io
+import re
+
+import pandas as pd
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from sparc_bench import leaderboard, records
+from sparc_bench.errors import UserError
+from sparc_bench.records import Metric
+from sparc_bench.sections import build
+
+
+def metric(value, half):
+    return Metric(
+        value=value, se=half / 2, low=value - half, high=value + half, kind="mean", n_clusters=30, method="bootstrap"
+    )
+
+
+@pytest.fixture
+def board(evaluated, tmp_path):
+    """Write a record with these numbers on the task `toy`; returns the results folder."""
+    base = records.read_record(evaluated("base") / "base" / "toy.json")
+    results = tmp_path / "board"
+
+    def add(model, value, half=0.02, seed=0, floor=0.3, **changes):
+        changes = {
+            "model": model,
+            "model_family": "own",
+            "seed": seed,
+            "paths": {},
+            "headline": "top1",
+            "metrics": {"top1": metric(value, half)},
+            "reference": {"constant": {"top1": floor}, "ceiling": {"top1": 0.99}},
+            **changes,
+        }
+        record = base.model_copy(update=changes)
+        path = records.record_path(results, model, seed, record.task, sample=record.sample, limit=record.limit)
+        records.write_record(path, record)
+        return results
+
+    return add
+
+
+def test_rows_are_ranked_by_intervals_not_by_values(board):
+    board("a", 0.80), board("b", 0.79)
+    (section,) = build(board("c", 0.60))
+    assert [(row.model, row.rank) for row in section.rows] == [("a", 1), ("b", 1), ("c", 3)]
+    assert "No winner: the intervals of a, b overlap" in section.remarks()[0]
+
+
+def test_a_winner_is_named_only_where_its_interval_is_above(board):
+    board("a", 0.80)
+    (section,) = build(board("b", 0.70))
+    assert section.remarks()[0] == "a is ahead of the others (its interval lies above theirs)."
+    board("a", 0.80, floor=0.79)
+    (section,) = build(board("b", 0.70))
+    assert "yet not clear of its reference rows" in section.remarks()[1]
+
+
+def test_rows_that_are_not_clear_of_their_floor_say_so(board):
+    (section,) = build(board("a", 0.31))
+    assert not section.rows[0].clear
+    assert section.remarks()[0] == "Not clear of its reference rows: a (constant: 30.0)."
+    (section,) = build(board("a", 0.33))
+    assert section.rows[0].clear
+    assert section.rows[0].floor == ("constant", 0.3)
+
+
+def test_chance_of_the_card_is_a_floor_and_a_ceiling_is_none(board):
+    (section,) = build(board("a", 0.5, chance={"top1": 0.49}))
+    assert section.rows[0].floor == ("chance", 0.49)
+    assert section.references == (("ceiling", 0.99), ("chance", 0.49), ("constant", 0.3))
+
+
+def test_rows_of_other_protocols_exposure_or_data_are_never_ranked_together(board):
+    board("a", 0.8), board("b", 0.7, protocol_hash="0" * 64)
+    board("c", 0.6, exposure="30 images seen"), board("d", 0.6, data_hash="1" * 64)
+    sections = build(board("e", 0.5))
+    assert [[row.model for row in section.rows] for section in sections].count(["a", "e"]) == 1
+    assert sorted(len(section.rows) for section in sections) == [1, 1, 1, 2]
+    seen = next(section for section in sections if section.exposure == "seen")
+    assert "these images were seen in training" in seen.heading
+
+
+def test_samples_have_their_own_section_and_testing_none(board):
+    board("a", 0.8), board("b", 0.9, sample=True)
+    sections = build(board("c", 0.7, limit=5))
+    assert [[row.model for row in section.rows] for section in sections] == [["a"], ["b"]]
+    assert "@sample n=30" in sections[1].heading
+    text = leaderboard.markdown_text(sections)
+    assert text.index("## Whole benchmarks") < text.index("## Samples of benchmarks") < text.index("| b |")
+
+
+def test_seeds_of_a_model_are_one_row(board):
+    board("a", 0.80, seed=0), board("a", 0.90, seed=1)
+    (section,) = build(board("b", 0.5))
+    row = section.rows[0]
+    assert (row.value, row.low, row.high) == pytest.approx((0.85, 0.78, 0.92))
+    assert row.seeds == (0, 1)
+    text = leaderboard.markdown_text([section])
+    assert "2 seeds, 80.0 to 90.0" in text
+    assert "One seed only, so that the spread between trainings is not in the interval: b." in text
+
+
+def test_checkpoints_of_others_have_no_seeds(board):
+    (section,) = build(board("a", 0.8, model_family="open_clip"))
+    assert section.remarks() == []
+    assert "one checkpoint" in leaderboard.markdown_text([section])
+
+
+def test_both_paths_are_reported_and_an_untrained_one_is_marked(evaluated):
+    local, path_global = build(evaluated())
+    assert (local.metric, path_global.metric) == ("local/top1", "global/top1")
+    assert (local.main, path_global.main) == (True, False)
+    assert (local.rows[0].trained_path, path_global.rows[0].trained_path) == (True, False)
+    assert any("Untrained path" in sentence for sentence in path_global.remarks())
+    assert ("oracle", 1.0) in local.references
+    assert ("oracle", 1.0) in path_global.references
+
+
+def test_reference_rows_that_differ_name_their_model(board):
+    board("a", 0.8, reference={"untrained": {"top1": 0.2}, "random": {"top1": 0.1}})
+    (section,) = build(board("b", 0.7, reference={"untrained": {"top1": 0.2}, "random": {"top1": 0.15}}))
+    assert section.references == (
+        ("untrained (a)", 0.2),
+        ("untrained (b)", 0.2),
+        ("random (b)", 0.15),
+        ("random (a)", 0.1),
+    )
+
+
+def test_classes_that_training_never_named_are_reported_apart(board, evaluated):
+    (local, path_global) = build(evaluated())
+    (sentence,) = [sentence for sentence in local.remarks() if sentence.startswith("toy_good: ")]
+    assert re.fullmatch(
+        r"toy_good: [\d.]+ on the 2 classes that its training captions never name, [\d.]+ on the other 1\.", sentence
+    )
+    assert not any("never name" in sentence for sentence in path_global.remarks())
+    seen = local.rows[0].classes_seen.model_copy(update={"metric": "top1", "unseen": None, "unseen_classes": 0})
+    (section,) = build(board("a", 0.8, classes_seen=seen))
+    assert not any("never name" in sentence for sentence in section.remarks())
+
+
+def test_nothing_to_average_is_no_row(board):
+    empty = Metric(value=None, se=None, low=None, high=None, kind="mean", n_clusters=0, method="bootstrap")
+    (section,) = build(board("a", 0.8, metrics={"top1": empty}))
+    assert section.rows == ()
+    leaderboard.markdown_text([section])
+    leaderboard.csv_text([section])
+
+
+def test_csv(board):
+    board("a", 0.8), board("a", 0.9, seed=1)
+    table = pd.read_csv(io.StringIO(leaderboard.csv_text(build(board("b", 0.5)))))
+    assert list(table["name"]) == ["a", "b", "ceiling", "constant"]
+    assert list(table["row"]) == ["model", "model", "reference", "reference"]
+    assert table["seed_high"][0] == 0.9
+    assert table["rank"][:2].tolist() == [1, 2]
+
+
+def test_text_does_not_depend_on_the_order_of_writing(board, tmp_path):
+    board("a", 0.8), board("b", 0.8)
+    first = leaderboard.markdown_text(build(tmp_path / "board")), leaderboard.csv_text(build(tmp_path / "board"))
+    board("b", 0.8), board("a", 0.8)
+    assert first == (
+        leaderboard.markdown_text(build(tmp_path / "board")),
+        leaderboard.csv_text(build(tmp_path / "board")),
+    )
+
+
+def test_readme_table(board):
+    board("a", 0.80), board("b", 0.31, seed=0)
+    sections = build(board("c", 0.9, sample=True))
+    readme = "# x\n<!-- results -->\nold\n<!-- /results -->\nrest\n"
+    text = leaderboard.readme_text(readme, sections)
+    assert text.startswith("# x\n<!-- results -->\n| task | metric | a | b | c | has to be clear of |")
+    assert text.endswith("<!-- /results -->\nrest\n")
+    assert "| Toy images | top1 | 80.0 [78.0, 82.0] | 31.0° [29.0, 33.0] |  | constant 30.0 |" in text
+    assert "| Toy images `@sample` n=30 | top1 |  |  | 90.0 [88.0, 92.0] |" in text
+    assert leaderboard.readme_text(text, sections) == text
+    with pytest.raises(UserError, match="add the lines"):
+        leaderboard.readme_text("# no markers", sections)
+
+
+def test_publish_writes_everything_beside_the_records(board):
+    results = board("a", 0.8)
+    readme = results.parent / "README.md"
+    readme.write_text("<!-- results -->\n<!-- /results -->\n")
+    console = Console(file=io.StringIO(), width=120)
+    leaderboard.publish(results, console)
+    assert "80.0" in console.file.getvalue()
+    assert (results / "leaderboard.csv").read_text().startswith("task,metric,")
+    assert "| 1 | a | 80.0 | [78.0, 82.0] | one seed |" in (results / "leaderboard.md").read_text()
+    assert "80.0 [78.0, 82.0]" in readme.read_text()
+    with Image.open(results / "leaderboard.png") as image:
+        assert image.size[0] > 800
+
+
+def test_an_empty_or_missing_folder(tmp_path):
+    console = Console(file=io.StringIO(), width=120)
+    assert leaderboard.publish(tmp_path, console) == []
+    assert "There are no records yet" in console.file.getvalue()
+    assert not (tmp_path / "leaderboard.png").exists()
+    with pytest.raises(UserError, match="does not exist"):
+        leaderboard.publish(tmp_path / "none", console)
+    with pytest.raises(UserError, match="no records to draw"):
+        leaderboard.plot([], tmp_path / "x.png")
+
+
+def test_a_damaged_record_is_named(board):
+    path = board("a", 0.8) / "a" / "toy.json"
+    path.write_text("{")
+    with pytest.raises(UserError, match=r"a/toy\.json"):
+        build(path.parent.parent)
