@@ -115,8 +115,8 @@ class TrainData(Strict):
     val_options: dict[str, Any] = Field(default={}, description="reader options that differ on val")
     false_negatives: Literal["mask", "rare", "keep"] = Field(
         default="keep",
-        description="mask: pairs that the truth matrix marks true are left out of every objective's negatives; rare: only "
-        "captions that are true of under 1 % of images are trained on; keep: nothing is done",
+        description="mask: pairs that the truth matrix marks true are left out of every objective's negatives; "
+        "rare: only captions that are true of under 1 % of images are trained on; keep: nothing is done",
     )
     max_unreadable: float = Field(default=0.01, description="share of unreadable images that is skipped, not refused")
 

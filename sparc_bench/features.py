@@ -193,7 +193,7 @@ class Encoder(Protocol):
     device: torch.device
 
     def preprocess(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
-        """Pixels (channels, rows, columns) as the towers want them, and the area of the original that they show."""
+        """Pixels of one image as the family batches them, and the area of the original that they show."""
         ...
 
     def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:

@@ -6,9 +6,8 @@ The name is the version: it enters every hash key, and what it draws never chang
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path

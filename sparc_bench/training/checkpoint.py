@@ -55,6 +55,7 @@ def write_atomically(tensors: Mapping[str, Tensor], meta: Meta, file: Path) -> N
     temporary = Path(name)
     try:
         save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, temporary, meta.to_strings())
+        temporary.chmod(0o644)
         temporary.replace(file)
     except (OSError, SafetensorError) as error:
         if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):

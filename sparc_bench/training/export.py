@@ -34,7 +34,9 @@ def export_reference(run_folder: Path, folder: Path) -> tuple[Path, str, int]:
     }
     size = sum(tensor.numel() * tensor.element_size() for tensor in half.values())
     if size > LIMIT:
-        raise UserError(f"{meta.recipe.name} would take {size / 1e6:.1f} MB of {LIMIT / 1e6:.0f}: make its towers smaller.")
+        raise UserError(
+            f"{meta.recipe.name} would take {size / 1e6:.1f} MB of {LIMIT / 1e6:.0f}: make its towers smaller."
+        )
     file = folder / f"{meta.recipe.name}.safetensors"
     checkpoint.write_atomically(half, meta, file)
     return file, hashlib.sha256(file.read_bytes()).hexdigest(), meta.step

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from sparc_bench.errors import UserError
@@ -32,6 +33,7 @@ class RunLog:
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[figures]}"),
+            console=Console(stderr=True),
         )
         self._task: TaskID = self._progress.add_task(name, total=steps, completed=start, figures="")
 

@@ -18,6 +18,10 @@ from sparc_bench.training.model import TrainStep
 from sparc_bench.training.towers import no_weight_decay
 
 
+class NotFiniteError(UserError):
+    """The loss is NaN or infinite."""
+
+
 @dataclass(frozen=True)
 class StepReport:
     """What one step says: number (from 1), the objective's figures, learning rate, images per second."""
@@ -62,7 +66,7 @@ def fit(
     """Train from step `start` to the recipe's last; `every` runs after each `eval_every` steps and at the end.
 
     Raises:
-        UserError: a loss that is not finite, with the step and the loss's parts; what `every` wrote last stands.
+        NotFiniteError: a loss that is not finite, with the step and the loss's parts; what `every` wrote last stands.
     """
     model.train()
     for step, loaded in enumerate(batches, start):
@@ -77,7 +81,7 @@ def fit(
         values = {name: float(value) for name, value in figures.items()}
         if not math.isfinite(values["loss"]):
             parts = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-            raise UserError(f"The loss is not finite at step {step + 1} ({parts})")
+            raise NotFiniteError(f"The loss is not finite at step {step + 1} ({parts})")
         optimizer.step()
         model.objective.after_step(step)
         values |= {"learning_rate": rate, "images_per_second": len(loaded.pixels_BHWC) / (time.perf_counter() - began)}

@@ -1,7 +1,7 @@
 """One training run: a recipe and a seed in, a run folder out.
 
 The folder holds recipe.json, environment.json, log.jsonl, checkpoint.safetensors (to resume from), model.safetensors
-(the result) and summary.json. A finished run is not trained again; an interrupted one goes on where its checkpoint stands.
+(the result) and summary.json. A finished run is not trained again; an interrupted one goes on from its checkpoint.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.progress import Progress
 
 from sparc_bench import discover
@@ -29,7 +30,7 @@ from sparc_bench.training import checkpoint, precision
 from sparc_bench.training.checkpoint import Meta
 from sparc_bench.training.loading import Batches, loader, rare_captions_only
 from sparc_bench.training.log import RunLog
-from sparc_bench.training.loop import fit, forward_backward, make_optimizer
+from sparc_bench.training.loop import NotFiniteError, fit, forward_backward, make_optimizer
 from sparc_bench.training.model import TrainStep, build
 from sparc_bench.training.pixels import Pixels, load_pixels
 from sparc_bench.training.tokenizer import make_tokenizer
@@ -112,8 +113,10 @@ def train(
                 on_step=log.step,
                 every=every,
             )
-        except UserError as error:
-            raise UserError(f"{error}: {_last_good(file)}; lower optim.lr or set optim.clip in the recipe.") from None
+        except NotFiniteError as error:
+            raise NotFiniteError(
+                f"{error}: {_last_good(file)}; lower optim.lr or set optim.clip in the recipe."
+            ) from None
     summary = {
         "recipe": recipe.name,
         "seed": seed,
@@ -157,7 +160,7 @@ def caption_counts(captions: Iterable[str]) -> dict[str, int]:
 
 
 def _pixels(data: DataSplit, recipe: Recipe) -> Pixels:
-    with Progress(transient=True) as progress:
+    with Progress(transient=True, console=Console(stderr=True)) as progress:
         bar = progress.add_task(f"decoding {data.dataset} {data.split}", total=len(data), visible=False)
         return load_pixels(
             data,
@@ -177,7 +180,10 @@ def _finished(recipe: Recipe, run_folder: Path, seed: int) -> dict[str, Any] | N
     if not (weights.is_file() and summary.is_file()):
         return None
     _refuse_other(weights, recipe, seed)
-    values: dict[str, Any] = json.loads(summary.read_text(encoding="utf-8"))
+    try:
+        values: dict[str, Any] = json.loads(summary.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"{summary} is damaged: delete {weights} and run the command again.") from None
     return values
 
 

@@ -87,7 +87,8 @@ def test_captions_of_one_word_cost_nothing_and_token_mean_weighs_long_captions()
     one = fine_grained_loss(patches_BPD[2:], tokens_BLD[2:], mask_BL[2:], 14.0)
     assert abs(float(one)) < 1e-5
     first, second = (
-        float(fine_grained_loss(patches_BPD[i : i + 1], tokens_BLD[i : i + 1], mask_BL[i : i + 1], 14.0)) for i in (0, 1)
+        float(fine_grained_loss(patches_BPD[i : i + 1], tokens_BLD[i : i + 1], mask_BL[i : i + 1], 14.0))
+        for i in (0, 1)
     )
     caption = float(fine_grained_loss(patches_BPD, tokens_BLD, mask_BL, 14.0))
     token = float(fine_grained_loss(patches_BPD, tokens_BLD, mask_BL, 14.0, reduction="token"))

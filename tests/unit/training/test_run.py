@@ -103,7 +103,10 @@ def test_the_encoder_of_a_run_gives_what_training_saw(tiny, tmp_path):
     data = run_module.read_split(tiny, None, val=True)
     images = encoder.images(data.items, frozenset({"global", "patches"}))
     assert images.global_ND.shape == (16, 16)
-    assert {path: tuple(x.shape) for path, x in images.patches.items()} == {"local": (16, 16, 16), "global": (16, 16, 16)}
+    assert {path: tuple(x.shape) for path, x in images.patches.items()} == {
+        "local": (16, 16, 16),
+        "global": (16, 16, 16),
+    }
     assert images.area_N4[0].tolist() == [0, 0, 64, 64]
     assert encoder.train_words
     pixels = run_module._pixels(data, tiny)
