@@ -193,8 +193,8 @@ class Objective(HeadedObjective):
         what the true image gains over the grey one does, and grounding is read from masks alone.
 
         Returns:
-            For each kind of image the mean loss, its standard error and the token accuracy; the paired gain of the true
-            image over the grey one with its 95 % interval (normal approximation), and the verdict.
+            For each kind of image the mean loss, its standard error and the token accuracy; the paired gains of the
+            true image over both others with 95 % intervals (normal approximation); a sentence that says what they mean.
         """
         losses: dict[str, list[Tensor]] = {"true": [], "shuffled": [], "grey": []}
         correct: dict[str, list[Tensor]] = {"true": [], "shuffled": [], "grey": []}
@@ -223,12 +223,14 @@ class Objective(HeadedObjective):
                 "low": gain["loss"] - half,
                 "high": gain["loss"] + half,
             }
-        needs_image = figures["gain_over_grey"]["low"] > 0
-        figures["verdict"] = (
-            "the true image lowers the fine loss below a grey one's"
-            if needs_image
-            else "the fine loss does not need the image"
+        gains = ", ".join(
+            f"{figures[f'gain_over_{kind}']['value']:.4f} "
+            f"[{figures[f'gain_over_{kind}']['low']:.4f}, {figures[f'gain_over_{kind}']['high']:.4f}] on a {kind} image"
+            for kind in ("grey", "shuffled")
         )
+        needs_image = figures["gain_over_grey"]["low"] > 0
+        verdict = "the fine loss gains from its own image" if needs_image else "the fine loss does not need the image"
+        figures["verdict"] = f"{verdict}: {gains}"
         return figures
 
 

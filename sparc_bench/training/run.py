@@ -91,13 +91,15 @@ def train(
         return Meta(recipe, seed, step, tokenizer.state, words)
 
     began = time.perf_counter()
+    scores: dict[str, float] = {}
     with RunLog(run_folder, recipe.name, start, recipe.steps, tensorboard) as log:
         log.event({"precision": "bf16" if autocast else "float32", **probe})
         for item in (*pixels.unreadable, *val_pixels.unreadable):
             log.event({"unreadable": item})
 
         def every(step: int) -> None:
-            log.event({"step": step, "val": validation_scores(encoder(), val_data, val_pixels)})
+            scores.update(validation_scores(encoder(), val_data, val_pixels))
+            log.event({"step": step, "val": dict(scores)})
             checkpoint.save_training(file, model, optimizer, meta(step))
 
         workers = 0 if pixels.array_NSS3 is not None else (os.cpu_count() or 1)
@@ -126,7 +128,7 @@ def train(
         "resumed_from": start,
         "precision": "bf16" if autocast else "float32",
         "unreadable": len(pixels.unreadable),
-        "val": validation_scores(encoder(), val_data, val_pixels),
+        "val": scores or validation_scores(encoder(), val_data, val_pixels),
         "held_out": held_out(model, tokenizer, val_data, val_pixels, where),
     }
     checkpoint.write_atomically(checkpoint.model_tensors(model), meta(recipe.steps), run_folder / WEIGHTS_FILE)
