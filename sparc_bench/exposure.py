@@ -35,7 +35,7 @@ def training_captions(words: str, train_words: Mapping[str, int]) -> int:
 def classes_seen(
     metric: str, words: Mapping[str, str], train_words: Mapping[str, int], group_values: Mapping[str, float]
 ) -> ClassesSeen | None:
-    """The headline's mean over classes whose words the training captions hold, and over the others.
+    """The headline's mean over classes that the training captions name, by name or prompt words, and over the others.
 
     Args:
         metric: name of the metric that `group_values` belong to.
@@ -48,7 +48,11 @@ def classes_seen(
     """
     if not group_values.keys() & words.keys():
         return None
-    counts = {name: training_captions(text, train_words) for name, text in words.items()}
+    # a prompt may add words of its own ("a red object"): the class is named where its plain name is
+    counts = {
+        name: max(training_captions(text, train_words), training_captions(name, train_words))
+        for name, text in words.items()
+    }
     scored = {name: value for name, value in group_values.items() if name in counts and not np.isnan(value)}
     seen = [value for name, value in scored.items() if counts[name] > 0]
     unseen = [value for name, value in scored.items() if counts[name] == 0]

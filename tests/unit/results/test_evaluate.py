@@ -245,3 +245,10 @@ def test_classes_without_items_have_no_part_in_the_means():
     seen = classes_seen("m", {"a": "a", "b": "b", "c": "c"}, {"a": 1}, {"a": 0.5, "b": float("nan")})
     assert (seen.seen, seen.unseen, seen.seen_classes, seen.unseen_classes) == (0.5, None, 1, 0)
     assert classes_seen("m", {"a": "a"}, {"a": 1}, {"small": 0.5}) is None
+
+
+def test_a_class_is_named_by_its_own_name_or_by_its_prompt_words():
+    words = {"red": "a red object", "aeroplane": "airplane", "heart": "a heart"}
+    seen = classes_seen("m", words, {"red": 3, "a": 9, "airplane": 2}, {"red": 1.0, "aeroplane": 0.5, "heart": 0.0})
+    assert seen.training_captions == {"red": 3, "aeroplane": 2, "heart": 0}
+    assert (seen.seen, seen.unseen) == (0.75, 0.0)
