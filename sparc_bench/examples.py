@@ -120,7 +120,7 @@ class DataSplit(Sequence[Example]):
 
     def own_truth(self) -> Bool[ndarray, "N M"]:
         """Truth as the annotators wrote it: a caption is true of its own image only."""
-        return np.arange(len(self))[:, None] == self.caption_image_M[None, :]
+        return np.asarray(np.arange(len(self))[:, None] == self.caption_image_M[None, :])
 
     def counts(self) -> dict[str, int]:
         """What a task card's [expect] table is checked against."""

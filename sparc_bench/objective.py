@@ -168,7 +168,7 @@ class Objective(nn.Module):
         scores_NMP = torch.einsum("npd,md->nmp", patches_NPD, _unit(_present(texts.global_MD, "text")))
         if images.grid is None:
             raise RuntimeError("patches without a grid")
-        return scores_NMP.unflatten(2, images.grid)
+        return scores_NMP.reshape(*scores_NMP.shape[:2], *images.grid)
 
     def after_step(self, step: int) -> None:
         """Called after each optimiser step (clamping, prototype updates)."""

@@ -45,7 +45,8 @@ class Statistic:
 
 
 def _ratio(numerator: ndarray, denominator: ndarray) -> ndarray:
-    return np.divide(numerator, denominator, out=np.full(np.shape(numerator), np.nan), where=denominator > 0)
+    quotient: ndarray = np.full(np.shape(numerator), np.nan)
+    return np.divide(numerator, denominator, out=quotient, where=denominator > 0)
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ class RunLog:
         self._line(values)
         if "val" in values:
             figures = " ".join(f"{name} {value:.3f}" for name, value in values["val"].items())
-            self._progress.console.print(f"step {values['step']}: val {figures}", highlight=False)
+            self._progress.console.print(f"step {values['step']}: val {figures}", highlight=False, soft_wrap=True)
         self._opened.flush()
 
     def _line(self, values: dict[str, Any]) -> None:

@@ -50,7 +50,9 @@ def train(
     finished = _finished(recipe, run_folder, seed)
     if finished is not None:
         return finished
-    torch.use_deterministic_algorithms(True)
+    # cuBLAS is repeatable with a fixed workspace only; a few CUDA kernels have no repeatable form and warn
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=device != "cpu")
     train_data, val_data = read_split(recipe, data_root, val=False), read_split(recipe, data_root, val=True)
     if recipe.data.false_negatives == "rare":
         train_data = rare_captions_only(train_data)
