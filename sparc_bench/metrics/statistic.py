@@ -45,8 +45,9 @@ class Statistic:
 
 
 def _ratio(numerator: ndarray, denominator: ndarray) -> ndarray:
-    quotient: ndarray = np.full(np.shape(numerator), np.nan)
-    return np.divide(numerator, denominator, out=quotient, where=denominator > 0)
+    quotient = np.full(np.shape(numerator), np.nan)
+    np.divide(numerator, denominator, out=quotient, where=denominator > 0)
+    return quotient
 
 
 @dataclass(frozen=True)
