@@ -89,6 +89,8 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
         for row, scores in (("ceiling", known_NM), ("chance", flat)):
             own = _reference(scores, own_NM, (1,), with_map=False)
             reference[row] |= {name.replace("_r1", "_own_r1"): value for name, value in own.items()}
+        owned_NM = same_string_truth(own_NM, distinct)
+        reference["ceiling"]["image_to_text_own_r1"] = own_caption_ceiling(truth_NM, owned_NM)
         share = float(truth_NM.mean())
         notes.append(f"A caption is true of {share:.2%} of the images on average; own_r1 counts its own image alone.")
     captions_N = own_NM.sum(axis=1)
@@ -154,6 +156,19 @@ def same_string_truth(own_NM: Bool[ndarray, "N M"], distinct: DistinctTexts) -> 
     image_of, caption_of = np.nonzero(own_NM)
     own_NU[image_of, distinct.index_M[caption_of]] = True
     return own_NU[:, distinct.index_M]
+
+
+def own_caption_ceiling(truth_NM: Bool[ndarray, "N M"], owned_NM: Bool[ndarray, "N M"]) -> float:
+    """R@1 of guessing an image's own caption as well as the truth allows.
+
+    A caption that is true of k images, m of which own it, is a given image's own with a chance of m / k: the best guess
+    is the true caption with the highest such chance. `owned_NM` marks captions whose wording an image owns.
+
+    >>> own_caption_ceiling(np.array([[True, True], [True, False]]), np.array([[False, True], [True, False]]))
+    0.75
+    """
+    chance_M = owned_NM.sum(axis=0) / truth_NM.sum(axis=0)
+    return float(np.where(truth_NM, chance_M, 0.0).max(axis=1).mean())
 
 
 def constant_reference(truth_NM: Bool[ndarray, "N M"]) -> dict[str, float]:
