@@ -228,8 +228,12 @@ class Objective(HeadedObjective):
             f"[{figures[f'gain_over_{kind}']['low']:.4f}, {figures[f'gain_over_{kind}']['high']:.4f}] on a {kind} image"
             for kind in ("grey", "shuffled")
         )
-        needs_image = figures["gain_over_grey"]["low"] > 0
-        verdict = "the fine loss gains from its own image" if needs_image else "the fine loss does not need the image"
+        if figures["gain_over_grey"]["low"] <= 0:
+            verdict = "the fine loss does not need the image"
+        elif figures["gain_over_shuffled"]["low"] <= 0:
+            verdict = "another image serves the fine loss as well as its own"
+        else:
+            verdict = "the fine loss gains from its own image"
         figures["verdict"] = f"{verdict}: {gains}"
         return figures
 
