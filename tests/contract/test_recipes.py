@@ -14,7 +14,7 @@ RECIPES = [name for name in discover.names("models") if isinstance(discover.mode
 
 def shrunk(recipe):
     embedded = recipe.data.dataset == "scenes1"
-    few = {"options": {**recipe.data.options, "n": 40}, "val_options": {"n": 12}} if embedded else {"split": "val"}
+    few = {"options": {**recipe.data.options, "n": 300}, "val_options": {"n": 12}} if embedded else {"split": "val"}
     tower = {"width": 24, "depth": 1, "heads": 2}
     return recipe.model_copy(
         update={
