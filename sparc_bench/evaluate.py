@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.progress import Progress
 
 from sparc_bench import __version__, models, records, stored_outcome
+from sparc_bench.atomic import write_atomic
 from sparc_bench.binding import BoundTask, bind
 from sparc_bench.cards import ModelCard, TaskCard
 from sparc_bench.environment import git_state, library_versions
@@ -129,7 +130,7 @@ class _Suite:
         if kept is not None:
             return Result(self.card.name, card.name, kept, path, kept=True)
         record, outcomes = self._scored(task, data, bare)
-        records.write_atomic(path.with_suffix(".npz"), outcomes)
+        write_atomic(path.with_suffix(".npz"), outcomes)
         records.write_record(path, record)
         return Result(self.card.name, card.name, record, path)
 

@@ -14,7 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sparc_bench import records
+from sparc_bench.atomic import write_atomic
 from sparc_bench.errors import UserError
 from sparc_bench.sections import CEILINGS, Row, Section, build, percent, reference_values
 
@@ -89,7 +89,7 @@ def csv_text(sections: Iterable[Section]) -> str:
 
 def write_csv(sections: Iterable[Section], path: Path) -> None:
     """Write `leaderboard.csv`."""
-    records.write_atomic(path, csv_text(sections).encode())
+    write_atomic(path, csv_text(sections).encode())
 
 
 def _seeds(row: Row) -> str:
@@ -165,7 +165,7 @@ def _markdown_section(section: Section) -> list[str]:
 
 def write_markdown(sections: Sequence[Section], path: Path) -> None:
     """Write `leaderboard.md`."""
-    records.write_atomic(path, markdown_text(sections).encode())
+    write_atomic(path, markdown_text(sections).encode())
 
 
 def results_table(sections: Sequence[Section]) -> str:
@@ -247,7 +247,7 @@ def plot(sections: Sequence[Section], path: Path) -> None:
     figure.legend(handles=handles, loc="outside upper center", ncols=max(1, len(handles)), fontsize=9)
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
-    records.write_atomic(path, buffer.getvalue())
+    write_atomic(path, buffer.getvalue())
 
 
 def publish(results: Path, console: Console) -> list[Section]:
@@ -268,5 +268,5 @@ def publish(results: Path, console: Console) -> list[Section]:
         plot(sections, results / "leaderboard.png")
     readme = results.resolve().parent / "README.md"
     if readme.is_file() and README_START in (text := readme.read_text(encoding="utf-8")):
-        records.write_atomic(readme, readme_text(text, sections).encode())
+        write_atomic(readme, readme_text(text, sections).encode())
     return sections

@@ -6,16 +6,15 @@ Folders under `results/`: `<model>/` (seed 0), `<model>.seed<k>/`, `samples/<mod
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
 
+from sparc_bench.atomic import write_atomic
 from sparc_bench.bootstrap import Estimate
 from sparc_bench.cards import ModelCard, Strict, canonical_hash
 from sparc_bench.errors import UserError
@@ -142,29 +141,6 @@ def record_path(results: Path, model: str, seed: int, task: str, *, sample: bool
     """Where the record of a model on a task lies."""
     folder = results / TESTING if limit is not None else results / SAMPLES if sample else results
     return folder / (model if seed == 0 else f"{model}.seed{seed}") / f"{task}.json"
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: to a new file in the same folder, then renamed over the old one.
-
-    Raises:
-        UserError: the disk is full or the folder cannot be written; what was there before is untouched.
-    """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be written ({error.strerror or error}): free some space or choose another folder."
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
 
 
 def write_record(path: Path, record: Record) -> None:

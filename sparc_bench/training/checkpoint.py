@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from sparc_bench.atomic import draft
 from sparc_bench.cards import Recipe, parse
 from sparc_bench.errors import UserError
 
@@ -49,22 +48,15 @@ class Meta:
 
 def write_atomically(tensors: Mapping[str, Tensor], meta: Meta, file: Path) -> None:
     """Write a file whole or not at all; raises UserError on a full disk."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=file.parent, suffix=".part")
-    os.close(handle)
-    temporary = Path(name)
     try:
-        save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, temporary, meta.to_strings())
-        temporary.chmod(0o644)
-        temporary.replace(file)
+        with draft(file) as path:
+            save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, path, meta.to_strings())
     except (OSError, SafetensorError) as error:
         if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
             raise UserError(
                 f"{file} cannot be written, the disk is full: free space and run the command again."
             ) from None
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def model_tensors(model: nn.Module, dtype: torch.dtype | None = None) -> dict[str, Tensor]:

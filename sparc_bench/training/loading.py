@@ -133,4 +133,6 @@ def loader(batches: Batches, start: int, steps: int, workers: int) -> torch.util
         sampler=range(start, steps),
         num_workers=workers,
         prefetch_factor=4 if workers else None,
+        # a tokenizer with its cache is inherited, not pickled
+        multiprocessing_context="fork" if workers else None,
     )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,6 +10,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from sparc_bench.atomic import write_atomic
 from sparc_bench.errors import UserError
 from sparc_bench.training.loop import StepReport
 
@@ -90,10 +89,7 @@ def _keep_until(file: Path, step: int) -> None:
             break  # the line that an interruption cut
         if step > 0 and values.get("step", 0) <= step:
             kept.append(line + "\n")
-    handle, name = tempfile.mkstemp(dir=file.parent, suffix=".part")
-    with os.fdopen(handle, "w", encoding="utf-8") as opened:
-        opened.writelines(kept)
-    Path(name).replace(file)
+    write_atomic(file, "".join(kept).encode())
 
 
 def _tensorboard(folder: Path) -> Any:  # noqa: ANN401 - an optional library's class

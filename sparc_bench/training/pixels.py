@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 from numpy import ndarray
 from PIL import Image
 
+from sparc_bench.atomic import draft, write_atomic
 from sparc_bench.cards import ImageTower, canonical_hash
 from sparc_bench.errors import UnreadableImageError, UserError
 from sparc_bench.examples import DataSplit
@@ -97,16 +97,24 @@ def load_pixels(
     # an unreadable image is stored with the id list beside it, so that a cache hit names it as well
     names = file.with_suffix(".unreadable")
     unreadable = tuple(names.read_text(encoding="utf-8").splitlines()) if names.is_file() else ()
-    if len(unreadable) > max_unreadable * len(data):
+    try:
+        refuse_too_many(unreadable, data, max_unreadable)
+    except UserError:
         file.unlink()
         names.unlink()
-        raise UserError(
-            f"{len(unreadable)} of {len(data)} images of {data.dataset} cannot be read (first: {unreadable[0]}): "
-            f"mend them, or raise data.max_unreadable above {max_unreadable} in the recipe."
-        )
+        raise
     gone = set(unreadable)
     index = tuple(row for row, example in enumerate(data) if example.id not in gone)
     return Pixels(data, tower, index, unreadable, array_NSS3[: len(index)])
+
+
+def refuse_too_many(unreadable: Collection[str], data: DataSplit, max_unreadable: float) -> None:
+    """Raise UserError where more than the share `max_unreadable` of a split's images cannot be read."""
+    if len(unreadable) > max_unreadable * len(data):
+        raise UserError(
+            f"{len(unreadable)} of {len(data)} images of {data.dataset} cannot be read (first: {min(unreadable)}): "
+            f"mend them, or raise data.max_unreadable above {max_unreadable} in the recipe."
+        )
 
 
 def _write(
@@ -117,31 +125,25 @@ def _write(
     advance: Callable[[int, int], None],
 ) -> None:
     unreadable: list[str] = []
-    temporary = None
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=file.parent, suffix=".part")
-        os.close(handle)
-        temporary = Path(name)
-        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-        # blocks are really allocated now: a full disk would otherwise kill the process at a page fault
-        with temporary.open("r+b") as opened:
-            os.posix_fallocate(opened.fileno(), 0, temporary.stat().st_size)
-        row = 0
-        for done, item in enumerate(items):
-            try:
-                array[row] = squash(item.open(), tower)
-                row += 1
-            except UnreadableImageError:
-                unreadable.append(item.id)
-            if done % 64 == 0:
-                advance(done, len(items))
-        array.flush()
-        del array
-        if unreadable:
-            file.with_suffix(".unreadable").write_text("\n".join(unreadable) + "\n", encoding="utf-8")
-        temporary.replace(file)
-        temporary = None
+        with draft(file) as temporary:
+            array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+            # blocks are really allocated now: a full disk would otherwise kill the process at a page fault
+            with temporary.open("r+b") as opened:
+                os.posix_fallocate(opened.fileno(), 0, temporary.stat().st_size)
+            row = 0
+            for done, item in enumerate(items):
+                try:
+                    array[row] = squash(item.open(), tower)
+                    row += 1
+                except UnreadableImageError:
+                    unreadable.append(item.id)
+                if done % 64 == 0:
+                    advance(done, len(items))
+            array.flush()
+            del array
+            if unreadable:
+                write_atomic(file.with_suffix(".unreadable"), ("\n".join(unreadable) + "\n").encode())
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
             raise UserError(
@@ -149,6 +151,3 @@ def _write(
                 f"{int(np.prod(shape)) / 2**20:.0f} MiB): free space or set SPARC_BENCH_CACHE to another folder."
             ) from None
         raise
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)

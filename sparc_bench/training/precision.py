@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from sparc_bench.atomic import write_atomic
 from sparc_bench.cards import Recipe, canonical_hash
 from sparc_bench.training.pixels import cache_folder
 
@@ -48,8 +49,7 @@ def choose(recipe: Recipe, device: torch.device, step: Callable[[bool], None]) -
             "float32": _median_seconds(partial(step, False), device),
             "bf16": None if slow else _median_seconds(partial(step, True), device),
         }
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(seconds))
+        write_atomic(file, json.dumps(seconds).encode())
     float32, bf16 = seconds["float32"], seconds["bf16"]
     return bf16 is not None and float32 is not None and float32 > MARGIN * bf16, seconds
 

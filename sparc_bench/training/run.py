@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from sparc_bench import discover
+from sparc_bench.atomic import write_atomic
 from sparc_bench.cards import Recipe, parse
 from sparc_bench.encoders.own import WEIGHTS_FILE, OwnEncoder
 from sparc_bench.errors import UserError
@@ -30,9 +31,9 @@ from sparc_bench.training import checkpoint, precision
 from sparc_bench.training.checkpoint import Meta
 from sparc_bench.training.loading import Batches, loader, rare_captions_only
 from sparc_bench.training.log import RunLog
-from sparc_bench.training.loop import NotFiniteError, fit, forward_backward, make_optimizer
+from sparc_bench.training.loop import NotFiniteError, StepReport, fit, forward_backward, make_optimizer
 from sparc_bench.training.model import TrainStep, build
-from sparc_bench.training.pixels import Pixels, load_pixels
+from sparc_bench.training.pixels import Pixels, load_pixels, refuse_too_many
 from sparc_bench.training.tokenizer import make_tokenizer
 from sparc_bench.training.validate import held_out, validation_scores
 
@@ -80,9 +81,8 @@ def train(
     where = torch.device(device)
     autocast, probe = precision.choose(recipe, where, lambda on: _probe_step(model, batches, where, on))
     run_folder.mkdir(parents=True, exist_ok=True)
-    (run_folder / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    environment = _environment(seed, where, autocast, probe)
-    (run_folder / "environment.json").write_text(json.dumps(environment, indent=2) + "\n", encoding="utf-8")
+    _write_json(run_folder / "recipe.json", recipe.model_dump())
+    _write_json(run_folder / "environment.json", _environment(seed, where, autocast, probe))
 
     def encoder() -> OwnEncoder:
         return OwnEncoder(
@@ -96,8 +96,16 @@ def train(
     scores: dict[str, float] = {}
     with RunLog(run_folder, recipe.name, start, recipe.steps, tensorboard) as log:
         log.event({"precision": "bf16" if autocast else "float32", **probe})
+        for note in (*train_data.notes, *val_data.notes):
+            log.event({"note": note})
         for item in (*pixels.unreadable, *val_pixels.unreadable):
             log.event({"unreadable": item})
+        unreadable = set(pixels.unreadable)
+
+        def on_step(report: StepReport) -> None:
+            log.step(report)
+            unreadable.update(report.unreadable)
+            refuse_too_many(unreadable, train_data, recipe.data.max_unreadable)
 
         def every(step: int) -> None:
             scores.update(validation_scores(encoder(), val_data, val_pixels))
@@ -114,7 +122,7 @@ def train(
                 start=start,
                 device=where,
                 autocast=autocast,
-                on_step=log.step,
+                on_step=on_step,
                 every=every,
             )
         except NotFiniteError as error:
@@ -129,12 +137,12 @@ def train(
         "seconds": round(time.perf_counter() - began, 1),
         "resumed_from": start,
         "precision": "bf16" if autocast else "float32",
-        "unreadable": len(pixels.unreadable),
+        "unreadable": len(unreadable),
         "val": scores or validation_scores(encoder(), val_data, val_pixels),
         "held_out": held_out(model, tokenizer, val_data, val_pixels, where),
     }
     checkpoint.write_atomically(checkpoint.model_tensors(model), meta(recipe.steps), run_folder / WEIGHTS_FILE)
-    (run_folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    _write_json(run_folder / "summary.json", summary)
     return summary
 
 
@@ -161,6 +169,10 @@ def caption_counts(captions: Iterable[str]) -> dict[str, int]:
     for caption in captions:
         counts.update(set(re.findall(r"[a-z]+", caption.lower())))
     return dict(counts)
+
+
+def _write_json(file: Path, values: dict[str, Any]) -> None:
+    write_atomic(file, (json.dumps(values, indent=2) + "\n").encode())
 
 
 def _pixels(data: DataSplit, recipe: Recipe) -> Pixels:

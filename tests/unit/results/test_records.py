@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sparc_bench import records
+from sparc_bench.atomic import write_atomic
 from sparc_bench.cards import ModelCard
 from sparc_bench.errors import UserError
 
@@ -24,14 +25,14 @@ def test_where_records_lie():
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, step):
     path = tmp_path / "m" / "t.json"
-    records.write_atomic(path, b"old")
+    write_atomic(path, b"old")
 
     def full(*_args, **_kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(*((os, "fsync", full) if step == "fsync" else (Path, "replace", full)))
     with pytest.raises(UserError, match=r"t\.json cannot be written \(No space left on device\): free some space"):
-        records.write_atomic(path, b"new")
+        write_atomic(path, b"new")
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
     assert [file.name for file in path.parent.iterdir()] == ["t.json"]
@@ -39,21 +40,21 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, step):
 
 def test_an_interrupt_leaves_what_was_there(tmp_path, monkeypatch):
     path = tmp_path / "t.json"
-    records.write_atomic(path, b"old")
+    write_atomic(path, b"old")
 
     def interrupted(_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "fsync", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        records.write_atomic(path, b"new")
+        write_atomic(path, b"new")
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("t.json", b"old")]
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        records.write_atomic(tmp_path / "file" / "t.json", b"x")
+        write_atomic(tmp_path / "file" / "t.json", b"x")
 
 
 def test_record_round_trip(evaluated):

@@ -12,6 +12,7 @@ from sparc_bench.encoders import own
 from sparc_bench.errors import UserError
 from sparc_bench.features import ImageItem, open_image_file
 from sparc_bench.training import checkpoint
+from sparc_bench.training import run as run_module
 from sparc_bench.training.loading import Batches
 from sparc_bench.training.model import build
 from sparc_bench.training.pixels import load_pixels
@@ -61,6 +62,19 @@ def test_decoding_on_the_fly_replaces_an_unreadable_image_and_names_it(tiny, dat
     loaded = [batches[step] for step in range(6)]
     assert {item for batch in loaded for item in batch.unreadable} == {data[0].id, data[1].id}
     assert all(int(row) >= 2 for batch in loaded for row in batch.batch.index_B)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
+def test_decoding_on_the_fly_names_unreadable_images_and_stops_at_the_limit(tiny, data, tmp_path, monkeypatch):
+    broken = with_broken_images(data, tmp_path, 2)
+    monkeypatch.setattr(run_module, "load_pixels", partial(load_pixels, limit=0))
+    monkeypatch.setattr(run_module, "read_split", lambda *_, val: data if val else broken)
+    lenient = tiny.model_copy(update={"data": tiny.data.model_copy(update={"max_unreadable": 0.05})})
+    assert train(lenient, tmp_path / "run", None, 0, "cpu")["unreadable"] == 2
+    log = (tmp_path / "run" / "log.jsonl").read_text()
+    assert all(f'"unreadable": "{example.id}"' in log for example in data.examples[:2])
+    with pytest.raises(UserError, match=r"of 48 images .* cannot be read .*max_unreadable"):
+        train(tiny, tmp_path / "strict", None, 0, "cpu")
 
 
 def test_cached_and_streamed_pixels_are_equal(tiny, data):
