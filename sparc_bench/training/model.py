@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sparc_bench import discover
-from sparc_bench.cards import Recipe, parse
+from sparc_bench.cards import Recipe, Strict, parse
 from sparc_bench.objective import Ctx, ImageOut, Objective, TextOut, Tokens
 from sparc_bench.training.tokenizer import Tokenizer
 from sparc_bench.training.towers import Towers, normalise
@@ -36,12 +36,19 @@ class TrainStep(nn.Module):
         return cast("TextOut", self.towers.text(tokens))
 
 
+def objective_of(recipe: Recipe) -> tuple[type[Objective], Strict]:
+    """A recipe's loss and its options; raises UserError for a name or key that nothing knows."""
+    module = discover.load("objectives", recipe.objective)
+    return module.Objective, parse(
+        module.Objective.Options, recipe.objective_options, f"{recipe.name}: [objective_options]"
+    )
+
+
 def build(recipe: Recipe, tokenizer: Tokenizer, seed: int) -> TrainStep:
     """A recipe's model with its initial weights for a seed."""
-    module = discover.load("objectives", recipe.objective)
-    options = parse(module.Objective.Options, recipe.objective_options, f"{recipe.name}: [objective_options]")
+    loss, options = objective_of(recipe)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         towers = Towers(recipe.image, recipe.text, tokenizer.vocabulary, tokenizer.pad_id)
-        objective = module.Objective(towers.image.width, towers.text.width, options)
+        objective = loss(towers.image.width, towers.text.width, options)
     return TrainStep(towers, objective)

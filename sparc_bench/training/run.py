@@ -32,7 +32,7 @@ from sparc_bench.training.checkpoint import Meta
 from sparc_bench.training.loading import Batches, loader, rare_captions_only
 from sparc_bench.training.log import RunLog
 from sparc_bench.training.loop import NotFiniteError, StepReport, fit, forward_backward, make_optimizer
-from sparc_bench.training.model import TrainStep, build
+from sparc_bench.training.model import TrainStep, build, objective_of
 from sparc_bench.training.pixels import Pixels, load_pixels, refuse_too_many
 from sparc_bench.training.tokenizer import make_tokenizer
 from sparc_bench.training.validate import held_out, validation_scores
@@ -48,6 +48,7 @@ def train(
     Raises:
         UserError: a test split, missing data, another recipe in the folder, a loss that is not finite, a full disk.
     """
+    objective_of(recipe)  # a misspelt option is refused before anything is read
     finished = _finished(recipe, run_folder, seed)
     if finished is not None:
         return finished

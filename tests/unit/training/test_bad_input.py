@@ -131,3 +131,9 @@ def test_checkpoints_that_are_damaged_foreign_or_of_another_architecture(tiny, t
 def test_too_few_images_for_a_batch(tiny, tmp_path):
     with pytest.raises(UserError, match="lower batch_size"):
         train(tiny.model_copy(update={"batch_size": 64}), tmp_path / "run", None, 0, "cpu")
+
+
+def test_a_misspelt_objective_option_is_refused_before_data_is_read(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "read_split", None)
+    with pytest.raises(UserError, match=r"unknown key 'dmi': did you mean 'dim'"):
+        train(tiny.model_copy(update={"objective_options": {"dmi": 16}}), tmp_path / "run", None, 0, "cpu")
