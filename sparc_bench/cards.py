@@ -132,6 +132,14 @@ class Optim(Strict):
     clip: float | None = Field(default=None, description="gradient norm, or none")
 
 
+class Sees(Strict):
+    """What one training step sees of the data, by which methods are ranked apart."""
+
+    images: int
+    captions: int
+    negatives: int = Field(default=0, description="captions that are written to be false of their image")
+
+
 class Recipe(Strict):
     """One model that this project trains: `reference_models/NAME.toml` with a [recipe] of its own."""
 
@@ -150,6 +158,7 @@ class Recipe(Strict):
     precision: Literal["auto", "float32", "bf16"] = Field(
         default="auto", description="auto: bf16 autocast where a ten-step probe of the recipe is faster with it"
     )
+    sees: Sees | None = Field(default=None, description="declared per step; a training that sees anything else stops")
     attempts: int = Field(default=0, description="how many settings were tried on val before these were fixed")
     notes: str = Field(default="", description="what was tried and why it is as it is")
     cost: str = Field(default="", description="what it takes, measured")

@@ -76,20 +76,26 @@ def train(
     runs: Runs = Path("runs"),
     plugin: Plugins = None,
 ) -> None:
-    """Train a recipe, or go on with its unfinished run."""
+    """Train a recipe, or go on with its unfinished run.
+
+    Several processes: torchrun --nproc-per-node N -m sparc_bench train RECIPE; they share each batch of the recipe.
+    """
     from sparc_bench import discover
 
     _prepare(data_root, device, plugin)
     card = discover.recipe(recipe)
     _writable(runs)
+    from sparc_bench.distributed import processes
     from sparc_bench.screen import console
     from sparc_bench.show import summary_table
     from sparc_bench.training.run import train as train_recipe
 
     folder = runs / card.name / f"seed{seed}"
-    summary = train_recipe(card, folder, data_root, seed, device, tensorboard)
-    console().print(summary_table(summary))
-    print(f"The run is in {folder}; evaluate it with sparc-bench eval {folder} --suite SUITE.")
+    with processes(device) as own_device:
+        summary = train_recipe(card, folder, data_root, seed, own_device, tensorboard)
+    if summary:  # of several processes the first one has it
+        console().print(summary_table(summary))
+        print(f"The run is in {folder}; evaluate it with sparc-bench eval {folder} --suite SUITE.")
 
 
 @app.command("eval")
@@ -166,9 +172,71 @@ def leaderboard(
     publish(results, console())
 
 
+@app.command()
+def study(
+    name: Annotated[str, typer.Argument(help="A study's name (sparc-bench list studies) or the path of its card.")],
+    data_root: DataRoot = None,
+    device: Device = "cpu",
+    jobs: Annotated[int, typer.Option(min=1, help="Trainings at once; they share the CPU cores.")] = 1,
+    runs: Runs = Path("runs"),
+    results: Results = Path("results"),
+    plugin: Plugins = None,
+) -> None:
+    """Compare recipes like for like: trials, the best of each, its seeds, the table; goes on with what is there."""
+    from sparc_bench import discover
+
+    _prepare(data_root, device, plugin)
+    card = discover.study(name)
+    _writable(runs)
+    _writable(results)
+    from sparc_bench.evaluate import Settings
+    from sparc_bench.screen import console
+    from sparc_bench.study import run
+
+    settings = Settings(results=results, data_root=data_root, device=device, runs=runs)
+    raise typer.Exit(run(card, settings, jobs, plugin or (), console()))
+
+
+@app.command()
+def cost(
+    objectives: Annotated[str, typer.Option(help="Names with commas between them, or all.")] = "all",
+    batch: Annotated[
+        str | None, typer.Option(help="Batch sizes with commas between them.  [default: 8,16,32; on a GPU 64,128,256]")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="timm's image tower.  [default: vit_tiny_patch16_224; on a GPU vit_base_patch16_224]"),
+    ] = None,
+    device: Device = "cpu",
+    repeats: Annotated[int, typer.Option(min=1, help="Runs behind each median.")] = 5,
+    results: Results = Path("results"),
+    force: Annotated[bool, typer.Option("--force", help="Measure again what is measured already.")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Measure what a training step of each objective costs: time, memory and FLOPs beside CLIP's."""
+    _prepare(None, device, plugin)
+    from sparc_bench.cost import run as costs
+    from sparc_bench.cost.picture import plot
+    from sparc_bench.cost.table import render
+    from sparc_bench.screen import console, task_bar
+
+    plan = costs.make_plan(objectives, batch, model, device, repeats, plugin or ())
+    file = results / costs.FILE
+    _writable(file.parent)
+    with task_bar() as progress:
+        bar = progress.add_task("measuring", total=len(plan.cells()))
+        rows = costs.run(
+            plan, file, force, lambda what: progress.update(bar, description=what), lambda: progress.advance(bar)
+        )
+    plot(rows, file.with_suffix(".png"))
+    console().print(render(rows))
+    print(f"The table is in {file}, its picture beside it.")
+    raise typer.Exit(any(row.status == "failed" for row in rows))
+
+
 @app.command("list")
 def list_kind(
-    kind: Annotated[str, typer.Argument(help="tasks, models, datasets, objectives, encoders or protocols.")],
+    kind: Annotated[str, typer.Argument(help="tasks, models, studies, datasets, objectives, encoders or protocols.")],
     plugin: Plugins = None,
 ) -> None:
     """List what there is of a kind."""

@@ -17,6 +17,7 @@ from types import ModuleType
 
 from sparc_bench.cards import ModelCard, Recipe, TaskCard, read_model, read_task
 from sparc_bench.errors import UserError, nearest
+from sparc_bench.study_card import StudyCard, read_study
 
 KINDS = {"datasets": "read", "encoders": "load", "objectives": "Objective", "protocols": "run"}
 """Kind of module -> the attribute that makes a module one of it."""
@@ -54,11 +55,16 @@ def _installed_plugins() -> dict[str, str]:
 
 
 def names(kind: str) -> list[str]:
-    """Names of all modules of a kind (`datasets`, `encoders`, `objectives`, `protocols`) or all `tasks`, `models`."""
+    """Names of all modules of a kind (`datasets`, `encoders`, `objectives`, `protocols`) or all cards of one.
+
+    Cards are `tasks`, `models` and `studies`.
+    """
     if kind == "tasks":
         return sorted(path.stem for path in cards_folder("tasks").glob("*.toml"))
     if kind == "models":
         return sorted(path.stem for path in cards_folder("reference_models").glob("*.toml"))
+    if kind == "studies":
+        return sorted(path.stem for path in cards_folder("reference_models").glob("studies/*.toml"))
     package = Path(__file__).parent / kind
     own = [module.name for module in pkgutil.iter_modules([str(package)]) if not module.name.startswith("_")]
     attribute = KINDS[kind]
@@ -107,6 +113,15 @@ def recipe(name: str) -> Recipe:
     if not isinstance(card, Recipe):
         raise UserError(f"'{name}' is a checkpoint with nothing to train: use it with sparc-bench eval {name}.")
     return card
+
+
+def study(name: str) -> StudyCard:
+    """The study card of that name or at that path."""
+    if name.endswith(".toml"):
+        return read_study(Path(name))
+    if name not in names("studies"):
+        raise UserError(f"There is no study '{name}': {nearest(name, names('studies'))}")
+    return read_study(cards_folder("reference_models") / "studies" / f"{name}.toml")
 
 
 def suite(name: str) -> list[TaskCard]:

@@ -146,12 +146,14 @@ class _Suite:
         """The record as far as it is known before anything is scored."""
         card, settings = task.card, self.settings
         commit, dirty = git_state()
+        recipe = getattr(self.encoder, "recipe", None)
         return Record(
             schema_version=records.SCHEMA,
             model=self.card.name,
             model_title=self.card.title,
             model_family=self.card.family,
             model_hash=records.model_hash(self.card),
+            recipe_hash=records.recipe_hash(recipe) if recipe else "",
             weights_hash=self.encoder.weights_hash,
             paths=dict(self.encoder.paths),
             task=card.name,
@@ -248,8 +250,8 @@ def _kept(path: Path, bare: Record) -> Record | None:
         return None
     if stored_outcome.sha256(path.with_suffix(".npz").read_bytes()) != there.outcome_hash:
         return None
-    prose = {key: getattr(bare, key) for key in ("title", "model_title", "task_family", "headline", "chance")}
-    fresh = there.model_copy(update=prose)
+    keys = ("title", "model_title", "task_family", "headline", "chance", "recipe_hash")
+    fresh = there.model_copy(update={key: getattr(bare, key) for key in keys})
     if fresh != there:
         records.write_record(path, fresh)
     return fresh

@@ -37,6 +37,12 @@ def _models() -> tuple[Row, Sequence[Row]]:
     return ("model", "title", "kind", "trained on", "weights here"), rows
 
 
+def _studies() -> tuple[Row, Sequence[Row]]:
+    cards = [discover.study(name) for name in discover.names("studies")]
+    rows = [(card.name, card.title, ", ".join(card.names), ", ".join(card.tasks)) for card in cards]
+    return ("study", "title", "recipes", "tasks"), rows
+
+
 def _modules(kind: str, column: str, cell: Callable[[ModuleType], str]) -> tuple[Row, Sequence[Row]]:
     rows = []
     for name in discover.names(kind):
@@ -52,6 +58,7 @@ def _sorted(attribute: str) -> Callable[[ModuleType], str]:
 KINDS: Mapping[str, Callable[[], tuple[Row, Sequence[Row]]]] = {
     "tasks": _tasks,
     "models": _models,
+    "studies": _studies,
     "datasets": lambda: _modules("datasets", "provides", _sorted("PROVIDES")),
     "objectives": lambda: _modules("objectives", "source", lambda module: getattr(module, "SOURCE", "")),
     "encoders": lambda: _modules("encoders", "source", lambda module: getattr(module, "SOURCE", "")),

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sparc_bench import distributed
 from sparc_bench.cards import Strict
 from sparc_bench.examples import Example
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures
@@ -56,7 +58,10 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch of pairs: the examples' indices, token ids, and whatever the objective's collate adds (`extra`)."""
+    """This rank's share of a batch: the examples' indices, token ids, captions, and what collate adds (`extra`).
+
+    `extra["caption_index"]` (BK) says which of its example's captions each one is, where it is one of them.
+    """
 
     index_B: Tensor
     tokens: Tokens
@@ -72,9 +77,13 @@ class Ctx:
         rank: of this process.
         world: number of processes.
         step: training step, from 0.
-        generator: for random draws.
-        extra: of the batch. `known_true` (B, B) marks pairs (image row, caption column) other than the diagonal that
-            the data set's truth marks true: every objective leaves them out of its negatives.
+        counts: rows of the batch that each rank holds (several processes only).
+        generator: for random draws; in the same state on every rank, so a draw for the whole batch is the same on all.
+        extra: of the batch, of all its N rows on every rank. `known_true` (NNK) marks pairs (image, image of the
+            caption, caption) other than an image's own that the data set's truth marks true: every objective leaves
+            them out of its negatives.
+        logits: the loss puts its scaled scores here by name, as (image-to-text BN, text-to-image BN), detached: what
+            `Objective.scored_as` names is compared with the score at evaluation.
         encode_image: the image tower, for objectives that encode further views.
         encode_text: the text tower, likewise.
     """
@@ -82,22 +91,44 @@ class Ctx:
     rank: int = 0
     world: int = 1
     step: int = 0
+    counts: tuple[int, ...] = ()
     generator: torch.Generator | None = None
     extra: Mapping[str, Tensor] = field(default_factory=dict)
+    logits: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     encode_image: Callable[[Tensor], ImageOut] | None = None
     encode_text: Callable[[Tokens], TextOut] | None = None
 
-    def gather(self, rows_BX: Tensor) -> Tensor:
-        """Rows of all ranks in rank order, with gradients; one process gives its own rows."""
-        if self.world != 1:
-            raise RuntimeError("this version trains in one process")
-        return rows_BX
+    def gather(self, rows_BX: Tensor, ragged: bool = False) -> Tensor:
+        """Rows of all ranks in rank order (N of them), with gradients; one process gives its own rows.
+
+        `ragged`: the ranks' rows may differ in their second dimension (caption length); zeros fill it up.
+        """
+        return rows_BX if self.world == 1 else distributed.gather(rows_BX, self.counts, self.rank, ragged)
 
     def mean(self, values_X: Tensor, weights_X: Tensor) -> Tensor:
-        """Weighted mean over all ranks: local sum times world over the all-reduced weight."""
+        """Weighted mean over all ranks: local sum times world over the weight of all ranks."""
+        weight = weights_X.sum()
         if self.world != 1:
-            raise RuntimeError("this version trains in one process")
-        return (values_X * weights_X).sum() / weights_X.sum().clamp_min(torch.finfo(values_X.dtype).tiny)
+            weight = distributed.total(weight) / self.world
+        return (values_X * weights_X).sum() / weight.clamp_min(torch.finfo(values_X.dtype).tiny)
+
+    def rows(self, count: int) -> slice:
+        """Where this rank's `count` rows lie among the N rows of the batch."""
+        start = sum(self.counts[: self.rank])
+        return slice(start, start + count)
+
+    def known_true(self, caption: int = 0) -> Tensor | None:
+        """Pairs NN (image row, caption column) of every image's caption number `caption` that are no negatives."""
+        known_NNK = self.extra.get("known_true")
+        return None if known_NNK is None else known_NNK[:, :, caption]
+
+
+class ImageVectors(NamedTuple):
+    """What an objective makes of images at evaluation, un-normalised; see `ImageFeatures`."""
+
+    global_ND: Tensor | None = None
+    patches: Mapping[str, Tensor] = MappingProxyType({})
+    branches_NKD: Tensor | None = None
 
 
 class Objective(nn.Module):
@@ -106,6 +137,8 @@ class Objective(nn.Module):
     Class attributes:
         Options: the table `objective_options` of a recipe.
         needs: what the towers compute for it, of {"patches", "pooled", "tokens"}.
+        data_needs: what the training data must provide (`PROVIDES` of its module).
+        scored_as: names in `Ctx.logits` whose mean is the test score times the scale; none where no loss is one.
         paths: patch path -> whether this loss trains it (see `Encoder.paths`).
         prompt_ensemble: how prompts are averaged at evaluation.
         gives: what an encoder with this objective gives.
@@ -113,6 +146,8 @@ class Objective(nn.Module):
 
     Options: ClassVar[type[Strict]] = Strict
     needs: ClassVar[frozenset[str]] = frozenset({"pooled"})
+    data_needs: ClassVar[frozenset[str]] = frozenset({"captions"})
+    scored_as: ClassVar[tuple[str, ...]] = ("global",)
     paths: ClassVar[Mapping[str, bool]] = {}
     prompt_ensemble: ClassVar[Literal["embeddings", "scores"]] = "embeddings"
     gives: ClassVar[frozenset[str]] = frozenset({"image", "text", "global", "patches", "tokens"})
@@ -121,8 +156,27 @@ class Objective(nn.Module):
         super().__init__()
         self.options = options
 
+    @property
+    def captions_per_image(self) -> int:
+        """K: captions of an image that a step sees."""
+        return 1
+
+    @property
+    def negatives_per_image(self) -> int:
+        """Captions of a batch, per image, that are written to be false of it."""
+        return 0
+
+    @classmethod
+    def branches_of(cls, options: Strict) -> int:  # noqa: ARG003 - the seam
+        """`tower_options()["branches"]`, which the towers need before there is an objective on their widths."""
+        return 0
+
     def tower_options(self) -> dict[str, Any]:
-        """What this loss asks of the towers (such as a number of image branches)."""
+        """What this loss asks of the towers: `branches` of the image tower, `full_context` of the tokenizer.
+
+        `branches` (0 by default) are class tokens, whose outputs are `ImageOut.pooled_BMW` instead of the patches'
+        average.
+        """
         return {}
 
     def collate(
@@ -130,19 +184,27 @@ class Objective(nn.Module):
         examples: Sequence[Example],
         index: Sequence[int],
         tokenize: Callable[[Sequence[Sequence[str]]], Tokens],
-        rng: np.random.Generator,
+        rngs: Sequence[np.random.Generator],
     ) -> Batch:
-        """One caption per example, drawn by `rng`; objectives with several captions or views override this."""
-        chosen = [int(rng.integers(len(example.captions))) for example in examples]
-        captions = tuple((example.captions[k],) for example, k in zip(examples, chosen, strict=True))
+        """`captions_per_image` captions of every example; objectives with negatives or views override this.
+
+        They are drawn without repetition as long as the example has so many, by the example's own generator: it is
+        keyed by its place in the batch of all ranks, so that the number of ranks changes no draw.
+        """
+        chosen = [
+            draw_captions(len(e.captions), self.captions_per_image, r) for e, r in zip(examples, rngs, strict=True)
+        ]
+        captions = tuple(
+            tuple(example.captions[k] for k in numbers) for example, numbers in zip(examples, chosen, strict=True)
+        )
         return Batch(torch.as_tensor(index), tokenize(captions), captions, {"caption_index": torch.as_tensor(chosen)})
 
     def forward(self, image: ImageOut, text: TextOut, ctx: Ctx) -> dict[str, Tensor]:
         """The loss to minimise as "loss", each unweighted part and each logged quantity beside it (scalars)."""
         raise NotImplementedError
 
-    def image_features(self, image: ImageOut, need: frozenset[str]) -> tuple[Tensor | None, dict[str, Tensor]]:
-        """At evaluation: (global_ND or None, patch path -> NPD), un-normalised."""
+    def image_features(self, image: ImageOut, need: frozenset[str]) -> ImageVectors:
+        """At evaluation, what `need` names of {"global", "patches", "branches"}."""
         raise NotImplementedError
 
     def text_features(self, text: TextOut, need: frozenset[str]) -> tuple[Tensor | None, Tensor | None]:
@@ -176,6 +238,14 @@ class Objective(nn.Module):
     def held_out(self, batches: Sequence[tuple[ImageOut, ImageOut, TextOut]]) -> dict[str, Any]:  # noqa: ARG002
         """Called once after training with held-out (image, grey image, text) batches: figures for the summary."""
         return {}
+
+
+def draw_captions(available: int, wanted: int, rng: np.random.Generator) -> list[int]:
+    """Numbers of the captions that a step sees of an image; every caption once before any comes again."""
+    drawn: list[int] = []
+    while len(drawn) < wanted:
+        drawn += [int(k) for k in rng.permutation(available)]
+    return drawn[:wanted]
 
 
 def _present(vectors: Tensor | None, side: str) -> Tensor:

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 
 from sparc_bench.atomic import write_atomic
 from sparc_bench.bootstrap import Estimate
-from sparc_bench.cards import ModelCard, Strict, canonical_hash
+from sparc_bench.cards import ModelCard, Recipe, Strict, canonical_hash
 from sparc_bench.errors import UserError
 
 SCHEMA = 1
@@ -61,6 +61,7 @@ class Record(Strict):
     model_title: str
     model_family: str
     model_hash: str = Field(description="of the model card, without title, source and published numbers")
+    recipe_hash: str = Field(default="", description="of the recipe behind the weights; empty: not trained here")
     weights_hash: str
     paths: dict[str, bool] = Field(description="patch path -> whether a loss trained it")
     task: str
@@ -135,6 +136,12 @@ def rounded_values(values: Mapping[str, float]) -> dict[str, float]:
 def model_hash(card: ModelCard) -> str:
     """Hash of what decides a number in a model card: not its title, source or published numbers."""
     return canonical_hash(card.model_dump(mode="json", exclude={"title", "source", "published"}))
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """Hash of what of a recipe decides its weights, apart from the seed; keys at their default count for nothing."""
+    prose = {"name", "title", "source", "notes", "cost", "reaches", "attempts", "weights", "sees"}
+    return canonical_hash(recipe.model_dump(mode="json", exclude=prose, exclude_defaults=True))
 
 
 def record_path(results: Path, model: str, seed: int, task: str, *, sample: bool, limit: int | None) -> Path:

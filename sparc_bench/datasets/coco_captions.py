@@ -36,7 +36,7 @@ NEEDS_ON_DISK = (
     "coco/ with annotations/captions_SPLIT.json and SPLIT/*.jpg, such as val2017 "
     "(the options folder, annotations and images name other places)"
 )
-PROVIDES = frozenset({"captions", "pool"})
+PROVIDES = frozenset({"captions", "several_captions", "pool"})
 SPLITS = COCO_SPLITS
 
 

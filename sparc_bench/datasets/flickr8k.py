@@ -22,7 +22,7 @@ NEEDS_ON_DISK = (
     "flickr8k/ with captions.txt (header image,caption), "
     "Flickr_8k.trainImages.txt, Flickr_8k.devImages.txt, Flickr_8k.testImages.txt and images/*.jpg"
 )
-PROVIDES = frozenset({"captions"})
+PROVIDES = frozenset({"captions", "several_captions"})
 SPLITS = ("train", "val", "test")
 
 _LIST_NAMES = {"train": "train", "val": "dev", "test": "test"}

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import count, islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from sparc_bench.cards import Strict, canonical_hash
 from sparc_bench.errors import UserError, nearest
@@ -22,7 +23,8 @@ from sparc_bench.features import ImageItem
 from sparc_bench.scenes.captions import Caption, write_captions
 from sparc_bench.scenes.counter import Stream, fold
 from sparc_bench.scenes.generate import SPLITS, draw_scene
-from sparc_bench.scenes.pairs import draw_pair
+from sparc_bench.scenes.negatives import Kind, write_negatives
+from sparc_bench.scenes.pairs import EDITS, draw_pair
 from sparc_bench.scenes.render import boxes, instance_mask, open_scene, semantic_map
 from sparc_bench.scenes.scene import Scene
 from sparc_bench.scenes.sheet import draw_sheet
@@ -34,7 +36,15 @@ NAME = "scenes1"
 TITLE = "Rendered scenes of 1 to 4 coloured shapes with exact truth"
 SOURCE = "rendered by sparc_bench.scenes; version 1"
 NEEDS_ON_DISK = ""
-PROVIDES = frozenset({"captions", "labels", "boxes", "masks", "semantic", "truth", "pairs", "word_tags"})
+PROVIDES = frozenset(
+    {
+        *("captions", "several_captions", "negatives", "labels", "boxes", "masks", "semantic"),
+        *("truth", "pairs", "word_tags"),
+    }
+)
+
+Edit = Literal["replace", "swap"]
+_ALL_EDITS: tuple[Edit, ...] = ("replace", "swap")
 
 _DEFAULT_NUMBER = {"train": 20000, "val": 1000, "test": 1000}
 
@@ -48,14 +58,42 @@ class Options(Strict):
     )
     n: int | None = Field(default=None, gt=0, description="images, for pairs groups; none: 20000 in train, else 1000")
     label: Literal["shape", "colour"] = Field(default="shape", description="what labels and semantic masks mean")
+    negatives: tuple[Kind, ...] = Field(
+        default=(),
+        description="scenes: for every caption a false one in its own words, by an edit of one of these kinds; none: "
+        "no negatives",
+    )
+    edits: tuple[Edit, ...] = Field(
+        default=_ALL_EDITS, min_length=1, description="pairs: only groups of these edits (n counts what is left)"
+    )
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> Self:
+        if self.negatives and self.kind != "scenes":
+            raise ValueError(f"negatives are written for kind = 'scenes', not '{self.kind}': leave them out")
+        if set(self.edits) != set(_ALL_EDITS) and self.kind != "pairs":
+            raise ValueError(f"edits belong to kind = 'pairs', not '{self.kind}': leave them out")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _later_options_where_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Options that came after the version was fixed enter hashes only where they change what is read."""
+        values: dict[str, Any] = handler(self)
+        if not self.negatives:
+            values.pop("negatives", None)
+        if set(self.edits) == set(_ALL_EDITS):
+            values.pop("edits", None)
+        return values
 
 
 def read(root: Path | None, split: str, options: Options) -> DataSplit:  # noqa: ARG001 - every reader takes a root
     """The examples of a split.
 
     Captions (kinds scenes and single): five per image, one of each of `captions.KINDS`, named in `caption_tags`.
-    `facts` is a `SceneFacts`. `label` is set where the image holds one object. Minimal pairs come as two examples in
-    a row with one `group`, one caption each, the other's caption as `negatives`, and tags `edit` and `of`.
+    `facts` is a `SceneFacts`. `label` is set where the image holds one object. With `options.negatives` every caption
+    has a false one at its place in `negatives`; scenes and captions are the same without them. Minimal pairs come as
+    two examples in a row with one `group`, one caption each, the other's caption as `negatives`, and tags `edit` and
+    `of`; with `options.edits` they are the first of these edits among all pairs.
 
     Raises:
         UserError: there is no such split.
@@ -65,19 +103,19 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:  # noqa:
     number = options.n or _DEFAULT_NUMBER[split]
     examples: list[Example] = []
     with _collector_paused():
-        for index in range(number):
-            if options.kind == "pairs":
+        if options.kind == "pairs":
+            wanted = (index for index in count() if EDITS[index % len(EDITS)][0] in options.edits)
+            for index in islice(wanted, number):
                 examples += _pair(split, index, options.label)
-            else:
-                examples.append(_captioned(split, options.kind, index, options.label))
+        else:
+            for index in range(number):
+                examples.append(_captioned(split, options.kind, index, options.label, options.negatives))
     return DataSplit(
         dataset=NAME,
         split=split,
         examples=tuple(examples),
         classes=FIELDS[options.label],
-        fingerprint=canonical_hash(
-            {"version": NAME, "split": split, "kind": options.kind, "n": number, "label": options.label}
-        ),
+        fingerprint=canonical_hash({"version": NAME, "split": split, **options.model_dump(), "n": number}),
         caption_truth=caption_truth,
         keep_captions=keep_captions,
         word_tags=word_tags(),
@@ -85,11 +123,12 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:  # noqa:
 
 
 def keep_captions(example: Example, kept: Sequence[int]) -> Example:
-    """The example with some of its captions and their logical forms."""
+    """The example with some of its captions, their negatives and their logical forms."""
     return replace(
         example,
         captions=tuple(example.captions[k] for k in kept),
         caption_tags=tuple(example.caption_tags[k] for k in kept),
+        negatives=tuple(example.negatives[k] for k in kept) if example.negatives else (),
         facts=SceneFacts(example.facts.scene, tuple(example.facts.forms[k] for k in kept)),
     )
 
@@ -116,11 +155,15 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _captioned(split: str, kind: str, index: int, label: str) -> Example:
+def _captioned(split: str, kind: str, index: int, label: str, edits: tuple[Kind, ...]) -> Example:
     stream = Stream(fold(NAME, split, kind), index)
     scene = draw_scene(stream, split, *(_balanced(index) if kind == "single" else ()))
     captions = write_captions(scene, stream)
-    return _example(f"{NAME}/{split}/{kind}/{index:06d}", scene, captions, label)
+    example = _example(f"{NAME}/{split}/{kind}/{index:06d}", scene, captions, label)
+    if not edits:
+        return example
+    negatives = write_negatives(captions, scene, edits, Stream(fold(NAME, split, kind, "negatives"), index))
+    return replace(example, negatives=tuple(negative.text for negative in negatives))
 
 
 def _balanced(index: int) -> tuple[int, tuple[str, str]]:

@@ -79,10 +79,11 @@ class OwnEncoder:
         """Features of images that are decoded and squashed already; ids are their places, areas are left out."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             image = self._model.encode_image(normalise(pixels_BHWC.to(self.device)))
-            global_ND, patches = self._model.objective.image_features(image, need)
+            global_ND, patches, branches_NKD = self._model.objective.image_features(image, need)
         return ImageFeatures(
             ids=tuple(map(str, range(len(pixels_BHWC)))),
             global_ND=None if global_ND is None else global_ND.float(),
+            branches_NKD=None if branches_NKD is None else branches_NKD.float(),
             patches={path: vectors.float() for path, vectors in patches.items()},
             grid=image.grid,
         )

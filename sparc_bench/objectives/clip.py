@@ -1,11 +1,12 @@
 """CLIP's contrastive loss (Radford et al. 2021; SPARC eq. 1) on the heads that all objectives share.
 
-Shapes: B batch, D joint width.
+Shapes: B pairs of this rank, N pairs of all ranks, D joint width.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -25,8 +26,9 @@ def contrastive_loss(
     image_BD: Float[Tensor, "B D"],
     text_BD: Float[Tensor, "B D"],
     scale: Float[Tensor, ""] | float,
-    known_true_BB: Bool[Tensor, "B B"] | None = None,
+    known_true_NN: Bool[Tensor, "N N"] | None = None,
     ctx: Ctx | None = None,
+    name: str = "global",
 ) -> Float[Tensor, ""]:
     """Mean of both directions' cross entropy of scaled cosines; the vectors are normalised here.
 
@@ -34,25 +36,45 @@ def contrastive_loss(
         image_BD: image vectors of matched pairs.
         text_BD: text vectors of matched pairs.
         scale: inverse temperature.
-        known_true_BB: pairs (image row, caption column) off the diagonal that are true and so no negatives.
+        known_true_NN: pairs (image row, caption column) off the diagonal that are true and so no negatives.
         ctx: the run, for data parallelism.
+        name: of the logits in `ctx.logits`.
     """
     ctx = ctx or Ctx()
     with torch.autocast(image_BD.device.type, enabled=False):
-        image_BD = torch.nn.functional.normalize(full_precision(image_BD), dim=-1)
-        text_BD = torch.nn.functional.normalize(full_precision(text_BD), dim=-1)
+        image_BD = F.normalize(full_precision(image_BD), dim=-1)
+        text_BD = F.normalize(full_precision(text_BD), dim=-1)
         per_image_BN = scale * image_BD @ ctx.gather(text_BD).T
         per_text_BN = scale * text_BD @ ctx.gather(image_BD).T
-        if known_true_BB is not None:
-            lowest = torch.finfo(per_image_BN.dtype).min
-            per_image_BN = per_image_BN.masked_fill(known_true_BB, lowest)
-            per_text_BN = per_text_BN.masked_fill(known_true_BB.T, lowest)
-        rows_B = torch.arange(len(image_BD), device=image_BD.device)
-        loss_B = (
-            torch.nn.functional.cross_entropy(per_image_BN, rows_B, reduction="none")
-            + torch.nn.functional.cross_entropy(per_text_BN, rows_B, reduction="none")
-        ) / 2
-        return ctx.mean(loss_B, torch.ones_like(loss_B))
+        ctx.logits[name] = (per_image_BN.detach(), per_text_BN.detach())
+        return cross_entropy_both_ways(per_image_BN, per_text_BN, known_true_NN, ctx)
+
+
+def cross_entropy_both_ways(
+    per_image_BN: Float[Tensor, "B N"],
+    per_text_BN: Float[Tensor, "B N"],
+    known_true_NN: Bool[Tensor, "N N"] | None = None,
+    ctx: Ctx | None = None,
+) -> Float[Tensor, ""]:
+    """Mean over all pairs of both directions' cross entropy; this rank's images and texts against all of them.
+
+    Args:
+        per_image_BN: logits of this rank's images with every text.
+        per_text_BN: logits of this rank's texts with every image.
+        known_true_NN: pairs (image row, caption column) off the diagonal that are true and so no negatives.
+        ctx: the run, for data parallelism.
+    """
+    ctx = ctx or Ctx()
+    rows = ctx.rows(len(per_image_BN))
+    if known_true_NN is not None:
+        lowest = torch.finfo(per_image_BN.dtype).min
+        per_image_BN = per_image_BN.masked_fill(known_true_NN[rows], lowest)
+        per_text_BN = per_text_BN.masked_fill(known_true_NN.T[rows], lowest)
+    own_B = torch.arange(rows.start, rows.stop, device=per_image_BN.device)
+    loss_B = (
+        F.cross_entropy(per_image_BN, own_B, reduction="none") + F.cross_entropy(per_text_BN, own_B, reduction="none")
+    ) / 2
+    return ctx.mean(loss_B, torch.ones_like(loss_B))
 
 
 class Objective(HeadedObjective):
@@ -63,6 +85,6 @@ class Objective(HeadedObjective):
     def forward(self, image: ImageOut, text: TextOut, ctx: Ctx) -> dict[str, Tensor]:
         """The contrastive loss of the first caption."""
         loss = contrastive_loss(
-            self.global_image(image), self.global_text(text)[:, 0], self.scale, ctx.extra.get("known_true"), ctx
+            self.global_image(image), self.global_text(text)[:, 0], self.scale, ctx.known_true(), ctx
         )
         return {"loss": loss, "global_loss": loss.detach(), "scale": self.scale.detach()}

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from sparc_bench.cards import Strict
@@ -26,8 +26,14 @@ SOURCE = "Bica et al. 2024, arXiv 2401.09865, eqs. 2 to 7"
 HELD_OUT_SCALE = 1 / 0.07
 
 
+Weights = Literal["sparse", "dense", "softmax", "sum_normalised"]
+
+
 def alignment_weights(
-    patches_BPD: Float[Tensor, "B P D"], tokens_BLD: Float[Tensor, "B L D"], threshold: float | None = None
+    patches_BPD: Float[Tensor, "B P D"],
+    tokens_BLD: Float[Tensor, "B L D"],
+    threshold: float | None = None,
+    weights: Weights = "sparse",
 ) -> Float[Tensor, "B L P"]:
     """Weights of a token's grouping of patches (eqs. 2 to 4), from un-normalised vectors.
 
@@ -35,21 +41,33 @@ def alignment_weights(
     divided by its sum. Gradients flow through all of it. Runs in float32 under autocast. A token to which all patches
     are equally similar (0/0 in the paper) weighs them equally.
 
+    The other `weights` are the paper's ablations (table 8) and what its prose describes: "dense" sets nothing to 0,
+    "softmax" is the softmax of the inner products (a temperature is not stated, there is none here), "sum_normalised"
+    divides the min-max scaled values by their sum before the threshold, so that patches below the average become 0,
+    and by the sum of the rest again. (Section 2 argues for 1/P by weights that sum to 1; eq. 3 and listing 1 compare it
+    with the min-max scaled values, where it removes next to nothing.)
+
     Args:
         patches_BPD: adapted patches.
         tokens_BLD: adapted tokens.
-        threshold: sigma, on the min-max scaled values; None for the paper's 1/P.
+        threshold: sigma; None for the paper's 1/P. The most similar patch always stays with "sum_normalised".
+        weights: which rule; the threshold belongs to "sparse" and "sum_normalised".
     """
     with torch.autocast(patches_BPD.device.type, enabled=False):
         similarity_BLP = torch.einsum("bld,bpd->blp", full_precision(tokens_BLD), full_precision(patches_BPD))
+        if weights == "softmax":
+            return similarity_BLP.softmax(-1)
         lowest_BL1, highest_BL1 = similarity_BLP.aminmax(dim=-1, keepdim=True)
         span_BL1 = highest_BL1 - lowest_BL1
         constant_BL1 = span_BL1 <= torch.finfo(span_BL1.dtype).tiny
         scaled_BLP = (similarity_BLP - lowest_BL1) / span_BL1.masked_fill(constant_BL1, 1.0)
         scaled_BLP = scaled_BLP.masked_fill(constant_BL1, 1.0)
-        sigma = 1 / patches_BPD.shape[1] if threshold is None else threshold
-        sparse_BLP = scaled_BLP.masked_fill(scaled_BLP < sigma, 0.0)
-        return sparse_BLP / sparse_BLP.sum(-1, keepdim=True)
+        if weights != "dense":
+            sigma = 1 / patches_BPD.shape[1] if threshold is None else threshold
+            # against sums compared without dividing: 1 is the scaled value of the most similar patch
+            cut = sigma if weights == "sparse" else (sigma * scaled_BLP.sum(-1, keepdim=True)).clamp_max(1.0)
+            scaled_BLP = scaled_BLP.masked_fill(scaled_BLP < cut, 0.0)
+        return scaled_BLP / scaled_BLP.sum(-1, keepdim=True)
 
 
 class _TokenContrast(NamedTuple):
@@ -59,12 +77,17 @@ class _TokenContrast(NamedTuple):
 
 
 def _token_contrast(
-    patches_BPD: Tensor, tokens_BLD: Tensor, mask_BL: Tensor, scale: Tensor | float, threshold: float | None
+    patches_BPD: Tensor,
+    tokens_BLD: Tensor,
+    mask_BL: Tensor,
+    scale: Tensor | float,
+    threshold: float | None,
+    weights: Weights,
 ) -> _TokenContrast:
     with torch.autocast(patches_BPD.device.type, enabled=False):
         patches_BPD = full_precision(patches_BPD)
         tokens_BLD = full_precision(tokens_BLD).masked_fill(~mask_BL.unsqueeze(-1), 0.0)
-        weights_BLP = alignment_weights(patches_BPD, tokens_BLD, threshold)
+        weights_BLP = alignment_weights(patches_BPD, tokens_BLD, threshold, weights)
         grouped_BLD = F.normalize(torch.einsum("blp,bpd->bld", weights_BLP, patches_BPD), dim=-1, eps=1e-6)
         unit_BLD = F.normalize(tokens_BLD, dim=-1, eps=1e-6)
         logits_BLL = scale * torch.einsum("bld,bkd->blk", grouped_BLD, unit_BLD)
@@ -93,6 +116,7 @@ def fine_grained_loss(
     threshold: float | None = None,
     reduction: Literal["caption", "token"] = "caption",
     ctx: Ctx | None = None,
+    weights: Weights = "sparse",
 ) -> Float[Tensor, ""]:
     """Contrast of each token with its language-grouped vision embedding, within its own caption (eqs. 5 and 6).
 
@@ -104,11 +128,12 @@ def fine_grained_loss(
         threshold: see `alignment_weights`.
         reduction: "caption" averages per caption, then over captions (eq. 6); "token" over all tokens (listing 1).
         ctx: the run, for data parallelism.
+        weights: see `alignment_weights`.
 
     Returns:
         The mean of both directions; captions without a word do not count.
     """
-    contrast = _token_contrast(patches_BPD, tokens_BLD, mask_BL, scale, threshold)
+    contrast = _token_contrast(patches_BPD, tokens_BLD, mask_BL, scale, threshold, weights)
     return _reduced(contrast.loss_BL, mask_BL, reduction, ctx or Ctx())
 
 
@@ -119,7 +144,14 @@ class SparcOptions(HeadOptions):
     fine_weight: float = Field(
         default=1.0, description="lambda_f (section D.4 sweeps 0.5, 1, 5, 10; choice not stated)"
     )
-    threshold: float | None = Field(default=None, description="sigma; none for 1/P (section 2)")
+    weights: Weights = Field(
+        default="sparse",
+        description="how a token weighs patches: sparse (eqs. 2 to 4); the ablations dense (no threshold) and softmax "
+        "(table 8); sum_normalised, the threshold on weights that sum to 1, as section 2's prose describes it",
+    )
+    threshold: float | None = Field(
+        default=None, description="sigma of sparse and sum_normalised weights; none for 1/P (section 2)"
+    )
     reduction: Literal["caption", "token"] = Field(
         default="caption", description="caption: eq. 6; token: listing 1, where long captions weigh more"
     )
@@ -130,6 +162,12 @@ class SparcOptions(HeadOptions):
     fine_tokens: Literal["words", "words_and_specials"] = Field(
         default="words", description="whether BOS and EOS take part in the fine loss (not stated)"
     )
+
+    @model_validator(mode="after")
+    def _threshold_has_a_use(self) -> SparcOptions:
+        if self.threshold is not None and self.weights in ("dense", "softmax"):
+            raise ValueError(f"weights = '{self.weights}' have no threshold: leave one of the two out")
+        return self
 
 
 class Objective(HeadedObjective):
@@ -156,13 +194,18 @@ class Objective(HeadedObjective):
             mask_BL = mask_BL | text.special_BKL[:, 0]
         return self.g_v(image.patches_BPW), self.g_t(text.tokens_BKLW[:, 0]), mask_BL
 
+    def _contrast(
+        self, patches_BPD: Tensor, tokens_BLD: Tensor, mask_BL: Tensor, scale: Tensor | float
+    ) -> _TokenContrast:
+        return _token_contrast(patches_BPD, tokens_BLD, mask_BL, scale, self.options.threshold, self.options.weights)
+
     def forward(self, image: ImageOut, text: TextOut, ctx: Ctx) -> dict[str, Tensor]:
         """Both losses of the first caption; the zeroed fraction and the entropy (of its maximum) of the weights."""
         global_loss = contrastive_loss(
-            self.global_image(image), self.global_text(text)[:, 0], self.scale, ctx.extra.get("known_true"), ctx
+            self.global_image(image), self.global_text(text)[:, 0], self.scale, ctx.known_true(), ctx
         )
         patches_BPD, tokens_BLD, mask_BL = self._fine_inputs(image, text)
-        contrast = _token_contrast(patches_BPD, tokens_BLD, mask_BL, self.fine_scale, self.options.threshold)
+        contrast = self._contrast(patches_BPD, tokens_BLD, mask_BL, self.fine_scale)
         fine_loss = _reduced(contrast.loss_BL, mask_BL, self.options.reduction, ctx)
         with torch.no_grad():
             words_XP = contrast.weights_BLP[mask_BL]
@@ -205,7 +248,7 @@ class Objective(HeadedObjective):
             words.append(mask_BL.sum(-1))
             kinds = {"true": patches_BPD, "shuffled": patches_BPD.roll(1, 0), "grey": grey_BPD}
             for kind, kind_BPD in kinds.items():
-                contrast = _token_contrast(kind_BPD, tokens_BLD, mask_BL, HELD_OUT_SCALE, self.options.threshold)
+                contrast = self._contrast(kind_BPD, tokens_BLD, mask_BL, HELD_OUT_SCALE)
                 losses[kind].append(contrast.loss_BL.sum(-1) / mask_BL.sum(-1).clamp_min(1))
                 correct[kind].append(contrast.correct_BL.sum(-1))
         count = int(torch.cat(words).sum())

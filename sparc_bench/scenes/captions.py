@@ -20,11 +20,12 @@ KINDS = ("attribute", "count", "relation", "inventory", "full")
 
 @dataclass(frozen=True)
 class Caption:
-    """A text, what it claims, and its kind (of `KINDS`)."""
+    """A text, what it claims, its kind (of `KINDS`), and how it says it."""
 
     text: str
     form: Form
     kind: str
+    style: Style
 
 
 def write_captions(scene: Scene, stream: Stream) -> tuple[Caption, ...]:
@@ -42,10 +43,11 @@ def write_captions(scene: Scene, stream: Stream) -> tuple[Caption, ...]:
     for kind in KINDS:
         while True:
             form = _FORMS[kind](scene, stream)
-            text = realise(form, Style.draw(stream))
+            style = Style.draw(stream)
+            text = realise(form, style)
             if text.count(" ") < LONGEST:
                 break
-        captions.append(Caption(text, form, kind))
+        captions.append(Caption(text, form, kind, style))
     return tuple(captions)
 
 

@@ -57,7 +57,7 @@ def draw_pair(stream: Stream, index: int, split: str) -> Pair:
         if all(holds(forms[i], scenes[j]) == (i == j) for i in (0, 1) for j in (0, 1)):
             style = Style.draw(stream)
             texts = [realise(form, style) for form in forms]
-            captions = Caption(texts[0], forms[0], "pair"), Caption(texts[1], forms[1], "pair")
+            captions = Caption(texts[0], forms[0], "pair", style), Caption(texts[1], forms[1], "pair", style)
             return Pair(scenes, captions, edit, of)
 
 

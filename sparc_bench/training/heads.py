@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sparc_bench.cards import Strict
-from sparc_bench.objective import ImageOut, Objective, TextOut
+from sparc_bench.objective import ImageOut, ImageVectors, Objective, TextOut
 
 
 class HeadOptions(Strict):
@@ -76,13 +76,13 @@ class HeadedObjective(Objective):
         weight_BKL1 = (text.mask_BKL | text.special_BKL).unsqueeze(-1).to(text.tokens_BKLW.dtype)
         return self.g_t((text.tokens_BKLW * weight_BKL1).sum(2) / weight_BKL1.sum(2))  # type: ignore[no-any-return]
 
-    def image_features(self, image: ImageOut, need: frozenset[str]) -> tuple[Tensor | None, dict[str, Tensor]]:
+    def image_features(self, image: ImageOut, need: frozenset[str]) -> ImageVectors:
         """The global vector; patches by the local path g_v(f_v(x_p)) and the global path g_v(h_v(f_v(x_p)))."""
         global_ND = self.global_image(image) if "global" in need else None
         if "patches" not in need:
-            return global_ND, {}
+            return ImageVectors(global_ND)
         local_NPD = self.g_v(image.patches_BPW)
-        return global_ND, {"local": local_NPD, "global": self.g_v(self.h_v(image.patches_BPW))}
+        return ImageVectors(global_ND, {"local": local_NPD, "global": self.g_v(self.h_v(image.patches_BPW))})
 
     def text_features(self, text: TextOut, need: frozenset[str]) -> tuple[Tensor | None, Tensor | None]:
         """The global vector, and g_t of every token."""

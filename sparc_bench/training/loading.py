@@ -12,6 +12,7 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
+from sparc_bench.distributed import rows_of
 from sparc_bench.errors import UnreadableImageError, UserError
 from sparc_bench.examples import DataSplit, Example
 from sparc_bench.objective import Batch, Objective, Tokens
@@ -20,15 +21,29 @@ from sparc_bench.training.pixels import Pixels
 
 @dataclass(frozen=True)
 class Loaded:
-    """One batch as the loop takes it: pixels_BHWC uint8, the objective's batch, ids that could not be read."""
+    """One rank's share of a batch as the loop takes it.
+
+    Attributes:
+        pixels_BHWC: uint8.
+        batch: the objective's batch.
+        counts: rows of each rank.
+        draw_seed: of the step's random draws, the same on every rank.
+        unreadable: ids that could not be read.
+    """
 
     pixels_BHWC: Tensor
     batch: Batch
+    counts: tuple[int, ...]
+    draw_seed: int
     unreadable: tuple[str, ...] = ()
 
 
 class Batches(torch.utils.data.Dataset[Loaded]):
-    """Batch number `step` of a run: every epoch is a permutation of the images, its last part-batch left out."""
+    """Batch number `step` of a run: every epoch is a permutation of the images, its last part-batch left out.
+
+    A rank takes consecutive rows of the batch; whatever is drawn is keyed by the row, so that the number of ranks
+    changes neither images nor captions.
+    """
 
     def __init__(
         self,
@@ -38,10 +53,14 @@ class Batches(torch.utils.data.Dataset[Loaded]):
         batch_size: int,
         seed: int,
         mask_known_true: bool,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.pixels, self.objective, self.tokenize = pixels, objective, tokenize
         self.batch_size, self.seed, self.mask_known_true = batch_size, seed, mask_known_true
         self.per_epoch = len(pixels) // batch_size
+        self.counts = rows_of(batch_size, world)
+        self.own = slice(sum(self.counts[:rank]), sum(self.counts[: rank + 1]))
 
     def __len__(self) -> int:
         return self.per_epoch
@@ -52,17 +71,27 @@ class Batches(torch.utils.data.Dataset[Loaded]):
         return np.asarray(order[place * self.batch_size : (place + 1) * self.batch_size])
 
     def __getitem__(self, step: int) -> Loaded:
-        positions = [int(position) for position in self._positions(step)]
+        everyone = [int(position) for position in self._positions(step)]
+        positions = everyone[self.own]
         rows, unreadable = self._readable(positions)
-        index = [self.pixels.index[position] for position in positions]
-        examples = [self.pixels.data.examples[row] for row in index]
-        batch = self.objective.collate(examples, index, self.tokenize, np.random.default_rng((self.seed, 2, step)))
-        known_true = self._known_true(batch)
+        everyone[self.own] = positions
+        index = [self.pixels.index[position] for position in everyone]
+        batch = self._collate(index, step, self.own, self.tokenize)
+        known_true = self._known_true(index, step)
         if known_true is not None:
-            batch.extra["known_true_share"] = known_true.float().sum() / (len(index) * (len(index) - 1))
+            off_diagonal = known_true.numel() - len(index) * known_true.shape[2]
+            batch.extra["known_true_share"] = known_true.float().sum() / off_diagonal
             if self.mask_known_true:
                 batch.extra["known_true"] = known_true
-        return Loaded(torch.from_numpy(rows), batch, tuple(unreadable))
+        draw_seed = int(np.random.SeedSequence((self.seed, 3, step)).generate_state(1)[0])
+        return Loaded(torch.from_numpy(rows), batch, self.counts, draw_seed, tuple(unreadable))
+
+    def _collate(
+        self, index: Sequence[int], step: int, rows: slice, tokenize: Callable[[Sequence[Sequence[str]]], Tokens]
+    ) -> Batch:
+        rngs = [np.random.default_rng((self.seed, 2, step, row)) for row in range(len(index))[rows]]
+        examples = [self.pixels.data.examples[at] for at in index[rows]]
+        return self.objective.collate(examples, index[rows], tokenize, rngs)
 
     def _readable(self, positions: list[int]) -> tuple[ndarray, list[str]]:
         """Pixels; where images are decoded on the fly, an unreadable one is replaced by the next in the data set."""
@@ -79,16 +108,26 @@ class Batches(torch.utils.data.Dataset[Loaded]):
                     positions[slot] = (positions[slot] + 1) % len(self.pixels)
         return np.stack(rows), unreadable
 
-    def _known_true(self, batch: Batch) -> Tensor | None:
+    def _known_true(self, index: Sequence[int], step: int) -> Tensor | None:
+        """NNK, of all ranks' rows, without the diagonal."""
         data = self.pixels.data
-        if data.caption_truth is None or data.keep_captions is None or "caption_index" not in batch.extra:
+        if data.caption_truth is None or data.keep_captions is None:
+            return None
+        batch = self._collate(index, step, slice(None), _no_tokens)
+        if "caption_index" not in batch.extra:
             return None
         chosen = [
-            data.keep_captions(data.examples[int(row)], [int(k)])
-            for row, k in zip(batch.index_B, batch.extra["caption_index"], strict=True)
+            data.keep_captions(data.examples[row], numbers)
+            for row, numbers in zip(index, batch.extra["caption_index"].tolist(), strict=True)
         ]
-        truth = torch.from_numpy(np.ascontiguousarray(data.caption_truth(chosen)))
-        return truth.fill_diagonal_(False)
+        truth_NM = torch.from_numpy(np.ascontiguousarray(data.caption_truth(chosen)))
+        truth_NNK = truth_NM.reshape(len(index), len(index), -1)
+        return truth_NNK & ~torch.eye(len(index), dtype=torch.bool).unsqueeze(-1)
+
+
+def _no_tokens(captions: Sequence[Sequence[str]]) -> Tokens:
+    nothing = torch.zeros(len(captions), len(captions[0]) if captions else 0, 0, dtype=torch.long)
+    return Tokens(nothing, nothing.bool(), nothing.bool())
 
 
 RARE = 0.01

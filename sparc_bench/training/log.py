@@ -14,7 +14,7 @@ from sparc_bench.atomic import write_atomic
 from sparc_bench.errors import UserError
 from sparc_bench.training.loop import StepReport
 
-SHOWN = ("loss", "global_loss", "fine_loss", "fine_accuracy")
+SHOWN = ("loss", "global_loss", "local_loss", "fine_loss", "fine_accuracy")
 
 
 class RunLog:
@@ -75,6 +75,22 @@ class RunLog:
             for name, value in figures.items():
                 if name != "step" and isinstance(value, int | float):
                     self._board.add_scalar(f"{prefix}/{name}", value, values["step"])
+
+
+class Silent:
+    """The log of every rank but the first."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def step(self, report: StepReport) -> None:
+        """Nothing."""
+
+    def event(self, values: dict[str, Any]) -> None:
+        """Nothing."""
 
 
 def _keep_until(file: Path, step: int) -> None:

@@ -6,10 +6,13 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
+from sparc_bench import distributed
 from sparc_bench.cards import Optim, Recipe
 from sparc_bench.errors import UserError
 from sparc_bench.objective import Ctx
@@ -53,7 +56,7 @@ def learning_rate(step: int, steps: int, optim: Optim) -> float:
 
 
 def fit(
-    model: TrainStep,
+    model: TrainStep | DistributedDataParallel,
     optimizer: torch.optim.AdamW,
     recipe: Recipe,
     batches: Iterable[Loaded],
@@ -75,7 +78,7 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad(set_to_none=True)
-        figures = forward_backward(model, loaded, step, device, autocast)
+        figures = distributed.mean_over_ranks(forward_backward(model, loaded, step, device, autocast))
         if recipe.optim.clip is not None:
             figures["gradient_norm"] = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.optim.clip)
         values = {name: float(value) for name, value in figures.items()}
@@ -83,8 +86,9 @@ def fit(
             parts = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
             raise NotFiniteError(f"The loss is not finite at step {step + 1} ({parts})")
         optimizer.step()
-        model.objective.after_step(step)
-        values |= {"learning_rate": rate, "images_per_second": len(loaded.pixels_BHWC) / (time.perf_counter() - began)}
+        plain(model).objective.after_step(step)
+        seconds = time.perf_counter() - began
+        values |= {"learning_rate": rate, "images_per_second": sum(loaded.counts) / seconds}
         on_step(StepReport(step + 1, values, loaded.unreadable))
         if (step + 1) % recipe.eval_every == 0 or step + 1 == recipe.steps:
             model.eval()
@@ -92,12 +96,28 @@ def fit(
             model.train()
 
 
+def plain(model: TrainStep | DistributedDataParallel) -> TrainStep:
+    """The model without its data-parallel wrapper."""
+    return cast("TrainStep", model.module) if isinstance(model, DistributedDataParallel) else model
+
+
 def forward_backward(
-    model: TrainStep, loaded: Loaded, step: int, device: torch.device, autocast: bool
+    model: TrainStep | DistributedDataParallel, loaded: Loaded, step: int, device: torch.device, autocast: bool
 ) -> dict[str, Tensor]:
-    """Loss and gradients of one batch; returns the detached figures."""
+    """Loss and gradients of one batch; returns the detached figures. A plain model runs as if it were alone."""
     extra = {name: value.to(device) for name, value in loaded.batch.extra.items()}
-    ctx = Ctx(step=step, extra=extra, encode_image=model.encode_image, encode_text=model.encode_text)
+    alone = not isinstance(model, DistributedDataParallel)
+    rank, world = (0, 1) if alone else distributed.rank_and_world()
+    ctx = Ctx(
+        rank=rank,
+        world=world,
+        step=step,
+        counts=loaded.counts,
+        generator=torch.Generator().manual_seed(loaded.draw_seed),
+        extra=extra,
+        encode_image=plain(model).encode_image,
+        encode_text=plain(model).encode_text,
+    )
     with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
         figures = model(loaded.pixels_BHWC.to(device), loaded.batch.tokens.to(device), ctx)
     figures["loss"].backward()

@@ -49,6 +49,7 @@ def build(recipe: Recipe, tokenizer: Tokenizer, seed: int) -> TrainStep:
     loss, options = objective_of(recipe)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        towers = Towers(recipe.image, recipe.text, tokenizer.vocabulary, tokenizer.pad_id)
+        branches = loss.branches_of(options)
+        towers = Towers(recipe.image, recipe.text, tokenizer.vocabulary, tokenizer.pad_id, branches)
         objective = loss(towers.image.width, towers.text.width, options)
     return TrainStep(towers, objective)

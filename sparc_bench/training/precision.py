@@ -20,7 +20,10 @@ MARGIN = 1.05
 """bf16 must be this much faster: a tie keeps float32."""
 
 
-def _processor() -> str:
+def device_name(device: torch.device) -> str:
+    """What the GPU or the processor calls itself."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     info = Path("/proc/cpuinfo")
     names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.is_file() else []
     return names[0].split(":", 1)[1].strip() if names else platform.processor()
@@ -36,8 +39,8 @@ def choose(recipe: Recipe, device: torch.device, step: Callable[[bool], None]) -
     """
     if recipe.precision != "auto":
         return recipe.precision == "bf16", {}
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     parts = [recipe.objective, recipe.objective_options, recipe.batch_size, recipe.image.model_dump()]
+    where = device_name(device)
     key = canonical_hash([*parts, recipe.text.model_dump(), where, torch.get_num_threads(), torch.__version__])[:24]
     file = cache_folder() / "precision" / f"{key}.json"
     if file.is_file():

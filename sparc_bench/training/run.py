@@ -9,114 +9,122 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import time
-from collections import Counter
-from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
+from torch.nn.parallel import DistributedDataParallel
 
-from sparc_bench import discover
+from sparc_bench import distributed
 from sparc_bench.atomic import write_atomic
-from sparc_bench.cards import Recipe, parse
+from sparc_bench.cards import Recipe, Sees
 from sparc_bench.encoders.own import WEIGHTS_FILE, OwnEncoder
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit
+from sparc_bench.objective import Objective
 from sparc_bench.training import checkpoint, precision
 from sparc_bench.training.checkpoint import Meta
-from sparc_bench.training.loading import Batches, loader, rare_captions_only
-from sparc_bench.training.log import RunLog
+from sparc_bench.training.loading import Batches, loader
+from sparc_bench.training.log import RunLog, Silent
 from sparc_bench.training.loop import NotFiniteError, StepReport, fit, forward_backward, make_optimizer
-from sparc_bench.training.model import TrainStep, build, objective_of
-from sparc_bench.training.pixels import Pixels, load_pixels, refuse_too_many
-from sparc_bench.training.tokenizer import make_tokenizer
+from sparc_bench.training.model import TrainStep, build
+from sparc_bench.training.needs import refuse_missing
+from sparc_bench.training.pixels import refuse_too_many
+from sparc_bench.training.prepared import Prepared, prepare
 from sparc_bench.training.validate import held_out, validation_scores
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
 
 def train(
-    recipe: Recipe, run_folder: Path, data_root: Path | None, seed: int, device: str, tensorboard: bool = False
+    recipe: Recipe,
+    run_folder: Path,
+    data_root: Path | None,
+    seed: int,
+    device: str,
+    tensorboard: bool = False,
+    data: Prepared | None = None,
 ) -> dict[str, Any]:
     """Train `recipe` into `run_folder`, or go on with what is there, and return the summary.
 
+    Under torchrun every rank calls this and takes its share of each batch; rank 0 writes, the others return {}.
+    `data` is what `prepare` gives, where several runs share it.
+
     Raises:
-        UserError: a test split, missing data, another recipe in the folder, a loss that is not finite, a full disk.
+        UserError: a misspelt option, data that lacks what the loss needs, a test split, another recipe in the folder, a
+            loss that is not finite, a full disk.
     """
-    objective_of(recipe)  # a misspelt option is refused before anything is read
+    refuse_missing(recipe)
     finished = _finished(recipe, run_folder, seed)
     if finished is not None:
         return finished
+    rank, world = distributed.rank_and_world()
     # cuBLAS is repeatable with a fixed workspace only; a few CUDA kernels have no repeatable form and warn
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=device != "cpu")
-    train_data, val_data = read_split(recipe, data_root, val=False), read_split(recipe, data_root, val=True)
-    if recipe.data.false_negatives == "rare":
-        train_data = rare_captions_only(train_data)
-    pixels = _pixels(train_data, recipe)
-    val_pixels = _pixels(val_data, recipe)
-    if len(pixels) < recipe.batch_size:
-        raise UserError(f"{len(pixels)} images make no batch of {recipe.batch_size}: lower batch_size in the recipe.")
-    tokenizer = make_tokenizer(recipe.text, train_data.captions)
-    words = caption_counts(train_data.captions)
-    model = build(recipe, tokenizer, seed).to(device)
+    data = data or prepare(recipe, data_root)
+    model = build(recipe, data.tokenizer, seed).to(device)
     optimizer = make_optimizer(model, recipe.optim)
     file = run_folder / CHECKPOINT_FILE
     start = 0
     if file.is_file():
         _refuse_other(file, recipe, seed)
         start = checkpoint.load_training(file, model, optimizer)
+    full_context = model.objective.tower_options().get("full_context", False)
     batches = Batches(
-        pixels,
-        model.objective,
-        lambda captions: tokenizer(captions, model.objective.tower_options().get("full_context", False)),
-        recipe.batch_size,
-        seed,
-        recipe.data.false_negatives == "mask",
+        pixels=data.pixels,
+        objective=model.objective,
+        tokenize=lambda captions: data.tokenizer(captions, full_context),
+        batch_size=recipe.batch_size,
+        seed=seed,
+        mask_known_true=recipe.data.false_negatives == "mask",
+        rank=rank,
+        world=world,
     )
+    _refuse_undeclared(recipe, model.objective)
     where = torch.device(device)
     autocast, probe = precision.choose(recipe, where, lambda on: _probe_step(model, batches, where, on))
-    run_folder.mkdir(parents=True, exist_ok=True)
-    _write_json(run_folder / "recipe.json", recipe.model_dump())
-    _write_json(run_folder / "environment.json", _environment(seed, where, autocast, probe))
+    autocast = distributed.of_first(autocast, where)
+    if rank == 0:
+        run_folder.mkdir(parents=True, exist_ok=True)
+        _write_json(run_folder / "recipe.json", recipe.model_dump())
+        _write_json(run_folder / "environment.json", _environment(seed, where, autocast, probe, world))
 
     def encoder() -> OwnEncoder:
         return OwnEncoder(
-            recipe.model_card(), model, recipe, tokenizer, seed, "in training", words, where, "float32", 256
+            recipe.model_card(), model, recipe, data.tokenizer, seed, "in training", data.words, where, "float32", 256
         )
 
     def meta(step: int) -> Meta:
-        return Meta(recipe, seed, step, tokenizer.state, words)
+        return Meta(recipe, seed, step, data.tokenizer.state, data.words)
 
     began = time.perf_counter()
     scores: dict[str, float] = {}
-    with RunLog(run_folder, recipe.name, start, recipe.steps, tensorboard) as log:
+    with RunLog(run_folder, recipe.name, start, recipe.steps, tensorboard) if rank == 0 else Silent() as log:
         log.event({"precision": "bf16" if autocast else "float32", **probe})
-        for note in (*train_data.notes, *val_data.notes):
+        for note in (*data.train.notes, *data.val.notes):
             log.event({"note": note})
-        for item in (*pixels.unreadable, *val_pixels.unreadable):
+        for item in (*data.pixels.unreadable, *data.val_pixels.unreadable):
             log.event({"unreadable": item})
-        unreadable = set(pixels.unreadable)
+        unreadable = set(data.pixels.unreadable)
 
         def on_step(report: StepReport) -> None:
             log.step(report)
             unreadable.update(report.unreadable)
-            refuse_too_many(unreadable, train_data, recipe.data.max_unreadable)
+            refuse_too_many(unreadable, data.train, recipe.data.max_unreadable)
 
         def every(step: int) -> None:
-            scores.update(validation_scores(encoder(), val_data, val_pixels))
+            if rank > 0:
+                return
+            scores.update(validation_scores(encoder(), data.val, data.val_pixels))
             log.event({"step": step, "val": dict(scores)})
             checkpoint.save_training(file, model, optimizer, meta(step))
 
-        workers = 0 if pixels.array_NSS3 is not None else (os.cpu_count() or 1)
+        workers = 0 if data.pixels.array_NSS3 is not None else (os.cpu_count() or 1)
         try:
             fit(
-                model=model,
+                model=model if world == 1 else DistributedDataParallel(model),
                 optimizer=optimizer,
                 recipe=recipe,
                 batches=loader(batches, start, recipe.steps, workers),
@@ -130,6 +138,8 @@ def train(
             raise NotFiniteError(
                 f"{error}: {_last_good(file)}; lower optim.lr or set optim.clip in the recipe."
             ) from None
+    if rank > 0:
+        return {}
     summary = {
         "recipe": recipe.name,
         "seed": seed,
@@ -139,57 +149,33 @@ def train(
         "resumed_from": start,
         "precision": "bf16" if autocast else "float32",
         "unreadable": len(unreadable),
-        "val": scores or validation_scores(encoder(), val_data, val_pixels),
-        "held_out": held_out(model, tokenizer, val_data, val_pixels, where),
+        "val": scores or validation_scores(encoder(), data.val, data.val_pixels),
+        "held_out": held_out(model, data.tokenizer, data.val, data.val_pixels, where),
     }
     checkpoint.write_atomically(checkpoint.model_tensors(model), meta(recipe.steps), run_folder / WEIGHTS_FILE)
     _write_json(run_folder / "summary.json", summary)
     return summary
 
 
-def read_split(recipe: Recipe, data_root: Path | None, val: bool) -> DataSplit:
-    """The recipe's training or validation data; test splits are refused."""
-    split = recipe.data.val_split if val else recipe.data.split
-    if "test" in split:
-        raise UserError(
-            f"{recipe.name} trains on the split '{split}': name another; test splits are for sparc-bench eval."
-        )
-    module = discover.load("datasets", recipe.data.dataset)
-    values = {**recipe.data.options, **(recipe.data.val_options if val else {})}
-    options = parse(module.Options, values, f"{recipe.name}: [data.{'val_' if val else ''}options]")
-    data: DataSplit = module.read(data_root, split, options)
-    without = [example.id for example in data if not example.captions]
-    if without:
-        raise UserError(f"{recipe.data.dataset}:{split} has an image without captions ({without[0]}): leave it out.")
-    return data
-
-
-def caption_counts(captions: Iterable[str]) -> dict[str, int]:
-    """Word -> in how many captions it stands (lower case, letters only)."""
-    counts: Counter[str] = Counter()
-    for caption in captions:
-        counts.update(set(re.findall(r"[a-z]+", caption.lower())))
-    return dict(counts)
-
-
 def _write_json(file: Path, values: dict[str, Any]) -> None:
     write_atomic(file, (json.dumps(values, indent=2) + "\n").encode())
-
-
-def _pixels(data: DataSplit, recipe: Recipe) -> Pixels:
-    with Progress(transient=True, console=Console(stderr=True)) as progress:
-        bar = progress.add_task(f"decoding {data.dataset} {data.split}", total=len(data), visible=False)
-        return load_pixels(
-            data,
-            recipe.image,
-            recipe.data.max_unreadable,
-            lambda done, total: progress.update(bar, completed=done, total=total, visible=True),
-        )
 
 
 def _probe_step(model: TrainStep, batches: Batches, device: torch.device, autocast: bool) -> None:
     forward_backward(model, batches[0], 0, device, autocast)
     model.zero_grad(set_to_none=True)
+
+
+def _refuse_undeclared(recipe: Recipe, objective: Objective) -> None:
+    """Raise UserError where a recipe declares other than what its objective sees in a step."""
+    size = recipe.batch_size
+    sees = Sees(
+        images=size, captions=size * objective.captions_per_image, negatives=size * objective.negatives_per_image
+    )
+    if recipe.sees not in (None, sees):
+        raise UserError(
+            f"{recipe.name} declares sees = {recipe.sees!r}, but {recipe.objective} sees {sees!r}: mend [sees]."
+        )
 
 
 def _finished(recipe: Recipe, run_folder: Path, seed: int) -> dict[str, Any] | None:
@@ -223,11 +209,14 @@ def _last_good(file: Path) -> str:
     return f"the last good checkpoint is {file} (step {checkpoint.read(file)[0].step})"
 
 
-def _environment(seed: int, device: torch.device, autocast: bool, probe: dict[str, float | None]) -> dict[str, Any]:
+def _environment(
+    seed: int, device: torch.device, autocast: bool, probe: dict[str, float | None], world: int
+) -> dict[str, Any]:
     libraries = ("torch", "torchvision", "timm", "open_clip_torch", "tokenizers", "numpy", "pillow", "sparc-bench")
     return {
         "seed": seed,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "processes": world,
         "threads": torch.get_num_threads(),
         "precision": "bf16" if autocast else "float32",
         "probe_seconds_per_step": probe,

@@ -18,12 +18,20 @@ from sparc_bench.objective import ImageOut, TextOut, Tokens
 
 
 class ImageTrunk(nn.Module):
-    """Patch outputs of a timm vision transformer, and their average (the paper's pooling, section 2: no [CLS])."""
+    """Patch outputs of a timm vision transformer, and their average (the paper's pooling, section 2: no [CLS]).
 
-    def __init__(self, card: ImageTower) -> None:
+    With `branches` it has so many class tokens instead of the average: each sees itself and the patches but no other,
+    the patches see them all (Holistic CLIP, arXiv 2412.00440).
+    """
+
+    def __init__(self, card: ImageTower, branches: int = 0) -> None:
         super().__init__()
+        self.branches = branches
         changes = {"patch_size": card.patch, "embed_dim": card.width, "depth": card.depth, "num_heads": card.heads}
         changes = {key: value for key, value in changes.items() if value is not None}
+        if branches:
+            # each has a position embedding of its own: timm starts the tokens themselves almost equal
+            changes |= {"reg_tokens": branches, "no_embed_class": False}
         try:
             self.trunk = timm.create_model(
                 card.model, img_size=card.size, class_token=False, global_pool="", num_classes=0, **changes
@@ -35,11 +43,23 @@ class ImageTrunk(nn.Module):
             ) from None
         self.width: int = self.trunk.num_features
         self.grid = cast("tuple[int, int]", tuple(self.trunk.patch_embed.grid_size))
+        if branches:
+            self.register_buffer("sees_SS", _branch_mask(branches, self.grid[0] * self.grid[1]), persistent=False)
 
     def forward(self, pixels_BCHW: Tensor) -> ImageOut:
-        """Patches after the last norm, row-major over the grid."""
-        patches_BPW = self.trunk.forward_features(pixels_BCHW)
-        return ImageOut(patches_BPW, patches_BPW.mean(1, keepdim=True), self.grid)
+        """Patches after the last norm, row-major over the grid; their average, or the branches."""
+        if not self.branches:
+            patches_BPW = self.trunk.forward_features(pixels_BCHW)
+            return ImageOut(patches_BPW, patches_BPW.mean(1, keepdim=True), self.grid)
+        outputs_BSW = self.trunk.forward_features(pixels_BCHW, attn_mask=self.sees_SS)
+        return ImageOut(outputs_BSW[:, self.branches :], outputs_BSW[:, : self.branches], self.grid)
+
+
+def _branch_mask(branches: int, patches: int) -> Tensor:
+    """Which position (row) sees which (column), branches first: all but a branch another branch."""
+    sees_SS = torch.ones(branches + patches, branches + patches, dtype=torch.bool)
+    sees_SS[:branches, :branches] = torch.eye(branches, dtype=torch.bool)
+    return sees_SS
 
 
 class TextTrunk(nn.Module):
@@ -86,9 +106,9 @@ class TextTrunk(nn.Module):
 class Towers(nn.Module):
     """Both towers; the loop and the encoder call nothing else."""
 
-    def __init__(self, image: ImageTower, text: TextTower, vocabulary: int, pad_id: int) -> None:
+    def __init__(self, image: ImageTower, text: TextTower, vocabulary: int, pad_id: int, branches: int = 0) -> None:
         super().__init__()
-        self.image = ImageTrunk(image)
+        self.image = ImageTrunk(image, branches)
         self.text = TextTrunk(text, vocabulary, pad_id)
 
     def forward(self, pixels_BCHW: Tensor, tokens: Tokens) -> tuple[ImageOut, TextOut]:
@@ -97,8 +117,8 @@ class Towers(nn.Module):
 
 
 def no_weight_decay(name: str, parameter: Tensor) -> bool:
-    """The usual exclusions: vectors and scalars (biases, norms, temperatures) and position embeddings."""
-    return parameter.ndim < 2 or name.endswith(("pos_embed", "positional_embedding"))
+    """The usual exclusions: vectors and scalars (biases, norms, temperatures), class tokens, position embeddings."""
+    return parameter.ndim < 2 or name.endswith(("pos_embed", "positional_embedding", "reg_token"))
 
 
 def normalise(pixels_BHWC: Tensor) -> Tensor:

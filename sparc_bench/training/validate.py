@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from sparc_bench.encoders.own import OwnEncoder
 from sparc_bench.examples import DataSplit
-from sparc_bench.features import ImageFeatures
 from sparc_bench.metrics.ranking import first_positives, hit_score
+from sparc_bench.protocols._pairs import image_need, score, text_need
 from sparc_bench.training.model import TrainStep
 from sparc_bench.training.pixels import Pixels
 from sparc_bench.training.tokenizer import Tokenizer
@@ -25,14 +26,13 @@ def validation_scores(encoder: OwnEncoder, data: DataSplit, pixels: Pixels) -> d
     examples = [data.examples[row] for row in pixels.index]
     readable = DataSplit(data.dataset, data.split, tuple(examples))
     truth_NM = data.caption_truth(examples) if data.caption_truth is not None else readable.own_truth()
-    parts = []
+    features = encoder.texts(readable.captions, text_need(encoder))
+    blocks = []
     for start in range(0, len(pixels), BATCH):
         rows = range(start, min(start + BATCH, len(pixels)))
-        image = encoder.encode_pixels(torch.from_numpy(pixels.rows(rows)), frozenset({"global"}))
-        parts.append(image)
-    images = ImageFeatures.concat(parts)
-    texts = encoder.texts(readable.captions, frozenset({"global"}))
-    image_to_text_NM, text_to_image_NM = (scores.cpu().numpy() for scores in encoder.similarity(images, texts))
+        images = encoder.encode_pixels(torch.from_numpy(pixels.rows(rows)), image_need(encoder))
+        blocks.append(score(encoder, images, features))
+    image_to_text_NM, text_to_image_NM = (np.concatenate(ways) for ways in zip(*blocks, strict=True))
     scores: dict[str, float] = {}
     ways = {"image_to_text": (image_to_text_NM, truth_NM), "text_to_image": (text_to_image_NM.T, truth_NM.T)}
     for way, (scores_QC, truth_QC) in ways.items():

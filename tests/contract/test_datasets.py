@@ -12,7 +12,10 @@ from sparc_bench.cards import Strict, TaskCard, canonical_hash, parse
 from sparc_bench.errors import UserError
 from sparc_bench.examples import DataSplit
 
-KNOWN = {"captions", "labels", "boxes", "masks", "semantic", "truth", "pairs", "word_tags", "pool"}
+KNOWN = {
+    *("captions", "several_captions", "negatives", "labels", "boxes", "masks", "semantic"),
+    *("truth", "pairs", "word_tags", "pool"),
+}
 
 
 def cards_by_data() -> list[TaskCard]:
@@ -87,7 +90,7 @@ def test_items_survive_pickling_and_open_to_rgb(data):
 
 def test_captions_and_labels(data):
     for example in data:
-        assert all(caption.strip() for caption in example.captions)
+        assert all(text.strip() for text in (*example.captions, *example.negatives))
         assert len(example.caption_tags) in (0, len(example.captions))
         assert example.label is None or 0 <= example.label < len(data.classes)
     if "captions" in discover.load("datasets", data.dataset).PROVIDES:

@@ -18,6 +18,8 @@ SURFACE = {
     ],
     "compare": ["a", "b", "--results", "--plugin"],
     "leaderboard": ["results"],
+    "study": ["name", "--data-root", "--device", "--jobs", "--runs", "--results", "--plugin"],
+    "cost": ["--objectives", "--batch", "--model", "--device", "--repeats", "--results", "--force", "--plugin"],
     "list": ["kind", "--plugin"],
     "show": ["name", "--out", "--plugin"],
     "check": [],

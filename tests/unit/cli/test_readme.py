@@ -11,7 +11,9 @@ from sparc_bench import discover
 from sparc_bench.binding import bind
 from sparc_bench.cards import TaskCard, parse
 from sparc_bench.cli import app
+from sparc_bench.objective import Ctx
 from sparc_bench.training.heads import HeadedObjective
+from tests.contract.tower_outputs import make, outputs
 
 README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
 
@@ -48,10 +50,13 @@ def test_task_card_of_the_readme_can_be_run():
 def test_loss_of_the_readme_is_a_plugin(tmp_path, monkeypatch):
     monkeypatch.setattr(discover, "_plugins", {})
     [text] = blocks("python")
-    file = tmp_path / "sigmoid.py"
+    file = tmp_path / "smooth.py"
     file.write_text(text)
     discover.add_plugin(file)
-    assert issubclass(discover.load("objectives", "sigmoid").Objective, HeadedObjective)
+    assert issubclass(discover.load("objectives", "smooth").Objective, HeadedObjective)
+    objective = make("smooth")
+    objective(*outputs(objective), Ctx())["loss"].backward()
+    assert all(parameter.grad.any() for parameter in objective.parameters())
 
 
 def test_results_table_has_its_place():

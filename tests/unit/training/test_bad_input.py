@@ -12,11 +12,12 @@ from sparc_bench.encoders import own
 from sparc_bench.errors import UserError
 from sparc_bench.features import ImageItem, open_image_file
 from sparc_bench.training import checkpoint
-from sparc_bench.training import run as run_module
+from sparc_bench.training import prepared as prepared_module
 from sparc_bench.training.loading import Batches
 from sparc_bench.training.model import build
 from sparc_bench.training.pixels import load_pixels
-from sparc_bench.training.run import read_split, train
+from sparc_bench.training.prepared import read_split
+from sparc_bench.training.run import train
 from sparc_bench.training.tokenizer import make_tokenizer
 
 TOWER = ImageTower(size=64)
@@ -67,8 +68,8 @@ def test_decoding_on_the_fly_replaces_an_unreadable_image_and_names_it(tiny, dat
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 def test_decoding_on_the_fly_names_unreadable_images_and_stops_at_the_limit(tiny, data, tmp_path, monkeypatch):
     broken = with_broken_images(data, tmp_path, 2)
-    monkeypatch.setattr(run_module, "load_pixels", partial(load_pixels, limit=0))
-    monkeypatch.setattr(run_module, "read_split", lambda *_, val: data if val else broken)
+    monkeypatch.setattr(prepared_module, "load_pixels", partial(load_pixels, limit=0))
+    monkeypatch.setattr(prepared_module, "read_split", lambda *_, val: data if val else broken)
     lenient = tiny.model_copy(update={"data": tiny.data.model_copy(update={"max_unreadable": 0.05})})
     assert train(lenient, tmp_path / "run", None, 0, "cpu")["unreadable"] == 2
     log = (tmp_path / "run" / "log.jsonl").read_text()
@@ -134,6 +135,6 @@ def test_too_few_images_for_a_batch(tiny, tmp_path):
 
 
 def test_a_misspelt_objective_option_is_refused_before_data_is_read(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "read_split", None)
+    monkeypatch.setattr(prepared_module, "read_split", None)
     with pytest.raises(UserError, match=r"unknown key 'dmi': did you mean 'dim'"):
         train(tiny.model_copy(update={"objective_options": {"dmi": 16}}), tmp_path / "run", None, 0, "cpu")

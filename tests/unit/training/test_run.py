@@ -9,6 +9,8 @@ from safetensors import safe_open
 from sparc_bench.encoders import own
 from sparc_bench.errors import UserError
 from sparc_bench.training import run as run_module
+from sparc_bench.training.pixels import load_pixels
+from sparc_bench.training.prepared import read_split
 from sparc_bench.training.run import train
 
 
@@ -100,7 +102,7 @@ def test_the_held_out_report_says_what_the_image_is_worth(tiny, tmp_path):
 def test_the_encoder_of_a_run_gives_what_training_saw(tiny, tmp_path):
     summary = train(tiny, tmp_path / "run", None, 0, "cpu")
     encoder = own.load(tiny.model_card(), tmp_path / "run")
-    data = run_module.read_split(tiny, None, val=True)
+    data = read_split(tiny, None, val=True)
     images = encoder.images(data.items, frozenset({"global", "patches"}))
     assert images.global_ND.shape == (16, 16)
     assert {path: tuple(x.shape) for path, x in images.patches.items()} == {
@@ -109,7 +111,7 @@ def test_the_encoder_of_a_run_gives_what_training_saw(tiny, tmp_path):
     }
     assert images.area_N4[0].tolist() == [0, 0, 64, 64]
     assert encoder.train_words
-    pixels = run_module._pixels(data, tiny)
+    pixels = load_pixels(data, tiny.image, 0.0)
     from sparc_bench.training.validate import validation_scores
 
     assert validation_scores(encoder, data, pixels) == pytest.approx(summary["val"])

@@ -1,19 +1,10 @@
 """The pure functions against values that were computed elsewhere, in float64 (objectives.npz: in_* and out_*)."""
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 
 from sparc_bench.objectives.clip import contrastive_loss
 from sparc_bench.objectives.sparc import alignment_weights, fine_grained_loss
-
-
-@pytest.fixture(scope="module")
-def golden():
-    with np.load(Path(__file__).with_name("objectives.npz")) as stored:
-        return {name: torch.as_tensor(stored[name]) for name in stored.files}
 
 
 def test_clip_loss(golden):

@@ -1,0 +1,63 @@
+"""What the multi-view losses share: an image and its captions as views of one thing, and a fixed temperature.
+
+Shapes: B pairs of this rank, N pairs of all ranks, V views, K captions, D joint width.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from sparc_bench.cards import Strict
+from sparc_bench.objective import Ctx, ImageOut, TextOut
+from sparc_bench.objectives.clip import full_precision
+from sparc_bench.training.heads import HeadedObjective, HeadOptions
+
+
+class ViewOptions(HeadOptions):
+    """Views and the fixed temperature."""
+
+    captions: int = Field(default=2, ge=1, description="captions of an image; the views are the image and these")
+    temperature: float = Field(default=0.1, gt=0, description="fixed, not learned (arXiv 2507.06979: 0.1 to 0.5)")
+
+    @model_validator(mode="after")
+    def _nothing_to_bound(self) -> ViewOptions:
+        if "max_scale" in self.model_fields_set:
+            raise ValueError("max_scale bounds a learned temperature and this loss has a fixed one: leave it out")
+        return self
+
+
+class ViewsObjective(HeadedObjective):
+    """One loss over the global vectors of V = 1 + captions views; subclasses say which.
+
+    The test score is the cosine of image and text, which no logits of these losses are alone.
+    """
+
+    Options: ClassVar[type[Strict]] = ViewOptions
+    scored_as: ClassVar[tuple[str, ...]] = ()
+    options: ViewOptions
+
+    def __init__(self, image_width: int, text_width: int, options: Strict) -> None:
+        super().__init__(image_width, text_width, options)
+        del self.log_scale  # the temperature is fixed: a parameter would stay idle
+
+    @property
+    def captions_per_image(self) -> int:
+        """All views but the image."""
+        return self.options.captions
+
+    @property
+    def scale(self) -> Tensor:
+        """The fixed inverse temperature."""
+        return self.g_v.weight.new_tensor(1 / self.options.temperature, dtype=torch.float32)
+
+    def views(self, image: ImageOut, text: TextOut, ctx: Ctx) -> Tensor:
+        """VND of all ranks, the image first, un-normalised."""
+        views_BVD = torch.cat([self.global_image(image).unsqueeze(1), self.global_text(text)], 1)
+        return ctx.gather(full_precision(views_BVD)).transpose(0, 1)
+
+    def after_step(self, step: int) -> None:
+        """A fixed temperature needs no bounds."""

@@ -1,0 +1,160 @@
+"""PACL: contrast of the text with an image vector that is pooled for it (Mukhoti et al. 2023, arXiv 2212.04994).
+
+Shapes: B pairs of this rank, N images, M texts, P patches, R regions, W tower width, D joint width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from sparc_bench.cards import Strict
+from sparc_bench.features import ImageFeatures, Regions, TextFeatures
+from sparc_bench.objective import Ctx, ImageOut, ImageVectors, TextOut
+from sparc_bench.objectives._pairwise import over_texts, own_texts
+from sparc_bench.objectives.clip import cross_entropy_both_ways, full_precision
+from sparc_bench.training.heads import HeadedObjective, HeadOptions
+
+TITLE = "PACL: contrast of each text with the patches of every image as that text weighs them"
+SOURCE = "Mukhoti et al. 2023, arXiv 2212.04994; from scratch with a learned temperature: SPARC section D.4"
+
+_ROWS_AT_ONCE, _TEXTS_AT_ONCE = 64, 256
+
+
+def patch_pooled_similarity(
+    patches_NPD: Float[Tensor, "N P D"],
+    text_MD: Float[Tensor, "M D"],
+    text_chunk: int | None = None,
+    weights_NP: Float[Tensor, "N P"] | None = None,
+) -> Float[Tensor, "N M"]:
+    """Cosine of every text with every image's patches as this text weighs them, from unit vectors.
+
+    The weights are the softmax over patches of their cosines with the text, without a temperature; the pooled vector
+    is the weighted sum of unit patches. Each pair has its own, matched or not.
+
+    Args:
+        patches_NPD: unit patch vectors.
+        text_MD: unit text vectors.
+        text_chunk: texts at once, computed again in the backward pass; none for the plain form.
+        weights_NP: of the patches before the text weighs them (their logarithm is added to the cosines); none for
+            equal ones. A patch of weight 0 is left out.
+    """
+    log_weights_NP1: Tensor | float = 0.0
+    if weights_NP is not None:
+        log_weights_NP1 = weights_NP.log().clamp_min(torch.finfo(weights_NP.dtype).min).unsqueeze(-1)
+
+    def score(text_MD: Tensor) -> tuple[Tensor]:
+        cosine_NPM = patches_NPD @ text_MD.T
+        attention_NPM = (cosine_NPM + log_weights_NP1).softmax(1)
+        length_NM = (attention_NPM.mT @ patches_NPD).norm(dim=-1).clamp_min(1e-6)
+        return ((attention_NPM * cosine_NPM).sum(1) / length_NM,)
+
+    return over_texts(score, (text_MD,), text_chunk)[0]
+
+
+def patch_pooled_loss(
+    patches_BPD: Float[Tensor, "B P D"],
+    text_BD: Float[Tensor, "B D"],
+    scale: Float[Tensor, ""] | float,
+    text_chunk: int | None = None,
+    known_true_NN: Bool[Tensor, "N N"] | None = None,
+    ctx: Ctx | None = None,
+) -> Float[Tensor, ""]:
+    """Mean of both directions' cross entropy of scaled `patch_pooled_similarity`; the vectors are normalised here.
+
+    Runs in float32 under autocast. Writes the logits "patch_pooled".
+
+    Args:
+        patches_BPD: patches of matched pairs, un-normalised.
+        text_BD: text vectors of matched pairs, un-normalised.
+        scale: inverse temperature.
+        text_chunk: see `patch_pooled_similarity`.
+        known_true_NN: pairs (image row, caption column) off the diagonal that are true and so no negatives.
+        ctx: the run, for data parallelism.
+    """
+    ctx = ctx or Ctx()
+    with torch.autocast(patches_BPD.device.type, enabled=False):
+        per_image_BN = scale * patch_pooled_similarity(_unit(patches_BPD), ctx.gather(_unit(text_BD)), text_chunk)
+        per_text_BN = own_texts(per_image_BN, ctx)
+        ctx.logits["patch_pooled"] = (per_image_BN.detach(), per_text_BN.detach())
+        return cross_entropy_both_ways(per_image_BN, per_text_BN, known_true_NN, ctx)
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return F.normalize(full_precision(vectors), dim=-1, eps=1e-6)
+
+
+class PaclOptions(HeadOptions):
+    """PACL on the shared heads: g_v is part of its vision embedder, and nothing pools an image without a text."""
+
+    image_head: Literal["none"] = Field(default="none", description="no text-free image vector, so no h_v")
+    text_chunk: int | None = Field(
+        default=8, ge=1, description="texts at once, computed again in the backward pass; none for all of them"
+    )
+
+
+class Objective(HeadedObjective):
+    """The contrast of text-conditioned image vectors alone; an image has no vector without a text.
+
+    The vision embedder e_v(x) = W_skip x + W_2 relu(W_1 x + b_1) + b_2 has the shared g_v as its W_skip. Its hidden
+    width is not stated; D gives 1.05 million parameters from 768 to 512, about what the paper reports for ViT-B/16.
+    """
+
+    Options: ClassVar[type[Strict]] = PaclOptions
+    needs: ClassVar[frozenset[str]] = frozenset({"patches", "pooled"})
+    scored_as: ClassVar[tuple[str, ...]] = ("patch_pooled",)
+    paths: ClassVar[Mapping[str, bool]] = {"local": True}
+    prompt_ensemble: ClassVar[Literal["embeddings", "scores"]] = "scores"
+    gives: ClassVar[frozenset[str]] = frozenset({"image", "text", "patches"})
+    options: PaclOptions
+
+    def __init__(self, image_width: int, text_width: int, options: Strict) -> None:
+        super().__init__(image_width, text_width, options)
+        dim = self.options.dim
+        self.residual = nn.Sequential(nn.Linear(image_width, dim), nn.ReLU(), nn.Linear(dim, dim))
+
+    def embed(self, patches_BPW: Tensor) -> Tensor:
+        """The vision embedder e_v: BPD."""
+        embedded_BPD: Tensor = self.g_v(patches_BPW) + self.residual(patches_BPW)
+        return embedded_BPD
+
+    def forward(self, image: ImageOut, text: TextOut, ctx: Ctx) -> dict[str, Tensor]:
+        """The loss of the first caption."""
+        loss = patch_pooled_loss(
+            self.embed(image.patches_BPW),
+            self.global_text(text)[:, 0],
+            self.scale,
+            self.options.text_chunk,
+            ctx.known_true(),
+            ctx,
+        )
+        return {"loss": loss, "patch_pooled_loss": loss.detach(), "scale": self.scale.detach()}
+
+    def image_features(self, image: ImageOut, need: frozenset[str]) -> ImageVectors:
+        """Embedded patches; never a global vector."""
+        return ImageVectors(None, {"local": self.embed(image.patches_BPW)} if "patches" in need else {})
+
+    def similarity(
+        self, images: ImageFeatures, texts: TextFeatures, regions: Regions | None = None, path: str | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """`patch_pooled_similarity`; the weights of a region's patches multiply those that the text gives them."""
+        if texts.global_MD is None:
+            raise RuntimeError("the text features hold no global vectors: ask for 'global'")
+        patches_NPD, text_MD = _unit(images.patches[path or "local"]), _unit(texts.global_MD)
+        rows_R = torch.arange(len(images), device=patches_NPD.device) if regions is None else regions.image_index_R
+        scores_RM = patches_NPD.new_empty(len(rows_R), len(text_MD))
+        for start in range(0, len(rows_R), _ROWS_AT_ONCE):
+            part = slice(start, start + _ROWS_AT_ONCE)
+            weights_rP = None if regions is None else regions.weights_RP[part].to(patches_NPD.dtype)
+            for first in range(0, len(text_MD), _TEXTS_AT_ONCE):
+                few = slice(first, first + _TEXTS_AT_ONCE)
+                scores_RM[part, few] = patch_pooled_similarity(
+                    patches_NPD[rows_R[part]], text_MD[few], weights_NP=weights_rP
+                )
+        return scores_RM, scores_RM

@@ -1,0 +1,165 @@
+"""What a study asks of its recipes, what each trial trains, and which trial is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sparc_bench import discover
+from sparc_bench.cards import Optim, Recipe, canonical_hash, parse
+from sparc_bench.errors import UserError, nearest
+from sparc_bench.study_card import StudyCard, draws
+from sparc_bench.study_rows import TrialRow
+from sparc_bench.training.model import objective_of
+from sparc_bench.training.run import training_part
+
+TRIAL_SEED = 0
+MAY_DIFFER = "negatives"
+"""The option of a data set's reader in which recipes of a study may differ: it adds captions and changes none."""
+
+
+def recipes_of(study: StudyCard) -> dict[str, Recipe]:
+    """The recipes of a study by name, in order, after all that can be refused before anything is trained.
+
+    Raises:
+        UserError: an unknown recipe, recipes that differ in more than their objective, a box that does not fit one.
+    """
+    recipes = {card.name: card for card in map(discover.recipe, study.recipes)}
+    for recipe in recipes.values():
+        _check_box(study, recipe)
+    _refuse_unlike(study, recipes)
+    return recipes
+
+
+def trial_recipe(study: StudyCard, recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """The recipe of a trial: the drawn values, `trial_steps` steps, the warm-up in proportion, val at the end alone."""
+    full = with_values(recipe, values)
+    warmup = min(round(full.optim.warmup * study.trial_steps / full.steps), study.trial_steps - 1)
+    return full.model_copy(
+        update={
+            "steps": study.trial_steps,
+            "eval_every": study.trial_steps,
+            "optim": full.optim.model_copy(update={"warmup": warmup}),
+        }
+    )
+
+
+def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """The recipe with other values at dotted keys; raises UserError where one is not legal."""
+    table = recipe.model_dump()
+    for dotted, value in values.items():
+        head, _, key = dotted.partition(".")
+        table[head][key] = value
+    changed = parse(Recipe, table, f"{recipe.name} with {described(values)}")
+    objective_of(changed)
+    return changed
+
+
+def training_hash(recipe: Recipe, seed: int) -> str:
+    """Hash of all that decides the weights; keys at their default are left out, so that a new key changes no hash."""
+    decides = set(training_part(recipe)) - {"sees"}
+    return canonical_hash([recipe.model_dump(mode="json", include=decides, exclude_defaults=True), seed])[:16]
+
+
+def current_trials(study: StudyCard, recipe: Recipe, trials: Iterable[TrialRow]) -> list[TrialRow]:
+    """The rows of a recipe's trials that are as its card and the study's would have them now, in order."""
+    wanted = [training_hash(trial_recipe(study, recipe, values), TRIAL_SEED) for values in draws(study, recipe.name)]
+    there = {row.trial: row for row in trials if row.recipe == recipe.name}
+    return [there[k] for k, key in enumerate(wanted) if k in there and there[k].hash == key]
+
+
+def best_trial(study: StudyCard, recipe: Recipe, trials: Iterable[TrialRow]) -> TrialRow | None:
+    """The trial with the best criterion, the earlier of equal ones; none while some are missing or all diverged."""
+    current = current_trials(study, recipe, trials)
+    finite = [row for row in current if row.diverged_at is None]
+    if len(current) < study.trials or not finite:
+        return None
+    return max(finite, key=lambda row: (criterion(study, row.val), -row.trial))
+
+
+def criterion(study: StudyCard, val: Mapping[str, float]) -> float:
+    """The mean of the val scores that decide.
+
+    Raises:
+        UserError: a score that no training gives.
+    """
+    for name in study.criterion:
+        if name not in val:
+            raise UserError(f"Study {study.name}: val has no score '{name}' for the criterion: {nearest(name, val)}")
+    return round(sum(val[name] for name in study.criterion) / len(study.criterion), 6)
+
+
+def differences(card: Recipe, study: StudyCard, trials: Sequence[TrialRow]) -> list[str]:
+    """In what a recipe's card differs from the values that its trials chose, a sentence each; none where all diverged.
+
+    Trials that are missing are such a sentence, because nothing is chosen without them.
+    """
+    current = current_trials(study, card, trials)
+    if len(current) < study.trials:
+        return [f"{card.name}: {study.trials - len(current)} of its {study.trials} trials are missing"]
+    best = best_trial(study, card, trials)
+    if best is None:
+        return []
+    there, chosen = _settings(card), _settings(with_values(card, best.values))
+    return [
+        f"{card.name}: {key} = {value} (the card says {there[key]})"
+        for key, value in chosen.items()
+        if value != there[key]
+    ]
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    """All that a box may draw, by dotted key, defaults included."""
+    tables = {"optim": recipe.optim, "objective_options": objective_of(recipe)[1]}
+    return {f"{head}.{key}": value for head, table in tables.items() for key, value in table.model_dump().items()}
+
+
+def described(values: Mapping[str, Any]) -> str:
+    """`optim.lr = 0.001, objective_options.dim = 64`."""
+    return ", ".join(f"{key} = {value}" for key, value in values.items())
+
+
+def _check_box(study: StudyCard, recipe: Recipe) -> None:
+    where = f"Study {study.name}, box of {recipe.name}"
+    if study.trial_steps > recipe.steps:
+        raise UserError(f"Study {study.name}: trial_steps ({study.trial_steps}) is over the {recipe.steps}: lower it.")
+    options = discover.load("objectives", recipe.objective).Objective.Options
+    fields = {"optim": Optim.model_fields, "objective_options": options.model_fields}
+    for dotted, interval in study.box_of(recipe.name).items():
+        head, _, key = dotted.partition(".")
+        if head not in fields:
+            raise UserError(f"{where}: '{dotted}' is nothing to draw: draw from optim or objective_options alone.")
+        if key not in fields[head]:
+            raise UserError(f"{where}: {recipe.objective} has no '{dotted}': {nearest(key, fields[head])}")
+        for value in interval.ends():
+            with_values(recipe, {dotted: value})
+    draws(study, recipe.name)
+
+
+def _refuse_unlike(study: StudyCard, recipes: Mapping[str, Recipe]) -> None:
+    seen: dict[str, tuple[str, Any]] = {}
+    for name, recipe in recipes.items():
+        box = study.box_of(name)
+        for key, value in _kept_equal(recipe).items():
+            if key in box:
+                continue
+            first, other = seen.setdefault(key, (name, value))
+            if value != other:
+                raise UserError(
+                    f"Study {study.name} compares recipes that differ in more than their objective: {key} is "
+                    f"{other!r} in {first} and {value!r} in {name}; make them equal, or leave one out."
+                )
+
+
+def _kept_equal(recipe: Recipe) -> dict[str, Any]:
+    """All in a recipe that has to be equal for a comparison to be one of objectives."""
+    dataset = discover.load("datasets", recipe.data.dataset)
+    data = recipe.data.model_dump()
+    tables: dict[str, Mapping[str, Any]] = {"data": data, "image": recipe.image.model_dump()}
+    tables |= {"text": recipe.text.model_dump(), "optim": recipe.optim.model_dump()}
+    for key, values in (("options", recipe.data.options), ("val_options", {**data["options"], **data["val_options"]})):
+        del data[key]
+        read = parse(dataset.Options, values, f"{recipe.name}: [data.{key}]").model_dump()
+        tables[f"data.{key}"] = {name: value for name, value in read.items() if name != MAY_DIFFER}
+    plain = {key: getattr(recipe, key) for key in ("batch_size", "steps", "precision")}
+    return plain | {f"{table}.{key}": value for table, values in tables.items() for key, value in values.items()}

@@ -1,0 +1,78 @@
+"""What an objective needs of the training data, said before a training that lacks it starts."""
+
+from __future__ import annotations
+
+import torch
+
+from sparc_bench import discover
+from sparc_bench.cards import Recipe
+from sparc_bench.errors import UserError
+from sparc_bench.examples import DataSplit
+from sparc_bench.objective import Objective
+from sparc_bench.training.model import objective_of
+
+_IN_WORDS = {"several_captions": "several captions per image"}
+
+
+def refuse_missing(recipe: Recipe) -> None:
+    """Stop where the recipe's data set does not provide what its objective needs; nothing is read.
+
+    Raises:
+        UserError: names what is missing and the data sets that have it; or a misspelt objective, option or data set.
+    """
+    needs = _needs(_objective(recipe))
+    missing = needs - discover.load("datasets", recipe.data.dataset).PROVIDES
+    if missing:
+        raise UserError(
+            f"{recipe.objective} needs {_listed(missing)}, which {recipe.data.dataset} has none of: {_that_have(needs)}"
+        )
+
+
+def refuse_unfilled(recipe: Recipe, data: DataSplit) -> None:
+    """Stop where the data set could provide what the objective needs, but these options of its reader leave it out.
+
+    Raises:
+        UserError: an example without one negative per caption, or no example with several captions; the sentence names
+            the option to set.
+    """
+    objective = _objective(recipe)
+    known = discover.load("datasets", recipe.data.dataset).Options.model_fields
+    if "negatives" in objective.data_needs:
+        bare = next((example for example in data if len(example.negatives) != len(example.captions)), None)
+        if bare is not None:
+            mend = (
+                "set the option 'negatives' in the recipe's data.options."
+                if "negatives" in known and "negatives" not in recipe.data.options
+                else _that_have(_needs(objective))
+            )
+            raise UserError(
+                f"{recipe.objective} needs a negative for every caption, but {bare.id} has {len(bare.negatives)} for "
+                f"{len(bare.captions)}: {mend}"
+            )
+    if objective.captions_per_image > 1 and all(len(example.captions) < 2 for example in data):
+        options = ", ".join(f"{key} = {value!r}" for key, value in recipe.data.options.items()) or "its defaults"
+        raise UserError(
+            f"{recipe.objective} needs several captions per image, but every image of {recipe.data.dataset} with "
+            f"{options} has one: change data.options or data.false_negatives in the recipe."
+        )
+
+
+def _objective(recipe: Recipe) -> Objective:
+    """The recipe's loss on towers of any width: what it needs depends on its options alone."""
+    loss, options = objective_of(recipe)
+    with torch.random.fork_rng(devices=[]):
+        return loss(8, 8, options)
+
+
+def _needs(objective: Objective) -> frozenset[str]:
+    several = objective.captions_per_image > 1
+    return objective.data_needs | (frozenset({"several_captions"}) if several else frozenset())
+
+
+def _that_have(needs: frozenset[str]) -> str:
+    names = [name for name in discover.names("datasets") if needs <= discover.load("datasets", name).PROVIDES]
+    return f"name a data set that has them ({', '.join(names)})." if names else "no data set here has them: add one."
+
+
+def _listed(needs: frozenset[str]) -> str:
+    return " and ".join(_IN_WORDS.get(need, need) for need in sorted(needs))

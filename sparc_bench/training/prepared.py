@@ -1,0 +1,98 @@
+"""What a run reads before it starts: both splits, their pixels, the tokenizer. Several runs can share one."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from sparc_bench import discover
+from sparc_bench.cards import Recipe, parse
+from sparc_bench.distributed import first_then_others
+from sparc_bench.errors import UserError
+from sparc_bench.examples import DataSplit
+from sparc_bench.training.loading import rare_captions_only
+from sparc_bench.training.needs import refuse_unfilled
+from sparc_bench.training.pixels import Pixels, load_pixels
+from sparc_bench.training.tokenizer import Tokenizer, make_tokenizer
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Training and validation data of a recipe.
+
+    Attributes:
+        train: the training split, after the recipe's rule for false negatives.
+        val: the validation split.
+        pixels: of the training split.
+        val_pixels: of the validation split.
+        tokenizer: open_clip's, or built from the training captions.
+        words: word -> in how many training captions it stands.
+    """
+
+    train: DataSplit
+    val: DataSplit
+    pixels: Pixels
+    val_pixels: Pixels
+    tokenizer: Tokenizer
+    words: Mapping[str, int]
+
+
+def prepare(recipe: Recipe, data_root: Path | None) -> Prepared:
+    """Read and decode what `recipe` trains and is watched on.
+
+    Raises:
+        UserError: a test split, missing data, captions or images, too few images for a batch.
+    """
+    train, val = read_split(recipe, data_root, val=False), read_split(recipe, data_root, val=True)
+    if recipe.data.false_negatives == "rare":
+        train = rare_captions_only(train)
+    refuse_unfilled(recipe, train)
+    pixels = first_then_others(partial(_pixels, train, recipe))
+    val_pixels = first_then_others(partial(_pixels, val, recipe))
+    if len(pixels) < recipe.batch_size:
+        raise UserError(f"{len(pixels)} images make no batch of {recipe.batch_size}: lower batch_size in the recipe.")
+    tokenizer = make_tokenizer(recipe.text, train.captions)
+    return Prepared(train, val, pixels, val_pixels, tokenizer, caption_counts(train.captions))
+
+
+def read_split(recipe: Recipe, data_root: Path | None, val: bool) -> DataSplit:
+    """The recipe's training or validation data; test splits are refused."""
+    split = recipe.data.val_split if val else recipe.data.split
+    if "test" in split:
+        raise UserError(
+            f"{recipe.name} trains on the split '{split}': name another; test splits are for sparc-bench eval."
+        )
+    module = discover.load("datasets", recipe.data.dataset)
+    values = {**recipe.data.options, **(recipe.data.val_options if val else {})}
+    options = parse(module.Options, values, f"{recipe.name}: [data.{'val_' if val else ''}options]")
+    data: DataSplit = module.read(data_root, split, options)
+    without = [example.id for example in data if not example.captions]
+    if without:
+        raise UserError(f"{recipe.data.dataset}:{split} has an image without captions ({without[0]}): leave it out.")
+    return data
+
+
+def caption_counts(captions: Iterable[str]) -> dict[str, int]:
+    """Word -> in how many captions it stands (lower case, letters only)."""
+    counts: Counter[str] = Counter()
+    for caption in captions:
+        counts.update(set(re.findall(r"[a-z]+", caption.lower())))
+    return dict(counts)
+
+
+def _pixels(data: DataSplit, recipe: Recipe) -> Pixels:
+    with Progress(transient=True, console=Console(stderr=True)) as progress:
+        bar = progress.add_task(f"decoding {data.dataset} {data.split}", total=len(data), visible=False)
+        return load_pixels(
+            data,
+            recipe.image,
+            recipe.data.max_unreadable,
+            lambda done, total: progress.update(bar, completed=done, total=total, visible=True),
+        )
