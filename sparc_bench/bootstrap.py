@@ -95,7 +95,7 @@ def _occupancy(statistic: Statistic) -> ndarray | None:
     return None
 
 
-def _effective_n(statistic: Statistic) -> float:
+def effective_n(statistic: Statistic) -> float:
     """The n of a Wilson interval: clusters; for means over classes the classes times the rarest class's clusters."""
     cells_GC = _occupancy(statistic)
     if cells_GC is None:
@@ -114,7 +114,7 @@ def bootstrap_all(statistics: Mapping[Name, Statistic]) -> dict[Name, Estimate]:
     """
     plans: dict[tuple[int, int], list[Name]] = {}
     for name, statistic in statistics.items():
-        plans.setdefault((statistic.clusters, _resamples(statistic)), []).append(name)
+        plans.setdefault((statistic.clusters, resamples_of(statistic)), []).append(name)
     drawn: dict[Name, list[ndarray]] = {name: [] for name in statistics}
     for (clusters, resamples), names in plans.items():
         if clusters == 0:
@@ -130,7 +130,8 @@ def bootstrap(statistic: Statistic) -> Estimate:
     return bootstrap_all({"": statistic})[""]
 
 
-def _resamples(statistic: Statistic) -> int:
+def resamples_of(statistic: Statistic) -> int:
+    """How many resamples the statistic asks for."""
     return int(getattr(statistic, "resamples", RESAMPLES))
 
 
@@ -139,21 +140,29 @@ def _estimate(statistic: Statistic, chunks: list[ndarray]) -> Estimate:
     value = statistic.value if statistic.clusters else float("nan")
     if np.isnan(value):
         return Estimate(value, float("nan"), float("nan"), float("nan"), occupied, "bootstrap")
-    spread = _spread(chunks, value, (0.0, 1.0))
-    if spread is None:
-        low, high = wilson_interval(value, _effective_n(statistic))
+    ends = spread(np.concatenate(chunks), value, (0.0, 1.0))
+    if ends is None:
+        low, high = wilson_interval(value, effective_n(statistic))
         return Estimate(value, (high - low) / (2 * Z), low, high, occupied, "wilson")
-    return Estimate(value, *spread, occupied, "bootstrap")
+    return Estimate(value, *ends, occupied, "bootstrap")
 
 
-def _spread(chunks: list[ndarray], value: float, bounds: tuple[float, float]) -> tuple[float, float, float] | None:
-    """Standard error and interval; None where the resamples do not differ."""
-    values_S = np.concatenate(chunks)
+def spread(
+    values_S: Float[ndarray, "S"], value: float, bounds: tuple[float, float], widen: float = 1.0
+) -> tuple[float, float, float] | None:
+    """Standard error and 95 % interval about a value; None where the resamples do not differ.
+
+    Args:
+        values_S: the resamples; those without anything to average (NaN) are left out.
+        value: about which the interval lies.
+        bounds: of what is possible.
+        widen: factor on the percentiles' distances from the resamples' mean.
+    """
     values_S = values_S[~np.isnan(values_S)]
     # rounding alone moves a weighted mean of equal credits by a few units in the last place
     if len(values_S) < 2 or np.ptp(values_S) < 1e-9:
         return None
-    ends = np.quantile(values_S, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) + (value - values_S.mean())
+    ends = value + widen * (np.quantile(values_S, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) - values_S.mean())
     low, high = np.clip(ends, *bounds)
     return float(values_S.std(ddof=1)), float(low), float(high)
 
@@ -170,11 +179,11 @@ def paired_difference(a: Statistic, b: Statistic) -> Estimate:
     difference = a.value - b.value if a.clusters else float("nan")
     if np.isnan(difference):
         return Estimate(difference, float("nan"), float("nan"), float("nan"), occupied, "bootstrap")
-    resamples = min(_resamples(a), _resamples(b))
+    resamples = min(resamples_of(a), resamples_of(b))
     chunks = [a.values_S(weights_SG) - b.values_S(weights_SG) for weights_SG in cluster_weights(a.clusters, resamples)]
-    spread = _spread(chunks, difference, (-1.0, 1.0))
-    if spread is None:
-        half = wilson_interval(0.0, min(_effective_n(a), _effective_n(b)))[1]
+    ends = spread(np.concatenate(chunks), difference, (-1.0, 1.0))
+    if ends is None:
+        half = wilson_interval(0.0, min(effective_n(a), effective_n(b)))[1]
         low, high = max(-1.0, difference - half), min(1.0, difference + half)
         return Estimate(difference, half / Z, low, high, occupied, "wilson")
-    return Estimate(difference, *spread, occupied, "bootstrap")
+    return Estimate(difference, *ends, occupied, "bootstrap")

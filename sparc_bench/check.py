@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from sparc_bench import discover, leaderboard, prompts, records, stored_outcome
+from sparc_bench import discover, leaderboard, prompts, records, stored_outcome, study_table
 from sparc_bench.binding import bind
 from sparc_bench.cards import ModelCard, Recipe, TaskCard, parse, read_model, read_task, read_toml
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.models import checked_weights
 from sparc_bench.records import Record
+from sparc_bench.study_card import read_study
+from sparc_bench.study_choice import recipes_of
 
 
 def check(checkout: Path | None = None) -> list[str]:
@@ -27,9 +29,11 @@ def check(checkout: Path | None = None) -> list[str]:
         *task_problems(tasks),
         *word_list_problems(tasks),
         *model_problems(models),
+        *study_problems(models / "studies"),
         *name_problems(),
         *(result_problems(root / "results", tasks, models) if (root / "results").is_dir() else []),
         *(readme_problems(root / "README.md", root / "results") if (root / "results").is_dir() else []),
+        *study_table_problems(models / "studies", root / "results"),
     ]
 
 
@@ -122,11 +126,34 @@ def _check_recipe(recipe: Recipe) -> None:
             raise UserError(f"{where}: '{split}' is kept for evaluation: train and watch on other splits.")
 
 
+def study_problems(folder: Path) -> list[str]:
+    """Studies that do not parse, whose recipes differ in more than their objective, or whose box does not fit."""
+
+    def step(path: Path) -> None:
+        card = read_study(path)
+        recipes_of(card)
+        for task in card.tasks:
+            discover.task(task)
+
+    return _sentences(step, folder.glob("*.toml"))
+
+
+def study_table_problems(folder: Path, results: Path) -> list[str]:
+    """Tables of studies that are not what their trials, runs and records give."""
+    found: list[str] = []
+    for path in sorted(folder.glob("*.toml")):
+        try:
+            found += study_table.stale(read_study(path), results)
+        except UserError as error:
+            found.append(str(error))
+    return found
+
+
 def name_problems() -> list[str]:
     """Names that two things have: `sparc-bench show NAME` could not tell them apart."""
     owner: dict[str, str] = {}
     found = []
-    for kind in ("tasks", "models", *discover.KINDS):
+    for kind in ("tasks", "models", "studies", *discover.KINDS):
         for name in discover.names(kind):
             if name in owner:
                 found.append(f"'{name}' names something of {owner[name]} and of {kind}: rename one.")
@@ -149,7 +176,10 @@ def result_problems(results: Path, tasks: Path, models: Path) -> list[str]:
         if sentence is not None:
             found.append(f"{path} is stale: {sentence}; run sparc-bench eval {record.model} --task {record.task}.")
     if readable and records.record_files(results):
-        sections = leaderboard.build(results)
+        try:
+            sections = leaderboard.build(results)
+        except UserError as error:
+            return [*found, str(error)]
         expected = {
             "leaderboard.csv": leaderboard.csv_text(sections),
             "leaderboard.md": leaderboard.markdown_text(sections),

@@ -14,9 +14,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sparc_bench import dot_plot, overview
 from sparc_bench.atomic import write_atomic
 from sparc_bench.errors import UserError
-from sparc_bench.sections import CEILINGS, Row, Section, build, percent, reference_values
+from sparc_bench.sections import Row, Section, build, percent, reference_values
 
 __all__ = [
     "build",
@@ -35,18 +36,23 @@ README_START, README_END = "<!-- results -->", "<!-- /results -->"
 _COLUMNS = [
     *("task", "metric", "headline", "sample", "n", "exposure", "protocol_hash", "data_hash", "row", "name", "rank"),
     *("value", "low", "high", "seeds", "seed_low", "seed_high", "clear_of_references", "trained_path"),
+    *("seed", "recipe_hash"),
 ]
 
 _HOW_TO_READ = (
-    "Numbers are percentages with 95 % intervals over images. Rows stand in one table only where protocol, data and "
-    "exposure are the same. A rank is 1 plus the number of rows whose whole interval lies above; rows of one rank are "
-    "not told apart. In italics: reference rows, which a result has to be clear of (constant, chance, random, "
-    "untrained) or cannot be expected to pass (ceiling, oracle, human)."
+    "Numbers are percentages with 95 % intervals: over images where a row is of one training seed, over seeds and "
+    "images where it is the mean over several. Rows are ranked in one table only where protocol, data and exposure "
+    "are the same, and seeds are pooled only where they are of the same recipe. A rank is 1 plus the number of rows "
+    "whose whole interval lies above; rows of one rank are not told apart. In italics: reference rows, which a result "
+    "has to be clear of (constant, chance, random, untrained) or cannot be expected to pass (ceiling, oracle, human)."
 )
 
 
 def frame(sections: Iterable[Section]) -> pd.DataFrame:
-    """All rows as one table: values are fractions; reference rows have no interval and no rank."""
+    """All rows as one table: values are fractions; reference rows have no interval and no rank.
+
+    A row of several seeds (`seed` is "all") is followed by one line for each of them, whose interval is over images.
+    """
     lines: list[dict[str, object]] = []
     for section in sections:
         shared: dict[str, object] = {
@@ -59,25 +65,34 @@ def frame(sections: Iterable[Section]) -> pd.DataFrame:
             "protocol_hash": section.protocol_hash[:12],
             "data_hash": section.data_hash[:12],
         }
-        lines += [
-            {
-                **shared,
-                "row": "model",
-                "name": row.model,
-                "rank": row.rank,
-                "value": row.value,
-                "low": row.low,
-                "high": row.high,
-                "seeds": len(row.seeds),
-                "seed_low": min(row.seed_values),
-                "seed_high": max(row.seed_values),
-                "clear_of_references": row.clear,
-                "trained_path": row.trained_path,
-            }
-            for row in section.rows
-        ]
+        for row in section.rows:
+            lines += [{**shared, **line} for line in _row_lines(row)]
         lines += [{**shared, "row": "reference", "name": name, "value": value} for name, value in section.references]
     return pd.DataFrame(lines, columns=_COLUMNS).astype({"rank": "Int64", "seeds": "Int64"})
+
+
+def _row_lines(row: Row) -> list[dict[str, object]]:
+    shared = {"name": row.model, "trained_path": row.trained_path, "recipe_hash": row.recipe[:12]}
+    several = len(row.seeds) > 1
+    lines: list[dict[str, object]] = [
+        {
+            **shared,
+            "row": "model",
+            "rank": row.rank,
+            "value": row.value,
+            "low": row.low,
+            "high": row.high,
+            "seeds": len(row.seeds),
+            "seed_low": min(row.seed_values),
+            "seed_high": max(row.seed_values),
+            "clear_of_references": row.clear,
+            "seed": "all" if several else str(row.seeds[0]),
+        }
+    ]
+    for seed, value, (low, high) in zip(row.seeds, row.seed_values, row.seed_intervals, strict=True):
+        if several:
+            lines.append({**shared, "row": "seed", "value": value, "low": low, "high": high, "seed": str(seed)})
+    return lines
 
 
 def csv_text(sections: Iterable[Section]) -> str:
@@ -113,7 +128,8 @@ def _lines(section: Section) -> list[tuple[str, str, str, str, str, bool]]:
     models = [
         (str(row.rank), _named(row), percent(row.value), _interval(row), _seeds(row), False) for row in section.rows
     ]
-    return models + [("", name, percent(value), "", "", True) for name, value in section.references]
+    references = overview.condensed(section.references)
+    return models + [("", reference.label, str(reference), "", "", True) for reference in references]
 
 
 def render(sections: Sequence[Section]) -> RenderableType:
@@ -139,6 +155,8 @@ def markdown_text(sections: Sequence[Section]) -> str:
     lines = ["# Leaderboard", "", _HOW_TO_READ, "", "Written by `sparc-bench leaderboard`; not edited by hand.", ""]
     if not sections:
         lines += ["There are no records yet.", ""]
+    else:
+        lines += ["## Overview", "", overview.text(sections), ""]
     for sample, title in ((False, "Whole benchmarks"), (True, "Samples of benchmarks")):
         chosen = [section for section in sections if section.sample is sample]
         if not chosen:
@@ -168,38 +186,6 @@ def write_markdown(sections: Sequence[Section], path: Path) -> None:
     write_atomic(path, markdown_text(sections).encode())
 
 
-def results_table(sections: Sequence[Section]) -> str:
-    """The short table of the README: one line per section, one column per model, the highest floor beside them."""
-    if not sections:
-        return "There are no records yet."
-    models = sorted({row.model for section in sections for row in section.rows})
-    lines = [
-        f"| task | metric | {' | '.join(models)} | has to be clear of |",
-        f"|---|---|{'---|' * len(models)}---|",
-    ]
-    for section in sections:
-        cells = {row.model: _cell(row) for row in section.rows}
-        sample = f" `@sample` n={section.n}" if section.sample else ""
-        floors = [(name, value) for name, value in section.references if name.partition(" ")[0] not in CEILINGS]
-        floor = f"{floors[0][0]} {percent(floors[0][1])}" if floors else ""
-        values = " | ".join(cells.get(model, "") for model in models)
-        lines.append(f"| {section.title}{sample} | {section.metric} | {values} | {floor} |")
-    foot = "Percent with 95 % intervals over images."
-    if any(not row.clear for section in sections for row in section.rows):
-        foot += " ° not clear of its reference rows."
-    if any(not row.trained_path for section in sections for row in section.rows):
-        foot += " † untrained path: no loss trained these patch vectors."
-    if any(row.trained_here and len(row.seeds) == 1 for section in sections for row in section.rows):
-        foot += " One seed each where no other number is given: the spread between trainings is not in the intervals."
-    return "\n".join([*lines, "", foot])
-
-
-def _cell(row: Row) -> str:
-    marks = ("" if row.clear else "°") + ("" if row.trained_path else "†")
-    seeds = f", {len(row.seeds)} seeds" if len(row.seeds) > 1 else ""
-    return f"{percent(row.value)}{marks} {_interval(row)}{seeds}"
-
-
 def readme_text(readme: str, sections: Sequence[Section]) -> str:
     """The README with its results table brought up to date.
 
@@ -210,44 +196,22 @@ def readme_text(readme: str, sections: Sequence[Section]) -> str:
     _, end, after = rest.partition(README_END)
     if not (start and end):
         raise UserError(f"The README has no place for the results: add the lines {README_START} and {README_END}.")
-    return f"{before}{start}\n{results_table(sections)}\n{end}{after}"
+    return f"{before}{start}\n{overview.text(sections)}\n{end}{after}"
 
 
 def plot(sections: Sequence[Section], path: Path) -> None:
-    """A picture: a panel per section, intervals of the models (grey: not clear of reference rows), reference rows."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-
+    """A picture: a panel for each section, with intervals (grey: not clear of reference rows) and reference rows."""
     if not sections:
         raise UserError("There are no records to draw: run sparc-bench eval MODEL --suite scenes.")
-    most = max(len(section.rows) for section in sections)
-    lines = (len(sections) + 1) // 2
-    figure = Figure(figsize=(14, 1.0 + lines * (0.9 + 0.3 * most)), layout="constrained")
-    panels = figure.subplots(lines, 2, squeeze=False).ravel()
-    names = sorted({name.partition(" ")[0] for section in sections for name, _ in section.references})
-    # ceilings and floors differ in line style, so that the picture can be read without colours
-    styles = {name: {"color": f"C{1 + i % 9}", "ls": "--" if name in CEILINGS else ":"} for i, name in enumerate(names)}
-    for panel, section in zip(panels, sections, strict=False):
-        for name, value in section.references:
-            panel.axvline(100 * value, linewidth=1.5, **styles[name.partition(" ")[0]])
-        for place, row in enumerate(section.rows):
-            colour = "C0" if row.clear else "gray"
-            panel.plot([100 * row.low, 100 * row.high], [place, place], color=colour, linewidth=3)
-            panel.plot([100 * row.value], [place], "o", color=colour)
-        panel.set_yticks(range(len(section.rows)), [_named(row) for row in section.rows])
-        panel.set_ylim(most - 0.4, -0.6)
-        panel.set_xlim(0, 100)
-        sample = "@sample " if section.sample else ""
-        panel.set_title(f"{section.task}: {section.metric}, % ({sample}n={section.n})", loc="left", fontsize=9)
-        panel.tick_params(labelsize=8)
-    for panel in panels[len(sections) :]:
-        panel.set_axis_off()
-    handles = [Line2D([], [], label=name, color=style["color"], ls=style["ls"]) for name, style in styles.items()]
-    figure.legend(handles=handles, loc="outside upper center", ncols=max(1, len(handles)), fontsize=9)
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    write_atomic(path, buffer.getvalue())
+    blocks = [
+        dot_plot.Block(
+            title=f"{group.title.replace('`', '')}, %",
+            panels=list(zip(group.columns(), group.sections, strict=True)),
+            models=group.models,
+        )
+        for group in overview.groups(sections)
+    ]
+    dot_plot.save(blocks, path)
 
 
 def publish(results: Path, console: Console) -> list[Section]:

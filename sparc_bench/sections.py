@@ -1,17 +1,18 @@
 """All records of a folder as sections in which rows may be ranked.
 
 One section holds one metric of one protocol hash, on one data hash, of models with the same kind of exposure: nothing
-else is ranked together. Samples have sections of their own; records of --limit have none.
+else is ranked together. Samples have sections of their own; records of --limit have none. The seeds of one recipe are
+one row; what another version of a recipe trained is a row of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sparc_bench import records
-from sparc_bench.records import ClassesSeen, Record
+from sparc_bench.recorded import Recorded, pooled, read_all
+from sparc_bench.records import DIGITS, ClassesSeen, Record
 
 CEILINGS = frozenset({"oracle", "ceiling", "human"})
 """Reference rows that stand above a model; every other one is a floor that a result has to clear."""
@@ -26,19 +27,21 @@ EXPOSURES = {
 
 @dataclass(frozen=True)
 class Row:
-    """One model in a section; several seeds of it are one row.
+    """One model in a section; several seeds of one recipe are one row.
 
     Attributes:
-        model: name of the card.
+        model: name of the card; where there are rows of several versions of its recipe, with the hash of the version.
         value: mean over seeds.
-        low: lower end of the 95 % interval over images; of several seeds the lowest.
-        high: upper end likewise.
+        low: lower end of the 95 % interval, over seeds and images; of a single seed over images.
+        high: upper end.
         seeds: which.
         seed_values: value of each.
+        seed_intervals: interval of each, over images.
+        recipe: hash of the recipe, or of the model card of what was not trained here.
         trained_here: a model of a recipe, for which seeds mean something.
         trained_path: whether a loss trained the patch path that the metric reads.
         floor: name and value of the highest floor among its reference rows, None without one.
-        classes_seen: the metric over classes that its training captions name, and over the others (first seed).
+        classes_seen: the metric over classes that its training captions name, and over the others (mean over seeds).
         rank: 1 + the number of rows whose interval lies wholly above this one's.
     """
 
@@ -48,6 +51,8 @@ class Row:
     high: float
     seeds: tuple[int, ...]
     seed_values: tuple[float, ...]
+    seed_intervals: tuple[tuple[float, float], ...]
+    recipe: str
     trained_here: bool
     trained_path: bool
     floor: tuple[str, float] | None
@@ -59,6 +64,11 @@ class Row:
         """Whether the interval lies above every floor."""
         return self.floor is None or self.low > self.floor[1]
 
+    @property
+    def one_seed(self) -> bool:
+        """Whether there could be more seeds, so that the interval lacks the spread between them."""
+        return self.trained_here and len(self.seeds) == 1
+
 
 @dataclass(frozen=True)
 class Section:
@@ -67,6 +77,7 @@ class Section:
     Attributes:
         task: name of the task.
         title: its title.
+        dataset: that it is on.
         family: its family.
         metric: which metric of it.
         main: whether that is the headline itself, not its twin on another patch path.
@@ -81,6 +92,7 @@ class Section:
 
     task: str
     title: str
+    dataset: str
     family: str
     metric: str
     main: bool
@@ -106,19 +118,20 @@ class Section:
             named = "; ".join(f"{row.model} ({row.floor[0]}: {percent(row.floor[1])})" for row in unclear if row.floor)
             sentences.append(f"Not clear of its reference rows: {named}.")
         if len(self.rows) > 1:
-            sentences.append(self._ahead())
+            sentences.append(self.ahead())
         untrained = [row.model for row in self.rows if not row.trained_path]
         if untrained:
             sentences.append(f"Untrained path (no loss trained these patch vectors): {', '.join(untrained)}.")
         sentences += [sentence for row in self.rows for sentence in _unseen(row)]
-        single = [row.model for row in self.rows if row.trained_here and len(row.seeds) == 1]
+        single = [row.model for row in self.rows if row.one_seed]
         if single:
             sentences.append(
                 f"One seed only, so that the spread between trainings is not in the interval: {', '.join(single)}."
             )
         return sentences
 
-    def _ahead(self) -> str:
+    def ahead(self) -> str:
+        """Which of several rows is ahead of the others, if any."""
         first, *others = self.rows
         if all(first.low > other.high for other in others):
             but = "" if first.clear else ", yet not clear of its reference rows"
@@ -140,12 +153,19 @@ def _unseen(row: Row) -> list[str]:
 
 
 def build(results: Path) -> list[Section]:
-    """The sections of all records under a folder, whole benchmarks before samples, in a fixed order."""
-    found = [records.read_record(path) for path in records.record_files(results)]
-    keyed: dict[tuple[str, ...], list[Record]] = {}
-    for record in found:
-        if record.limit is not None:
-            continue
+    """The sections of all records under a folder (see `sections_of`).
+
+    Raises:
+        UserError: a damaged record, or several seeds without what happened to every example.
+    """
+    return sections_of(read_all(results))
+
+
+def sections_of(found: Sequence[Recorded]) -> list[Section]:
+    """Records as sections, whole benchmarks before samples, in a fixed order."""
+    keyed: dict[tuple[str, ...], list[Recorded]] = {}
+    for each in found:
+        record = each.record
         for metric in record.headline_metrics:
             key = (
                 "sample" if record.sample else "",
@@ -156,27 +176,37 @@ def build(results: Path) -> list[Section]:
                 record.exposure_kind,
                 metric,
             )
-            keyed.setdefault(key, []).append(record)
-    sections = [_section(members, key[-1]) for key, members in keyed.items()]
+            keyed.setdefault(key, []).append(each)
+    versions: dict[str, set[str]] = {}
+    for each in found:
+        versions.setdefault(each.record.model, set()).add(each.recipe)
+    several = {model for model, recipes in versions.items() if len(recipes) > 1}
+    sections = [_section(members, key[-1], several) for key, members in keyed.items()]
     return sorted(
         sections,
         key=lambda s: (s.sample, s.family, s.task, s.protocol_hash, s.data_hash, s.exposure, not s.main, s.metric),
     )
 
 
-def _section(members: Sequence[Record], metric: str) -> Section:
-    first = members[0]
-    by_model: dict[str, list[Record]] = {}
-    for record in members:
-        by_model.setdefault(record.model, []).append(record)
-    rows = [row for name in sorted(by_model) if (row := _row(by_model[name], metric)) is not None]
-    ranked = [
-        Row(**{**vars(row), "rank": 1 + sum(other.low > row.high for other in rows)})
+def ranked(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """The rows, best first, each with its rank among them."""
+    return tuple(
+        replace(row, rank=1 + sum(other.low > row.high for other in rows))
         for row in sorted(rows, key=lambda row: (-row.value, row.model))
-    ]
+    )
+
+
+def _section(members: Sequence[Recorded], metric: str, several: Collection[str]) -> Section:
+    first = members[0].record
+    recipes: dict[str, list[Recorded]] = {}
+    for each in members:
+        version = f" (recipe {each.recipe[:8]})" if each.record.model in several else ""
+        recipes.setdefault(each.record.model + version, []).append(each)
+    rows = [row for label in sorted(recipes) if (row := _row(label, recipes[label], metric)) is not None]
     return Section(
         task=first.task,
         title=first.title,
+        dataset=first.dataset,
         family=first.task_family,
         metric=metric,
         main=metric == first.headline,
@@ -185,39 +215,51 @@ def _section(members: Sequence[Record], metric: str) -> Section:
         protocol_hash=first.protocol_hash,
         data_hash=first.data_hash,
         exposure=first.exposure_kind,
-        rows=tuple(ranked),
-        references=_references(by_model, metric),
+        rows=ranked(rows),
+        references=_references({label: [each.record for each in of] for label, of in recipes.items()}, metric),
     )
 
 
-def _row(seeds: Sequence[Record], metric: str) -> Row | None:
-    """One model; None where there was nothing to average."""
-    ordered = sorted(seeds, key=lambda record: record.seed)
-    numbers = [
-        (m.value, m.low, m.high)
-        for m in (record.metrics[metric] for record in ordered)
-        if m.value is not None and m.low is not None and m.high is not None
-    ]
+def _row(label: str, seeds: Sequence[Recorded], metric: str) -> Row | None:
+    """The seeds of one recipe; None where there was nothing to average."""
+    ordered, numbers = [], []
+    for each in sorted(seeds, key=lambda each: each.record.seed):
+        found = each.record.metrics[metric]
+        if found.value is not None and found.low is not None and found.high is not None:
+            ordered.append(each)
+            numbers.append((found.value, found.low, found.high))
     if not numbers:
         return None
-    floors = [
-        (name, value)
-        for record in ordered
-        for name, value in reference_values(record, metric).items()
-        if name not in CEILINGS
-    ]
+    value, low, high = numbers[0]
+    if len(ordered) > 1:
+        estimate = pooled(ordered, metric)
+        value, low, high = (round(number, DIGITS) for number in (estimate.value, estimate.low, estimate.high))
+    of_seeds = [each.record for each in ordered]
+    floors = [(name, v) for name, v in mean_references(of_seeds, metric).items() if name not in CEILINGS]
     return Row(
-        model=ordered[0].model,
-        value=sum(value for value, _, _ in numbers) / len(numbers),
-        low=min(low for _, low, _ in numbers),
-        high=max(high for _, _, high in numbers),
-        seeds=tuple(record.seed for record in ordered),
+        model=label,
+        value=value,
+        low=low,
+        high=high,
+        seeds=tuple(record.seed for record in of_seeds),
         seed_values=tuple(value for value, _, _ in numbers),
-        trained_here=ordered[0].model_family == "own",
-        trained_path=ordered[0].paths.get(metric.rpartition("/")[0], True),
+        seed_intervals=tuple((low, high) for _, low, high in numbers),
+        recipe=ordered[0].recipe,
+        trained_here=of_seeds[0].model_family == "own",
+        trained_path=of_seeds[0].paths.get(metric.rpartition("/")[0], True),
         floor=max(floors, key=lambda floor: floor[1]) if floors else None,
-        classes_seen=seen if (seen := ordered[0].classes_seen) is not None and seen.metric == metric else None,
+        classes_seen=_mean_classes([s for record in of_seeds if (s := record.classes_seen) and s.metric == metric]),
     )
+
+
+def _mean_classes(seeds: Sequence[ClassesSeen]) -> ClassesSeen | None:
+    if not seeds:
+        return None
+    means = {}
+    for key in ("seen", "unseen"):
+        values = [value for each in seeds if (value := getattr(each, key)) is not None]
+        means[key] = sum(values) / len(values) if values else None
+    return seeds[0].model_copy(update=means)
 
 
 def reference_values(record: Record, metric: str) -> dict[str, float]:
@@ -231,21 +273,28 @@ def reference_values(record: Record, metric: str) -> dict[str, float]:
     return rows
 
 
-def _references(by_model: Mapping[str, Sequence[Record]], metric: str) -> tuple[tuple[str, float], ...]:
-    """Rows that are equal for all models stand once; others name the model (and seed) that they belong to."""
+def mean_references(seeds: Sequence[Record], metric: str) -> dict[str, float]:
+    """Reference row -> mean over the seeds of a recipe that have it."""
+    values: dict[str, list[float]] = {}
+    for record in seeds:
+        for name, value in reference_values(record, metric).items():
+            values.setdefault(name, []).append(value)
+    return {name: of[0] if len(set(of)) == 1 else sum(of) / len(of) for name, of in values.items()}
+
+
+def _references(by_row: Mapping[str, Sequence[Record]], metric: str) -> tuple[tuple[str, float], ...]:
+    """Rows that are equal for all models stand once; others name the model that they belong to."""
     named: dict[str, dict[str, float]] = {}
-    for model, members in by_model.items():
-        for record in members:
-            owner = model if len(members) == 1 else f"{model} seed {record.seed}"
-            for name, value in reference_values(record, metric).items():
-                named.setdefault(name, {})[owner] = value
-    everyone = sum(len(members) for members in by_model.values())
+    for label, seeds in by_row.items():
+        for name, value in mean_references(seeds, metric).items():
+            named.setdefault(name, {})[label] = value
     rows: list[tuple[str, float]] = []
     for name, values in named.items():
-        if len(set(values.values())) == 1 and (len(values) == everyone) and (everyone == 1 or name != "untrained"):
+        alike = len(set(values.values())) == 1 and len(values) == len(by_row)
+        if alike and (len(by_row) == 1 or name != "untrained"):
             rows.append((name, next(iter(values.values()))))
         else:
-            rows += [(f"{name} ({owner})", value) for owner, value in values.items()]
+            rows += [(f"{name} ({label})", value) for label, value in values.items()]
     return tuple(sorted(rows, key=lambda row: (-row[1], row[0])))
 
 

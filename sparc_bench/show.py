@@ -21,8 +21,13 @@ from sparc_bench import discover
 from sparc_bench.cards import ModelCard, Recipe, Strict, TaskCard, read_model, read_task, read_toml
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.listing import KINDS, title_of
+from sparc_bench.study_card import StudyCard, read_study
 
-_ONE = {kind: kind.removesuffix("s") for kind in KINDS} | {"datasets": "data set", "encoders": "encoder family"}
+_ONE = {kind: kind.removesuffix("s") for kind in KINDS} | {
+    "datasets": "data set",
+    "encoders": "encoder family",
+    "studies": "study",
+}
 
 
 def show(name: str) -> RenderableType:
@@ -33,6 +38,8 @@ def show(name: str) -> RenderableType:
     """
     if name.endswith(".toml"):
         path = Path(name)
+        if "recipes" in read_toml(path):
+            return _study(read_study(path))
         card = read_task(path) if "protocol" in read_toml(path) else read_model(path)
         return _task(card) if isinstance(card, TaskCard) else _model(card)
     kind = kind_of(name)
@@ -40,6 +47,8 @@ def show(name: str) -> RenderableType:
         return _task(discover.task(name))
     if kind == "models":
         return _model(discover.model(name))
+    if kind == "studies":
+        return _study(discover.study(name))
     return _module(kind, name, discover.load(kind, name))
 
 
@@ -157,6 +166,23 @@ def _recipe(card: Recipe) -> RenderableType:
         _settings(card),
         *_values("options of the objective", card.objective_options, objective),
     )
+
+
+def _study(card: StudyCard) -> RenderableType:
+    facts: dict[str, Any] = {
+        "source": card.source,
+        "notes": card.notes,
+        "recipes": card.names,
+        "trials": f"{card.trials} of each recipe, {card.trial_steps} steps",
+        "chosen by": f"the mean of {', '.join(card.criterion)} on val",
+        "seeds": {name: card.runs_of(name) for name in card.names},
+        "tasks": card.tasks,
+        "run it": f"sparc-bench study {card.name}",
+    }
+    boxes = {"drawn for every recipe alike": card.box}
+    boxes |= {f"drawn for {recipe}": box for recipe, box in card.boxes.items()}
+    shown = [part for title, box in boxes.items() if box for part in (_subheading(title), _facts(box))]
+    return Group(_heading("study", card.name, card.title), _facts(facts), *shown)
 
 
 _TOLD = {"name", "title", "source", "notes", "attempts", "cost", "reaches", "weights", "objective_options"}

@@ -24,7 +24,7 @@ from sparc_bench.objectives.clip import cross_entropy_both_ways, full_precision
 from sparc_bench.training.heads import HeadedObjective, HeadOptions
 
 TITLE = "FILIP: contrast of the mean best word of each patch and of the mean best patch of each word"
-SOURCE = "Yao et al. 2022, arXiv 2111.07783, eqs. 3 to 6; as SPARC trained it: section D.3"
+SOURCE = "Yao et al. 2022, arXiv 2111.07783, section 3.1; as SPARC trained it: Bica et al. 2024, section D.3"
 
 _IMAGES_AT_ONCE, _TEXTS_AT_ONCE = 16, 32
 
@@ -35,7 +35,7 @@ def token_max_similarity(
     mask_ML: Bool[Tensor, "M L"],
     text_chunk: int | None = None,
 ) -> tuple[Float[Tensor, "N M"], Float[Tensor, "N M"]]:
-    """Both scores of all pairs, from unit vectors (eqs. 4 and 5).
+    """Both scores of all pairs, from unit vectors.
 
     Args:
         patches_NPD: unit patch vectors.

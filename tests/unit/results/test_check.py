@@ -201,7 +201,7 @@ def test_records_come_from_the_kept_weights(checkout):
 def test_damaged_records_and_edited_tables(checkout):
     for name in ("leaderboard.csv", "leaderboard.md"):
         (checkout / "results" / name).write_text("edited")
-    edit(checkout / "README.md", "| task |", "| Task |")
+    edit(checkout / "README.md", "| model |", "| Model |")
     problems = check(checkout)
     assert [("leaderboard.csv" in p, "leaderboard.md" in p, "README.md" in p) for p in problems] == [
         (True, False, False),

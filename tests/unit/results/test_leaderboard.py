@@ -1,21 +1,29 @@
 import io
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 from rich.console import Console
 
-from sparc_bench import leaderboard, records
+from sparc_bench import leaderboard, overview, records, stored_outcome
 from sparc_bench.errors import UserError
+from sparc_bench.metrics.statistic import Mean
 from sparc_bench.records import Metric
 from sparc_bench.sections import build
+from sparc_bench.seeds import over_seeds
 
 
 def metric(value, half):
     return Metric(
         value=value, se=half / 2, low=value - half, high=value + half, kind="mean", n_clusters=30, method="bootstrap"
     )
+
+
+def credits(value):
+    """Thirty images, of which the first ones are right."""
+    return Mean.of((np.arange(30) < round(30 * value)).astype(float))
 
 
 @pytest.fixture
@@ -35,9 +43,11 @@ def board(evaluated, tmp_path):
             "reference": {"constant": {"top1": floor}, "ceiling": {"top1": 0.99}},
             **changes,
         }
-        record = base.model_copy(update=changes)
+        outcome, _ = stored_outcome.pack([str(i) for i in range(30)], {"top1": credits(value)}, {}, {}, {}, ["top1"])
+        record = base.model_copy(update={"outcome_hash": stored_outcome.sha256(outcome), **changes})
         path = records.record_path(results, model, seed, record.task, sample=record.sample, limit=record.limit)
         records.write_record(path, record)
+        path.with_suffix(".npz").write_bytes(outcome)
         return results
 
     return add
@@ -90,18 +100,67 @@ def test_samples_have_their_own_section_and_testing_none(board):
     assert [[row.model for row in section.rows] for section in sections] == [["a"], ["b"]]
     assert "@sample n=30" in sections[1].heading
     text = leaderboard.markdown_text(sections)
-    assert text.index("## Whole benchmarks") < text.index("## Samples of benchmarks") < text.index("| b |")
+    assert text.index("## Overview") < text.index("## Whole benchmarks") < text.index("## Samples of benchmarks")
+    assert text.index("## Samples of benchmarks") < text.index("| 1 | b |")
 
 
-def test_seeds_of_a_model_are_one_row(board):
-    board("a", 0.80, seed=0), board("a", 0.90, seed=1)
+def test_seeds_of_a_recipe_are_one_row_over_seeds_and_images(board):
+    board("a", 0.80, seed=0), board("a", 0.90, seed=1), board("a", 0.80, seed=4)
     (section,) = build(board("b", 0.5))
     row = section.rows[0]
-    assert (row.value, row.low, row.high) == pytest.approx((0.85, 0.78, 0.92))
-    assert row.seeds == (0, 1)
+    expected = over_seeds([credits(0.8), credits(0.9), credits(0.8)])
+    assert (row.value, row.low, row.high) == pytest.approx((expected.value, expected.low, expected.high), abs=1e-6)
+    assert row.value == pytest.approx(0.8333333)
+    assert (row.seeds, row.seed_values) == ((0, 1, 4), (0.8, 0.9, 0.8))
+    assert row.seed_intervals[1] == pytest.approx((0.88, 0.92))
+    assert [row.one_seed for row in section.rows] == [False, True]
     text = leaderboard.markdown_text([section])
-    assert "2 seeds, 80.0 to 90.0" in text
+    assert "3 seeds, 80.0 to 90.0" in text
     assert "One seed only, so that the spread between trainings is not in the interval: b." in text
+
+
+def test_one_seed_keeps_the_interval_of_its_record(board):
+    (section,) = build(board("a", 0.80, half=0.013, seed=2))
+    assert (section.rows[0].low, section.rows[0].high) == pytest.approx((0.787, 0.813))
+
+
+def test_versions_of_a_recipe_are_never_pooled(board):
+    board("a", 0.80, recipe_hash="1" * 64), board("a", 0.90, seed=1, recipe_hash="2" * 64)
+    (section,) = build(board("a", 0.90, seed=2, recipe_hash="2" * 64))
+    assert [(row.model, row.seeds) for row in section.rows] == [
+        ("a (recipe 22222222)", (1, 2)),
+        ("a (recipe 11111111)", (0,)),
+    ]
+    assert "| a (recipe 22222222) | 2 |" in overview.text([section])
+
+
+def test_seeds_without_their_outcomes_are_not_pooled_from_anything_else(board):
+    board("a", 0.80), board("a", 0.90, seed=1)
+    results = board("b", 0.5)
+    (results / "b" / "toy.npz").unlink()
+    assert len(build(results)) == 1
+    (results / "a.seed1" / "toy.npz").write_bytes((results / "a" / "toy.npz").read_bytes())
+    with pytest.raises(
+        UserError, match=r"a\.seed1.toy\.npz.* missing or another record's.*eval on seed 1 of a and toy"
+    ):
+        build(results)
+
+
+def test_reference_rows_of_seeds_are_their_mean(board):
+    board("a", 0.80, reference={"untrained": {"top1": 0.2}, "constant": {"top1": 0.3}})
+    (section,) = build(board("a", 0.90, seed=1, reference={"untrained": {"top1": 0.6}, "constant": {"top1": 0.3}}))
+    assert section.references == (("untrained", 0.4), ("constant", 0.3))
+    assert section.rows[0].floor == ("untrained", 0.4)
+
+
+def test_many_reference_rows_of_a_kind_are_printed_as_a_range(board):
+    for name, value in (("a", 0.2), ("b", 0.3), ("c", 0.25)):
+        results = board(name, 0.8, reference={"untrained": {"top1": value}, "constant": {"top1": 0.1}})
+    (section,) = build(results)
+    assert [name for name, _ in section.references][:3] == ["untrained (b)", "untrained (c)", "untrained (a)"]
+    text = leaderboard.markdown_text([section])
+    assert "|  | *untrained (3 models)* | *20.0 to 30.0* | | |" in text
+    assert "|  | *constant* | *10.0* | | |" in text
 
 
 def test_checkpoints_of_others_have_no_seeds(board):
@@ -154,10 +213,14 @@ def test_nothing_to_average_is_no_row(board):
 def test_csv(board):
     board("a", 0.8), board("a", 0.9, seed=1)
     table = pd.read_csv(io.StringIO(leaderboard.csv_text(build(board("b", 0.5)))))
-    assert list(table["name"]) == ["a", "b", "ceiling", "constant"]
-    assert list(table["row"]) == ["model", "model", "reference", "reference"]
+    assert list(table["name"]) == ["a", "a", "a", "b", "ceiling", "constant"]
+    assert list(table["row"]) == ["model", "seed", "seed", "model", "reference", "reference"]
+    assert list(table["seed"].fillna("")) == ["all", "0", "1", "0", "", ""]
     assert table["seed_high"][0] == 0.9
-    assert table["rank"][:2].tolist() == [1, 2]
+    assert (table["value"][2], table["low"][2]) == (0.9, 0.88)
+    models = table[table["row"] == "model"]
+    assert models["rank"].tolist() == [1, 2]
+    assert models["seeds"].tolist() == [2, 1]
 
 
 def test_text_does_not_depend_on_the_order_of_writing(board, tmp_path):
@@ -171,17 +234,60 @@ def test_text_does_not_depend_on_the_order_of_writing(board, tmp_path):
 
 
 def test_readme_table(board):
-    board("a", 0.80), board("b", 0.31, seed=0)
+    board("a", 0.80), board("b", 0.31, seed=0), board("b", 0.29, seed=1)
     sections = build(board("c", 0.9, sample=True))
     readme = "# x\n<!-- results -->\nold\n<!-- /results -->\nrest\n"
     text = leaderboard.readme_text(readme, sections)
-    assert text.startswith("# x\n<!-- results -->\n| task | metric | a | b | c | has to be clear of |")
+    assert text.startswith("# x\n<!-- results -->\n**`toy_data`**\n\n| model | seeds | toy: top1 |\n|---|--:|---|\n")
     assert text.endswith("<!-- /results -->\nrest\n")
-    assert "| Toy images | top1 | 80.0 [78.0, 82.0] | 31.0° [29.0, 33.0] |  | constant 30.0 |" in text
-    assert "| Toy images `@sample` n=30 | top1 |  |  | 90.0 [88.0, 92.0] |" in text
+    assert "| a | 1 | 80.0 [78.0, 82.0] |\n| b | 2 | 30.0° [" in text
+    assert "| *highest reference row* | | *constant 30.0* |" in text
+    assert "**Samples (`@sample`) of toy_data**\n\n| model | seeds | toy: top1, n=30 |" in text
+    assert "| c | 1 | 90.0 [88.0, 92.0] |" in text
+    assert "Where there is one seed, the interval is over images alone" in text
     assert leaderboard.readme_text(text, sections) == text
     with pytest.raises(UserError, match="add the lines"):
         leaderboard.readme_text("# no markers", sections)
+
+
+def test_a_column_for_each_task_and_a_table_for_each_path(board):
+    both = {"local/miou": metric(0.3, 0.02), "global/miou": metric(0.4, 0.02)}
+    paths = {"local": False, "global": True}
+    seg = {"task": "toy_segmentation", "headline": "local/miou", "metrics": both, "paths": paths, "reference": {}}
+    board("a", 0.8, task="toy_top"), board("b", 0.7, task="toy_top"), board("a", 0, **seg)
+    text = overview.text(build(board("a", 0.9, task="toy_top", seed=1)))
+    assert "| model | seeds | top: top1 |" in text
+    assert "| a | 2 | 85.0 [" in text
+    assert "**`toy_data`, patches by the path `local`**\n\n| model | seeds | segmentation: miou |" in text
+    assert "| a | 1 | 30.0† [28.0, 32.0] |" in text
+    assert "**`toy_data`, patches by the path `global`**" in text
+    assert "| a | 1 | 40.0 [38.0, 42.0] |" in text
+    assert "| b | 1 | 70.0 [68.0, 72.0] |" in text
+
+
+def test_cells_of_fewer_seeds_and_empty_ones(board):
+    board("a", 0.8, task="toy_one"), board("a", 0.8, task="toy_one", seed=1), board("a", 0.7, task="toy_two")
+    text = overview.text(build(board("b", 0.6, task="toy_two", model_family="open_clip")))
+    assert "| model | seeds | one: top1 | two: top1 |" in text
+    assert re.search(r"\| a \| 2 \| 80\.0 \[[^\]]*\] \| 70\.0 \[68\.0, 72\.0\], 1 seed \|", text)
+    assert "| b | checkpoint |  | 60.0 [58.0, 62.0] |" in text
+
+
+def test_columns_of_other_protocols_or_exposure_are_told_apart(board):
+    board("a", 0.8), board("b", 0.7, protocol_hash="0" * 64)
+    text = overview.text(build(board("c", 0.6, exposure="30 images seen")))
+    header = next(line for line in text.splitlines() if line.startswith("| model"))
+    assert "toy: top1, protocol 000000, data " in header
+    assert "these images were seen in training" in header
+    assert header.count("|") == 6
+
+
+def test_one_seed_each_is_said_only_where_it_is_so(board):
+    results = board("a", 0.8)
+    assert "One seed each: the spread between trainings is not in the intervals." in overview.text(build(results))
+    text = overview.text(build(board("a", 0.9, seed=1)))
+    assert "means over training seeds, with 95 % intervals over seeds and images" in text
+    assert "one seed" not in text.lower()
 
 
 def test_publish_writes_everything_beside_the_records(board):
@@ -195,7 +301,21 @@ def test_publish_writes_everything_beside_the_records(board):
     assert "| 1 | a | 80.0 | [78.0, 82.0] | one seed |" in (results / "leaderboard.md").read_text()
     assert "80.0 [78.0, 82.0]" in readme.read_text()
     with Image.open(results / "leaderboard.png") as image:
-        assert image.size[0] > 800
+        assert min(image.size) > 100
+
+
+def test_the_picture_grows_with_panels_and_models(board, tmp_path):
+    sizes = []
+    for count in (2, 12):
+        for number in range(count):
+            results = board(f"model{number:02}", 0.5 + number / 40, task="toy_a")
+            board(f"model{number:02}", 0.5, task=f"toy_{'bcdefgh'[number % 7]}")
+        leaderboard.plot(build(results), tmp_path / "x.png")
+        with Image.open(tmp_path / "x.png") as image:
+            sizes.append(image.size)
+    (narrow, low), (wide, high) = sizes
+    assert wide > 1.8 * narrow
+    assert high > 2 * low
 
 
 def test_an_empty_or_missing_folder(tmp_path):

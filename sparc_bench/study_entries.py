@@ -1,0 +1,209 @@
+"""What a study has come to, recipe by recipe: what it saw, what was tried, what diverged, what is missing, its records.
+
+Only records of the chosen setting and of the tasks' present protocols count; others are named and left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparc_bench import discover, recorded, records
+from sparc_bench.binding import bind
+from sparc_bench.cards import Recipe, Sees
+from sparc_bench.recorded import Recorded
+from sparc_bench.sections import Section, sections_of
+from sparc_bench.seeds import SeedsEstimate
+from sparc_bench.study_card import StudyCard
+from sparc_bench.study_choice import best_trial, current_trials, described, training_hash, with_values
+from sparc_bench.study_rows import RUNS, TRIALS, RunRow, TrialRow, folder_of, read_rows
+from sparc_bench.training.model import objective_of
+
+KINDS = ("one caption an image", "several captions an image", "captions and written negatives")
+"""What a method sees in a step; methods of different kinds are ranked apart."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One recipe of a study.
+
+    Attributes:
+        recipe: its name.
+        sees: images, captions and written negatives of a step.
+        trials: those that are as the cards would have them now.
+        chosen: setting -> value of the best trial; None while trials are missing, or where all diverged.
+        wanted: seeds that the study asks for.
+        evaluated: seeds with at least one record.
+        stopped: runs whose loss was not finite.
+        difference: headline of the first task minus that of the study's first recipe; None for that one itself, and
+            where either has no record.
+        missing: what is still to be done, a sentence each.
+    """
+
+    recipe: str
+    sees: Sees
+    trials: tuple[TrialRow, ...]
+    chosen: Mapping[str, Any] | None
+    wanted: int
+    evaluated: tuple[int, ...]
+    stopped: tuple[RunRow, ...]
+    difference: SeedsEstimate | None
+    missing: tuple[str, ...]
+
+    @property
+    def kind(self) -> str:
+        """What it is ranked among."""
+        if self.sees.negatives:
+            return KINDS[2]
+        return KINDS[1] if self.sees.captions > self.sees.images else KINDS[0]
+
+    @property
+    def failed(self) -> tuple[TrialRow, ...]:
+        """Trials whose loss was not finite."""
+        return tuple(row for row in self.trials if row.diverged_at is not None)
+
+    @property
+    def state(self) -> str:
+        """`done`, `part` (some seeds or tasks are missing), `diverged` or `missing`."""
+        if self.evaluated:
+            return "part" if self.missing else "done"
+        return "missing" if self.missing else "diverged"
+
+    def diverged(self) -> list[str]:
+        """Every trial and run whose loss was not finite, with the step and the settings."""
+        sentences = [
+            f"{self.recipe}, trial {row.trial}: at step {row.diverged_at} with {described(row.values)}"
+            for row in self.failed
+        ]
+        settings = described(self.chosen or {})
+        return sentences + [
+            f"{self.recipe}, seed {row.seed}: at step {row.step} with {settings}" for row in self.stopped
+        ]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A study so far.
+
+    Attributes:
+        study: its card.
+        entries: one for each recipe, in the card's order.
+        sections: of all tasks, of the first task first.
+        main: the headline of the first task; None without any record of it.
+        left_out: records that are not of the study, a sentence each.
+    """
+
+    study: StudyCard
+    entries: tuple[Entry, ...]
+    sections: tuple[Section, ...]
+    main: Section | None
+    left_out: tuple[str, ...]
+
+
+def collect(study: StudyCard, results: Path) -> Outcome:
+    """Read the study's tables and the records of its runs.
+
+    Raises:
+        UserError: a card, table or record that is wrong.
+    """
+    folder = folder_of(study.name, results)
+    trials, runs = read_rows(folder / TRIALS, TrialRow), read_rows(folder / RUNS, RunRow)
+    tasks = {card.name: bind(card).protocol_hash() for card in map(discover.task, study.tasks)}
+    found = [each for each in recorded.read_all(results) if each.record.task in tasks]
+    of_study: dict[str, list[Recorded]] = {}
+    left_out: list[str] = []
+    entries = []
+    for recipe in map(discover.recipe, study.recipes):
+        best = best_trial(study, recipe, trials)
+        chosen = with_values(recipe, best.values) if best else None
+        mine = [each for each in found if each.record.model == recipe.name]
+        of_study[recipe.name] = [each for each in mine if _is_of(each, study, chosen, tasks)]
+        others = [each.path.parent.name for each in mine if each not in of_study[recipe.name]]
+        left_out += [
+            f"{others.count(name)} records of {name} are of another setting, protocol or seed than the study's."
+            for name in dict.fromkeys(others)
+        ]
+        stopped = [
+            run
+            for run in runs
+            if chosen and run.recipe == recipe.name and run.state == "diverged" and run.seed < study.runs_of(run.recipe)
+            if run.recipe_hash == training_hash(chosen, run.seed)
+        ]
+        entries.append(_entry(study, recipe, trials, best, of_study, stopped))
+    sections = sections_of([each for of in of_study.values() for each in of])
+    place = {name: number for number, name in enumerate(tasks)}
+    ordered = sorted(sections, key=lambda section: (place[section.task], not section.main))
+    main = next((section for section in ordered if section.main and place[section.task] == 0), None)
+    return Outcome(study, tuple(entries), tuple(ordered), main, tuple(left_out))
+
+
+def _is_of(each: Recorded, study: StudyCard, chosen: Recipe | None, tasks: Mapping[str, str]) -> bool:
+    record = each.record
+    return (
+        chosen is not None
+        and record.recipe_hash == records.recipe_hash(chosen)
+        and record.protocol_hash == tasks[record.task]
+        and record.seed < study.runs_of(record.model)
+    )
+
+
+def _entry(
+    study: StudyCard,
+    recipe: Recipe,
+    trials: Sequence[TrialRow],
+    best: TrialRow | None,
+    of_study: Mapping[str, Sequence[Recorded]],
+    stopped: Sequence[RunRow],
+) -> Entry:
+    mine = of_study[recipe.name]
+    current = current_trials(study, recipe, trials)
+    return Entry(
+        recipe=recipe.name,
+        sees=_sees(recipe),
+        trials=tuple(current),
+        chosen=best.values if best else None,
+        wanted=study.runs_of(recipe.name),
+        evaluated=tuple(sorted({each.record.seed for each in mine})),
+        stopped=tuple(stopped),
+        difference=_difference(study, mine, of_study[study.names[0]]) if recipe.name != study.names[0] else None,
+        missing=tuple(_missing(study, recipe.name, current, mine, {run.seed for run in stopped})),
+    )
+
+
+def _sees(recipe: Recipe) -> Sees:
+    if recipe.sees is not None:
+        return recipe.sees
+    loss, options = objective_of(recipe)
+    objective = loss(recipe.image.width or recipe.text.width, recipe.text.width, options)
+    size = recipe.batch_size
+    return Sees(
+        images=size, captions=size * objective.captions_per_image, negatives=size * objective.negatives_per_image
+    )
+
+
+def _difference(study: StudyCard, mine: Sequence[Recorded], base: Sequence[Recorded]) -> SeedsEstimate | None:
+    first = discover.task(study.tasks[0])
+    a, b = ([each for each in of if each.record.task == first.name] for of in (mine, base))
+    if not a or not b or not all(first.headline in each.record.metrics for each in (*a, *b)):
+        return None
+    found = recorded.difference(a, b, first.headline)
+    return found if found.value == found.value else None
+
+
+def _missing(
+    study: StudyCard, name: str, current: Sequence[TrialRow], mine: Sequence[Recorded], stopped: set[int]
+) -> list[str]:
+    if len(current) < study.trials:
+        return [f"{name}: {study.trials - len(current)} of {study.trials} trials, and all runs"]
+    if all(row.diverged_at is not None for row in current):
+        return []
+    tasks = [discover.task(task).name for task in study.tasks]
+    sentences = []
+    for seed in range(study.runs_of(name)):
+        there = {each.record.task for each in mine if each.record.seed == seed}
+        lacking = [task for task in tasks if task not in there]
+        if lacking and seed not in stopped:
+            sentences.append(f"{name}, seed {seed}: " + ("all tasks" if not there else ", ".join(lacking)))
+    return sentences
