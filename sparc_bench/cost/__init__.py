@@ -1,0 +1,1 @@
+"""What a training step of each objective costs: time, memory, FLOPs, each beside CLIP's."""

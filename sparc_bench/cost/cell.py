@@ -1,0 +1,299 @@
+"""One measured cell of the cost table: what a training step of one objective takes at one batch size.
+
+The step is the training loop's own: forward, backward, AdamW, `after_step`, on random pixels and on captions that fill
+the context (BOS, words, EOS, no padding).
+
+Shapes: B batch, K texts per image, L text tokens, P patches, M pooled vectors per image, W tower width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from torch import Tensor, nn
+
+from sparc_bench import discover
+from sparc_bench.cards import ImageTower, Optim, Recipe, TextTower, TrainData
+from sparc_bench.errors import UserError, nearest
+from sparc_bench.examples import Example
+from sparc_bench.features import ImageItem, open_image_file
+from sparc_bench.objective import ImageOut, Objective, TextOut, Tokens
+from sparc_bench.training.loading import Loaded
+from sparc_bench.training.loop import forward_backward, make_optimizer
+from sparc_bench.training.model import TrainStep, build, objective_of
+from sparc_bench.training.tokenizer import Tokenizer
+from sparc_bench.training.towers import ImageTrunk
+
+VOCABULARY = 32_000
+"""Of the paper's text tower (arXiv 2401.09865, section 4.1)."""
+
+TEXT_LAYERS = 12
+
+HEAD_WIDTH = 64
+"""Of the text tower, as of timm's vision transformers Ti to L: 192 wide has 3 heads, 768 has 12."""
+
+RUNS = {"cpu": (1, 1), "cuda": (3, 5)}
+"""Kind of device -> steps before the measurement (AdamW's state is there after one), measured steps (their median)."""
+
+MB = 1e6
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is measured: an objective with its default options at a batch size, on towers, on a device."""
+
+    objective: str
+    batch: int
+    model: str
+    device: str
+    plugins: tuple[Path, ...] = ()
+
+    @property
+    def autocast(self) -> bool:
+        """Whether the towers run in bf16: on a GPU."""
+        return torch.device(self.device).type == "cuda"
+
+    @property
+    def precision(self) -> str:
+        """As the table says it."""
+        return "bf16" if self.autocast else "float32"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One run: seconds of a step (of the objective alone: of its forward and backward pass), memory in bytes.
+
+    Attributes:
+        seconds: median over the measured steps.
+        peak_bytes: the highest memory, from the start of the process (CPU: resident) or of a step (GPU: allocated).
+        before_bytes: memory before the first step.
+        parameters: of the model.
+    """
+
+    seconds: float
+    peak_bytes: int
+    before_bytes: int
+    parameters: int
+
+
+@dataclass(frozen=True)
+class TowerCards:
+    """Both towers as a recipe names them, and the rows and columns of the patch grid."""
+
+    image: ImageTower
+    text: TextTower
+    grid: tuple[int, int]
+
+
+@functools.cache
+def towers_of(model: str) -> TowerCards:
+    """The image tower at timm's own size, and a text tower of the same width: 12 layers, heads 64 wide, context 55.
+
+    Raises:
+        UserError: timm knows no such model, or it is no vision transformer.
+    """
+    if not timm.is_model(model):
+        raise UserError(f"timm has no model '{model}': {nearest(model, timm.list_models('vit_*_patch*'))}")
+    config = timm.get_pretrained_cfg(model)
+    image = ImageTower(model=model, size=224 if config is None else config.input_size[-1])
+    with torch.device("meta"):
+        trunk = ImageTrunk(image)
+    heads = next(heads for heads in range(max(1, trunk.width // HEAD_WIDTH), 0, -1) if trunk.width % heads == 0)
+    return TowerCards(image, TextTower(width=trunk.width, depth=TEXT_LAYERS, heads=heads), trunk.grid)
+
+
+def recipe_of(cell: Cell) -> Recipe:
+    """The cell as a recipe, so that its model is built as training builds it."""
+    for plugin in cell.plugins:
+        if plugin.stem not in discover.names("objectives"):  # in a fresh process
+            discover.add_plugin(plugin)
+    towers = towers_of(cell.model)
+    return Recipe(
+        name="cost",
+        title="a measured step",
+        source="random pixels and captions",
+        objective=cell.objective,
+        data=TrainData(dataset="random"),
+        image=towers.image,
+        text=towers.text,
+        optim=Optim(warmup=0),
+        batch_size=cell.batch,
+        steps=1,
+        eval_every=1,
+    )
+
+
+class FullContext(Tokenizer):
+    """Any text to ids that fill the context: BOS, random words, EOS."""
+
+    def __init__(self, context: int) -> None:
+        self.context, self.vocabulary, self.pad_id = context, VOCABULARY, 0
+        self.state = ""
+
+    def __call__(self, captions: Sequence[Sequence[str]], full_context: bool = False) -> Tokens:  # noqa: ARG002
+        """Ids BKL with L the context."""
+        shape = (len(captions), len(captions[0]), self.context)
+        ids_BKL = torch.randint(1, self.vocabulary, shape, generator=torch.Generator().manual_seed(0))
+        special_BKL = torch.zeros(shape, dtype=torch.bool)
+        special_BKL[..., 0] = special_BKL[..., -1] = True
+        return Tokens(ids_BKL, ~special_BKL, special_BKL)
+
+
+def random_batch(objective: Objective, recipe: Recipe, size: int | None = None) -> Loaded:
+    """A batch as the objective collates it: K texts per image, false captions where it wants them; B H W 3 uint8.
+
+    `size`: pixels along an edge, where they are not looked at.
+    """
+    names = tuple(f"caption {number}" for number in range(objective.captions_per_image))
+    nothing = ImageItem("random", functools.partial(open_image_file, Path("random")))
+    example = Example("random", nothing, captions=names, negatives=names)
+    count, edge = recipe.batch_size, recipe.image.size if size is None else size
+    tokenizer = FullContext(recipe.text.context)
+    rngs = [np.random.default_rng(row) for row in range(count)]
+    batch = objective.collate([example] * count, range(count), tokenizer, rngs)
+    draw = torch.Generator().manual_seed(0)
+    pixels_BHWC = torch.randint(0, 256, (count, edge, edge, 3), dtype=torch.uint8, generator=draw)
+    return Loaded(pixels_BHWC, batch, (count,), 0)
+
+
+class FixedTowers(nn.Module):
+    """Stands in for the towers: random outputs of their shapes, the same at every call, that collect gradients.
+
+    They are float32, because a layer norm ends each tower.
+    """
+
+    def __init__(self, cell: Cell, objective: Objective, tokens: Tokens, device: torch.device) -> None:
+        super().__init__()
+        towers = towers_of(cell.model)
+        images, texts, length = tokens.ids_BKL.shape
+        branches = objective.tower_options().get("branches", 0)
+        width = towers.text.width
+        shapes = (
+            (images, towers.grid[0] * towers.grid[1], width),
+            (images, branches or 1, width),
+            (images, texts, length, width),
+            (images, texts, width),
+        )
+        self.leaves = [torch.randn(shape, device=device, requires_grad=True) for shape in shapes]
+        patches_BPW, pooled_BMW, tokens_BKLW, pooled_BKW = self.leaves
+        self.image_out = ImageOut(patches_BPW, pooled_BMW, towers.grid)
+        self.text_out = TextOut(tokens_BKLW, pooled_BKW, tokens.mask_BKL, tokens.special_BKL)
+
+    def forward(self, pixels_BCHW: Tensor, tokens: Tokens) -> tuple[ImageOut, TextOut]:  # noqa: ARG002 - as Towers
+        """The same outputs, whatever comes in."""
+        return self.image_out, self.text_out
+
+    def forget_gradients(self) -> None:
+        """Drop what the last backward pass left on the outputs."""
+        for leaf in self.leaves:
+            leaf.grad = None
+
+
+def objective_alone(cell: Cell, device: torch.device) -> Objective:
+    """The cell's objective with its default options, on the towers' width."""
+    recipe = recipe_of(cell)
+    loss, options = objective_of(recipe)
+    torch.manual_seed(0)
+    with device:
+        return loss(recipe.text.width, recipe.text.width, options)
+
+
+def measure_step(cell: Cell) -> Reading:
+    """Seconds and memory of training steps; on a CPU, call it in a fresh process."""
+    device, recipe = torch.device(cell.device), recipe_of(cell)
+    with device:
+        model = build(recipe, FullContext(recipe.text.context), seed=0)
+    model.to(device).train()
+    optimizer = make_optimizer(model, recipe.optim)
+    loaded = _on_device(random_batch(model.objective, recipe), device)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        forward_backward(model, loaded, 0, device, cell.autocast)
+        optimizer.step()
+        model.objective.after_step(0)
+
+    return _measured(step, device, sum(parameter.numel() for parameter in model.parameters()))
+
+
+def measure_own(cell: Cell) -> Reading:
+    """Seconds and memory of the objective's forward and backward pass on detached outputs of the towers.
+
+    A pass over two pairs comes first, so that libraries and threads that wake up in it do not count.
+    """
+    device = torch.device(cell.device)
+    objective = objective_alone(cell, device).to(device).train()
+    _own_pass(dataclasses.replace(cell, batch=2), objective)()
+    objective.zero_grad(set_to_none=True)
+    parameters = sum(parameter.numel() for parameter in objective.parameters())
+    return _measured(_own_pass(cell, objective), device, parameters)
+
+
+def _own_pass(cell: Cell, objective: Objective) -> Callable[[], None]:
+    device = torch.device(cell.device)
+    loaded = _on_device(random_batch(objective, recipe_of(cell), size=1), device)
+    stand_in = FixedTowers(cell, objective, loaded.batch.tokens, device)
+    model = TrainStep(stand_in, objective)  # type: ignore[arg-type] # called as the towers are
+
+    def once() -> None:
+        stand_in.forget_gradients()
+        objective.zero_grad(set_to_none=True)
+        forward_backward(model, loaded, 0, device, cell.autocast)
+
+    return once
+
+
+def _on_device(loaded: Loaded, device: torch.device) -> Loaded:
+    batch = dataclasses.replace(loaded.batch, tokens=loaded.batch.tokens.to(device))
+    return dataclasses.replace(loaded, pixels_BHWC=loaded.pixels_BHWC.to(device), batch=batch)
+
+
+def _measured(step: Callable[[], None], device: torch.device, parameters: int) -> Reading:
+    warm_up, timed = RUNS[device.type]
+    before = memory_now(device)
+    for _ in range(warm_up):
+        step()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    seconds = []
+    for _ in range(timed):
+        _synchronise(device)
+        began = time.perf_counter()
+        step()
+        _synchronise(device)
+        seconds.append(time.perf_counter() - began)
+    return Reading(statistics.median(seconds), max(before, memory_peak(device)), before, parameters)
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def memory_now(device: torch.device) -> int:
+    """Bytes allocated on a GPU, or resident in this process."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    status = Path("/proc/self/statm")
+    if not status.is_file():
+        return memory_peak(device)
+    return int(status.read_text().split()[1]) * resource.getpagesize()
+
+
+def memory_peak(device: torch.device) -> int:
+    """The highest number of bytes allocated on a GPU since the last reset, or ever resident in this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,112 @@
+"""Counted FLOPs of a training step, without computing it.
+
+The towers run on meta tensors. The objective runs on fake ones (meta tensors that say they lie on the CPU), so that its
+real code runs; its masks are real, so that lengths are the real ones. Every matrix product and convolution counts,
+forward and backward; a multiplication with its addition counts as 2. What is computed again in the backward pass
+(chunked scores) counts again; element-wise work, norms, softmax and the optimiser's step do not count.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from sparc_bench.cost.cell import (
+    VOCABULARY,
+    Cell,
+    FixedTowers,
+    FullContext,
+    objective_alone,
+    random_batch,
+    recipe_of,
+    towers_of,
+)
+from sparc_bench.objective import Objective
+from sparc_bench.training.loop import forward_backward
+from sparc_bench.training.model import TrainStep
+from sparc_bench.training.towers import Towers
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Of one training step: both towers with their backward passes, and the objective on detached tower outputs."""
+
+    towers: int
+    own: int
+
+    @property
+    def step(self) -> int:
+        """All of it."""
+        return self.towers + self.own
+
+
+@functools.cache
+def count(cell: Cell) -> Flops:
+    """Count a cell's step forward and backward, as one process would run it in float32."""
+    objective = objective_alone(cell, torch.device("meta"))
+    texts = objective.captions_per_image + objective.negatives_per_image
+    of_one = towers_flops(cell.model, objective.tower_options().get("branches", 0), texts)
+    return Flops(cell.batch * of_one, own_flops(cell, objective))
+
+
+def own_flops(cell: Cell, objective: Objective) -> int:
+    """FLOPs of an objective that lies on meta, forward and backward, on detached outputs of the towers."""
+    loaded, cpu = random_batch(objective, recipe_of(cell), size=1), torch.device("cpu")
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        objective.to_empty(device="cpu")
+        stand_in = FixedTowers(cell, objective, loaded.batch.tokens, cpu)
+    alone = TrainStep(stand_in, objective)  # type: ignore[arg-type] # called as the towers are
+    return _counted(lambda: forward_backward(alone, loaded, 0, cpu, autocast=False))
+
+
+@functools.cache
+def towers_flops(model: str, branches: int, texts: int) -> int:
+    """FLOPs of both towers, forward and backward, for one image and its texts; a batch takes so many times more."""
+    cards, meta = towers_of(model), torch.device("meta")
+    with meta:
+        towers = Towers(cards.image, cards.text, VOCABULARY, 0, branches)
+        pixels_BCHW = torch.empty(1, 3, cards.image.size, cards.image.size)
+    tokens = FullContext(cards.text.context)([["text"] * texts]).to(meta)
+
+    def both_ways() -> None:
+        image, text = towers(pixels_BCHW, tokens)
+        (image.patches_BPW.sum() + image.pooled_BMW.sum() + text.tokens_BKLW.sum()).backward()
+
+    return _counted(both_ways)
+
+
+def _counted(run: Callable[[], object]) -> int:
+    counter = FlopCounterMode(display=False)
+    # plain attention, so that every machine counts the same: fused kernels count what they compute again
+    with sdpa_kernel(SDPBackend.MATH), _RealMasks(), counter:  # type: ignore[no-untyped-call] # torch's
+        run()
+    return int(counter.get_total_flops())
+
+
+class _RealMasks(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's
+    """Indexing a fake tensor with a real mask takes as many rows as the mask holds."""
+
+    def __torch_dispatch__(
+        self,
+        func: Any,  # noqa: ANN401 - torch's seam
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        if "index" in func.__name__ and len(args) > 1 and isinstance(args[1], list | tuple):
+            args = (args[0], [place for index in args[1] for place in _places(index)], *args[2:])
+        return func(*args, **(kwargs or {}))
+
+
+def _places(index: Tensor | None) -> Sequence[Tensor | None]:
+    masked = isinstance(index, Tensor) and index.dtype == torch.bool and not isinstance(index, FakeTensor)
+    return index.nonzero().unbind(1) if masked and index is not None else (index,)
