@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from sparc_bench import discover, leaderboard, prompts, records, stored_outcome, study_table
+from sparc_bench import discover, leaderboard, prompts, records, stored_outcome
 from sparc_bench.binding import bind
 from sparc_bench.cards import ModelCard, Recipe, TaskCard, parse, read_model, read_task, read_toml
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.models import checked_weights
 from sparc_bench.records import Record
-from sparc_bench.study_card import read_study
-from sparc_bench.study_choice import recipes_of
+from sparc_bench.study import table as study_table
+from sparc_bench.study.card import read_study
+from sparc_bench.study.choice import recipes_of
 
 
 def check(checkout: Path | None = None) -> list[str]:

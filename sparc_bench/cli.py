@@ -191,7 +191,7 @@ def study(
     _writable(results)
     from sparc_bench.evaluate import Settings
     from sparc_bench.screen import console
-    from sparc_bench.study import run
+    from sparc_bench.study.run import run
 
     settings = Settings(results=results, data_root=data_root, device=device, runs=runs)
     raise typer.Exit(run(card, settings, jobs, plugin or (), console()))

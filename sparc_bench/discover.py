@@ -17,7 +17,7 @@ from types import ModuleType
 
 from sparc_bench.cards import ModelCard, Recipe, TaskCard, read_model, read_task
 from sparc_bench.errors import UserError, nearest
-from sparc_bench.study_card import StudyCard, read_study
+from sparc_bench.study.card import StudyCard, read_study
 
 KINDS = {"datasets": "read", "encoders": "load", "objectives": "Objective", "protocols": "run"}
 """Kind of module -> the attribute that makes a module one of it."""

@@ -167,11 +167,7 @@ class Objective(nn.Module):
         return 0
 
     @classmethod
-    def branches_of(cls, options: Strict) -> int:  # noqa: ARG003 - the seam
-        """`tower_options()["branches"]`, which the towers need before there is an objective on their widths."""
-        return 0
-
-    def tower_options(self) -> dict[str, Any]:
+    def tower_options(cls, options: Strict) -> dict[str, Any]:  # noqa: ARG003 - the seam
         """What this loss asks of the towers: `branches` of the image tower, `full_context` of the tokenizer.
 
         `branches` (0 by default) are class tokens, whose outputs are `ImageOut.pooled_BMW` instead of the patches'
@@ -186,18 +182,25 @@ class Objective(nn.Module):
         tokenize: Callable[[Sequence[Sequence[str]]], Tokens],
         rngs: Sequence[np.random.Generator],
     ) -> Batch:
-        """`captions_per_image` captions of every example; objectives with negatives or views override this.
+        """`texts` of every example, by its own generator; objectives with further views override this.
 
-        They are drawn without repetition as long as the example has so many, by the example's own generator: it is
-        keyed by its place in the batch of all ranks, so that the number of ranks changes no draw.
+        A generator is keyed by the example's place in the batch of all ranks, so that the number of ranks changes no
+        draw.
         """
-        chosen = [
-            draw_captions(len(e.captions), self.captions_per_image, r) for e, r in zip(examples, rngs, strict=True)
-        ]
-        captions = tuple(
-            tuple(example.captions[k] for k in numbers) for example, numbers in zip(examples, chosen, strict=True)
-        )
-        return Batch(torch.as_tensor(index), tokenize(captions), captions, {"caption_index": torch.as_tensor(chosen)})
+        chosen = [self.choose(example, rng) for example, rng in zip(examples, rngs, strict=True)]
+        texts = tuple(self.texts(example, numbers) for example, numbers in zip(examples, chosen, strict=True))
+        return Batch(torch.as_tensor(index), tokenize(texts), texts, {"caption_index": torch.as_tensor(chosen)})
+
+    def choose(self, example: Example, rng: np.random.Generator) -> list[int]:
+        """Numbers of the `captions_per_image` captions that a step sees; every caption once before any comes again."""
+        drawn: list[int] = []
+        while len(drawn) < self.captions_per_image:
+            drawn += [int(k) for k in rng.permutation(len(example.captions))]
+        return drawn[: self.captions_per_image]
+
+    def texts(self, example: Example, chosen: Sequence[int]) -> tuple[str, ...]:
+        """What the text tower reads of an example: the chosen captions; objectives with negatives add them."""
+        return tuple(example.captions[k] for k in chosen)
 
     def forward(self, image: ImageOut, text: TextOut, ctx: Ctx) -> dict[str, Tensor]:
         """The loss to minimise as "loss", each unweighted part and each logged quantity beside it (scalars)."""
@@ -238,14 +241,6 @@ class Objective(nn.Module):
     def held_out(self, batches: Sequence[tuple[ImageOut, ImageOut, TextOut]]) -> dict[str, Any]:  # noqa: ARG002
         """Called once after training with held-out (image, grey image, text) batches: figures for the summary."""
         return {}
-
-
-def draw_captions(available: int, wanted: int, rng: np.random.Generator) -> list[int]:
-    """Numbers of the captions that a step sees of an image; every caption once before any comes again."""
-    drawn: list[int] = []
-    while len(drawn) < wanted:
-        drawn += [int(k) for k in rng.permutation(available)]
-    return drawn[:wanted]
 
 
 def _present(vectors: Tensor | None, side: str) -> Tensor:

@@ -21,7 +21,7 @@ from sparc_bench import discover
 from sparc_bench.cards import ModelCard, Recipe, Strict, TaskCard, read_model, read_task, read_toml
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.listing import KINDS, title_of
-from sparc_bench.study_card import StudyCard, read_study
+from sparc_bench.study.card import StudyCard, read_study
 
 _ONE = {kind: kind.removesuffix("s") for kind in KINDS} | {
     "datasets": "data set",

@@ -177,7 +177,7 @@ class FixedTowers(nn.Module):
         super().__init__()
         towers = towers_of(cell.model)
         images, texts, length = tokens.ids_BKL.shape
-        branches = objective.tower_options().get("branches", 0)
+        branches = objective.tower_options(objective.options).get("branches", 0)
         width = towers.text.width
         shapes = (
             (images, towers.grid[0] * towers.grid[1], width),

@@ -54,7 +54,7 @@ def count(cell: Cell) -> Flops:
     """Count a cell's step forward and backward, as one process would run it in float32."""
     objective = objective_alone(cell, torch.device("meta"))
     texts = objective.captions_per_image + objective.negatives_per_image
-    of_one = towers_flops(cell.model, objective.tower_options().get("branches", 0), texts)
+    of_one = towers_flops(cell.model, objective.tower_options(objective.options).get("branches", 0), texts)
     return Flops(cell.batch * of_one, own_flops(cell, objective))
 
 

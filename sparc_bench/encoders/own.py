@@ -94,7 +94,7 @@ class OwnEncoder:
         vectors: list[Tensor] = []
         tokens_parts: list[Tensor] = []
         masks: list[Tensor] = []
-        full = "tokens" in need or self._model.objective.tower_options().get("full_context", False)
+        full = "tokens" in need or self._model.full_context
         for start in range(0, len(texts), 4 * self.batch_size):
             chunk = texts[start : start + 4 * self.batch_size]
             tokens = self._tokenizer([[text] for text in chunk], full).to(self.device)

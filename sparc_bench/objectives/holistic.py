@@ -5,7 +5,7 @@ Shapes: B pairs of this rank, N pairs of all ranks, M branches, K captions per i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -19,7 +19,7 @@ from sparc_bench.cards import Strict
 from sparc_bench.errors import UserError
 from sparc_bench.examples import Example
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures
-from sparc_bench.objective import Batch, Ctx, ImageOut, ImageVectors, TextOut, Tokens
+from sparc_bench.objective import Ctx, ImageOut, ImageVectors, TextOut
 from sparc_bench.objectives.clip import contrastive_loss, full_precision
 from sparc_bench.training.heads import HeadedObjective, HeadOptions
 
@@ -107,38 +107,21 @@ class Objective(HeadedObjective):
     options: HolisticOptions
 
     @classmethod
-    def branches_of(cls, options: Strict) -> int:
-        """One class token per branch."""
+    def tower_options(cls, options: Strict) -> dict[str, Any]:
+        """One class token per branch, beside what the heads ask for."""
         assert isinstance(options, HolisticOptions)
-        return options.branches
-
-    def tower_options(self) -> dict[str, Any]:
-        """The branches, beside what the heads ask for."""
-        return {**super().tower_options(), "branches": self.options.branches}
+        return {**super().tower_options(options), "branches": options.branches}
 
     @property
     def captions_per_image(self) -> int:
         """One per branch."""
         return self.options.branches
 
-    def collate(
-        self,
-        examples: Sequence[Example],
-        index: Sequence[int],
-        tokenize: Callable[[Sequence[Sequence[str]]], Tokens],
-        rngs: Sequence[np.random.Generator],  # noqa: ARG002 - nothing is drawn: a branch always reads the same kind
-    ) -> Batch:
+    def choose(self, example: Example, rng: np.random.Generator) -> list[int]:  # noqa: ARG002 - nothing is drawn
         """A caption for every branch: of its kind where `caption_kinds` names them, else the k-th.
 
         An example without that kind, or with fewer captions than branches, repeats its captions in order.
         """
-        chosen = [self._captions_of(example) for example in examples]
-        captions = tuple(
-            tuple(example.captions[k] for k in numbers) for example, numbers in zip(examples, chosen, strict=True)
-        )
-        return Batch(torch.as_tensor(index), tokenize(captions), captions, {"caption_index": torch.as_tensor(chosen)})
-
-    def _captions_of(self, example: Example) -> list[int]:
         kinds = self.options.caption_kinds
         numbers = [k % len(example.captions) for k in range(self.options.branches)]
         if not kinds:

@@ -5,17 +5,16 @@ Shapes: B pairs of this rank, N pairs of all ranks, D joint width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sparc_bench.examples import Example
-from sparc_bench.objective import Batch, Ctx, ImageOut, TextOut, Tokens, draw_captions
+from sparc_bench.objective import Ctx, ImageOut, TextOut
 from sparc_bench.objectives.clip import full_precision
 from sparc_bench.training.heads import HeadedObjective, HeadOptions
 
@@ -80,20 +79,9 @@ class Objective(HeadedObjective):
         """One false caption beside each caption."""
         return 1
 
-    def collate(
-        self,
-        examples: Sequence[Example],
-        index: Sequence[int],
-        tokenize: Callable[[Sequence[Sequence[str]]], Tokens],
-        rngs: Sequence[np.random.Generator],
-    ) -> Batch:
-        """K = 2 texts per image: one of its captions, drawn by the example's generator, and that caption's negative."""
-        chosen = [draw_captions(len(e.captions), 1, rng)[0] for e, rng in zip(examples, rngs, strict=True)]
-        captions = tuple(
-            (example.captions[k], example.negatives[k]) for example, k in zip(examples, chosen, strict=True)
-        )
-        caption_index_B1 = torch.as_tensor(chosen, dtype=torch.long).unsqueeze(1)
-        return Batch(torch.as_tensor(index), tokenize(captions), captions, {"caption_index": caption_index_B1})
+    def texts(self, example: Example, chosen: Sequence[int]) -> tuple[str, ...]:
+        """K = 2: the caption, and the negative that belongs to it."""
+        return (*super().texts(example, chosen), *(example.negatives[k] for k in chosen))
 
     def forward(self, image: ImageOut, text: TextOut, ctx: Ctx) -> dict[str, Tensor]:
         """Both directions; text 0 of an image is its caption, text 1 the false one."""

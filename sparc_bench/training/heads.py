@@ -59,9 +59,11 @@ class HeadedObjective(Objective):
         """The learned inverse temperature."""
         return self.log_scale.exp()
 
-    def tower_options(self) -> dict[str, Any]:
+    @classmethod
+    def tower_options(cls, options: Strict) -> dict[str, Any]:
         """The listing's mean over every position needs captions padded to the context."""
-        return {"full_context": True} if self.options.text_pool == "context" else {}
+        assert isinstance(options, HeadOptions)
+        return {"full_context": True} if options.text_pool == "context" else {}
 
     def global_image(self, image: ImageOut) -> Tensor:
         """V = g_v(h_v(mean of patches)): BD."""

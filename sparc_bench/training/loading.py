@@ -77,7 +77,7 @@ class Batches(torch.utils.data.Dataset[Loaded]):
         everyone[self.own] = positions
         index = [self.pixels.index[position] for position in everyone]
         batch = self._collate(index, step, self.own, self.tokenize)
-        known_true = self._known_true(index, step)
+        known_true = self._known_true(index, step, batch)
         if known_true is not None:
             off_diagonal = known_true.numel() - len(index) * known_true.shape[2]
             batch.extra["known_true_share"] = known_true.float().sum() / off_diagonal
@@ -108,17 +108,15 @@ class Batches(torch.utils.data.Dataset[Loaded]):
                     positions[slot] = (positions[slot] + 1) % len(self.pixels)
         return np.stack(rows), unreadable
 
-    def _known_true(self, index: Sequence[int], step: int) -> Tensor | None:
-        """NNK, of all ranks' rows, without the diagonal."""
+    def _known_true(self, index: Sequence[int], step: int, batch: Batch) -> Tensor | None:
+        """NNK, of all ranks' rows, without the diagonal; `batch` holds this rank's."""
         data = self.pixels.data
-        if data.caption_truth is None or data.keep_captions is None:
+        if data.caption_truth is None or data.keep_captions is None or "caption_index" not in batch.extra:
             return None
-        batch = self._collate(index, step, slice(None), _no_tokens)
-        if "caption_index" not in batch.extra:
-            return None
+        whole = batch if len(batch.index_B) == len(index) else self._collate(index, step, slice(None), _no_tokens)
         chosen = [
             data.keep_captions(data.examples[row], numbers)
-            for row, numbers in zip(index, batch.extra["caption_index"].tolist(), strict=True)
+            for row, numbers in zip(index, whole.extra["caption_index"].tolist(), strict=True)
         ]
         truth_NM = torch.from_numpy(np.ascontiguousarray(data.caption_truth(chosen)))
         truth_NNK = truth_NM.reshape(len(index), len(index), -1)

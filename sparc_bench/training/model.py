@@ -22,6 +22,11 @@ class TrainStep(nn.Module):
         self.towers = towers
         self.objective = objective
 
+    @property
+    def full_context(self) -> bool:
+        """Whether the objective wants captions padded to the context."""
+        return bool(self.objective.tower_options(self.objective.options).get("full_context", False))
+
     def forward(self, pixels_BHWC: Tensor, tokens: Tokens, ctx: Ctx) -> dict[str, Tensor]:
         """The objective's dictionary: "loss", its parts and what it logs."""
         image, text = self.towers(normalise(pixels_BHWC), tokens)
@@ -49,7 +54,7 @@ def build(recipe: Recipe, tokenizer: Tokenizer, seed: int) -> TrainStep:
     loss, options = objective_of(recipe)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        branches = loss.branches_of(options)
+        branches = loss.tower_options(options).get("branches", 0)
         towers = Towers(recipe.image, recipe.text, tokenizer.vocabulary, tokenizer.pad_id, branches)
         objective = loss(towers.image.width, towers.text.width, options)
     return TrainStep(towers, objective)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from sparc_bench import discover
-from sparc_bench.cards import Recipe
+from sparc_bench.cards import Recipe, Sees
 from sparc_bench.errors import UserError
 from sparc_bench.examples import DataSplit
 from sparc_bench.objective import Objective
@@ -18,14 +18,25 @@ def refuse_missing(recipe: Recipe) -> None:
     """Stop where the recipe's data set does not provide what its objective needs; nothing is read.
 
     Raises:
-        UserError: names what is missing and the data sets that have it; or a misspelt objective, option or data set.
+        UserError: names what is missing and the data sets that have it; a misspelt objective, option or data set; a
+            step that sees other than the recipe declares.
     """
     needs = _needs(_objective(recipe))
+    if recipe.sees not in (None, seen := sees(recipe)):
+        raise UserError(f"{recipe.name} declares [sees] {recipe.sees}, but a step of it sees {seen}: mend the card.")
     missing = needs - discover.load("datasets", recipe.data.dataset).PROVIDES
     if missing:
         raise UserError(
             f"{recipe.objective} needs {_listed(missing)}, which {recipe.data.dataset} has none of: {_that_have(needs)}"
         )
+
+
+def sees(recipe: Recipe) -> Sees:
+    """What one step of a recipe sees of the data."""
+    objective, size = _objective(recipe), recipe.batch_size
+    return Sees(
+        images=size, captions=size * objective.captions_per_image, negatives=size * objective.negatives_per_image
+    )
 
 
 def refuse_unfilled(recipe: Recipe, data: DataSplit) -> None:

@@ -19,10 +19,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sparc_bench import distributed
 from sparc_bench.atomic import write_atomic
-from sparc_bench.cards import Recipe, Sees
+from sparc_bench.cards import Recipe
 from sparc_bench.encoders.own import WEIGHTS_FILE, OwnEncoder
 from sparc_bench.errors import UserError
-from sparc_bench.objective import Objective
 from sparc_bench.training import checkpoint, precision
 from sparc_bench.training.checkpoint import Meta
 from sparc_bench.training.loading import Batches, loader
@@ -71,18 +70,16 @@ def train(
     if file.is_file():
         _refuse_other(file, recipe, seed)
         start = checkpoint.load_training(file, model, optimizer)
-    full_context = model.objective.tower_options().get("full_context", False)
     batches = Batches(
         pixels=data.pixels,
         objective=model.objective,
-        tokenize=lambda captions: data.tokenizer(captions, full_context),
+        tokenize=lambda captions: data.tokenizer(captions, model.full_context),
         batch_size=recipe.batch_size,
         seed=seed,
         mask_known_true=recipe.data.false_negatives == "mask",
         rank=rank,
         world=world,
     )
-    _refuse_undeclared(recipe, model.objective)
     where = torch.device(device)
     autocast, probe = precision.choose(recipe, where, lambda on: _probe_step(model, batches, where, on))
     autocast = distributed.of_first(autocast, where)
@@ -164,18 +161,6 @@ def _write_json(file: Path, values: dict[str, Any]) -> None:
 def _probe_step(model: TrainStep, batches: Batches, device: torch.device, autocast: bool) -> None:
     forward_backward(model, batches[0], 0, device, autocast)
     model.zero_grad(set_to_none=True)
-
-
-def _refuse_undeclared(recipe: Recipe, objective: Objective) -> None:
-    """Raise UserError where a recipe declares other than what its objective sees in a step."""
-    size = recipe.batch_size
-    sees = Sees(
-        images=size, captions=size * objective.captions_per_image, negatives=size * objective.negatives_per_image
-    )
-    if recipe.sees not in (None, sees):
-        raise UserError(
-            f"{recipe.name} declares sees = {recipe.sees!r}, but {recipe.objective} sees {sees!r}: mend [sees]."
-        )
 
 
 def _finished(recipe: Recipe, run_folder: Path, seed: int) -> dict[str, Any] | None:

@@ -47,7 +47,6 @@ def held_out(
 ) -> dict[str, Any]:
     """The objective's own figures on up to 512 val pairs (one caption per image, in turn) and a grey image."""
     model.eval()
-    full = model.objective.tower_options().get("full_context", False)
     batches = []
     for start in range(0, min(HELD_OUT_IMAGES, len(pixels)), BATCH):
         rows = range(start, min(start + BATCH, len(pixels), HELD_OUT_IMAGES))
@@ -56,5 +55,5 @@ def held_out(
         examples = [data.examples[pixels.index[row]] for row in rows]
         texts = [[example.captions[row % len(example.captions)]] for row, example in zip(rows, examples, strict=True)]
         image, grey = model.encode_image(normalise(pixels_BHWC)), model.encode_image(normalise(grey_BHWC))
-        batches.append((image, grey, model.encode_text(tokenizer(texts, full).to(device))))
+        batches.append((image, grey, model.encode_text(tokenizer(texts, model.full_context).to(device))))
     return model.objective.held_out(batches)

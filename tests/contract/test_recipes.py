@@ -9,8 +9,8 @@ from sparc_bench import discover
 from sparc_bench.cards import Recipe
 from sparc_bench.encoders import own
 from sparc_bench.evaluate import Settings, evaluate
-from sparc_bench.study_choice import current_trials, differences, recipes_of
-from sparc_bench.study_rows import TRIALS, TrialRow, folder_of, read_rows
+from sparc_bench.study.choice import current_trials, differences, recipes_of
+from sparc_bench.study.rows import TRIALS, TrialRow, folder_of, read_rows
 from sparc_bench.training.run import train
 
 RESULTS = Path(__file__).parents[2] / "results"

@@ -27,7 +27,7 @@ def outputs(objective, seed=0, dtype=torch.float32, scale=1.0, extra_padding=0, 
     """Outputs of both towers; `equal_captions`: all texts of an image are the same."""
     draw = torch.Generator().manual_seed(seed)
     texts = texts_per_image(objective)
-    branches = objective.tower_options().get("branches", 0)
+    branches = objective.tower_options(objective.options).get("branches", 0)
     patches_BPW = scale * torch.randn(batch, P, WI, generator=draw)
     tokens_BKLW = scale * torch.randn(batch, texts, L, WT, generator=draw)
     words_BK11 = (torch.tensor(WORDS[:batch])[:, None, None] + torch.arange(texts)[None, :, None]) % 5 + 1

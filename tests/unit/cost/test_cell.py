@@ -62,7 +62,9 @@ def test_stand_in_has_the_shapes_of_the_towers(name):
     objective, cards, meta = objective_alone(cell, CPU), towers_of(TINY), torch.device("meta")
     tokens = random_batch(objective, recipe_of(cell), size=1).batch.tokens
     with meta:
-        towers = Towers(cards.image, cards.text, 32_000, 0, objective.tower_options().get("branches", 0))
+        towers = Towers(
+            cards.image, cards.text, 32_000, 0, objective.tower_options(objective.options).get("branches", 0)
+        )
         real = towers(torch.empty(2, 3, 224, 224), tokens.to(meta))
     alone = FixedTowers(cell, objective, tokens, CPU)(torch.empty(0), tokens)
     for out, fixed in zip(real, alone, strict=True):

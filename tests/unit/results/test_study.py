@@ -9,14 +9,15 @@ from types import ModuleType
 import pytest
 from rich.console import Console
 
-from sparc_bench import discover, study_worker
+from sparc_bench import discover
 from sparc_bench.cli import main
 from sparc_bench.errors import UserError
 from sparc_bench.evaluate import Settings
-from sparc_bench.study import run
-from sparc_bench.study_card import Interval, draws, read_study
-from sparc_bench.study_choice import best_trial, differences, recipes_of, trial_recipe
-from sparc_bench.study_rows import RUNS, TRIALS, RunRow, TrialRow, read_rows
+from sparc_bench.study import worker as study_worker
+from sparc_bench.study.card import Interval, draws, read_study
+from sparc_bench.study.choice import best_trial, differences, recipes_of, trial_recipe
+from sparc_bench.study.rows import RUNS, TRIALS, RunRow, TrialRow, read_rows
+from sparc_bench.study.run import run
 
 RECIPE = """
 title = "Tiny"
@@ -94,7 +95,7 @@ class Objective(Clip):
 def folder(tmp_path, monkeypatch):
     """Cards of a study and its recipes; the table at the end is another module's."""
     monkeypatch.setenv("SPARC_BENCH_CACHE", str(tmp_path / "cache"))
-    table = ModuleType("sparc_bench.study_table")
+    table = ModuleType("sparc_bench.study.table")
     table.publish = lambda study, results, console: console.print(f"table of {study.name} in {results.name}")
     monkeypatch.setitem(sys.modules, table.__name__, table)
     write(tmp_path)

@@ -7,16 +7,17 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from sparc_bench import check, leaderboard, records, stored_outcome, study_table
+from sparc_bench import check, leaderboard, records, stored_outcome
 from sparc_bench.binding import bind
 from sparc_bench.cards import read_model, read_task
 from sparc_bench.metrics.statistic import Mean
 from sparc_bench.records import Metric
 from sparc_bench.seeds import seeds_difference
-from sparc_bench.study_card import draws, read_study
-from sparc_bench.study_choice import TRIAL_SEED, training_hash, trial_recipe, with_values
-from sparc_bench.study_entries import collect
-from sparc_bench.study_rows import RUNS, TRIALS, RunRow, TrialRow, merge_rows
+from sparc_bench.study import table as study_table
+from sparc_bench.study.card import draws, read_study
+from sparc_bench.study.choice import TRIAL_SEED, training_hash, trial_recipe, with_values
+from sparc_bench.study.entries import collect
+from sparc_bench.study.rows import RUNS, TRIALS, RunRow, TrialRow, merge_rows
 
 RECIPE = """
 title = "Small"
@@ -84,9 +85,9 @@ class Lab:
             (folder / f"{name}.toml").write_text(TASK.format(name=name, n=30 + number))
         self.recipes = {}
 
-    def recipe(self, name, sees="", text=RECIPE):
+    def recipe(self, name, objective="clip", options=""):
         path = self.folder / f"{name}.toml"
-        path.write_text(text + (f"[sees]\n{sees}\n" if sees else ""))
+        path.write_text(RECIPE.replace('"clip"', f'"{objective}"') + f"[objective_options]\n{options}\n")
         self.recipes[name] = read_model(path)
 
     @property
@@ -170,9 +171,9 @@ def right(value):
 def three(lab):
     """A study that is done: two methods of one caption, one of several, one with written negatives."""
     lab.recipe("toy_clip")
-    lab.recipe("toy_better", "images = 8\ncaptions = 8")
-    lab.recipe("toy_many", "images = 8\ncaptions = 24")
-    lab.recipe("toy_negatives", "images = 8\ncaptions = 8\nnegatives = 8")
+    lab.recipe("toy_better")
+    lab.recipe("toy_many", "flair", "captions = 3")
+    lab.recipe("toy_negatives", "negclip")
     lab.all_of("toy_clip", 0.50, 0.50, 0.50, 0.55, 0.45)
     lab.all_of("toy_better", 0.60, 0.65, 0.55)
     lab.all_of("toy_many", 0.90, 0.90, 0.90)
@@ -213,7 +214,7 @@ def test_the_difference_is_paired_and_marked_where_it_is_not_clear_of_zero(three
     assert study_table.texts(again) == study_table.texts(three.outcome())
 
 
-def test_what_a_step_sees_is_declared_or_asked_of_the_objective(three):
+def test_what_a_step_sees_is_asked_of_the_objective(three):
     entries = {entry.recipe: entry.sees for entry in three.outcome().entries}
     assert tuple(entries["toy_clip"].model_dump().values()) == (8, 8, 0)
     assert tuple(entries["toy_many"].model_dump().values()) == (8, 24, 0)

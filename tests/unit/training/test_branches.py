@@ -89,7 +89,7 @@ def test_a_recipe_gets_the_branches_of_its_objective(tiny):
     recipe = tiny.model_copy(update={"objective": "holistic", "objective_options": {"dim": 16, "branches": 2}})
     model = build(recipe, tokenizer, 0)
     assert model.encode_image(pixels()).pooled_BMW.shape == (2, 2, 24)
-    assert model.objective.tower_options()["branches"] == 2
+    assert model.objective.tower_options(model.objective.options)["branches"] == 2
 
 
 def test_class_tokens_do_not_decay():

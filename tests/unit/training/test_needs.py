@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from sparc_bench import discover
+from sparc_bench.cards import Sees
 from sparc_bench.datasets import scenes1
 from sparc_bench.errors import UserError
 from sparc_bench.training.needs import refuse_missing, refuse_unfilled
 from sparc_bench.training.prepared import read_split
+from sparc_bench.training.run import train
 
 
 def changed(recipe, objective, dataset="scenes1", objective_options=None, **options):
@@ -104,3 +106,10 @@ def test_one_caption_per_image_is_refused_where_views_are_wanted(tiny):
         refuse_unfilled(recipe, data)
     refuse_unfilled(changed(tiny, "clip", kind="pairs", n=4), data)
     refuse_unfilled(changed(tiny, "mv_infonce", n=4), read_split(changed(tiny, "clip", n=4), None, val=False))
+
+
+def test_a_step_sees_what_the_card_declares(tiny, tmp_path, monkeypatch):
+    declared = tiny.model_copy(update={"sees": Sees(images=8, captions=16)})
+    monkeypatch.setattr("sparc_bench.training.prepared.read_split", None)
+    with pytest.raises(UserError, match=r"declares \[sees\] images=8 captions=16.* sees images=8 captions=8"):
+        train(declared, tmp_path / "run", None, 0, "cpu")

@@ -19,9 +19,9 @@ from rich.text import Text
 from sparc_bench import dot_plot, overview
 from sparc_bench.atomic import write_atomic
 from sparc_bench.sections import Row, ranked
-from sparc_bench.study_card import StudyCard
-from sparc_bench.study_entries import KINDS, Entry, Outcome, collect
-from sparc_bench.study_rows import folder_of
+from sparc_bench.study.card import StudyCard
+from sparc_bench.study.entries import KINDS, Entry, Outcome, collect
+from sparc_bench.study.rows import folder_of
 
 CSV, MARKDOWN, PICTURE = "table.csv", "table.md", "table.png"
 NOT_CLEAR_OF_ZERO = "‡"

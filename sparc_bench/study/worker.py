@@ -28,8 +28,8 @@ from sparc_bench import discover
 from sparc_bench.cards import Recipe, TaskCard, parse
 from sparc_bench.errors import UserError
 from sparc_bench.evaluate import Settings, evaluate
-from sparc_bench.study_choice import training_hash
-from sparc_bench.study_rows import RunRow, TrialRow
+from sparc_bench.study.choice import training_hash
+from sparc_bench.study.rows import RunRow, TrialRow
 from sparc_bench.training.loop import NotFiniteError
 from sparc_bench.training.prepared import Prepared, prepare
 from sparc_bench.training.run import train, training_part

@@ -8,8 +8,8 @@ from typing import Any
 from sparc_bench import discover
 from sparc_bench.cards import Optim, Recipe, canonical_hash, parse
 from sparc_bench.errors import UserError, nearest
-from sparc_bench.study_card import StudyCard, draws
-from sparc_bench.study_rows import TrialRow
+from sparc_bench.study.card import StudyCard, draws
+from sparc_bench.study.rows import TrialRow
 from sparc_bench.training.model import objective_of
 from sparc_bench.training.run import training_part
 

@@ -16,10 +16,10 @@ from sparc_bench.cards import Recipe, Sees
 from sparc_bench.recorded import Recorded
 from sparc_bench.sections import Section, sections_of
 from sparc_bench.seeds import SeedsEstimate
-from sparc_bench.study_card import StudyCard
-from sparc_bench.study_choice import best_trial, current_trials, described, training_hash, with_values
-from sparc_bench.study_rows import RUNS, TRIALS, RunRow, TrialRow, folder_of, read_rows
-from sparc_bench.training.model import objective_of
+from sparc_bench.study.card import StudyCard
+from sparc_bench.study.choice import best_trial, current_trials, described, training_hash, with_values
+from sparc_bench.study.rows import RUNS, TRIALS, RunRow, TrialRow, folder_of, read_rows
+from sparc_bench.training.needs import sees
 
 KINDS = ("one caption an image", "several captions an image", "captions and written negatives")
 """What a method sees in a step; methods of different kinds are ranked apart."""
@@ -161,7 +161,7 @@ def _entry(
     current = current_trials(study, recipe, trials)
     return Entry(
         recipe=recipe.name,
-        sees=_sees(recipe),
+        sees=sees(recipe),
         trials=tuple(current),
         chosen=best.values if best else None,
         wanted=study.runs_of(recipe.name),
@@ -169,17 +169,6 @@ def _entry(
         stopped=tuple(stopped),
         difference=_difference(study, mine, of_study[study.names[0]]) if recipe.name != study.names[0] else None,
         missing=tuple(_missing(study, recipe.name, current, mine, {run.seed for run in stopped})),
-    )
-
-
-def _sees(recipe: Recipe) -> Sees:
-    if recipe.sees is not None:
-        return recipe.sees
-    loss, options = objective_of(recipe)
-    objective = loss(recipe.image.width or recipe.text.width, recipe.text.width, options)
-    size = recipe.batch_size
-    return Sees(
-        images=size, captions=size * objective.captions_per_image, negatives=size * objective.negatives_per_image
     )
 
 

@@ -13,8 +13,8 @@ from typing import Self
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from sparc_bench.study_rows import RunRow, TrialRow
-from sparc_bench.study_worker import Done, Work
+from sparc_bench.study.rows import RunRow, TrialRow
+from sparc_bench.study.worker import Done, Work
 
 _TAIL = 4096
 """Bytes at the end of a log that hold its last step."""

@@ -18,8 +18,8 @@ from sparc_bench.binding import bind
 from sparc_bench.cards import Recipe, TaskCard
 from sparc_bench.errors import UserError
 from sparc_bench.evaluate import Settings
-from sparc_bench.study_card import StudyCard, draws
-from sparc_bench.study_choice import (
+from sparc_bench.study.card import StudyCard, draws
+from sparc_bench.study.choice import (
     TRIAL_SEED,
     best_trial,
     criterion,
@@ -31,9 +31,9 @@ from sparc_bench.study_choice import (
     trial_recipe,
     with_values,
 )
-from sparc_bench.study_rows import RUNS, TRIALS, AnyRow, RunRow, TrialRow, folder_of, merge_rows
-from sparc_bench.study_screen import Watch
-from sparc_bench.study_worker import Done, Work, perform
+from sparc_bench.study.rows import RUNS, TRIALS, AnyRow, RunRow, TrialRow, folder_of, merge_rows
+from sparc_bench.study.screen import Watch
+from sparc_bench.study.worker import Done, Work, perform
 
 
 @dataclass
@@ -152,7 +152,7 @@ def run(study: StudyCard, settings: Settings, jobs: int, plugins: Sequence[Path]
             perform(queue, jobs, plugins, watch.started, finished)
     finally:
         missing = report(state, console)
-    from sparc_bench.study_table import publish
+    from sparc_bench.study.table import publish
 
     publish(study, settings.results, console)
     return 1 if missing else 0

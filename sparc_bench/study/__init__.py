@@ -1,0 +1,1 @@
+"""A like-for-like comparison of recipes: the card, trials, runs, the table."""
