@@ -55,6 +55,9 @@ Plugins = Annotated[
 ]
 Results = Annotated[Path, typer.Option(help="Folder of the records.")]
 Runs = Annotated[Path, typer.Option(help="Folder of the training runs: PATH/<recipe>/seed<k>.")]
+Workers = Annotated[
+    int | None, typer.Option(min=0, help="Processes that decode images.  [default: one a core, at most 8]")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Which seed: of the training, and of whatever is drawn at random.")]
 
 
@@ -112,6 +115,7 @@ def evaluate(
     device: Device = "cpu",
     precision: Annotated[Literal["float32", "bf16"], typer.Option(help="Of the model's forward pass.")] = "float32",
     batch_size: Annotated[int, typer.Option(min=1, help="Images that the model sees at once.")] = 256,
+    workers: Workers = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images: for testing.")] = None,
     results: Results = Path("results"),
     force: Annotated[bool, typer.Option("--force", help="Replace records that are still current.")] = False,
@@ -132,12 +136,14 @@ def evaluate(
     from sparc_bench import screen
     from sparc_bench.evaluate import Settings
     from sparc_bench.evaluate import evaluate as evaluate_model
+    from sparc_bench.features import Runtime
     from sparc_bench.models import resolve
 
     for model in models:  # a misspelt second model is refused before the first is evaluated
         resolve(model, run, seed)
     _writable(results)
-    settings = Settings(results, data_root, seed, device, precision, batch_size, limit, force)
+    runtime = Runtime(device, precision, batch_size, _worker_count(workers))
+    settings = Settings(results, data_root, seed, runtime, limit, force)
     done = []
     with screen.task_bar() as progress:
         for model in models:
@@ -190,10 +196,11 @@ def study(
     _writable(runs)
     _writable(results)
     from sparc_bench.evaluate import Settings
+    from sparc_bench.features import Runtime
     from sparc_bench.screen import console
     from sparc_bench.study.run import run
 
-    settings = Settings(results=results, data_root=data_root, device=device, runs=runs)
+    settings = Settings(results=results, data_root=data_root, runtime=Runtime(device), runs=runs)
     raise typer.Exit(run(card, settings, jobs, plugin or (), console()))
 
 
@@ -335,6 +342,10 @@ def _prepare(data_root: Path | None, device: str | None, plugins: list[Path] | N
 
         for path in plugins:
             discover.add_plugin(path)
+
+
+def _worker_count(workers: int | None) -> int:
+    return min(os.cpu_count() or 1, 8) if workers is None else workers
 
 
 def _writable(folder: Path) -> None:

@@ -19,7 +19,7 @@ from sparc_bench.environment import git_state, library_versions
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.examples import DataSplit
 from sparc_bench.exposure import classes_seen, exposure
-from sparc_bench.features import Encoder
+from sparc_bench.features import Encoder, Runtime
 from sparc_bench.outcome import Outcome
 from sparc_bench.prompts import class_words
 from sparc_bench.records import Record
@@ -35,9 +35,7 @@ class Settings:
         results: folder of the records.
         data_root: folder with one folder per data set, or None.
         seed: which run of a recipe, where the model does not say.
-        device: torch device.
-        precision: of the forward pass.
-        batch_size: images at once.
+        runtime: device, precision, images at once, processes that decode.
         limit: only so many images, for testing; such a record never enters a leaderboard.
         force: replace a record whose inputs are all the same.
         runs: folder of the training runs.
@@ -46,9 +44,7 @@ class Settings:
     results: Path = Path("results")
     data_root: Path | None = None
     seed: int = 0
-    device: str = "cpu"
-    precision: str = "float32"
-    batch_size: int = 256
+    runtime: Runtime = field(default_factory=Runtime)
     limit: int | None = None
     force: bool = False
     runs: Path = Path("runs")
@@ -91,7 +87,7 @@ def evaluate(
         UserError: the model cannot be found or loaded.
     """
     resolved = models.resolve(model, run, settings.seed, settings.runs)
-    encoder = models.load_encoder(resolved, settings.device, settings.precision, settings.batch_size)
+    encoder = models.load_encoder(resolved, settings.runtime)
     suite = _Suite(encoder, resolved.card, resolved.seed, settings, progress)
     return [suite.result(card) for card in tasks]
 

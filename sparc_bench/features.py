@@ -153,6 +153,32 @@ class TextFeatures:
             mask_ML=None if self.mask_ML is None else self.mask_ML[rows],
         )
 
+    @classmethod
+    def concat(cls, parts: Sequence[TextFeatures]) -> TextFeatures:
+        """The features of several runs of texts as one; shorter runs of tokens are filled up with masked zeros."""
+        if len(parts) == 1:
+            return parts[0]
+        longest = max((part.mask_ML.shape[1] for part in parts if part.mask_ML is not None), default=0)
+
+        def joined(tensors: list[Tensor | None], tokens: bool) -> Tensor | None:
+            present = [tensor for tensor in tensors if tensor is not None]
+            if not tokens:
+                return torch.cat(present) if present else None
+            filled = [
+                tensor.new_zeros(len(tensor), longest, *tensor.shape[2:]).index_copy_(
+                    1, torch.arange(tensor.shape[1], device=tensor.device), tensor
+                )
+                for tensor in present
+            ]
+            return torch.cat(filled) if filled else None
+
+        return cls(
+            texts=tuple(text for part in parts for text in part.texts),
+            global_MD=joined([part.global_MD for part in parts], tokens=False),
+            tokens_MLD=joined([part.tokens_MLD for part in parts], tokens=True),
+            mask_ML=joined([part.mask_ML for part in parts], tokens=True),
+        )
+
 
 @dataclass(frozen=True)
 class Regions:
@@ -168,6 +194,16 @@ class Regions:
 
     def __len__(self) -> int:
         return len(self.image_index_R)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How an encoder runs: torch device, dtype of the forward pass, images at once, processes that decode images."""
+
+    device: str = "cpu"
+    precision: str = "float32"
+    batch_size: int = 256
+    workers: int = 0
 
 
 class Encoder(Protocol):

@@ -14,7 +14,7 @@ from typing import cast
 from sparc_bench import discover
 from sparc_bench.cards import ModelCard, Recipe, Weights, read_model
 from sparc_bench.errors import UserError, nearest
-from sparc_bench.features import Encoder
+from sparc_bench.features import Encoder, Runtime
 from sparc_bench.training import checkpoint
 from sparc_bench.training.run import training_part
 
@@ -65,13 +65,10 @@ def resolve(model: str, run: Path | None = None, seed: int = 0, runs: Path = Pat
     return ResolvedModel(card, checked_weights(card.weights, folder, card.name) if card.weights else None)
 
 
-def load_encoder(
-    resolved: ResolvedModel, device: str = "cpu", precision: str = "float32", batch_size: int = 256
-) -> Encoder:
+def load_encoder(resolved: ResolvedModel, runtime: Runtime) -> Encoder:
     """The encoder of a resolved model, by its family."""
     module = discover.load("encoders", resolved.card.family)
-    encoder = module.load(resolved.card, resolved.weights, device=device, precision=precision, batch_size=batch_size)
-    return cast("Encoder", encoder)
+    return cast("Encoder", module.load(resolved.card, resolved.weights, runtime))
 
 
 def checked_weights(weights: Weights, folder: Path, name: str) -> Path:

@@ -15,10 +15,9 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparc_bench import distributed
+from sparc_bench import cosine, distributed
 from sparc_bench.cards import Strict
 from sparc_bench.examples import Example
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures
@@ -218,22 +217,12 @@ class Objective(nn.Module):
         self, images: ImageFeatures, texts: TextFeatures, regions: Regions | None = None, path: str | None = None
     ) -> tuple[Tensor, Tensor]:
         """Cosine of global vectors, or of region vectors (weighted sums of the path's patches), with the texts'."""
-        texts_MD = _unit(_present(texts.global_MD, "text"))
-        if regions is None:
-            scores = _unit(_present(images.global_ND, "image")) @ texts_MD.T
-        else:
-            patches_NPD = images.patches[path or next(iter(self.paths))]
-            pooled_RD = torch.einsum("rp,rpd->rd", regions.weights_RP, patches_NPD[regions.image_index_R])
-            scores = _unit(pooled_RD) @ texts_MD.T
+        scores = cosine.similarity(images, texts, regions, path or next(iter(self.paths), ""))
         return scores, scores
 
     def dense_scores(self, images: ImageFeatures, texts: TextFeatures, path: str | None = None) -> Tensor:
         """Cosine of every patch with the texts' global vectors: (N, M, rows, columns)."""
-        patches_NPD = _unit(images.patches[path or next(iter(self.paths))])
-        scores_NMP = torch.einsum("npd,md->nmp", patches_NPD, _unit(_present(texts.global_MD, "text")))
-        if images.grid is None:
-            raise RuntimeError("patches without a grid")
-        return scores_NMP.reshape(*scores_NMP.shape[:2], *images.grid)
+        return cosine.dense_scores(images, texts, path or next(iter(self.paths)))
 
     def after_step(self, step: int) -> None:
         """Called after each optimiser step (clamping, prototype updates)."""
@@ -241,13 +230,3 @@ class Objective(nn.Module):
     def held_out(self, batches: Sequence[tuple[ImageOut, ImageOut, TextOut]]) -> dict[str, Any]:  # noqa: ARG002
         """Called once after training with held-out (image, grey image, text) batches: figures for the summary."""
         return {}
-
-
-def _present(vectors: Tensor | None, side: str) -> Tensor:
-    if vectors is None:
-        raise RuntimeError(f"the {side} features hold no global vectors: ask for 'global'")
-    return vectors
-
-
-def _unit(vectors: Tensor) -> Tensor:
-    return F.normalize(vectors, dim=-1)

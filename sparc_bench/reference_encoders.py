@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sparc_bench import cosine
 from sparc_bench.cards import ModelCard
 from sparc_bench.features import Box, Encoder, ImageFeatures, ImageItem, Regions, TextFeatures
 
@@ -78,11 +79,11 @@ class _ReferenceEncoder:
     ) -> tuple[Tensor, Tensor]:
         """Cosine of global vectors, or of pooled patches, with the texts' global vectors."""
         if regions is None:
-            vectors_RD = _present(images.global_ND)
+            vectors_RD = cosine.present(images.global_ND, "image")
         else:
             patches_NPD = images.patches[path or next(iter(self.paths))]
             vectors_RD = torch.einsum("rp,rpd->rd", regions.weights_RP.cpu(), patches_NPD[regions.image_index_R.cpu()])
-        scores = self._cosine(vectors_RD, _present(texts.global_MD))
+        scores = self._cosine(vectors_RD, cosine.present(texts.global_MD, "text"))
         return scores, scores
 
     def dense_scores(self, images: ImageFeatures, texts: TextFeatures, path: str | None = None) -> Tensor:
@@ -90,7 +91,7 @@ class _ReferenceEncoder:
         if images.grid is None:
             raise RuntimeError("dense scores were asked of features without patches")
         patches_NPD = images.patches[path or next(iter(self.paths))]
-        scores_NPM = self._cosine(patches_NPD, _present(texts.global_MD))
+        scores_NPM = self._cosine(patches_NPD, cosine.present(texts.global_MD, "text"))
         return scores_NPM.transpose(1, 2).reshape(len(images), len(texts), *images.grid)
 
     def untrained(self) -> None:
@@ -125,9 +126,3 @@ class RandomEncoder(_ReferenceEncoder):
         """Standard normal rows."""
         seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "big")
         return torch.from_numpy(np.random.default_rng(seed).standard_normal((count, self.width), dtype=np.float32))
-
-
-def _present(vectors: Tensor | None) -> Tensor:
-    if vectors is None:
-        raise RuntimeError("similarity was asked of features without global vectors")
-    return vectors

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sparc_bench.cards import ModelCard
 from sparc_bench.features import Box, Encoder, ImageFeatures, ImageItem, Regions, TextFeatures
+from sparc_bench.image_stream import stream
 
 
 class WatchedEncoder:
@@ -59,10 +60,18 @@ class WatchedEncoder:
 
     def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:
         """Of the inner encoder; counted."""
-        features = self.inner.images(items, need, size)
-        self._remember(items, features, size)
-        self.count(len(items))
-        return features
+        return ImageFeatures.concat(list(self.stream(items, need, len(items), size)))
+
+    def stream(
+        self, items: Sequence[ImageItem], need: frozenset[str], most: int, size: int | None = None
+    ) -> Iterator[ImageFeatures]:
+        """Of the inner encoder; counted."""
+        done = 0
+        for features in stream(self.inner, items, need, most, size):
+            self._remember(items[done : done + len(features)], features, size)
+            self.count(len(features))
+            done += len(features)
+            yield features
 
     def texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
         """Of the inner encoder."""

@@ -15,6 +15,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from sparc_bench.features import Encoder, ImageFeatures, ImageItem, TextFeatures
+from sparc_bench.image_stream import stream
 
 _TEXTS_AT_ONCE = 2048
 
@@ -52,11 +53,11 @@ def text_need(encoder: Encoder) -> frozenset[str]:
 
 
 def image_chunks(encoder: Encoder, items: Sequence[ImageItem]) -> Iterator[tuple[slice, ImageFeatures]]:
-    """Features of runs of images: 64 at once where patches are held, 256 where vectors are."""
-    size = 64 if pairwise(encoder) else 256
-    for start in range(0, len(items), size):
-        rows = slice(start, min(start + size, len(items)))
-        yield rows, encoder.images(items[rows], image_need(encoder))
+    """Features of runs of images: at most 64 where patches are held, 256 where vectors are."""
+    start = 0
+    for images in stream(encoder, items, image_need(encoder), most=64 if pairwise(encoder) else 256):
+        yield slice(start, start + len(images)), images
+        start += len(images)
 
 
 def score_chunks(

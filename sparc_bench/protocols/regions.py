@@ -6,7 +6,7 @@ Shapes: R regions, C classes, N images of a chunk, P patches, E edges between si
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -20,6 +20,7 @@ from sparc_bench.cards import Strict
 from sparc_bench.errors import UserError
 from sparc_bench.examples import DataSplit, Example, Region
 from sparc_bench.features import Encoder, ImageFeatures, Regions, TextFeatures
+from sparc_bench.image_stream import stream
 from sparc_bench.metrics.region_weights import box_weights, mask_weights
 from sparc_bench.metrics.statistic import ClassMean, Mean, Statistic
 from sparc_bench.metrics.topk import topk_score
@@ -112,13 +113,10 @@ class ChosenRegions:
         """Left, top, right, bottom of each region in pixels."""
         return np.array([region.box for region in self.regions], dtype=np.float64)
 
-    def chunks(self, images: int) -> Iterator[tuple[slice, list[int]]]:
-        """Runs of regions in the same `images` examples, with the examples' indices; no example twice."""
-        examples_N, starts_N = np.unique(self.example_R, return_index=True)
-        bounds = [*starts_N.tolist(), len(self)]
-        for first in range(0, len(examples_N), images):
-            last = min(first + images, len(examples_N))
-            yield slice(bounds[first], bounds[last]), examples_N[first:last].tolist()
+    @property
+    def example_N(self) -> Int[ndarray, "N"]:
+        """Examples that have a region, in order, each once."""
+        return np.unique(self.example_R)
 
 
 def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
@@ -181,9 +179,13 @@ def region_scores(
         UserError: a mask is asked for that the data set does not have, or scores are not finite.
     """
     blocks: dict[str, list[ndarray]] = {path: [] for path in encoder.paths}
-    for part, examples in chosen.chunks(CHUNK):
-        images = encoder.images([data.examples[index].image for index in examples], frozenset({"patches"}))
-        image_index_R = np.searchsorted(np.array(examples), chosen.example_R[part])
+    image_R = np.searchsorted(chosen.example_N, chosen.example_R)
+    items = [data.examples[index].image for index in chosen.example_N]
+    done = 0
+    for images in stream(encoder, items, frozenset({"patches"}), CHUNK):
+        part = slice(*np.searchsorted(image_R, [done, done + len(images)]).tolist())
+        image_index_R = image_R[part] - done
+        done += len(images)
         weights_RP = _weights(images, chosen.regions[part], image_index_R, shape)
         for path in encoder.paths:
             regions = Regions(

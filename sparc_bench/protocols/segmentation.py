@@ -13,6 +13,7 @@ columns, H W pixels, X pixels that are scored, G images.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Literal, Self
 
 import numpy as np
@@ -25,6 +26,7 @@ from sparc_bench.cards import Strict
 from sparc_bench.errors import UserError
 from sparc_bench.examples import DataSplit, Example
 from sparc_bench.features import Encoder, ImageFeatures, TextFeatures
+from sparc_bench.image_stream import stream
 from sparc_bench.metrics.iou import (
     PixelCounts,
     best_constant,
@@ -96,9 +98,9 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     found: dict[str, list[PixelCounts]] = {path: [] for path in encoder.paths}
     oracle: list[PixelCounts] = []
     uncovered = 0
-    for start in range(0, len(data), CHUNK):
-        examples = data.examples[start : start + CHUNK]
-        images = encoder.images([example.image for example in examples], frozenset({"patches"}))
+    remaining = iter(data.examples)
+    for images in stream(encoder, data.items, frozenset({"patches"}), CHUNK):
+        examples = list(islice(remaining, len(images)))
         truths = [_truth(example, len(data.classes), options.background) for example in examples]
         scores = {path: _scores(encoder, images, prompted, path) for path in encoder.paths}
         for row, truth_HW in enumerate(truths):

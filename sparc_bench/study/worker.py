@@ -77,7 +77,7 @@ def do(work: Work) -> Done:
             data = _data(work)
             began = time.perf_counter()
             summary = train(
-                work.recipe, work.folder, work.settings.data_root, work.seed, work.settings.device, data=data
+                work.recipe, work.folder, work.settings.data_root, work.seed, work.settings.runtime.device, data=data
             )
     except NotFiniteError as error:
         return Done(_diverged(work, str(error), round(time.perf_counter() - began, 1)))

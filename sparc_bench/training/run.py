@@ -22,6 +22,7 @@ from sparc_bench.atomic import write_atomic
 from sparc_bench.cards import Recipe
 from sparc_bench.encoders.own import WEIGHTS_FILE, OwnEncoder
 from sparc_bench.errors import UserError
+from sparc_bench.features import Runtime
 from sparc_bench.training import checkpoint, precision
 from sparc_bench.training.checkpoint import Meta
 from sparc_bench.training.loading import Batches, loader
@@ -90,7 +91,7 @@ def train(
 
     def encoder() -> OwnEncoder:
         return OwnEncoder(
-            recipe.model_card(), model, recipe, data.tokenizer, seed, "in training", data.words, where, "float32", 256
+            recipe.model_card(), model, recipe, data.tokenizer, seed, "in training", data.words, Runtime(device)
         )
 
     def meta(step: int) -> Meta:

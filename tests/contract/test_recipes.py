@@ -9,6 +9,7 @@ from sparc_bench import discover
 from sparc_bench.cards import Recipe
 from sparc_bench.encoders import own
 from sparc_bench.evaluate import Settings, evaluate
+from sparc_bench.features import Runtime
 from sparc_bench.study.choice import current_trials, differences, recipes_of
 from sparc_bench.study.rows import TRIALS, TrialRow, folder_of, read_rows
 from sparc_bench.training.run import train
@@ -43,7 +44,7 @@ def test_recipe_trains_three_steps(name, request, tmp_path, monkeypatch):
     summary = train(recipe, tmp_path / "run", root, 0, "cpu")
     assert summary["steps"] == 3
     assert all(math.isfinite(value) for value in summary["val"].values())
-    encoder = own.load(recipe.model_card(), tmp_path / "run")
+    encoder = own.load(recipe.model_card(), tmp_path / "run", Runtime())
     assert encoder.gives >= {"image", "text", "patches"}
 
 

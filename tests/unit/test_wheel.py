@@ -22,11 +22,12 @@ def test_wheel_works_outside_the_checkout(tmp_path):
         opened.extractall(tmp_path / "site")
     script = (
         "import sparc_bench, sparc_bench.discover as d, sparc_bench.models as m\n"
+        "from sparc_bench.features import Runtime\n"
         f"assert sparc_bench.__file__.startswith({str(tmp_path)!r})\n"
         "print(*d.names('tasks')); print(*d.names('models'))\n"
         "for name in d.names('models'):\n"
         "    card = d.model(name)\n"
-        "    if card.weights: m.load_encoder(m.resolve(name))\n"
+        "    if card.weights: m.load_encoder(m.resolve(name), Runtime())\n"
     )
     run = subprocess.run(
         [sys.executable, "-c", script],

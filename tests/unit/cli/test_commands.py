@@ -9,6 +9,7 @@ from sparc_bench import quickstart as quickstart_module
 from sparc_bench.cards import Recipe, TaskCard, parse
 from sparc_bench.cli import main
 from sparc_bench.evaluate import Result, Settings
+from sparc_bench.features import Runtime
 from sparc_bench.records import Metric, Record
 from sparc_bench.screen import console, evaluated
 from sparc_bench.training import run as training
@@ -106,6 +107,7 @@ def test_eval_hands_everything_on(tasks, calls, tmp_path):
         "--seed": 3,
         "--precision": "bf16",
         "--batch-size": 7,
+        "--workers": 2,
         "--limit": 5,
         "--results": tmp_path / "results",
     }
@@ -115,9 +117,7 @@ def test_eval_hands_everything_on(tasks, calls, tmp_path):
         results=tmp_path / "results",
         data_root=tmp_path,
         seed=3,
-        device="cpu",
-        precision="bf16",
-        batch_size=7,
+        runtime=Runtime("cpu", "bf16", 7, 2),
         limit=5,
         force=True,
     )

@@ -14,7 +14,7 @@ SURFACE = {
     "train": ["recipe", "--data-root", "--seed", "--device", "--tensorboard", "--runs", "--plugin"],
     "eval": [
         *("models", "--suite", "--task", "--data-root", "--seed", "--run", "--device", "--precision", "--batch-size"),
-        *("--limit", "--results", "--force", "--plugin"),
+        *("--workers", "--limit", "--results", "--force", "--plugin"),
     ],
     "compare": ["a", "b", "--results", "--plugin"],
     "leaderboard": ["results"],

@@ -7,6 +7,7 @@ import torch
 from sparc_bench import discover, models
 from sparc_bench.cards import Recipe
 from sparc_bench.errors import UserError
+from sparc_bench.features import Runtime
 from sparc_bench.training import checkpoint
 
 CARD = """
@@ -133,5 +134,5 @@ def test_run_belongs_to_recipes(folder, toy_model):
 
 
 def test_load_encoder_hands_the_settings_on(toy_model):
-    encoder = models.load_encoder(models.resolve(toy_model("toy_best", 1.0)), "cpu", "float32", 3)
+    encoder = models.load_encoder(models.resolve(toy_model("toy_best", 1.0)), Runtime(batch_size=3))
     assert (encoder.card.name, encoder.weights_hash) == ("toy_best", "toy 1.0")

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sparc_bench import discover, models
-from sparc_bench.features import ImageItem, Regions
+from sparc_bench.features import ImageItem, Regions, Runtime
 from sparc_bench.reference_encoders import ConstantEncoder, RandomEncoder
 from sparc_bench.watched_encoder import WatchedEncoder
 
@@ -12,7 +12,7 @@ ALL = frozenset({"global", "patches"})
 @pytest.fixture
 def watched(toy_model):
     counted = []
-    encoder = WatchedEncoder(models.load_encoder(models.resolve(toy_model())), counted.append)
+    encoder = WatchedEncoder(models.load_encoder(models.resolve(toy_model()), Runtime()), counted.append)
     encoder.counted = counted
     return encoder
 

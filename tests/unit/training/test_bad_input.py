@@ -10,7 +10,7 @@ import torch
 from sparc_bench.cards import ImageTower
 from sparc_bench.encoders import own
 from sparc_bench.errors import UserError
-from sparc_bench.features import ImageItem, open_image_file
+from sparc_bench.features import ImageItem, Runtime, open_image_file
 from sparc_bench.training import checkpoint
 from sparc_bench.training import prepared as prepared_module
 from sparc_bench.training.loading import Batches
@@ -118,15 +118,15 @@ def test_checkpoints_that_are_damaged_foreign_or_of_another_architecture(tiny, t
     tensors.pop(next(iter(tensors)))
     checkpoint.write_atomically(tensors, meta, tmp_path / "other.safetensors")
     with pytest.raises(UserError, match="another architecture"):
-        own.load(card, tmp_path / "other.safetensors")
+        own.load(card, tmp_path / "other.safetensors", Runtime())
     (tmp_path / "cut.safetensors").write_bytes(file.read_bytes()[:1000])
     with pytest.raises(UserError, match="damaged"):
-        own.load(card, tmp_path / "cut.safetensors")
+        own.load(card, tmp_path / "cut.safetensors", Runtime())
     torch.save({"a": torch.ones(1)}, tmp_path / "pickle.pt")
     with pytest.raises(UserError, match="damaged"):
-        own.load(card, tmp_path / "pickle.pt")
+        own.load(card, tmp_path / "pickle.pt", Runtime())
     with pytest.raises(UserError, match="train first"):
-        own.load(card, tmp_path / "nowhere")
+        own.load(card, tmp_path / "nowhere", Runtime())
 
 
 def test_too_few_images_for_a_batch(tiny, tmp_path):

@@ -8,6 +8,7 @@ from safetensors import safe_open
 
 from sparc_bench.encoders import own
 from sparc_bench.errors import UserError
+from sparc_bench.features import Runtime
 from sparc_bench.training import run as run_module
 from sparc_bench.training.pixels import load_pixels
 from sparc_bench.training.prepared import read_split
@@ -101,7 +102,7 @@ def test_the_held_out_report_says_what_the_image_is_worth(tiny, tmp_path):
 
 def test_the_encoder_of_a_run_gives_what_training_saw(tiny, tmp_path):
     summary = train(tiny, tmp_path / "run", None, 0, "cpu")
-    encoder = own.load(tiny.model_card(), tmp_path / "run")
+    encoder = own.load(tiny.model_card(), tmp_path / "run", Runtime())
     data = read_split(tiny, None, val=True)
     images = encoder.images(data.items, frozenset({"global", "patches"}))
     assert images.global_ND.shape == (16, 16)

@@ -55,5 +55,5 @@ class ToyEncoder:
         return ToyEncoder(self.card, 0.3) if self.card.options.get("towers", True) else None
 
 
-def load(card, weights, device="cpu", precision="float32", batch_size=256):
+def load(card, weights, runtime):
     return ToyEncoder(card, card.options["skill"])

@@ -1,0 +1,46 @@
+"""Cosine scores of images, regions and patches with texts: the rule of CLIP and of all that scores like it.
+
+Shapes: N images, M texts, P patches, R regions, D joint width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sparc_bench.features import ImageFeatures, Regions, TextFeatures
+
+
+def similarity(images: ImageFeatures, texts: TextFeatures, regions: Regions | None = None, path: str = "") -> Tensor:
+    """Cosine of global vectors (NM), or of regions' weighted sums of the path's patches (RM), with the texts'."""
+    texts_MD = unit(present(texts.global_MD, "text"))
+    if regions is None:
+        return unit(present(images.global_ND, "image")) @ texts_MD.T
+    return unit(pooled(images.patches[path], regions)) @ texts_MD.T
+
+
+def dense_scores(images: ImageFeatures, texts: TextFeatures, path: str) -> Tensor:
+    """Cosine of every patch of a path with the texts' global vectors: (N, M, rows, columns)."""
+    if images.grid is None:
+        raise RuntimeError("dense scores were asked of features without patches")
+    patches_NPD = unit(images.patches[path])
+    scores_NMP = torch.einsum("npd,md->nmp", patches_NPD, unit(present(texts.global_MD, "text")))
+    return scores_NMP.reshape(*scores_NMP.shape[:2], *images.grid)
+
+
+def pooled(patches_NPD: Tensor, regions: Regions) -> Tensor:
+    """Weighted sums of patches, one per region: RD."""
+    return torch.einsum("rp,rpd->rd", regions.weights_RP, patches_NPD[regions.image_index_R])
+
+
+def present(vectors: Tensor | None, side: str) -> Tensor:
+    """The vectors, which a caller must have asked for."""
+    if vectors is None:
+        raise RuntimeError(f"the {side} features hold no global vectors: ask for 'global'")
+    return vectors
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """L2-normalised rows."""
+    return F.normalize(vectors, dim=-1)

@@ -1,0 +1,133 @@
+"""Base of the encoders of checkpoints: batches, workers and cosine scores; a family adds its pixels and its model.
+
+Shapes: B images of a batch, N images, M texts, L text tokens, P patches, D joint width.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from sparc_bench import cosine
+from sparc_bench.cards import ModelCard
+from sparc_bench.features import Box, ImageFeatures, ImageItem, Regions, Runtime, TextFeatures
+from sparc_bench.image_stream import Preprocess, pixel_batches, runs
+
+TEXTS_PER_IMAGE = 4
+"""Texts that the model sees at once, for every image of a batch."""
+
+
+class ImageTextEncoder:
+    """An encoder whose family says how pixels and texts become vectors (see `sparc_bench.features.Encoder`).
+
+    A family's class calls `__init__`, and overrides `encode_pixels` and `encode_texts`; a model that scores otherwise
+    than by cosine overrides `similarity` and `dense_scores`.
+
+    Attributes:
+        preprocess: opens one image; picklable, for it runs in worker processes.
+        identity: all beside the weights that decides a vector (options, preprocessing, version of the family's code):
+            the key of the feature cache; None where nothing may be cached.
+        runtime: device, precision, images at once, worker processes.
+    """
+
+    gives: frozenset[str] = frozenset({"image", "text", "global"})
+    paths: Mapping[str, bool] = {}
+    prompt_ensemble: Literal["embeddings", "scores"] = "embeddings"
+
+    def __init__(
+        self,
+        card: ModelCard,
+        runtime: Runtime,
+        preprocess: Preprocess,
+        weights_hash: str,
+        identity: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.card, self.runtime, self._open, self.weights_hash = card, runtime, preprocess, weights_hash
+        self.identity = identity
+        self.precision = runtime.precision
+        self.device = torch.device(runtime.device)
+
+    def encode_pixels(self, pixels: Tensor, need: frozenset[str]) -> ImageFeatures:
+        """Features of opened images (B first, on the device), as `need` says; ids and areas are filled in later."""
+        raise NotImplementedError
+
+    def encode_texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
+        """Features of some texts, as `need` says."""
+        raise NotImplementedError
+
+    def preprocess(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
+        """Pixels of one image as the family batches them, and the area of the original that they show."""
+        return self._open(item, size)
+
+    def stream(
+        self, items: Sequence[ImageItem], need: frozenset[str], most: int, size: int | None = None
+    ) -> Iterator[ImageFeatures]:
+        """Features of runs of at most `most` images in order; workers decode ahead."""
+        batches = pixel_batches(self._open, items, size, self.runtime.batch_size, self.runtime.workers)
+        for batch, pixels, area_B4 in batches:
+            with self._forward():
+                features = self.encode_pixels(pixels.to(self.device), need)
+            ids = tuple(item.id for item in batch)
+            yield from runs(dataclasses.replace(_in_float32(features), ids=ids, area_N4=area_B4), most)
+
+    def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:
+        """Features of images in float32."""
+        if not items:
+            raise RuntimeError("no images to encode")
+        return ImageFeatures.concat(list(self.stream(items, need, len(items), size)))
+
+    def texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
+        """Features of texts in float32."""
+        at_once = TEXTS_PER_IMAGE * self.runtime.batch_size
+        parts = []
+        for start in range(0, len(texts), at_once):
+            with self._forward():
+                parts.append(self.encode_texts(texts[start : start + at_once], need))
+        return TextFeatures.concat([_words_in_float32(part) for part in parts])
+
+    @torch.inference_mode()
+    def similarity(
+        self, images: ImageFeatures, texts: TextFeatures, regions: Regions | None = None, path: str | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Cosine of global vectors, or of regions' weighted sums of the path's patches."""
+        scores = cosine.similarity(images, texts, regions, path or next(iter(self.paths), ""))
+        return scores, scores
+
+    @torch.inference_mode()
+    def dense_scores(self, images: ImageFeatures, texts: TextFeatures, path: str | None = None) -> Tensor:
+        """Cosine of every patch with the texts."""
+        return cosine.dense_scores(images, texts, path or next(iter(self.paths)))
+
+    def untrained(self) -> Any:  # noqa: ANN401 - an Encoder or None
+        """None: a third party's initial weights are not known."""
+        return None
+
+    @contextlib.contextmanager
+    def _forward(self) -> Iterator[None]:
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"),
+        ):
+            yield
+
+
+def _in_float32(features: ImageFeatures) -> ImageFeatures:
+    return dataclasses.replace(
+        features,
+        global_ND=_float(features.global_ND),
+        branches_NKD=_float(features.branches_NKD),
+        patches={path: patches.float() for path, patches in features.patches.items()},
+    )
+
+
+def _words_in_float32(features: TextFeatures) -> TextFeatures:
+    return dataclasses.replace(features, global_MD=_float(features.global_MD), tokens_MLD=_float(features.tokens_MLD))
+
+
+def _float(vectors: Tensor | None) -> Tensor | None:
+    return None if vectors is None else vectors.float()
