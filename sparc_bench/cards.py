@@ -7,16 +7,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeGuard, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from sparc_bench.errors import UserError, nearest
 
 AnyCard = TypeVar("AnyCard", bound="Strict")
+
+UNKNOWN = "unknown"
+"""Among the data sets that a model was trained on: there were others, which nobody knows."""
 
 
 class Strict(BaseModel):
@@ -30,7 +42,9 @@ class TaskCard(Strict):
 
     name: str = Field(description="the file's name")
     title: str = Field(description="one line, as a table would print it")
-    family: Literal["classification", "retrieval", "segmentation", "regions", "faithfulness", "compositionality"]
+    family: Literal[
+        "classification", "retrieval", "segmentation", "regions", "detection", "faithfulness", "compositionality"
+    ]
     dataset: str = Field(description="a module of sparc_bench/datasets")
     split: str
     data: dict[str, Any] = Field(default={}, description="options of the data set's reader")
@@ -59,11 +73,44 @@ class Published(Strict):
 
 
 class Weights(Strict):
-    """A file of weights that belongs to a card."""
+    """The weights that a card means, pinned: a file of this machine, or one of the Hugging Face hub."""
 
-    file: str = Field(description="path, relative to reference_models/")
-    sha256: str
+    file: str = Field(description="path relative to the card, absolute or with ~; with `hub`: path in that repository")
+    sha256: str | None = Field(default=None, description="of the file; only a commit of the hub can do without")
     steps: int | None = Field(default=None, description="training steps behind them")
+    hub: str | None = Field(default=None, description="OWNER/NAME of a repository of huggingface.co")
+    revision: str | None = Field(default=None, description="the repository's commit, 40 hexadecimal digits")
+
+    @model_validator(mode="after")
+    def _pinned(self) -> Self:
+        if self.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise ValueError(f"sha256 has 64 digits of 0-9 and a-f, '{self.sha256}' has not: copy it whole")
+        if self.hub is None and self.revision is not None:
+            raise ValueError("revision is a commit of the hub: name its repository with hub = 'OWNER/NAME'")
+        if self.hub is None and self.sha256 is None:
+            raise ValueError(f"nothing pins {self.file}: add its sha256 (sha256sum {self.file})")
+        if self.hub is not None and self.revision is None and self.sha256 is None:
+            raise ValueError(f"nothing pins {self.file}: add its sha256, or the revision (a commit of {self.hub})")
+        if self.revision is not None and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
+            raise ValueError(f"revision '{self.revision}' can move: give the 40 digits of its commit")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before_the_hub(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # model_hash of records that were made before cards could name the hub
+        values: dict[str, Any] = handler(self)
+        return {key: value for key, value in values.items() if value is not None or key not in ("hub", "revision")}
+
+
+class Reference(Strict):
+    """What a correct set-up of a model gives on the probe of `sparc-bench verify`, which prints this table."""
+
+    probe: int = Field(description="version of the probe")
+    image_image: tuple[float, ...] = Field(default=(), description="cosines of the pairs of its images")
+    text_text: tuple[float, ...] = Field(default=(), description="cosines of the pairs of its texts")
+    image_text: tuple[float, ...] = Field(description="scores of its images with its texts, image by image")
+    tolerance: float = Field(description="largest difference that is allowed")
+    source: str = Field(description="the set-up that it was measured on")
 
 
 class ModelCard(Strict):
@@ -77,6 +124,7 @@ class ModelCard(Strict):
     options: dict[str, Any] = Field(default={}, description="options of the encoder family")
     trained_on: tuple[str, ...] = Field(default=(), description="data sets, as dataset:split, that it was trained on")
     published: tuple[Published, ...] = ()
+    reference: Reference | None = Field(default=None, exclude=True, description="decides no number: in no hash")
 
 
 class ImageTower(Strict):
@@ -124,7 +172,9 @@ class TrainData(Strict):
 class Optim(Strict):
     """AdamW, linear warm-up, then cosine to zero."""
 
-    lr: float = 1e-3
+    lr: float = Field(default=1e-3, description="peak learning rate, of heads and of towers without one of their own")
+    image_lr: float | None = Field(default=None, description="peak of the image tower, where it differs from lr")
+    text_lr: float | None = Field(default=None, description="peak of the text tower, where it differs from lr")
     weight_decay: float = Field(default=0.1, description="not on biases, norms, embeddings' positions, temperatures")
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
@@ -149,8 +199,17 @@ class Recipe(Strict):
     objective: str = Field(description="a module of sparc_bench/objectives")
     objective_options: dict[str, Any] = {}
     data: TrainData
-    image: ImageTower
-    text: TextTower
+    init: str | None = Field(
+        default=None,
+        description="the model that it starts from, as eval takes one (a card, a run folder, open_clip:NAME/TAG); "
+        "towers, tokenizer and image size are its own, and so are heads of the objective's names and shapes (but no "
+        "temperature or bias that objective_options name)",
+    )
+    freeze: tuple[Literal["image", "text"], ...] = Field(
+        default=(), description="towers of `init` that stay as they are; heads and temperature always learn"
+    )
+    image: ImageTower | None = Field(default=None, description="left out with `init`")
+    text: TextTower | None = Field(default=None, description="left out with `init`")
     optim: Optim = Optim()
     batch_size: int
     steps: int
@@ -164,22 +223,40 @@ class Recipe(Strict):
     cost: str = Field(default="", description="what it takes, measured")
     reaches: str = Field(default="", description="what it should reach, measured")
     weights: Weights | None = None
+    reference: Reference | None = Field(default=None, exclude=True, description="of the kept weights: in no hash")
+
+    @property
+    def own_towers(self) -> tuple[ImageTower, TextTower]:
+        """Both towers of a recipe without `init`."""
+        assert self.image is not None
+        assert self.text is not None
+        return self.image, self.text
 
     def model_card(self) -> ModelCard:
-        """The card of the model that this recipe trains."""
+        """The card of the model that this recipe trains; what `init` was trained on is known of its runs alone."""
         return ModelCard(
             name=self.name,
             title=self.title,
             family="own",
             source=self.source,
             weights=self.weights,
-            trained_on=(f"{self.data.dataset}:{self.data.split}",),
+            reference=self.reference,
+            trained_on=(f"{self.data.dataset}:{self.data.split}", *([UNKNOWN] if self.init else [])),
         )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.optim.warmup >= self.steps:
             raise ValueError(f"optim.warmup ({self.optim.warmup}) must be under steps ({self.steps})")
+        for side in ("image", "text"):
+            if self.init is None and getattr(self, side) is None:
+                raise ValueError(f"the table [{side}] is missing: add it, or name a model to start from with init")
+            if self.init is not None and getattr(self, side) is not None:
+                raise ValueError(f"the towers are those of init = '{self.init}': leave the table [{side}] out")
+            if side in self.freeze and self.init is None:
+                raise ValueError(f"freeze names the {side} tower, which knows nothing yet: set init, or leave it out")
+            if side in self.freeze and getattr(self.optim, f"{side}_lr") is not None:
+                raise ValueError(f"the {side} tower is frozen and has no learning rate: leave optim.{side}_lr out")
         return self
 
 
@@ -203,16 +280,21 @@ def _sentence(cls: type[BaseModel], error: ValidationError) -> str:
         known: type[BaseModel] = cls
         for part in first["loc"][:-1]:
             annotation = known.model_fields[str(part)].annotation if str(part) in known.model_fields else None
-            if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            tables = [each for each in (annotation, *get_args(annotation)) if _is_table(each)]
+            if not tables:
                 break
-            known = annotation
+            known = tables[0]
         return f"unknown key '{key}': {nearest(str(first['loc'][-1]), known.model_fields)}"
     if first["type"] == "missing":
         return f"the key '{key}' is missing: add it."
     message = first["msg"].removeprefix("Value error, ")
-    if not key:
-        return f"{message}."
+    if isinstance(first["input"], dict) and first["type"] == "value_error":  # of a whole table
+        return f"[{key}] {message}." if key else f"{message}."
     return f"'{key}' {message[:1].lower()}{message[1:]}, but is {first['input']!r}: change it."
+
+
+def _is_table(annotation: Any) -> TypeGuard[type[BaseModel]]:  # noqa: ANN401 - whatever a field may be
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from sparc_bench import discover, leaderboard, prompts, records, stored_outcome
+from sparc_bench import discover, hub, leaderboard, prompts, records, stored_outcome
 from sparc_bench.binding import bind
 from sparc_bench.cards import ModelCard, Recipe, TaskCard, parse, read_model, read_task, read_toml
 from sparc_bench.errors import UserError, nearest
@@ -97,8 +97,9 @@ def model_problems(folder: Path) -> list[str]:
 
 def check_model(card: ModelCard | Recipe, folder: Path) -> None:
     """Raise UserError where a model card or recipe names what does not exist; `folder` holds its weights."""
-    if card.weights is not None:
-        checked_weights(card.weights, folder, card.name)
+    weights = card.weights
+    if weights is not None and (weights.hub is None or hub.find(weights.hub, weights.file, weights.revision)):
+        checked_weights(weights, folder, card.name)
     if isinstance(card, Recipe):
         _check_recipe(card)
         return
@@ -175,7 +176,7 @@ def result_problems(results: Path, tasks: Path, models: Path) -> list[str]:
             continue
         sentence = stale(path, record, tasks, models)
         if sentence is not None:
-            found.append(f"{path} is stale: {sentence}; run sparc-bench eval {record.model} --task {record.task}.")
+            found.append(f"{path} is stale: {sentence}; run {_command(record)}.")
     if readable and records.record_files(results):
         try:
             sections = leaderboard.build(results)
@@ -193,6 +194,12 @@ def result_problems(results: Path, tasks: Path, models: Path) -> list[str]:
     return found
 
 
+def _command(record: Record) -> str:
+    if record.model_family == records.OUTPUTS:
+        return f"sparc-bench score {record.task} FILE --name {record.model}"
+    return f"sparc-bench eval {record.model} --task {record.task}"
+
+
 def stale(path: Path, record: Record, tasks: Path, models: Path) -> str | None:
     """Why a record is not what its cards would give now; None where it is."""
     if (path.stem, path.parent.name.partition(".seed")[0]) != (record.task, record.model):
@@ -200,12 +207,15 @@ def stale(path: Path, record: Record, tasks: Path, models: Path) -> str | None:
     card_path, model_path = tasks / f"{record.task}.toml", models / f"{record.model}.toml"
     if not card_path.is_file():
         return f"there is no task {record.task}"
-    if not model_path.is_file():
+    if record.model_family == records.OUTPUTS:  # which has no card: its file is not kept
+        if model_path.is_file():
+            return f"a model card has the name {record.model} too: outputs need another"
+    elif not model_path.is_file():
         return f"there is no model {record.model}"
     try:
         card = read_task(card_path)
         current = bind(card).protocol_hash(record.limit)
-        model = read_model(model_path)
+        model = read_model(model_path) if model_path.is_file() else None
     except UserError as error:
         return f"its card is broken ({error})"
     outcomes = path.with_suffix(".npz")
@@ -213,7 +223,8 @@ def stale(path: Path, record: Record, tasks: Path, models: Path) -> str | None:
         return "its protocol has changed"
     if (card.headline, card.title, card.sample) != (record.headline, record.title, record.sample):
         return "its task card has another title or headline"
-    if model.weights is not None and record.seed == 0 and record.weights_hash != model.weights.sha256:
+    pinned = model.weights.sha256 if model is not None and model.weights is not None else None
+    if pinned is not None and record.seed == 0 and record.weights_hash != pinned:
         return "it does not come from the kept weights"
     if not outcomes.is_file() or stored_outcome.sha256(outcomes.read_bytes()) != record.outcome_hash:
         return f"{outcomes.name} beside it is missing or another one"

@@ -7,7 +7,10 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-LIBRARIES = ("torch", "timm", "open_clip_torch", "numpy", "pillow", "pycocotools", "scikit-learn", "HanTa")
+LIBRARIES = (
+    *("torch", "timm", "open_clip_torch", "transformers", "numpy", "pillow"),
+    *("pycocotools", "faster-coco-eval", "scikit-learn", "HanTa"),
+)
 """Distributions whose version can move a number; those that are not installed are left out of the record."""
 
 _CODE = ("sparc_bench", "tasks", "reference_models", "pyproject.toml")

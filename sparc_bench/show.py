@@ -114,6 +114,7 @@ def _task(card: TaskCard) -> RenderableType:
         "source": card.source,
         "on disk": needs or "nothing",
         "run it": f"sparc-bench eval MODEL --task {card.name}",
+        **_outputs(card, protocol),
     }
     return Group(
         _heading("task", card.name, card.title),
@@ -121,6 +122,16 @@ def _task(card: TaskCard) -> RenderableType:
         *_values("options of the data set", card.data, discover.load("datasets", card.dataset)),
         *_values("options of the protocol", card.options, protocol),
     )
+
+
+def _outputs(card: TaskCard, protocol: ModuleType) -> dict[str, Any]:
+    """How another system's outputs are scored on a task, where its protocol takes any."""
+    taken = getattr(protocol, "OUTPUTS", ())
+    if not taken:
+        return {"outputs": "taken of models alone"}
+    from sparc_bench.outputs.kinds import formats
+
+    return {"or score outputs": f"sparc-bench score {card.name} FILE", "FILE": formats(taken)}
 
 
 def _model(card: ModelCard | Recipe) -> RenderableType:
@@ -185,14 +196,14 @@ def _study(card: StudyCard) -> RenderableType:
     return Group(_heading("study", card.name, card.title), _facts(facts), *shown)
 
 
-_TOLD = {"name", "title", "source", "notes", "attempts", "cost", "reaches", "weights", "objective_options"}
+_TOLD = {"name", "title", "source", "notes", "attempts", "cost", "reaches", "weights", "reference", "objective_options"}
 """Keys of a recipe that have a place of their own."""
 
 
 def _settings(card: Recipe) -> Table:
     grid = _grid()
     for key, value, doc in _documented(card):
-        if key not in _TOLD and value != {}:
+        if key not in _TOLD and not key.startswith("reference.") and value != {}:
             grid.add_row(key, _documented_value(value, doc))
     return grid
 
@@ -214,7 +225,10 @@ def _documented_value(value: Any, doc: str) -> Text:  # noqa: ANN401 - anything 
 def _weights(card: ModelCard | Recipe) -> dict[str, Any]:
     if card.weights is None:
         return {"weights": "none kept here: train it first" if isinstance(card, Recipe) else None}
-    return {"weights": f"{card.weights.file} (sha256 {card.weights.sha256})"}
+    source = f" of {card.weights.hub} on the hub" if card.weights.hub else ""
+    pins = {"revision": card.weights.revision, "sha256": card.weights.sha256}
+    said = ", ".join(f"{name} {value}" for name, value in pins.items() if value)
+    return {"weights": f"{card.weights.file}{source} ({said})"}
 
 
 def _module(kind: str, name: str, module: ModuleType) -> RenderableType:
@@ -228,6 +242,7 @@ def _module(kind: str, name: str, module: ModuleType) -> RenderableType:
             "version": module.VERSION,
             "needs of a model": sorted(module.NEEDS),
             "needs of data": sorted(module.DATA),
+            "takes outputs": sorted(getattr(module, "OUTPUTS", ())),
             "tasks": [task for task in discover.names("tasks") if discover.task(task).protocol == name],
         }
     else:

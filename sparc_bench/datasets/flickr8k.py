@@ -9,6 +9,9 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from sparc_bench.cards import Strict
 from sparc_bench.errors import UserError
@@ -23,9 +26,9 @@ NEEDS_ON_DISK = (
     "Flickr_8k.trainImages.txt, Flickr_8k.devImages.txt, Flickr_8k.testImages.txt and images/*.jpg"
 )
 PROVIDES = frozenset({"captions", "several_captions"})
-SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val", "test", "all")
 
-_LIST_NAMES = {"train": "train", "val": "dev", "test": "test"}
+_LISTS = {"train": "Flickr_8k.trainImages.txt", "val": "Flickr_8k.devImages.txt", "test": "Flickr_8k.testImages.txt"}
 
 
 class Options(Strict):
@@ -34,41 +37,58 @@ class Options(Strict):
     folder: str = "flickr8k"
     images: str = "images"
     absent: Absent = "refuse"
+    first: int | None = Field(default=None, gt=0, description="only so many photos, the first of the split")
+
+    @model_serializer(mode="wrap")
+    def _later_options_where_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """An option that came later enters hashes only where it changes what is read."""
+        values: dict[str, Any] = handler(self)
+        if self.first is None:
+            values.pop("first", None)
+        return values
 
 
 def read(root: Path | None, split: str, options: Options) -> DataSplit:
     """One split, in the order of its official list; an example's id is the photo's file name.
 
-    A listed name without captions is left out and named in `notes`, with or without a photo (one line of the official
-    test list is such a name). A listed photo with captions that is not on disk is what `options.absent` is about.
+    "all" is every photo of captions.txt by name, in no list or in one, which its tag `split` names. A listed name
+    without captions is left out and named in `notes`, with or without a photo (one line of the official test list is
+    such a name). A photo with captions that is not on disk is what `options.absent` is about.
 
     Raises:
         UserError: something is missing or malformed on disk.
     """
     known_split(split, SPLITS, "flickr8k")
     home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)
-    list_name = f"Flickr_8k.{_LIST_NAMES[split]}Images.txt"
-    listed = home.lines(list_name)
+    lists = {each: home.lines(name) for each, name in _LISTS.items() if split in (each, "all")}
     images = home.folder(options.images)
     captions = _captions(home.text("captions.txt"), home.path / "captions.txt")
+    listed = sorted(captions) if split == "all" else lists[split]
+    source = "captions.txt" if split == "all" else _LISTS[split]
 
-    rows = {name: len(captions[name]) for name in listed if name in captions}
+    rows = {name: len(captions[name]) for name in [name for name in listed if name in captions][: options.first]}
     sizes = file_sizes(images, rows)
     notes = absent_notes(rows, sizes, images, options.absent)
     bare = [name for name in listed if name not in captions]
     if bare:
-        notes = (f"{len(bare)} of {len(listed)} names of {list_name} have no captions, left out: {some(bare)}.", *notes)
+        notes = (f"{len(bare)} of {len(listed)} names of {source} have no captions, left out: {some(bare)}.", *notes)
     if not sizes:
-        raise UserError(f"{images} has none of the photos of {list_name}: the data set needs {NEEDS_ON_DISK}.")
+        raise UserError(f"{images} has none of the photos of {source}: the data set needs {NEEDS_ON_DISK}.")
+    list_of = {name: each for each, names in lists.items() for name in names} if split == "all" else {}
     return DataSplit(
         dataset="flickr8k",
         split=split,
         examples=tuple(
-            Example(id=name, image=ImageItem.file(name, images / name), captions=tuple(captions[name]))
-            for name in listed
+            Example(
+                id=name,
+                image=ImageItem.file(name, images / name),
+                captions=tuple(captions[name]),
+                tags={"split": list_of[name]} if name in list_of else {},
+            )
+            for name in rows
             if name in sizes
         ),
-        fingerprint=fingerprint([home.read("captions.txt"), home.read(list_name)], sizes),
+        fingerprint=fingerprint([home.read(name) for name in dict.fromkeys(("captions.txt", source))], sizes),
         notes=notes,
     )
 

@@ -2,85 +2,75 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from sparc_bench.cards import ImageTower, ModelCard, Recipe
+from sparc_bench.cards import ModelCard, canonical_hash
 from sparc_bench.errors import UserError
-from sparc_bench.features import Box, ImageFeatures, ImageItem, Regions, Runtime, TextFeatures
+from sparc_bench.features import ImageFeatures, Regions, Runtime, TextFeatures
 from sparc_bench.image_text_encoder import ImageTextEncoder
 from sparc_bench.training import checkpoint
+from sparc_bench.training.checkpoint import Meta
 from sparc_bench.training.model import TrainStep, build
-from sparc_bench.training.pixels import squash
 from sparc_bench.training.tokenizer import Tokenizer
-from sparc_bench.training.towers import normalise
+from sparc_bench.weights_file import file_sha256, refuse_odd_values
 
-TITLE = "models trained here: the whole image squashed to the tower's square, heads of the objective"
+TITLE = "models trained here: towers of a recipe, or of the checkpoint that it started from; heads of the objective"
 SOURCE = "this project's trainer"
 
 WEIGHTS_FILE = "model.safetensors"
 
-
 VERSION = 1
 """Of this file's arithmetic: one that moves a vector makes cached features stale."""
 
-
-@dataclass(frozen=True)
-class Squashed:
-    """Opens an image as uint8 pixels (rows, columns, channels), squashed to the tower's square; all of it is seen."""
-
-    tower: ImageTower
-    model: str
-
-    def __call__(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
-        """Pixels and the whole image's area."""
-        if size not in (None, self.tower.size):
-            raise UserError(f"{self.model} takes {self.tower.size} px only: leave the size out.")
-        image = item.open()
-        area = (0.0, 0.0, float(image.width), float(image.height))
-        return torch.from_numpy(squash(image, self.tower).copy()), area
+IN_TRAINING = "in training"
+"""The hash of weights that still change: nothing of such a model is kept."""
 
 
 class OwnEncoder(ImageTextEncoder):
-    """Towers and objective of a recipe, at evaluation (see `sparc_bench.features.Encoder`)."""
+    """Towers and objective of a recipe, at evaluation (see `sparc_bench.features.Encoder`).
+
+    Attributes:
+        model: both.
+        recipe: that trained them.
+        train_words: word -> in how many training captions it stands; empty where that is not known.
+    """
 
     def __init__(
-        self,
-        card: ModelCard,
-        model: TrainStep,
-        recipe: Recipe,
-        tokenizer: Tokenizer,
-        seed: int,
-        weights_hash: str,
-        train_words: Mapping[str, int],
-        runtime: Runtime,
+        self, card: ModelCard, model: TrainStep, meta: Meta, tokenizer: Tokenizer, weights_hash: str, runtime: Runtime
     ) -> None:
-        super().__init__(card, runtime, Squashed(recipe.image, card.name), weights_hash, {"own": VERSION})
-        self.recipe, self.seed, self.train_words = recipe, seed, train_words
-        self._model, self._tokenizer = model.to(self.device).eval(), tokenizer
+        identity = {
+            "own": VERSION,
+            "towers": meta.towers.model_dump(mode="json"),
+            "objective": [meta.recipe.objective, model.objective.options.model_dump(mode="json")],
+            "tokenizer": canonical_hash(meta.tokenizer),
+        }
+        kept = None if weights_hash == IN_TRAINING else identity
+        super().__init__(card, runtime, meta.towers.framing(card.name), weights_hash, kept)
+        self.recipe, self.train_words = meta.recipe, meta.train_words
+        self._meta = meta
+        self.model, self._tokenizer = model.to(self.device).eval(), tokenizer
         self.gives = model.objective.gives
-        self.paths = model.objective.paths
+        self.paths = model.paths
         self.prompt_ensemble = model.objective.prompt_ensemble
 
     @torch.inference_mode()
     def encode_pixels(self, pixels: Tensor, need: frozenset[str]) -> ImageFeatures:
         """Global vectors and patches by all paths; ids are the images' places in the batch."""
-        image = self._model.encode_image(normalise(pixels.to(self.device)))
-        global_ND, patches, branches_NKD = self._model.objective.image_features(image, need)
+        image = self.model.encode_image(pixels.to(self.device))
+        global_ND, patches, branches_NKD = self.model.objective.image_features(image, need)
         ids = tuple(map(str, range(len(pixels))))
         return ImageFeatures(ids, global_ND, branches_NKD, patches, image.grid)
 
     def encode_texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
         """Global vectors and tokens."""
-        full = "tokens" in need or self._model.full_context
+        full = "tokens" in need or self.model.full_context
         tokens = self._tokenizer([[text] for text in texts], full).to(self.device)
-        text = self._model.encode_text(tokens)
-        global_MD, tokens_MLD = self._model.objective.text_features(text, need)
+        text = self.model.encode_text(tokens)
+        global_MD, tokens_MLD = self.model.objective.text_features(text, need)
         mask_ML = None if tokens_MLD is None else text.mask_BKL[:, 0]
         return TextFeatures(tuple(texts), global_MD, tokens_MLD, mask_ML)
 
@@ -89,23 +79,27 @@ class OwnEncoder(ImageTextEncoder):
         self, images: ImageFeatures, texts: TextFeatures, regions: Regions | None = None, path: str | None = None
     ) -> tuple[Tensor, Tensor]:
         """The objective's own score."""
-        return self._model.objective.similarity(images, texts, regions, path)
+        return self.model.objective.similarity(images, texts, regions, path)
 
     @torch.inference_mode()
     def dense_scores(self, images: ImageFeatures, texts: TextFeatures, path: str | None = None) -> Tensor:
         """The objective's own dense score."""
-        return self._model.objective.dense_scores(images, texts, path)
+        return self.model.objective.dense_scores(images, texts, path)
+
+    @property
+    def logit_scale(self) -> float | None:
+        """The objective's inverse temperature; None where it has none, or none that is fixed."""
+        scale = getattr(self.model.objective, "scale", None)
+        return None if scale is None else float(scale.detach())
 
     def untrained(self) -> OwnEncoder:
-        """The same towers and heads as they were initialised for this seed."""
+        """The same towers and heads with random weights of this seed, wherever they began."""
         return OwnEncoder(
             card=self.card,
-            model=build(self.recipe, self._tokenizer, self.seed),
-            recipe=self.recipe,
+            model=build(self.recipe, self._tokenizer, self._meta.seed, self._meta.start),
+            meta=self._meta,
             tokenizer=self._tokenizer,
-            seed=self.seed,
-            weights_hash=f"untrained, seed {self.seed}",
-            train_words=self.train_words,
+            weights_hash=f"untrained, seed {self._meta.seed}",
             runtime=self.runtime,
         )
 
@@ -114,7 +108,7 @@ def load(card: ModelCard, weights: Path | None, runtime: Runtime) -> OwnEncoder:
     """The encoder of a run folder, or of one of its files.
 
     Raises:
-        UserError: no weights, a damaged file, another architecture.
+        UserError: no weights, a damaged file, another architecture, values that are not finite.
     """
     if weights is None:
         raise UserError(f"There are no weights of {card.name}: run sparc-bench train {card.name}.")
@@ -122,16 +116,16 @@ def load(card: ModelCard, weights: Path | None, runtime: Runtime) -> OwnEncoder:
     if not file.is_file() and weights.is_dir():
         raise UserError(f"{weights} holds no finished model: run sparc-bench train {card.name} to finish it.")
     meta, tensors = checkpoint.read(file)
-    tokenizer = Tokenizer(meta.recipe.text.context, meta.tokenizer)
-    model = build(meta.recipe, tokenizer, meta.seed)
+    for name, tensor in tensors.items():
+        refuse_odd_values(file, name, tensor)
+    tokenizer = meta.towers.tokenizer(meta.tokenizer)
+    model = build(meta.recipe, tokenizer, meta.seed, meta.start)
     checkpoint.load_model(file, model, tensors)
     return OwnEncoder(
         card=card,
         model=model,
-        recipe=meta.recipe,
+        meta=meta,
         tokenizer=tokenizer,
-        seed=meta.seed,
-        weights_hash=hashlib.sha256(file.read_bytes()).hexdigest(),
-        train_words=meta.train_words,
+        weights_hash=file_sha256(file),
         runtime=runtime,
     )

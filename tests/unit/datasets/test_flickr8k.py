@@ -15,6 +15,27 @@ def test_splits_follow_the_lists_and_commas_stay(flickr8k_root):
     assert pickle.loads(pickle.dumps(val))[1].image.open().size == (8, 6)
 
 
+def test_all_photos_come_by_name_with_the_list_that_they_are_in(flickr8k_root):
+    home = flickr8k_root / "flickr8k"
+    rows = (home / "captions.txt").read_text().splitlines()
+    (home / "captions.txt").write_text("\n".join([rows[0], "0.jpg,In no list .", *reversed(rows[1:])]) + "\n")
+    (home / "images/0.jpg").write_bytes((home / "images/a.jpg").read_bytes())
+    whole = read(flickr8k_root, "all", Options())
+    assert [example.id for example in whole] == ["0.jpg", *(f"{name}.jpg" for name in "abcdef")]
+    assert [example.tags.get("split") for example in whole] == [None, *["train"] * 3, *["val"] * 2, "test"]
+    assert whole.notes == ()
+    first = read(flickr8k_root, "all", Options(first=3))
+    assert [example.id for example in first] == ["0.jpg", "a.jpg", "b.jpg"]
+    assert first[1].captions == whole[1].captions
+    assert first.fingerprint != whole.fingerprint
+    assert [example.id for example in read(flickr8k_root, "test", Options(first=1))] == ["f.jpg"]
+
+
+def test_an_option_that_is_not_set_is_in_no_hash():
+    assert Options().model_dump() == {"folder": "flickr8k", "images": "images", "absent": "refuse"}
+    assert Options(first=3).model_dump()["first"] == 3
+
+
 def test_listed_name_without_captions_is_left_out_by_name(flickr8k_root):
     test = read(flickr8k_root, "test", Options())
     assert [example.id for example in test] == ["f.jpg"]

@@ -118,7 +118,8 @@ def test_broken_word_lists(checkout):
             '[[published]]\ntask = "tyo"\nmetric = "m"\nvalue = 1\ntolerance = 0\nsource = ""\n[options]',
             "no task 'tyo'",
         ),
-        ("[options]", '[weights]\nfile = "weights/x"\nsha256 = "0"\n[options]', "are missing"),
+        ("[options]", f'[weights]\nfile = "weights/x"\nsha256 = "{"0" * 64}"\n[options]', "are missing"),
+        ("[options]", '[weights]\nfile = "weights/x"\n[options]', "nothing pins weights/x: add its sha256"),
     ],
 )
 def test_broken_model_cards(checkout, old, new, sentence):

@@ -232,6 +232,20 @@ def test_exposure(trained_on, expected):
     assert exposure(trained_on, "a", "test", 12) == expected
 
 
+@pytest.mark.parametrize(
+    ("trained_on", "split", "expected"),
+    [
+        (["a:train"], "all", "7 images seen"),
+        (["a:train", "a:val"], "all", "9 images seen"),
+        (["a:test"], "all", "domain"),
+        (["a:all"], "all", "12 images seen"),
+        (["a:all"], "test", "12 images seen"),
+    ],
+)
+def test_exposure_of_a_split_that_holds_the_others(trained_on, split, expected):
+    assert exposure(trained_on, "a", split, 12, {"train": 7, "val": 2}) == expected
+
+
 def test_class_names_never_seen_in_training_are_reported_apart(run):
     seen = run()[0].record.classes_seen
     assert seen.training_captions == {"cat": 5, "dog": 0, "fire hydrant": 0}

@@ -1,14 +1,18 @@
 import hashlib
 import os
+from pathlib import Path
 
 import pytest
 import torch
 
-from sparc_bench import discover, models
-from sparc_bench.cards import Recipe
+from sparc_bench import discover, hub, models, records
+from sparc_bench.cards import Recipe, Strict
+from sparc_bench.check import check_model
 from sparc_bench.errors import UserError
 from sparc_bench.features import Runtime
 from sparc_bench.training import checkpoint
+
+REPOSITORY = Path(__file__).parents[3]
 
 CARD = """
 title = "Small"
@@ -89,7 +93,7 @@ def test_reference_weights_come_first_and_are_checked(folder):
     with pytest.raises(UserError, match="sha256"):
         models.resolve("small")
     kept.unlink()
-    with pytest.raises(UserError, match="missing: restore the file, or name a run with --run"):
+    with pytest.raises(UserError, match="missing: restore the file, mend the card, or name a recipe's run with --run"):
         models.resolve("small")
 
 
@@ -111,8 +115,13 @@ def test_unfinished_or_foreign_runs(folder):
 def test_names_that_are_nothing(folder):
     with pytest.raises(UserError, match="did you mean 'small'"):
         models.resolve("smal")
-    with pytest.raises(UserError, match="names no weights"):
+    with pytest.raises(UserError, match="names no weights: write own:WEIGHTS"):
         models.resolve("own:")
+    with pytest.raises(UserError, match=r"no encoder family 'toy_famly': did you mean 'toy_family'\?"):
+        models.resolve("toy_famly:x")
+    (folder / "x.pt").touch()
+    with pytest.raises(UserError, match=r"'x\.pt' is a file: write FAMILY:x\.pt with one of .*hf.*own.*toy_family"):
+        models.resolve("x.pt")
 
 
 def test_family_and_weights(folder, tmp_path):
@@ -123,6 +132,148 @@ def test_family_and_weights(folder, tmp_path):
     (tmp_path / "features").mkdir()
     assert models.resolve(f"toy_family:{tmp_path / 'features'}").weights == tmp_path / "features"
     assert models.resolve(f"own:{save(folder, seed=2)}").seed == 2
+    with pytest.raises(UserError, match="names its weights already: leave --run out"):
+        models.resolve("toy_family:features", run=tmp_path)
+
+
+def test_hf_is_another_spelling_of_transformers(folder):
+    resolved = models.resolve("hf:owner/name")
+    assert resolved == models.resolve("transformers:owner/name")
+    assert (resolved.card.family, resolved.card.options) == ("transformers", {"weights": "owner/name"})
+
+
+@pytest.mark.parametrize(
+    "word", ["absent.pt", "runs/absent.safetensors", "./absent", "../absent", "/absent", "~/absent"]
+)
+def test_a_path_that_is_not_there(folder, monkeypatch, word):
+    monkeypatch.setenv("HOME", os.fspath(folder))
+    with pytest.raises(UserError, match=r"no file or folder .*absent.*: check the path after 'toy_family:'\.$"):
+        models.resolve(f"toy_family:{word}")
+
+
+def test_a_family_whose_options_know_weights_reads_its_words_itself(folder, monkeypatch):
+    class Options(Strict):
+        weights: str
+
+    monkeypatch.setattr(discover.load("encoders", "toy_family"), "Options", Options, raising=False)
+    assert models.resolve("toy_family:architecture/absent.pt").card.options == {"weights": "architecture/absent.pt"}
+
+
+def test_a_home_folder_inside_a_word(folder, monkeypatch):
+    monkeypatch.setenv("HOME", os.fspath(folder))
+    (folder / "x.pt").touch()
+    assert models.resolve("toy_family:~/x.pt").weights == folder / "x.pt"
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("x.pt", "toy_family_x.pt"),
+        ("./a//x.pt", "toy_family_a_x.pt"),
+        ("../beside", "toy_family_beside"),
+        ("runs/one/checkpoints/epoch_1.pt", "toy_family_one_checkpoints_epoch_1.pt"),
+        ("~/x.pt", "toy_family_outer_home_x.pt"),
+    ],
+)
+def test_a_model_has_the_name_of_its_path_however_it_is_typed(tmp_path, monkeypatch, word, name):
+    home = tmp_path / "outer" / "home"
+    home.mkdir(parents=True)
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("HOME", os.fspath(home))
+    path = Path(word).expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    resolved = models.resolve(f"toy_family:{word}")
+    assert (resolved.card.name, resolved.weights) == (name, path)
+
+
+def test_a_name_is_a_safe_folder(folder):
+    names = {
+        "hf-hub:owner/name": "toy_family_hf-hub_owner_name",
+        "a b*c?d": "toy_family_a_b_c_d",
+        "gewicht-größe": "toy_family_gewicht-größe",
+        "x.seed3": "toy_family_x_seed3",
+        ".": f"toy_family_{folder.name}",
+    }
+    assert {word: models.resolve(f"toy_family:{word}").card.name for word in names} == names
+    long = [models.resolve(f"toy_family:{'owner/' * 50}{end}").card.name for end in "ab"]
+    assert len({*long}) == 2
+    assert max(map(len, long)) <= models.LONGEST_NAME
+
+
+def third_party(folder, weights):
+    card = folder / "cards" / "theirs.toml"
+    card.parent.mkdir(exist_ok=True)
+    card.write_text(f'title = "Theirs"\nfamily = "toy_family"\nsource = "none"\n[weights]\n{weights}')
+    return os.fspath(card)
+
+
+def test_a_card_finds_its_file_beside_it_or_anywhere(folder, monkeypatch):
+    monkeypatch.setenv("HOME", os.fspath(folder))
+    pin = f'sha256 = "{hashlib.sha256(b"weights").hexdigest()}"\n'
+    (folder / "cards" / "sub").mkdir(parents=True)
+    for path in (folder / "cards" / "sub" / "x.pt", folder / "x.pt"):
+        path.write_bytes(b"weights")
+    assert models.resolve(third_party(folder, f'file = "sub/x.pt"\n{pin}')).weights == folder / "cards" / "sub" / "x.pt"
+    assert models.resolve(third_party(folder, f'file = "~/x.pt"\n{pin}')).weights == folder / "x.pt"
+    card = third_party(folder, f'file = "{(folder / "x.pt").as_posix()}"\n{pin}')
+    assert models.resolve(card).weights == folder / "x.pt"
+    (folder / "x.pt").write_bytes(b"other weights")
+    with pytest.raises(UserError, match=r"x\.pt has the sha256 .* but the card of theirs says .*: restore the file"):
+        models.resolve(card)
+    (folder / "x.pt").unlink()
+    with pytest.raises(UserError, match=r"weights .*x\.pt of theirs are missing: restore the file, mend the card"):
+        models.resolve(card)
+    with pytest.raises(UserError, match="is no recipe, so that it has no runs: leave --run out"):
+        models.resolve(card, run=folder)
+
+
+def test_a_card_of_the_hub_is_obtained_with_its_pins_but_never_by_check(folder, monkeypatch):
+    asked = []
+    monkeypatch.setattr(hub, "find", lambda *_: None)
+    monkeypatch.setattr(hub, "obtain", lambda *args: asked.append(args) or folder / "found")
+    pins = f'sha256 = "{"0" * 64}"\nrevision = "{"a" * 40}"\n'
+    card = third_party(folder, f'hub = "owner/name"\nfile = "model.safetensors"\n{pins}')
+    check_model(discover.model(card), folder)
+    assert asked == []
+    assert models.resolve(card).weights == folder / "found"
+    assert asked == [("owner/name", "model.safetensors", "a" * 40, "0" * 64)]
+    monkeypatch.setattr(hub, "find", lambda *_: folder / "found")
+    check_model(discover.model(card), folder)
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("weights", "match"),
+    [
+        ('file = "x"', r"\[weights\] nothing pins x: add its sha256 \(sha256sum x\)\.$"),
+        ('file = "x"\nsha256 = "12"', "sha256 has 64 digits of 0-9 and a-f, '12' has not: copy it whole"),
+        ('file = "x"\nrevision = "main"', r"name its repository with hub = 'OWNER/NAME'"),
+        ('file = "x"\nhub = "o/n"', "nothing pins x: add its sha256, or the revision"),
+        ('file = "x"\nhub = "o/n"\nrevision = "main"', "revision 'main' can move: give the 40 digits of its commit"),
+        ('file = "x"\nhub = "o/n"\nrevison = "main"', r"unknown key 'weights\.revison': did you mean 'revision'\?"),
+    ],
+)
+def test_weights_that_nothing_pins_are_refused(folder, weights, match):
+    with pytest.raises(UserError, match=match):
+        models.resolve(third_party(folder, weights))
+
+
+def test_a_checkpoint_of_others_has_no_seeds(evaluated, toy_model):
+    assert models.resolve(toy_model(), seed=3).seed == 0
+    results = evaluated(seed=3)
+    assert [path.name for path in results.iterdir()] == ["toy_good"]
+
+
+def test_pins_of_the_hub_leave_the_hash_of_older_records_alone():
+    files = [path for path in records.record_files(REPOSITORY / "results") if ".seed" not in path.parent.name]
+    assert files
+    for file in files:
+        record = records.read_record(file)
+        card = discover.model(record.model)
+        kept = card.model_card() if isinstance(card, Recipe) else card
+        hashes = {records.model_hash(kept), records.model_hash(kept.model_copy(update={"weights": None}))}
+        assert record.model_hash in hashes, file
 
 
 def test_run_belongs_to_recipes(folder, toy_model):
@@ -131,6 +282,14 @@ def test_run_belongs_to_recipes(folder, toy_model):
     file = save(folder)
     with pytest.raises(UserError, match="leave --run out"):
         models.resolve(os.fspath(file.parent), run=file.parent)
+
+
+def test_a_run_with_nan_weights_is_refused(folder):
+    file = save(folder)
+    meta, tensors = checkpoint.read(file)
+    checkpoint.write_atomically({"model.x": tensors["model.x"] * float("nan")}, meta, file)
+    with pytest.raises(UserError, match=r"2 of 2 values of 'model\.x' are NaN or infinite"):
+        models.load_encoder(models.resolve("small"), Runtime())
 
 
 def test_load_encoder_hands_the_settings_on(toy_model):

@@ -1,0 +1,282 @@
+"""Image towers of open_clip: the global vector and, where the joint space has them, patch vectors, from one pass.
+
+What each kind gives, by the card's option `patches`:
+
+- open_clip's VisionTransformer: all four ways of `_last_block`; with CoCa's attention pool `value` only.
+- OpenAI's ResNets: `value` only, MaskCLIP's original: value and output projection of the attention pool at every
+  position, without its position embedding (chongzhou96/MaskCLIP, mmseg/models/decode_heads/maskclip_head.py).
+- timm's trunks: the trunk's own head on every patch, as if the image were that patch alone. Pooled by a class token or
+  an average that is `last`, pooled by attention (SigLIP) it is `value`, for attention to one token is its value.
+  timm's plain VisionTransformer also has `value`, `sclip` and `clearclip`, where it is not pooled by attention.
+
+Shapes: B images, P patches, T tokens (P and the class token), W width, D joint width, H W rows and columns of pixels.
+"""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from open_clip.model import resize_pos_embed
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.timm_model import TimmModel
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from timm.layers import Attention
+from timm.models.vision_transformer import Block
+from timm.models.vision_transformer import VisionTransformer as TimmViT
+from torch import Tensor, nn
+
+from sparc_bench.encoders._last_block import WAYS, LastBlock, heads_of
+from sparc_bench.errors import UserError
+
+HEADS_AT_ONCE = 8192
+"""Patches that go through a head together, in bounded memory."""
+
+Read = tuple[Tensor | None, Tensor | None]
+"""Global vectors BD and patches BPD, as far as they were asked for."""
+
+
+class ImageTower:
+    """A tower of open_clip, read in one way.
+
+    Attributes:
+        visual: the library's module.
+        ways: what the option `patches` can be.
+        cell: rows and columns of pixels of a patch; None where there are no patches.
+        flexible: takes other input sizes than its own.
+    """
+
+    ways: tuple[str, ...] = ()
+    cell: tuple[int, int] | None = None
+    flexible: bool = False
+
+    def __init__(self, visual: Any) -> None:  # noqa: ANN401 - the library's class
+        self.visual = visual
+
+    def at(self, size: tuple[int, int]) -> ImageTower:  # noqa: ARG002
+        """The same tower for other rows and columns of pixels; all weights but the positions are shared."""
+        return self
+
+    def read(self, pixels_B3HW: Tensor, wants_global: bool, way: str | None) -> Read:  # noqa: ARG002
+        """Global vectors where wanted, and patches in one way where one is named."""
+        return self.whole(pixels_B3HW), None
+
+    def whole(self, pixels_B3HW: Tensor) -> Tensor:
+        """Global vectors by the library's own forward, not normalised."""
+        found = self.visual(pixels_B3HW)
+        pooled: Tensor = found[0] if isinstance(found, tuple) else found
+        return pooled
+
+
+class VitTower(ImageTower):
+    """open_clip's VisionTransformer."""
+
+    flexible = True
+
+    def __init__(self, visual: Any) -> None:  # noqa: ANN401 - the library's class
+        super().__init__(visual)
+        blocks = visual.transformer.resblocks
+        plain = all(isinstance(block, ResidualAttentionBlock) for block in blocks) and len(blocks) > 1
+        if visual.attn_pool is None:
+            self.ways = ("last", "value", "sclip", "clearclip") if plain else ("last",)
+        elif visual.attn_pool_contrastive is None:
+            self.ways = ("value",)
+        self.cell = visual.patch_size if self.ways else None
+
+    def at(self, size: tuple[int, int]) -> ImageTower:
+        """Positions by open_clip's `resize_pos_embed` (bicubic, antialiased)."""
+        resized = _sharing(self.visual)
+        rows, columns = self.visual.patch_size
+        resized.grid_size = (size[0] // rows, size[1] // columns)
+        resized.image_size = size
+        positions = {"visual.positional_embedding": self.visual.positional_embedding.data}
+        resize_pos_embed(positions, SimpleNamespace(visual=resized))
+        resized.positional_embedding = nn.Parameter(positions["visual.positional_embedding"], requires_grad=False)
+        return VitTower(resized)
+
+    def read(self, pixels_B3HW: Tensor, wants_global: bool, way: str | None) -> Read:
+        """One pass through the blocks; a way that changes the last one starts from what goes into it."""
+        if way is None:
+            return self.whole(pixels_B3HW), None
+        visual = self.visual
+        through = way == "last" or visual.attn_pool is not None
+        depth = len(visual.transformer.resblocks)
+        found = visual.forward_intermediates(
+            pixels_B3HW,
+            indices=[depth - 1 if through else depth - 2],
+            stop_early=not wants_global,
+            intermediates_only=not wants_global,
+            output_fmt="NLC",
+            output_extra_tokens=True,
+        )
+        patches_BPW = found["image_intermediates"][0]
+        if visual.attn_pool is not None:
+            patches_BPW = _pooled_alone(visual.attn_pool, patches_BPW)
+        elif not through:
+            x_BTW = torch.cat([found["image_intermediates_prefix"][0], patches_BPW], dim=1)
+            patches_BPW = WAYS[way](x_BTW, _block(visual.transformer.resblocks[-1]))[:, 1:]
+        patches_BPW = visual.ln_post(patches_BPW)
+        patches_BPD = patches_BPW if visual.proj is None else patches_BPW @ visual.proj
+        return found.get("image_features"), patches_BPD
+
+
+class ResNetTower(ImageTower):
+    """OpenAI's ResNet with an attention pool; open_clip resizes its positions nowhere, the value path has none."""
+
+    ways = ("value",)
+    cell = (32, 32)
+    flexible = True
+
+    def read(self, pixels_B3HW: Tensor, wants_global: bool, way: str | None) -> Read:
+        """One pass through the convolutions."""
+        visual = self.visual
+        own = visual.image_size
+        if wants_global and pixels_B3HW.shape[-2:] != ((own, own) if isinstance(own, int) else tuple(own)):
+            raise UserError(f"This ResNet has global vectors at {own} px only: leave the size out.")
+        map_BWHW = visual.stem(pixels_B3HW)
+        for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
+            map_BWHW = layer(map_BWHW)
+        pool = visual.attnpool
+        patches_BPD = None if way is None else pool.c_proj(pool.v_proj(map_BWHW.flatten(2).transpose(1, 2)))
+        return pool(map_BWHW) if wants_global else None, patches_BPD
+
+
+class TimmTower(ImageTower):
+    """A trunk of timm with open_clip's head behind it."""
+
+    def __init__(self, visual: Any) -> None:  # noqa: ANN401 - the library's class
+        super().__init__(visual)
+        trunk = visual.trunk
+        self.flexible = hasattr(trunk, "set_input_size") or not hasattr(trunk, "blocks")
+        if "pool" in dict(visual.head.named_children()):  # a pool of open_clip's own behind a trunk without one
+            return
+        if hasattr(trunk, "blocks") and hasattr(trunk, "num_prefix_tokens"):
+            self._see_tokens(trunk)
+        elif getattr(getattr(getattr(trunk, "head", None), "global_pool", None), "pool_type", "") == "avg":
+            reduction = trunk.feature_info[-1]["reduction"]
+            self.ways, self.cell = ("last",), (reduction, reduction)
+
+    def at(self, size: tuple[int, int]) -> ImageTower:
+        """Positions by timm's `set_input_size`, which open_clip calls too."""
+        resized = _sharing(self.visual)
+        resized.set_input_size(size)
+        return TimmTower(resized)
+
+    def read(self, pixels_B3HW: Tensor, wants_global: bool, way: str | None) -> Read:
+        """One pass through the trunk; a way that changes the last block starts from what goes into it."""
+        if way is None:
+            return self.whole(pixels_B3HW), None
+        visual, trunk = self.visual, self.visual.trunk
+        if way == "last" or trunk.attn_pool is not None:
+            features = trunk.forward_features(pixels_B3HW)
+            pooled = visual.head(trunk.forward_head(features)) if wants_global else None
+            return pooled, self._alone(features)
+        found = trunk.forward_intermediates(
+            pixels_B3HW,
+            indices=[len(trunk.blocks) - 2],
+            return_prefix_tokens=True,
+            output_fmt="NLC",
+            stop_early=not wants_global,
+            intermediates_only=not wants_global,
+        )
+        features, intermediates = found if wants_global else (None, found)
+        x_BTW = intermediates[0]
+        if trunk.num_prefix_tokens:  # timm then gives patches and prefix apart
+            x_BTW = torch.cat([x_BTW[1], x_BTW[0]], dim=1)
+        x_BTW = WAYS[way](x_BTW, _timm_block(trunk.blocks[-1]))
+        pooled = visual.head(trunk.forward_head(features)) if wants_global else None
+        return pooled, self._alone(trunk.norm(x_BTW))
+
+    def _see_tokens(self, trunk: Any) -> None:  # noqa: ANN401 - any of timm's transformers
+        pool = getattr(trunk, "attn_pool", None)
+        if pool is not None:
+            self.ways = ("value",) if pool.pos_embed is None else ()
+        elif trunk.global_pool in ("token", "avg"):
+            self.ways = ("last", *(("value", "sclip", "clearclip") if _is_plain(trunk) else ()))
+        self.cell = trunk.patch_embed.feat_ratio(as_scalar=False) if self.ways else None
+
+    def _alone(self, features: Tensor) -> Tensor:
+        """Every patch through the heads of trunk and adapter, as if there were no other: BPD."""
+        trunk = self.visual.trunk
+        is_tokens, is_channels_last = features.ndim == 3, getattr(trunk, "output_fmt", "NCHW") == "NHWC"
+        if is_tokens:
+            patches_BPW = features[:, trunk.num_prefix_tokens :]
+        else:
+            patches_BPW = features.flatten(1, 2) if is_channels_last else features.flatten(2).transpose(1, 2)
+        parts = []
+        for patches_NW in torch.split(patches_BPW.flatten(0, 1), HEADS_AT_ONCE):
+            if is_tokens:
+                alone = patches_NW[:, None].expand(-1, trunk.num_prefix_tokens + 1, -1)
+            else:
+                alone = patches_NW[:, None, None] if is_channels_last else patches_NW[:, :, None, None]
+            parts.append(self.visual.head(trunk.forward_head(alone)))
+        return torch.cat(parts).reshape(*patches_BPW.shape[:2], -1)
+
+
+def image_tower(visual: Any) -> ImageTower:  # noqa: ANN401
+    """The tower of a model of open_clip, by the kind of `model.visual`."""
+    kinds: dict[Any, type[ImageTower]] = {
+        VisionTransformer: VitTower,
+        ModifiedResNet: ResNetTower,
+        TimmModel: TimmTower,
+    }
+    return kinds.get(type(visual), ImageTower)(visual)
+
+
+def _sharing(visual: Any) -> Any:  # noqa: ANN401 - the library's module
+    """A copy of the module whose parameters and buffers are the same tensors."""
+    same: dict[int, Any] = {id(tensor): tensor for tensor in (*visual.parameters(), *visual.buffers())}
+    return copy.deepcopy(visual, same)
+
+
+def _block(block: Any) -> LastBlock:  # noqa: ANN401 - open_clip's ResidualAttentionBlock
+    attention = block.attn
+
+    def qkv(x_BTW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = F.linear(block.ln_1(x_BTW), attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
+        heads = attention.num_heads
+        return heads_of(q, heads), heads_of(k, heads), heads_of(v, heads)
+
+    return LastBlock(
+        qkv=qkv,
+        out=lambda merged_BTW: block.ls_1(attention.out_proj(merged_BTW)),
+        feed_forward=lambda x_BTW: block.ls_2(block.mlp(block.ln_2(x_BTW))),
+        scale=attention.head_dim**-0.5,
+    )
+
+
+def _timm_block(block: Any) -> LastBlock:  # noqa: ANN401 - timm's Block
+    attention = block.attn
+
+    def qkv(x_BTW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = attention.qkv(block.norm1(x_BTW)).chunk(3, dim=-1)
+        heads = attention.num_heads
+        return attention.q_norm(heads_of(q, heads)), attention.k_norm(heads_of(k, heads)), heads_of(v, heads)
+
+    return LastBlock(
+        qkv=qkv,
+        out=lambda merged_BTW: block.ls1(attention.proj(attention.norm(merged_BTW))),
+        feed_forward=lambda x_BTW: block.ls2(block.mlp(block.norm2(x_BTW))),
+        scale=attention.scale,
+    )
+
+
+def _is_plain(trunk: Any) -> bool:  # noqa: ANN401
+    blocks = list(trunk.blocks)
+    plain = all(type(block) is Block and type(block.attn) is Attention for block in blocks)
+    return type(trunk) is TimmViT and plain and len(blocks) > 1 and getattr(blocks[-1].attn, "gate", None) is None
+
+
+def _pooled_alone(pool: Any, patches_BPW: Tensor) -> Tensor:  # noqa: ANN401 - open_clip's AttentionalPooler
+    """What CoCa's attention pool makes of every patch alone: its value, projected."""
+    attention = pool.attn
+    width = attention.embed_dim
+    weight = attention.v_proj_weight
+    if weight is None:
+        weight = attention.in_proj_weight[2 * width :]
+    value_BPW = F.linear(pool.ln_k(patches_BPW), weight, attention.in_proj_bias[2 * width :])
+    projected: Tensor = attention.out_proj(value_BPW)
+    return projected

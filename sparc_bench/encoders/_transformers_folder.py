@@ -1,0 +1,298 @@
+"""The files of a checkpoint in transformers' layout, and its parts loaded from them: nothing is unpickled or fetched.
+
+A folder of this machine, or a repository of the hub whose files `sparc_bench.hub` finds or obtains. Weights are read by
+`sparc_bench.weights_file`; code that lies with a checkpoint runs only where a card asks for it by name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparc_bench import hub
+from sparc_bench.errors import UserError
+from sparc_bench.weights_file import file_sha256, read_tensors
+
+CONFIG = "config.json"
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+"""Files that hold the weights, by transformers' own precedence."""
+
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+"""Files of which an image processor has at least one."""
+
+VOCABULARIES = (
+    *("tokenizer.json", "spiece.model", "vocab.json", "vocab.txt", "sentencepiece.bpe.model", "tokenizer.model"),
+)
+"""Files of which a tokenizer has at least one."""
+
+TOKENIZER = "tokenizer_config.json"
+MERGES = "merges.txt"
+BESIDE = (TOKENIZER, MERGES, "special_tokens_map.json", "added_tokens.json")
+"""Files that not every repository has."""
+
+DECIDING = {".json", ".txt", ".model", ".py"}
+"""Suffixes of the files beside the weights that can decide a vector."""
+
+INSTALL = 'pip install "sparc-bench[hf]"'
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A checkpoint on this machine.
+
+    Attributes:
+        path: the folder.
+        weights: its file of weights, or the index of several.
+        name: OWNER/NAME on the hub, or the folder's own name: what `remote_code` must say.
+    """
+
+    path: Path
+    weights: Path
+    name: str
+
+    @property
+    def sha256(self) -> str:
+        """Of the weights (see `file_sha256`)."""
+        return file_sha256(self.weights)
+
+    def hashes(self) -> dict[str, str]:
+        """Sha256 of every file beside the weights that can decide a vector."""
+        files = (file for file in sorted(self.path.iterdir()) if file.suffix in DECIDING and file.is_file())
+        return {file.name: file_sha256(file) for file in files if not file.name.endswith(".index.json")}
+
+    def json(self, file: str) -> dict[str, Any]:
+        """A JSON file of the folder; raises UserError where it is missing or damaged."""
+        try:
+            found = json.loads((self.path / file).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"{self.path} has no {file}: name a folder that save_pretrained wrote.") from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.path / file} cannot be read ({_first_line(error)}): copy it again.") from None
+        if not isinstance(found, dict):
+            raise UserError(f"{self.path / file} holds no settings: copy it again.")
+        return found
+
+
+def local(path: Path, sha256: str | None) -> Folder:
+    """The checkpoint in a folder, or beside a file of weights.
+
+    Raises:
+        UserError: no weights, or others than `sha256` pins.
+    """
+    folder = path if path.is_dir() else path.parent
+    file = path
+    if path.is_dir():
+        found = [folder / name for name in WEIGHTS if (folder / name).is_file()]
+        if not found:
+            raise UserError(f"{folder} holds none of {', '.join(WEIGHTS)}: name a folder that save_pretrained wrote.")
+        file = found[0]
+    return Folder(folder, _pinned(file, sha256), folder.resolve().name)
+
+
+def of_hub(repo: str, revision: str | None, sha256: str | None, file: str | None = None) -> Folder:
+    """The checkpoint of a repository: this machine's copy where it is complete, else obtained file by file.
+
+    Args:
+        repo: OWNER/NAME.
+        revision: commit, branch or tag; None for the branch main.
+        sha256: of the weights (see `file_sha256`), where it is pinned.
+        file: of the weights, where another than the first of WEIGHTS is meant.
+
+    Raises:
+        UserError: it is not here and cannot be fetched, or has other weights than `sha256` pins.
+    """
+    needed = ((CONFIG,), (file,) if file else WEIGHTS, VOCABULARIES, PROCESSORS, (TOKENIZER,))
+    here = {name for names in needed for name in names if hub.find(repo, name, revision)}
+    missing = [names[0] for names in needed if not here.intersection(names)]
+    there = set(_listing(repo, revision, missing[0])) if missing else here
+    weights = next((name for name in needed[1] if name in there), None)
+    if weights is None or CONFIG not in there:
+        raise UserError(
+            f"{repo} holds no checkpoint of transformers ({CONFIG} and one of {', '.join(needed[1])}): check the name; "
+            f"a model of open_clip is open_clip:hf-hub:{repo}."
+        )
+    beside = sorted(there & {*VOCABULARIES, *BESIDE, *PROCESSORS}) if missing else ()
+    sharded = weights.endswith(".index.json")
+    pins = dict.fromkeys((CONFIG, *beside)) | {weights: None if sharded else sha256}
+    found = hub.obtain_all(repo, pins, revision)[-1]
+    folder = Folder(found.parent, found, repo)
+    if sharded:
+        shards = sorted(set(folder.json(weights).get("weight_map", {}).values()))
+        hub.obtain_all(repo, dict.fromkeys(map(str, shards)), revision)
+    _pinned(found, sha256)
+    return folder
+
+
+def trusts(folder: Folder, settings: Mapping[str, Any], remote_code: str | None) -> bool:
+    """Whether the code that a checkpoint's settings name may run; False where they need none.
+
+    Args:
+        folder: the checkpoint.
+        settings: its config.json.
+        remote_code: where the card says the code comes from.
+
+    Raises:
+        UserError: they need code that the card does not ask for, or the card names code that they do not.
+    """
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    kind = settings.get("model_type")
+    if kind in CONFIG_MAPPING:
+        if remote_code is not None:
+            raise UserError(f"{folder.name} is of transformers' own '{kind}' and runs no code: leave remote_code out.")
+        return False
+    reference = settings.get("auto_map", {}).get("AutoModel")
+    if reference is None and kind is None:
+        raise UserError(
+            f"{folder.path / CONFIG} names no architecture of transformers (model_type): a model of open_clip is "
+            "open_clip:FILE with its architecture in a card."
+        )
+    if reference is None:
+        raise UserError(f"The installed transformers knows no '{kind}', which {folder.name} is: {INSTALL} --upgrade")
+    home = str(reference).partition("--")[0] if "--" in str(reference) else folder.name
+    if remote_code != home:
+        asked = f", but its card names '{remote_code}'" if remote_code else ", which nothing but its name allows"
+        raise UserError(
+            f"{folder.name} runs code of its own from {home}{asked}: read that code, then write remote_code = "
+            f'"{home}" into the options of its card.'
+        )
+    return True
+
+
+def configuration(folder: Folder, trusted: bool) -> Any:  # noqa: ANN401 - a class of transformers
+    """The model's configuration."""
+    from transformers import AutoConfig
+
+    with _a_sentence(folder, CONFIG):
+        return AutoConfig.from_pretrained(folder.path, local_files_only=True, trust_remote_code=trusted)
+
+
+def image_processor(folder: Folder, trusted: bool) -> Any:  # noqa: ANN401 - a class of transformers
+    """What the library itself would make of the checkpoint's images."""
+    from transformers import AutoImageProcessor
+
+    with _a_sentence(folder, PROCESSORS[0]):
+        return AutoImageProcessor.from_pretrained(folder.path, local_files_only=True, trust_remote_code=trusted)
+
+
+def tokenizer(folder: Folder, trusted: bool) -> Any:  # noqa: ANN401 - a class of transformers
+    """What the library itself would make of the checkpoint's texts; without a vocabulary it would make an empty one."""
+    from transformers import AutoTokenizer
+
+    here = {name for name in (*VOCABULARIES, MERGES) if (folder.path / name).is_file()}
+    if not here - {MERGES} or here == {"vocab.json"}:
+        lacking = MERGES if "vocab.json" in here else VOCABULARIES[0]
+        raise UserError(f"{folder.path} has no vocabulary for its tokenizer ({lacking} is missing): copy it there.")
+    with _a_sentence(folder, "its tokenizer's files"):
+        return AutoTokenizer.from_pretrained(folder.path, local_files_only=True, trust_remote_code=trusted)
+
+
+def model(folder: Folder, config: Any, trusted: bool) -> nn.Module:  # noqa: ANN401
+    """The model in float32 with the folder's weights, every tensor of them and of the model accounted for.
+
+    The library's own loading is used for what it knows of old names and tied tensors, on tensors that were read safely.
+
+    Raises:
+        UserError: a tensor is missing, unknown or of another shape; what `read_tensors` refuses.
+    """
+    from transformers import AutoModel
+
+    tensors = read_tensors(folder.weights)
+    with _a_sentence(folder, "its architecture"):
+        with torch.device("cpu" if trusted else "meta"):  # only its class is wanted, no initial weights
+            cls = type(AutoModel.from_config(config, trust_remote_code=trusted))
+        loaded, report = cls.from_pretrained(
+            None,
+            config=config,
+            state_dict=tensors,
+            torch_dtype=torch.float32,
+            ignore_mismatched_sizes=True,  # reported below
+            output_loading_info=True,
+        )
+    for name, there, wanted in sorted(report["mismatched_keys"]):
+        raise UserError(
+            f"{folder.weights}: '{name}' has the shape {tuple(there)}, but {CONFIG} asks for {tuple(wanted)}: take "
+            "both from the same checkpoint."
+        )
+    for problem, names in (("lacks", report["missing_keys"]), ("has an unknown", report["unexpected_keys"])):
+        odd = sorted(name for name in names if not name.endswith("position_ids"))  # buffers of older versions
+        if odd:
+            raise UserError(
+                f"{folder.weights} {problem} '{odd[0]}' ({len(odd)} such) for the {cls.__name__} of {CONFIG}: take "
+                "both from the same checkpoint."
+            )
+    in_float32: nn.Module = loaded.float().eval()
+    return in_float32
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars and no advice of transformers on the user's screen while the context lasts."""
+    from transformers.utils import logging as library
+
+    level, bars = library.get_verbosity(), library.is_progress_bar_enabled()
+    library.set_verbosity(logging.CRITICAL)
+    library.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        library.set_verbosity(level)
+        if bars:
+            library.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def _a_sentence(folder: Folder, part: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(f"{folder.name} needs a library that is missing ({_first_line(error)}): {INSTALL}") from None
+    except Exception as error:  # its classes raise whatever they like
+        raise UserError(
+            f"transformers cannot load {folder.path} by {part} ({type(error).__name__}: {_first_line(error)}): copy or "
+            "download its files again."
+        ) from error
+
+
+def _listing(repo: str, revision: str | None, missing: str) -> list[str]:
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        siblings = HfApi().model_info(repo, revision=revision, timeout=hub.TIMEOUT).siblings
+        return [sibling.rfilename for sibling in siblings or ()]
+    except HfHubHTTPError:  # it has answered: asking for a file says why in a sentence
+        hub.obtain(repo, missing, revision, None)
+        raise
+    except Exception as error:  # the network libraries under the hub's differ by version
+        flag = f" --revision {revision}" if revision else ""
+        raise UserError(
+            f"{repo} is not whole on this machine ({missing} is missing) and the hub cannot be reached "
+            f"({_first_line(error)}): run hf download {repo}{flag} on a machine with network and copy its cache into "
+            f"{constants.HF_HUB_CACHE}, or name a folder with its files."
+        ) from None
+
+
+def _pinned(file: Path, sha256: str | None) -> Path:
+    if sha256 is not None and (found := file_sha256(file)) != sha256:
+        raise UserError(
+            f"{file} has the sha256 {found[:12]}..., but its card says {sha256[:12]}...: restore the file, or mend the "
+            "card."
+        )
+    return file
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:160] if lines else type(error).__name__

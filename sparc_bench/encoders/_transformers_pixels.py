@@ -1,0 +1,151 @@
+"""Images of transformers' checkpoints: the checkpoint's own image processor, and the area that its pixels show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparc_bench.errors import UserError
+from sparc_bench.features import Box, ImageItem
+
+
+@dataclass(frozen=True)
+class Processed:
+    """Opens an image as the checkpoint's own processor does, one at a time; picklable.
+
+    Attributes:
+        processor: an image processor of transformers.
+        model: the card's name, for errors.
+        patch: edge of a patch in pixels where the model has a grid of them, whose area is then what counts; else 1.
+        own_size: rows of the model's own images where no other size may be asked for; None where any may.
+        positions: edge of the square images that the model's position embeddings are of; the library interpolates
+            them for others.
+    """
+
+    processor: Any
+    model: str
+    patch: int = 1
+    own_size: int | None = None
+    positions: int | None = None
+
+    def __call__(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
+        """Pixels (channels, rows, columns), and the area of the image under the grid.
+
+        Raises:
+            UserError: the model takes no other size, or the size is under a patch's.
+        """
+        settings = settings_of(self.processor)
+        change: dict[str, Any] = {}
+        if size is not None and self.own_size is not None and size != self.own_size:
+            raise UserError(f"{self.model} takes {self.own_size} px only: leave the size out.")
+        if size is not None and size < self.patch:
+            raise UserError(f"{self.model} has patches of {self.patch} px: give a size of at least that.")
+        if size is not None:
+            change = resized(settings, size)
+        image = item.open()
+        pixels = self.processor(image, return_tensors="pt", **change)["pixel_values"][0]
+        area = shown(settings | change, image.width, image.height)
+        return pixels, self._under_grid(area, pixels)
+
+    def _under_grid(self, area: Box, pixels: Tensor) -> Box:
+        left, top, right, bottom = area
+        rows, columns = pixels.shape[-2:]
+        across = (columns // self.patch * self.patch) / columns
+        down = (rows // self.patch * self.patch) / rows
+        return left, top, left + (right - left) * across, top + (bottom - top) * down
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Opens an image for SigLIP 2's NaFlex models: patches at the image's own aspect ratio, in one tensor; picklable.
+
+    Attributes:
+        processor: an image processor of transformers.
+        model: the card's name, for errors.
+    """
+
+    processor: Any
+    model: str
+
+    def __call__(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
+        """Patches x (pixels of a patch, 1 where the patch is of the image, rows, columns), and the whole image."""
+        if size is not None:
+            raise UserError(f"{self.model} (NaFlex) keeps every image's own shape: leave the size out.")
+        image = item.open()
+        found = self.processor(image, return_tensors="pt")
+        patches_PC, mask_P, shape_2 = (
+            found[key][0] for key in ("pixel_values", "pixel_attention_mask", "spatial_shapes")
+        )
+        packed = torch.cat([patches_PC, mask_P[:, None].float(), shape_2.float().expand(len(mask_P), 2)], dim=1)
+        return packed, (0.0, 0.0, float(image.width), float(image.height))
+
+
+def unpacked(packed_BPC: Tensor) -> dict[str, Tensor]:
+    """The model's inputs from what `Packed` gave."""
+    return {
+        "pixel_values": packed_BPC[..., :-3],
+        "pixel_attention_mask": packed_BPC[..., -3].to(torch.int32),
+        "spatial_shapes": packed_BPC[:, 0, -2:].long(),
+    }
+
+
+def settings_of(processor: Any) -> dict[str, Any]:  # noqa: ANN401 - a class of transformers
+    """A processor's settings as plain values."""
+    return {key: dict(value) if isinstance(value, Mapping) else value for key, value in processor.to_dict().items()}
+
+
+def resized(settings: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """Settings for square images of another size; a crop keeps its share of the resized image."""
+    if not settings.get("do_center_crop"):
+        return {"size": {"height": size, "width": size}}
+    resize, crop = settings["size"], settings["crop_size"]
+    change: dict[str, Any] = {"crop_size": {"height": size, "width": size}}
+    if settings.get("do_resize"):
+        change["size"] = {edge: round(size * length / crop["height"]) for edge, length in resize.items() if length}
+    return change
+
+
+def shown(settings: Mapping[str, Any], width: int, height: int) -> Box:
+    """The rectangle of an image, in its pixels, that a processor's output shows.
+
+    Padding of an image that is smaller than the crop counts: the rectangle then reaches beyond the image.
+    """
+    wide, high = width, height
+    if settings.get("do_resize"):
+        wide, high = _resized(settings["size"], width, height)
+    if not settings.get("do_center_crop"):
+        return 0.0, 0.0, float(width), float(height)
+    crop = settings["crop_size"]
+    left, top = (wide - crop["width"]) // 2, (high - crop["height"]) // 2
+    across, down = width / wide, height / high
+    return left * across, top * down, (left + crop["width"]) * across, (top + crop["height"]) * down
+
+
+def output_shape(settings: Mapping[str, Any], model: str) -> tuple[int, int]:
+    """Rows and columns of a processor's output.
+
+    Raises:
+        UserError: its settings give outputs of varying shape, which are no batch.
+    """
+    fixed = settings.get("size") if settings.get("do_resize") else None
+    if settings.get("do_center_crop"):
+        fixed = settings.get("crop_size")
+    fixed = {edge: length for edge, length in (fixed or {}).items() if length}
+    if fixed.keys() != {"height", "width"}:
+        raise UserError(
+            f"The image processor of {model} makes images of varying shape, which are no batch: give its "
+            "preprocessor_config.json a centre crop, or a size of height and width."
+        )
+    return fixed["height"], fixed["width"]
+
+
+def _resized(size: Mapping[str, Any], width: int, height: int) -> tuple[int, int]:
+    if size.get("height"):
+        return size["width"], size["height"]
+    short, long = sorted((width, height))
+    new_long = int(size["shortest_edge"] * long / short)
+    return (size["shortest_edge"], new_long) if width <= height else (new_long, size["shortest_edge"])

@@ -1,0 +1,150 @@
+"""Checkpoints of open_clip: any architecture, tag, file, repository of the hub or folder; OpenAI's CLIP among them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sparc_bench.cards import ModelCard, parse
+from sparc_bench.encoders._clip_pixels import ClipPixels, Normalised, clip_pixels
+from sparc_bench.encoders._open_clip_model import build
+from sparc_bench.encoders._open_clip_source import Options, Source, find
+from sparc_bench.encoders._open_clip_texts import TextTower, tokenizer_of
+from sparc_bench.encoders._open_clip_towers import ImageTower, image_tower
+from sparc_bench.errors import UserError
+from sparc_bench.features import ImageFeatures, Runtime, TextFeatures
+from sparc_bench.image_text_encoder import ImageTextEncoder
+from sparc_bench.weights_file import file_sha256
+
+TITLE = (
+    "open_clip: MODEL/TAG, MODEL/FILE, hf-hub:OWNER/NAME, a folder; patches by the plain last layer, or by the card's "
+    "option patches: value (MaskCLIP), sclip, clearclip"
+)
+SOURCE = "https://github.com/mlfoundations/open_clip"
+
+VERSION = 1
+"""Of this family's arithmetic: one that moves a vector makes cached features stale."""
+
+
+class OpenClipEncoder(ImageTextEncoder):
+    """A model of open_clip (see `sparc_bench.features.Encoder`); vectors are not normalised, scores are cosines.
+
+    Attributes:
+        logit_scale: what the model was trained to multiply cosines by.
+        logit_bias: what it adds to that, None for a softmax loss.
+        activation: quickgelu or gelu, where the towers have a choice.
+    """
+
+    def __init__(
+        self,
+        card: ModelCard,
+        runtime: Runtime,
+        model: Any,  # noqa: ANN401 - one of open_clip's classes
+        tower: ImageTower,
+        texts: TextTower,
+        pixels: tuple[ClipPixels, Normalised],
+        way: str | None,
+        weights_hash: str,
+        identity: Mapping[str, Any],
+    ) -> None:
+        super().__init__(card, runtime, pixels[0], weights_hash, identity)
+        self._size, self._normalised = pixels[0].size, pixels[1]
+        self._way, self._texts = way, texts
+        self._towers = {self._size: tower}
+        model.to(self.device)
+        self.logit_scale = float(model.logit_scale.exp().max())
+        bias = getattr(model, "logit_bias", None)
+        self.logit_bias = None if bias is None else float(bias.max())
+        self.activation = str(identity["activation"])
+        self.gives = frozenset({"image", "text", "global"})
+        self.gives |= {"patches"} if way else set()
+        self.gives |= {"tokens"} if texts.gives_tokens else set()
+        self.paths = {way: False} if way else {}
+
+    def encode_pixels(self, pixels: Tensor, need: frozenset[str]) -> ImageFeatures:
+        """Global vectors, and patches by the card's way."""
+        size = (pixels.shape[-2], pixels.shape[-1])
+        if size not in self._towers:
+            self._towers[size] = self._towers[self._size].at(size)
+        tower = self._towers[size]
+        way = self._way if "patches" in need else None
+        global_ND, patches_NPD = tower.read(self._normalised(pixels), "global" in need, way)
+        ids = tuple(map(str, range(len(pixels))))
+        if patches_NPD is None or tower.cell is None or way is None:
+            return ImageFeatures(ids, global_ND)
+        grid = (size[0] // tower.cell[0], size[1] // tower.cell[1])
+        assert patches_NPD.shape[1] == grid[0] * grid[1]
+        return ImageFeatures(ids, global_ND, patches={way: patches_NPD}, grid=grid)
+
+    def encode_texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
+        """Global vectors, and tokens of words."""
+        return self._texts(texts, need, self.device)
+
+
+def load(card: ModelCard, weights: Path | None, runtime: Runtime) -> OpenClipEncoder:
+    """The encoder of a checkpoint.
+
+    Its identity names no version of a library: one that moved a vector would be an error there, and records name it.
+
+    Raises:
+        UserError: see `find` and `build`; patches asked for in a way that the architecture does not have.
+    """
+    where = f"Model {card.name}"
+    options = parse(Options, card.options, f"{where}, table [options]")
+    source = find(options, weights, where)
+    model = build(source, options.size)
+    tower = image_tower(model.visual)
+    way = _way(options, tower, source.name)
+    tokenizer = tokenizer_of(source.model_cfg["text_cfg"], source.tokenizer, source.name)
+    return OpenClipEncoder(
+        card=card,
+        runtime=runtime,
+        model=model,
+        tower=tower,
+        texts=TextTower(model, tokenizer),
+        pixels=_pixels(model, tower, source, options.size),
+        way=way,
+        weights_hash=file_sha256(source.file),
+        identity={
+            "open_clip": VERSION,
+            "model": dict(source.model_cfg),
+            "activation": "quickgelu" if source.quick_gelu else "gelu",
+            "preprocess": dict(model.visual.preprocess_cfg),
+            "patches": way,
+            "tokenizer": _fingerprint(tokenizer),
+        },
+    )
+
+
+def _pixels(model: Any, tower: ImageTower, source: Source, size: int | None) -> tuple[ClipPixels, Normalised]:  # noqa: ANN401
+    """How images are opened and normalised; raises UserError for a size of the card that the tower cannot take."""
+    config = model.visual.preprocess_cfg
+    if size is not None:
+        own = {**config, "size": source.model_cfg["vision_cfg"].get("image_size", 224)}
+        clip_pixels(own, source.name, tower.cell, tower.flexible)[0].checked(size)
+    return clip_pixels(config, source.name, tower.cell, tower.flexible)
+
+
+def _way(options: Options, tower: ImageTower, name: str) -> str | None:
+    """How patches are read: as the card says, else the plain last layer where the tower has it."""
+    if options.patches is None:
+        return "last" if "last" in tower.ways else None
+    if options.patches not in tower.ways:
+        has = f"write one of {', '.join(tower.ways)}" if tower.ways else "leave the option out"
+        raise UserError(f'{name} has no patches = "{options.patches}" in the joint space: {has}.')
+    return options.patches
+
+
+def _fingerprint(tokenizer: Any) -> str:  # noqa: ANN401 - open_clip's
+    """What decides the ids of a text: of open_clip's own tokenizer its class, of others their whole vocabulary."""
+    inner = getattr(tokenizer, "tokenizer", None)
+    if inner is None:
+        return "SimpleTokenizer"
+    backend = getattr(inner, "backend_tokenizer", None)
+    state = backend.to_str() if backend is not None else json.dumps(inner.get_vocab(), sort_keys=True)
+    return sha256(state.encode()).hexdigest()

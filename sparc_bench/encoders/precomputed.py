@@ -1,0 +1,169 @@
+"""Embeddings that another program computed: an API's, another framework's, a brain recording's.
+
+MODEL is `precomputed:PATH`; a card names the path as its option `weights`. PATH is a folder, or one .npz or
+.safetensors file, that holds arrays by name:
+
+    image_embeddings  N x D   one vector an image, beside image_ids
+    text_embeddings   M x D   one vector a text, beside texts
+    image_patches     N x P x D, optional: patches in the joint space, row-major
+    patch_grid        their rows and columns
+    image_areas       N x 4, optional: the pixels that the patches cover (left, top, right, bottom); else all of them
+
+In a folder, an array is NAME.npy (memory-mapped) or lies in a .npz or .safetensors file. Vectors are float16, bfloat16,
+float32 or float64, of any length: cosine is what scores them. image_ids and texts are lists of strings: an array of
+that name, JSON in the metadata of a .safetensors file, inputs.json ({"image_ids": [...], "texts": [...]}), or
+metadata.csv with the columns image_id and caption and a row for each row of both arrays. A name may stand there twice
+with the same vector. `sparc-bench show TASK --out inputs.json` writes the ids and texts that a task needs, in the
+wording of its prompts. Texts are found by their exact string, images by id, with or without .jpg and the like; a part
+of an image has its box behind the id: photo.jpg[left,top,right,bottom].
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from sparc_bench.cards import ModelCard, Strict, parse
+from sparc_bench.encoders._stored_vectors import Named, StoredVectors, read_vectors
+from sparc_bench.errors import UserError
+from sparc_bench.features import Box, ImageFeatures, ImageItem, Runtime, TextFeatures
+from sparc_bench.image_text_encoder import ImageTextEncoder
+
+TITLE = "embeddings computed elsewhere, with their ids: .npy, .npz or .safetensors; no image is opened"
+SOURCE = "whoever computed them"
+
+VERSION = 1
+"""Of this file's arithmetic: one that moves a vector makes cached features stale."""
+
+PATH_NAME = "stored"
+"""The one patch path."""
+
+
+class Options(Strict):
+    """What a card can say."""
+
+    weights: str = Field(default="", description="folder or file of the embeddings, from where the command runs")
+    trained_patches: bool = Field(default=False, description="whether a loss trained the patches that are stored")
+
+
+class StoredEncoder(ImageTextEncoder):
+    """Looks vectors up (see `sparc_bench.features.Encoder`); always on the CPU, in the precision of the files."""
+
+    def __init__(self, card: ModelCard, stored: StoredVectors, options: Options, runtime: Runtime) -> None:
+        sides = [side for side in (stored.images, stored.texts) if side is not None]
+        precision = str(sides[0].rows.dtype)
+        super().__init__(card, Runtime("cpu", precision, runtime.batch_size, 0), _opened, stored.sha256)
+        self._stored = stored
+        self.gives = frozenset(
+            {"global"}
+            | ({"image"} if stored.images is not None else set())
+            | ({"text"} if stored.texts is not None else set())
+            | ({"patches"} if stored.patches_NPD is not None else set())
+        )
+        self.paths = {PATH_NAME: options.trained_patches} if stored.patches_NPD is not None else {}
+
+    def held(self) -> tuple[list[str], list[str]]:
+        """Names of the images, and texts, that there are vectors of."""
+        return list(self._stored.images or ()), list(self._stored.texts or ())
+
+    def preprocess(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
+        """No pixels, and the area that the image's patches cover."""
+        rows = self._image_rows([item], size)
+        left, top, right, bottom = self._areas([item], rows)[0].tolist()
+        return torch.empty(0), (left, top, right, bottom)
+
+    def stream(
+        self, items: Sequence[ImageItem], need: frozenset[str], most: int, size: int | None = None
+    ) -> Iterator[ImageFeatures]:
+        """Stored features of runs of at most `most` images; all are looked up before the first run."""
+        rows = self._image_rows(items, size)
+        for start in range(0, len(items), most):
+            run = slice(start, start + most)
+            yield self._features(items[run], rows[run], need)
+
+    def texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
+        """Stored vectors of texts, by the exact string."""
+        stored = self._side(self._stored.texts, "text")
+        rows, missing = _found(stored, texts)
+        if missing:
+            close = difflib.get_close_matches(missing[0], list(stored), n=1, cutoff=0.5)
+            near = f"; the nearest there is {close[0]!r}" if close else ""
+            raise UserError(
+                f"{self.card.name} has no vectors of {len(missing)} of {len(set(texts))} texts, the first is "
+                f"{missing[0]!r}{near}: embed the texts exactly as the task writes them, which "
+                "sparc-bench show TASK --out inputs.json lists."
+            )
+        return TextFeatures(tuple(texts), _rows(stored.rows, rows) if "global" in need else None)
+
+    def _features(self, items: Sequence[ImageItem], rows: Sequence[int], need: frozenset[str]) -> ImageFeatures:
+        stored, ids = self._stored, tuple(item.id for item in items)
+        global_ND = _rows(self._side(stored.images, "image").rows, rows) if "global" in need else None
+        if "patches" not in need or stored.patches_NPD is None:
+            return ImageFeatures(ids, global_ND)
+        patches = {PATH_NAME: _rows(stored.patches_NPD, rows)}
+        return ImageFeatures(ids, global_ND, None, patches, stored.grid, self._areas(items, rows))
+
+    def _image_rows(self, items: Sequence[ImageItem], size: int | None) -> list[int]:
+        if size is not None:
+            raise UserError(f"{self.card.name} holds vectors of one input size only: leave the size out.")
+        names = [stored_id(item) for item in items]
+        rows, missing = _found(self._side(self._stored.images, "image"), names)
+        if missing:
+            raise UserError(
+                f"{self.card.name} has no vectors of {len(missing)} of {len(set(names))} images, the first is "
+                f"{missing[0]!r}: embed the images that sparc-bench show TASK --out inputs.json lists, and add them."
+            )
+        return rows
+
+    def _areas(self, items: Sequence[ImageItem], rows: Sequence[int]) -> Tensor:
+        if self._stored.areas_N4 is not None:
+            return _rows(self._stored.areas_N4, rows)
+        return torch.tensor([(0.0, 0.0, *map(float, item.open().size)) for item in items])
+
+    def _side(self, side: Named | None, what: str) -> Named:
+        if side is None:
+            raise UserError(f"{self.card.name} holds no {what}_embeddings: add them, or leave this task out.")
+        return side
+
+
+def stored_id(item: ImageItem) -> str:
+    """What the vector of an image, or of a part of one, is called.
+
+    >>> stored_id(ImageItem("dog.jpg", open, crop=(0.0, 8.0, 31.6, 40.0)))
+    'dog.jpg[0,8,32,40]'
+    """
+    return item.id if item.crop is None else f"{item.id}[{','.join(str(round(edge)) for edge in item.crop)}]"
+
+
+def load(card: ModelCard, weights: Path | None, runtime: Runtime) -> StoredEncoder:
+    """The encoder of a folder or file of embeddings.
+
+    Raises:
+        UserError: no path, or what lies there is no such folder or file (see `read_vectors`).
+    """
+    options = parse(Options, card.options, f"The card of {card.name}, table [options]")
+    if weights is None and not options.weights:
+        raise UserError(f'The card of {card.name} names no embeddings: add weights = "FOLDER" to its [options].')
+    path = Path(options.weights).expanduser() if weights is None else weights
+    return StoredEncoder(card, read_vectors(path), options, runtime)
+
+
+def _opened(item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
+    raise RuntimeError(f"stored embeddings open no image, but were given {item.id} at {size}")
+
+
+def _found(stored: Named, names: Sequence[str]) -> tuple[list[int], list[str]]:
+    """Rows of the names that are there, and the others, each once."""
+    rows = [stored.find(name) for name in names]
+    missing = dict.fromkeys(name for name, row in zip(names, rows, strict=True) if row is None)
+    return [row for row in rows if row is not None], list(missing)
+
+
+def _rows(vectors: np.ndarray, rows: Sequence[int]) -> Tensor:
+    return torch.from_numpy(np.array(vectors[list(rows)], dtype=np.float32))

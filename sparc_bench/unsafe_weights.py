@@ -1,0 +1,127 @@
+"""Checkpoints that only running code can read: what they would run, and the command that converts one.
+
+Nothing here unpickles: the operations of a pickle are listed, none is carried out.
+"""
+
+from __future__ import annotations
+
+import io
+import pickletools
+import shlex
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from sparc_bench.errors import UserError
+
+NESTED = ("state_dict", "model_state_dict", "model")
+"""Keys under which a checkpoint keeps the model beside its optimiser, by precedence."""
+
+TORCH_MAGIC = b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
+"""The number that torch.save wrote first until torch 1.6."""
+
+HARMLESS = ("torch", "torch._utils", "torch.storage", "torch.serialization", "collections")
+"""Modules that every checkpoint imports from; not what makes one unsafe."""
+
+
+Operation = tuple[str, Any]
+"""Name of a pickle's operation, and its argument where that is a word or a number."""
+
+
+def torchscript(path: Path) -> UserError:
+    """The refusal of a TorchScript archive."""
+    command = _conversion(path, "torch.jit.load(sys.argv[1], map_location='cpu').state_dict()")
+    return UserError(
+        f"{path} is a TorchScript archive, a program rather than weights: if you trust its source, convert it once and "
+        f"name the new file: {command}"
+    )
+
+
+def runs_code(path: Path) -> UserError:
+    """The refusal of a checkpoint that needs unpickling; it names the code that the file asks for."""
+    read = "torch.load(sys.argv[1], map_location='cpu', weights_only=False)"
+    command = _conversion(path, "pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())" if is_pickle(path) else read)
+    asked = [name for name in dict.fromkeys(_asked_for(path)) if name.rpartition(".")[0] not in HARMLESS]
+    what = f" ({', '.join(asked[:3])}{', ...' if len(asked) > 3 else ''})" if asked else ""
+    return UserError(
+        f"{path} can only be unpickled, which runs any code in it{what}: if you trust its source, convert it once and "
+        f"name the new file: {command}"
+    )
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether a file is one pickle and nothing else."""
+    with path.open("rb") as file:
+        return _operations(file) is not None and not file.read(1)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether the pickles of what torch.save wrote are complete."""
+    return all(each is not None for each in _streams(path))
+
+
+def _conversion(path: Path, expression: str) -> str:
+    """The command that converts a checkpoint to safetensors beside it; `expression` reads the file `sys.argv[1]`."""
+    keys = ", ".join(f"'{key}'" for key in NESTED)
+    code = (
+        "import pathlib, pickle, sys, torch; from safetensors.torch import save_file; "
+        f"d = {expression}; "
+        f"d = next((d[k] for k in ({keys}) if isinstance(d, dict) and k in d), d); "
+        "d = d.state_dict() if hasattr(d, 'state_dict') else d; "
+        "save_file({k: torch.as_tensor(v).detach().contiguous().clone() for k, v in d.items() "
+        "if hasattr(v, '__array__')}, sys.argv[2])"
+    )
+    converted = path.with_suffix(".safetensors")
+    if converted.exists():
+        converted = path.with_suffix(".converted.safetensors")
+    return f'python -c "{code}" {shlex.quote(str(path))} {shlex.quote(str(converted))}'
+
+
+def _streams(path: Path) -> Iterator[list[Operation] | None]:
+    """The operations of each pickle of a file; None for one that breaks off."""
+    with path.open("rb") as file:
+        start = file.read(32)
+        file.seek(0)
+        if start.startswith(b"PK"):
+            with zipfile.ZipFile(file) as archive:
+                name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+                yield _operations(io.BytesIO(archive.read(name)))
+        elif tarfile.is_tarfile(path):
+            with tarfile.open(fileobj=file) as tar:
+                yield _operations(tar.extractfile("pickle") or io.BytesIO())
+        else:  # magic number, version and system stand before torch's object
+            for _ in range(4 if TORCH_MAGIC in start else 1):
+                yield _operations(file)
+
+
+def _operations(file: IO[bytes]) -> list[Operation] | None:
+    try:
+        return [
+            (operation.name, argument if isinstance(argument, str | int) else None)  # not the bytes of large arrays
+            for operation, argument, _ in pickletools.genops(file)
+        ]
+    except Exception:  # of whatever kind: no operations of pickle
+        return None
+
+
+def _asked_for(path: Path) -> Iterator[str]:
+    """What the pickles of a file import, as `module.name`; a name that is none is quoted, for it goes to a terminal."""
+    for operations in _streams(path):
+        strings, memo = ["", ""], list[str]()
+        for name, argument in operations or ():
+            if name in ("GLOBAL", "INST"):
+                yield _name(str(argument).replace(" ", "."))
+            elif name == "STACK_GLOBAL":
+                yield _name(".".join(strings[-2:]))
+            elif "UNICODE" in name:
+                strings.append(str(argument))
+            elif name == "MEMOIZE":
+                memo.append(strings[-1])
+            elif name in ("BINGET", "LONG_BINGET") and argument < len(memo):
+                strings.append(memo[argument])
+
+
+def _name(found: str) -> str:
+    return found if found.replace(".", "").isidentifier() else repr(found)
