@@ -7,20 +7,39 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from sparc_bench.cards import UNKNOWN
 from sparc_bench.records import DIGITS, ClassesSeen
 
 
-def exposure(trained_on: Sequence[str], dataset: str, split: str, images: int) -> str:
+def exposure(
+    trained_on: Sequence[str], dataset: str, split: str, images: int, lists: Mapping[str, int] | None = None
+) -> str:
     """`none`, `domain`, `N images seen` or `unknown`, from the entries dataset:split of a model card's `trained_on`.
+
+    An entry `unknown` stands for further data that nobody knows. A split `all` holds the images of all others.
+
+    Args:
+        trained_on: the entries.
+        dataset: of the task.
+        split: of the task.
+        images: of the task.
+        lists: of a task on the split `all`: how many of its images are in each of the other splits.
 
     >>> exposure(["flickr8k:train"], "flickr8k", "test", 1000)
     'domain'
+    >>> exposure(["flickr8k:train"], "flickr8k", "all", 100, {"train": 81, "val": 13, "test": 6})
+    '81 images seen'
     """
     if not trained_on:
         return "unknown"
-    if f"{dataset}:{split}" in trained_on:
+    if {f"{dataset}:{split}", f"{dataset}:all"} & {*trained_on}:
         return f"{images} images seen"
-    return "domain" if any(entry.partition(":")[0] == dataset for entry in trained_on) else "none"
+    seen = sum(count for name, count in (lists or {}).items() if f"{dataset}:{name}" in trained_on)
+    if seen:
+        return f"{seen} images seen"
+    if any(entry.partition(":")[0] == dataset for entry in trained_on):
+        return "domain"
+    return "unknown" if UNKNOWN in trained_on else "none"
 
 
 def training_captions(words: str, train_words: Mapping[str, int]) -> int:

@@ -25,7 +25,10 @@ from sparc_bench.features import ImageFeatures, Regions, TextFeatures
 
 @dataclass(frozen=True)
 class ImageOut:
-    """What the image tower gives: patches_BPW row-major over the grid, pooled_BMW (M = 1: their average)."""
+    """What the image tower gives: patches_BPW row-major over the grid, pooled_BMW (M = 1: their average).
+
+    The tower of an open_clip checkpoint gives what it pools itself: its class token.
+    """
 
     patches_BPW: Tensor
     pooled_BMW: Tensor
@@ -34,7 +37,10 @@ class ImageOut:
 
 @dataclass(frozen=True)
 class TextOut:
-    """What the text tower gives: tokens_BKLW, pooled_BKW (average over words), mask_BKL (words), special_BKL."""
+    """What the text tower gives: tokens_BKLW, pooled_BKW (average over words), mask_BKL (words), special_BKL.
+
+    The tower of an open_clip checkpoint gives what it pools itself: its end-of-text token.
+    """
 
     tokens_BKLW: Tensor
     pooled_BKW: Tensor

@@ -158,8 +158,9 @@ def random_batch(objective: Objective, recipe: Recipe, size: int | None = None) 
     names = tuple(f"caption {number}" for number in range(objective.captions_per_image))
     nothing = ImageItem("random", functools.partial(open_image_file, Path("random")))
     example = Example("random", nothing, captions=names, negatives=names)
-    count, edge = recipe.batch_size, recipe.image.size if size is None else size
-    tokenizer = FullContext(recipe.text.context)
+    image, text = recipe.own_towers
+    count, edge = recipe.batch_size, image.size if size is None else size
+    tokenizer = FullContext(text.context)
     rngs = [np.random.default_rng(row) for row in range(count)]
     batch = objective.collate([example] * count, range(count), tokenizer, rngs)
     draw = torch.Generator().manual_seed(0)
@@ -206,14 +207,15 @@ def objective_alone(cell: Cell, device: torch.device) -> Objective:
     loss, options = objective_of(recipe)
     torch.manual_seed(0)
     with device:
-        return loss(recipe.text.width, recipe.text.width, options)
+        width = towers_of(cell.model).text.width
+        return loss(width, width, options)
 
 
 def measure_step(cell: Cell) -> Reading:
     """Seconds and memory of training steps; on a CPU, call it in a fresh process."""
     device, recipe = torch.device(cell.device), recipe_of(cell)
     with device:
-        model = build(recipe, FullContext(recipe.text.context), seed=0)
+        model = build(recipe, FullContext(towers_of(cell.model).text.context), seed=0)
     model.to(device).train()
     optimizer = make_optimizer(model, recipe.optim)
     loaded = _on_device(random_batch(model.objective, recipe), device)

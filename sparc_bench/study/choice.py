@@ -10,8 +10,8 @@ from sparc_bench.cards import Optim, Recipe, canonical_hash, parse
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.study.card import StudyCard, draws
 from sparc_bench.study.rows import TrialRow
+from sparc_bench.training.checkpoint import training_part
 from sparc_bench.training.model import objective_of
-from sparc_bench.training.run import training_part
 
 TRIAL_SEED = 0
 MAY_DIFFER = "negatives"
@@ -155,11 +155,11 @@ def _kept_equal(recipe: Recipe) -> dict[str, Any]:
     """All in a recipe that has to be equal for a comparison to be one of objectives."""
     dataset = discover.load("datasets", recipe.data.dataset)
     data = recipe.data.model_dump()
-    tables: dict[str, Mapping[str, Any]] = {"data": data, "image": recipe.image.model_dump()}
-    tables |= {"text": recipe.text.model_dump(), "optim": recipe.optim.model_dump()}
+    tables: dict[str, Mapping[str, Any]] = {"data": data, "optim": recipe.optim.model_dump()}
+    tables |= {name: tower.model_dump() for name in ("image", "text") if (tower := getattr(recipe, name)) is not None}
     for key, values in (("options", recipe.data.options), ("val_options", {**data["options"], **data["val_options"]})):
         del data[key]
         read = parse(dataset.Options, values, f"{recipe.name}: [data.{key}]").model_dump()
         tables[f"data.{key}"] = {name: value for name, value in read.items() if name != MAY_DIFFER}
-    plain = {key: getattr(recipe, key) for key in ("batch_size", "steps", "precision")}
+    plain = {key: getattr(recipe, key) for key in ("batch_size", "steps", "precision", "init", "freeze")}
     return plain | {f"{table}.{key}": value for table, values in tables.items() for key, value in values.items()}

@@ -30,9 +30,10 @@ from sparc_bench.errors import UserError
 from sparc_bench.evaluate import Settings, evaluate
 from sparc_bench.study.choice import training_hash
 from sparc_bench.study.rows import RunRow, TrialRow
+from sparc_bench.training.checkpoint import training_part
 from sparc_bench.training.loop import NotFiniteError
 from sparc_bench.training.prepared import Prepared, prepare
-from sparc_bench.training.run import train, training_part
+from sparc_bench.training.run import train
 
 SHELF = 2
 """Data sets that a worker keeps in memory: recipes of a study read one, or one with and one without negatives."""
@@ -215,7 +216,7 @@ _shelf: dict[tuple[str, Path | None], Prepared] = {}
 
 def _prepared(recipe: Recipe, data_root: Path | None) -> Prepared:
     """What the recipe reads, kept for the next that reads the same."""
-    key = recipe.model_dump_json(include={"data", "image", "text", "batch_size"}), data_root
+    key = recipe.model_dump_json(include={"data", "init", "image", "text", "batch_size"}), data_root
     if key not in _shelf:
         while len(_shelf) >= SHELF:
             del _shelf[next(iter(_shelf))]

@@ -1,16 +1,18 @@
 """Checkpoints as safetensors, written atomically; a run resumes exactly and a model travels as one file.
 
 A file holds the tensors of the model (`model.`), of AdamW (`exp_avg.`, `exp_avg_sq.`; only in a run's checkpoint) and,
-as metadata, the recipe, the tokenizer and how often each word stood in the training captions.
+as metadata, the recipe, what it started from, the tokenizer and how often each word stood in the training captions.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,10 +20,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sparc_bench.atomic import draft
-from sparc_bench.cards import Recipe, parse
+from sparc_bench.cards import UNKNOWN, Recipe, parse
 from sparc_bench.errors import UserError
+from sparc_bench.training.architecture import OpenClipTowers, OwnTowers, Start, architecture_of
 
 FORMAT = "sparc-bench 1"
+PLAIN = "sparc-bench plain 1"
+"""An exported model: float32 tensors under names that need no knowledge of this package (`PLAIN_NAMES`)."""
+
+PLAIN_NAMES = {"image.": "model.towers.image.trunk.", "text.": "model.towers.text.trunk.", "heads.": "model.objective."}
+"""What begins a name in an exported file -> in a checkpoint; behind it stand timm's, open_clip's and the loss's own."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,20 @@ class Meta:
     step: int
     tokenizer: str
     train_words: Mapping[str, int]
+    start: Start | None = None
+
+    @property
+    def towers(self) -> OwnTowers | OpenClipTowers:
+        """What builds its towers."""
+        return architecture_of(self.recipe, self.start)
+
+    @property
+    def trained_on(self) -> tuple[str, ...]:
+        """Data sets, as dataset:split, the start's among them."""
+        known = self.recipe.model_card().trained_on
+        if self.start is None:
+            return known
+        return tuple(dict.fromkeys([*(entry for entry in known if entry != UNKNOWN), *self.start.trained_on]))
 
     def to_strings(self) -> dict[str, str]:
         """Safetensors metadata: strings only."""
@@ -43,14 +65,20 @@ class Meta:
             "step": str(self.step),
             "tokenizer": self.tokenizer,
             "train_words": json.dumps(self.train_words, sort_keys=True),
+            **({} if self.start is None else {"start": self.start.model_dump_json()}),
         }
 
 
 def write_atomically(tensors: Mapping[str, Tensor], meta: Meta, file: Path) -> None:
-    """Write a file whole or not at all; raises UserError on a full disk."""
+    """Write a file of ours whole or not at all; raises UserError on a full disk."""
+    write_tensors(tensors, meta.to_strings(), file)
+
+
+def write_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], file: Path) -> None:
+    """Write any safetensors file whole or not at all; raises UserError on a full disk."""
     try:
         with draft(file) as path:
-            save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, path, meta.to_strings())
+            save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, path, dict(metadata))
     except (OSError, SafetensorError) as error:
         if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
             raise UserError(
@@ -97,27 +125,75 @@ def read(file: Path) -> tuple[Meta, dict[str, Tensor]]:
     Raises:
         UserError: no such file, a damaged one, or one of somebody else's.
     """
+    with _opened(file) as opened:
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+        is_plain = opened.metadata()["format"] == PLAIN
+        return _meta(file, opened), _renamed(tensors, PLAIN_NAMES) if is_plain else tensors
+
+
+def read_meta(file: Path) -> Meta:
+    """What one of our files says about itself; raises UserError as `read` does."""
+    with _opened(file) as opened:
+        return _meta(file, opened)
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[Any]:
     try:
         with safe_open(file, framework="pt") as opened:
-            strings = opened.metadata() or {}
-            if strings.get("format") != FORMAT:
+            if (opened.metadata() or {}).get("format") not in (FORMAT, PLAIN):
                 raise UserError(
                     f"{file} is no checkpoint of sparc-bench: name a run folder, or a card of the family it belongs to."
                 )
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+            yield opened
     except FileNotFoundError:
         raise UserError(f"{file} does not exist: train first, or check the path.") from None
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file} is damaged ({error}): delete it and train or copy it again.") from None
-    recipe = parse(Recipe, json.loads(strings["recipe"]), str(file))
-    words = json.loads(strings["train_words"])
-    return Meta(recipe, int(strings["seed"]), int(strings["step"]), strings["tokenizer"], words), tensors
+
+
+def _meta(file: Path, opened: Any) -> Meta:  # noqa: ANN401 - safetensors has no types
+    strings: dict[str, str] = opened.metadata()
+    return Meta(
+        recipe=parse(Recipe, json.loads(strings["recipe"]), str(file)),
+        seed=int(strings["seed"]),
+        step=int(strings["step"]),
+        tokenizer=strings["tokenizer"],
+        train_words=json.loads(strings["train_words"]),
+        start=parse(Start, json.loads(strings["start"]), str(file)) if "start" in strings else None,
+    )
+
+
+def write_plain(file: Path, meta: Meta, tensors: Mapping[str, Tensor]) -> None:
+    """Write a model alone, in float32 under plain names, with what builds it in the metadata; `read` takes it again."""
+    ours = {checkpoint: plain for plain, checkpoint in PLAIN_NAMES.items()}
+    kept = {name: tensor for name, tensor in tensors.items() if name.startswith("model.")}
+    single = {name: x.to(torch.float32) if x.is_floating_point() else x for name, x in _renamed(kept, ours).items()}
+    write_tensors(single, {**meta.to_strings(), "format": PLAIN, "towers": meta.towers.model_dump_json()}, file)
+
+
+def _renamed(tensors: Mapping[str, Tensor], prefixes: Mapping[str, str]) -> dict[str, Tensor]:
+    return {
+        new + name.removeprefix(old): tensor
+        for name, tensor in tensors.items()
+        for old, new in prefixes.items()
+        if name.startswith(old)
+    }
+
+
+def training_part(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe decides the weights (no titles, notes or figures)."""
+    return recipe.model_dump(exclude={"name", "title", "source", "notes", "cost", "reaches", "attempts", "weights"})
+
+
+def of_model(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A file's tensors of the model, by the names of `TrainStep`."""
+    return {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
 
 
 def load_model(file: Path, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Copy a file's tensors into a model; raises UserError where they do not fit it."""
-    own = model.state_dict()
-    given = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+    own, given = model.state_dict(), of_model(tensors)
     odd = sorted(own.keys() ^ given.keys()) or [name for name in own if own[name].shape != given[name].shape]
     if odd:
         raise UserError(

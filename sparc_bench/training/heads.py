@@ -1,6 +1,8 @@
 """The paper's heads (SPARC section 2), for every objective alike: average pooling, h_v, shared linear g_v and g_t.
 
-v = g_v(h_v(mean_p f_v(x_p))), v_p = g_v(f_v(x_p)), t = g_t(mean_l f_t(x_l)), t_l = g_t(f_t(x_l)).
+v = g_v(h_v(mean_p f_v(x_p))), v_p = g_v(f_v(x_p)), t = g_t(mean_l f_t(x_l)), t_l = g_t(f_t(x_l)). A tower that began as
+an open_clip checkpoint pools by itself (its class token, its end-of-text token) in place of both means; its projections
+are g_v and g_t there, and h_v is none.
 Shapes: B batch, K captions per image, L text tokens, P patches, W tower width, D joint width.
 """
 
@@ -19,7 +21,10 @@ from sparc_bench.objective import ImageOut, ImageVectors, Objective, TextOut
 
 
 class HeadOptions(Strict):
-    """Open points of the paper; the defaults follow its text."""
+    """Open points of the paper; the defaults follow its text.
+
+    A recipe with `init` that names none gets the `dim` of that model, and image_head "none" where it is of open_clip.
+    """
 
     dim: int = Field(default=512, description="joint width d (section D.1: 512)")
     image_head: Literal["gelu", "relu", "residual", "none"] = Field(
@@ -29,8 +34,8 @@ class HeadOptions(Strict):
     )
     text_pool: Literal["words", "words_and_specials", "context"] = Field(
         default="words",
-        description="what the text mean runs over: words (the text), with BOS and EOS (not stated), or every position, "
-        "padding included (listing 1)",
+        description="what the text mean runs over: words (the text; an open_clip checkpoint's tower gives its own "
+        "pooled output for it), with BOS and EOS (not stated), or every position, padding included (listing 1)",
     )
     temperature: float = Field(default=0.07, description="initial temperature; learned, as the paper does throughout")
     max_scale: float = Field(default=100.0, description="upper bound of the inverse temperature (CLIP's)")

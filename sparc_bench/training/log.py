@@ -62,6 +62,11 @@ class RunLog:
     def event(self, values: dict[str, Any]) -> None:
         """Anything else: an evaluation on val, an unreadable image, the choice of precision."""
         self._line(values)
+        if "start" in values:
+            begins = values["start"]
+            new = f"; new: {', '.join(begins['heads_new'])}" if begins["heads_new"] else ""
+            sentence = f"starts with the towers of {begins['init']} and its {', '.join(begins['heads_taken'])}{new}"
+            self._progress.console.print(sentence, highlight=False, soft_wrap=True)
         if "val" in values:
             figures = " ".join(f"{name} {value:.3f}" for name, value in values["val"].items())
             self._progress.console.print(f"step {values['step']}: val {figures}", highlight=False, soft_wrap=True)

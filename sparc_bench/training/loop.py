@@ -35,24 +35,31 @@ class StepReport:
 
 
 def make_optimizer(model: torch.nn.Module, optim: Optim) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices only."""
-    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    plain = [parameter for name, parameter in named if no_weight_decay(name, parameter)]
-    decayed = [parameter for name, parameter in named if not no_weight_decay(name, parameter)]
-    groups = [{"params": decayed, "weight_decay": optim.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps)
+    """AdamW with weight decay on matrices only, for all that learns; a group's `peak` is its learning rate's."""
+    own = {"towers.image.": optim.image_lr, "towers.text.": optim.text_lr}
+    peaks = {tower: rate for tower, rate in own.items() if rate is not None}
+    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            peak = next((rate for tower, rate in peaks.items() if name.startswith(tower)), optim.lr)
+            decay = 0.0 if no_weight_decay(name, parameter) else optim.weight_decay
+            groups.setdefault((peak, decay), []).append(parameter)
+    tables = [
+        {"params": parameters, "weight_decay": decay, "peak": peak} for (peak, decay), parameters in groups.items()
+    ]
+    return torch.optim.AdamW(tables, lr=optim.lr, betas=optim.betas, eps=optim.eps)
 
 
-def learning_rate(step: int, steps: int, optim: Optim) -> float:
-    """Linear from 0 over the warm-up, then a cosine to 0; `step` counts from 0.
+def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
+    """Linear from 0 to the peak over the warm-up, then a cosine to 0; `step` counts from 0.
 
-    >>> learning_rate(0, 10, Optim(lr=1.0, warmup=2))
+    >>> learning_rate(0, 10, peak=1.0, warmup=2)
     0.5
     """
-    if step < optim.warmup:
-        return optim.lr * (step + 1) / optim.warmup
-    done = (step - optim.warmup) / max(1, steps - optim.warmup)
-    return optim.lr * 0.5 * (1 + math.cos(math.pi * done))
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    return peak * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def fit(
@@ -74,9 +81,8 @@ def fit(
     model.train()
     for step, loaded in enumerate(batches, start):
         began = time.perf_counter()
-        rate = learning_rate(step, recipe.steps, recipe.optim)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = learning_rate(step, recipe.steps, group["peak"], recipe.optim.warmup)
         optimizer.zero_grad(set_to_none=True)
         figures = distributed.mean_over_ranks(forward_backward(model, loaded, step, device, autocast))
         if recipe.optim.clip is not None:
@@ -88,6 +94,7 @@ def fit(
         optimizer.step()
         plain(model).objective.after_step(step)
         seconds = time.perf_counter() - began
+        rate = learning_rate(step, recipe.steps, recipe.optim.lr, recipe.optim.warmup)
         values |= {"learning_rate": rate, "images_per_second": sum(loaded.counts) / seconds}
         on_step(StepReport(step + 1, values, loaded.unreadable))
         if (step + 1) % recipe.eval_every == 0 or step + 1 == recipe.steps:

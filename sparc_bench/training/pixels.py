@@ -1,4 +1,4 @@
-"""Training images as uint8 pixels at the recipe's size: decoded once into a cached file, or on the fly if too large.
+"""Training images as uint8 pixels, as the tower takes them: decoded once into a cached file, on the fly if too large.
 
 Shapes: N images, S size (rows and columns).
 """
@@ -13,32 +13,17 @@ from pathlib import Path
 
 import numpy as np
 from numpy import ndarray
-from PIL import Image
 
 from sparc_bench.atomic import draft, write_atomic
-from sparc_bench.cards import ImageTower, canonical_hash
+from sparc_bench.cache_folder import cache_folder
+from sparc_bench.cards import canonical_hash
 from sparc_bench.errors import UnreadableImageError, UserError
 from sparc_bench.examples import DataSplit
 from sparc_bench.features import ImageItem
+from sparc_bench.training.framing import Framing
 
 CACHE_LIMIT = 4 * 2**30
 """Bytes of pixels up to which a split is decoded once; a larger one is decoded by loader workers as it is needed."""
-
-
-def cache_folder() -> Path:
-    """`SPARC_BENCH_CACHE`, else the user's cache folder."""
-    named = os.environ.get("SPARC_BENCH_CACHE")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sparc-bench"
-
-
-def squash(image: Image.Image, tower: ImageTower) -> ndarray:
-    """The whole image at the tower's square size, uint8 SS3; an image of that size stays as it is."""
-    if image.size != (tower.size, tower.size):
-        method = Image.Resampling.BICUBIC if tower.interpolation == "bicubic" else Image.Resampling.BILINEAR
-        image = image.resize((tower.size, tower.size), method)
-    return np.asarray(image.convert("RGB"))
 
 
 @dataclass(frozen=True)
@@ -52,7 +37,7 @@ class Pixels:
     """
 
     data: DataSplit
-    tower: ImageTower
+    framing: Framing
     index: tuple[int, ...]
     unreadable: tuple[str, ...]
     array_NSS3: ndarray | None
@@ -64,12 +49,12 @@ class Pixels:
         """Pixels of several readable images; raises UnreadableImageError when decoding on the fly."""
         if self.array_NSS3 is not None:
             return np.asarray(self.array_NSS3[list(positions)])
-        return np.stack([squash(self.data.examples[self.index[p]].image.open(), self.tower) for p in positions])
+        return np.stack([_opened(self.framing, self.data.examples[self.index[p]].image) for p in positions])
 
 
 def load_pixels(
     data: DataSplit,
-    tower: ImageTower,
+    framing: Framing,
     max_unreadable: float,
     advance: Callable[[int, int], None] = lambda _done, _total: None,
     limit: int = CACHE_LIMIT,
@@ -78,7 +63,7 @@ def load_pixels(
 
     Args:
         data: the split.
-        tower: size and interpolation.
+        framing: how the model takes images.
         max_unreadable: share of unreadable images that is left out; more stop the run.
         advance: called with (done, total) as images are decoded.
         limit: bytes above which nothing is cached.
@@ -86,13 +71,13 @@ def load_pixels(
     Raises:
         UserError: too many unreadable images, or no room for the file.
     """
-    shape = (len(data), tower.size, tower.size, 3)
+    shape = (len(data), *framing.shape)
     if int(np.prod(shape)) > limit:
-        return Pixels(data, tower, tuple(range(len(data))), (), None)
-    key = canonical_hash([data.fingerprint, [e.id for e in data], tower.size, tower.interpolation])[:24]
+        return Pixels(data, framing, tuple(range(len(data))), (), None)
+    key = canonical_hash([data.fingerprint, [e.id for e in data], *framing.key])[:24]
     file = cache_folder() / "pixels" / f"{data.dataset}-{data.split}-{key}.npy"
     if not file.is_file():
-        _write(file, data.items, tower, shape, advance)
+        _write(file, data.items, framing, shape, advance)
     array_NSS3 = np.load(file, mmap_mode="r")
     # an unreadable image is stored with the id list beside it, so that a cache hit names it as well
     names = file.with_suffix(".unreadable")
@@ -105,7 +90,11 @@ def load_pixels(
         raise
     gone = set(unreadable)
     index = tuple(row for row, example in enumerate(data) if example.id not in gone)
-    return Pixels(data, tower, index, unreadable, array_NSS3[: len(index)])
+    return Pixels(data, framing, index, unreadable, array_NSS3[: len(index)])
+
+
+def _opened(framing: Framing, item: ImageItem) -> ndarray:
+    return np.asarray(framing(item)[0])
 
 
 def refuse_too_many(unreadable: Collection[str], data: DataSplit, max_unreadable: float) -> None:
@@ -120,7 +109,7 @@ def refuse_too_many(unreadable: Collection[str], data: DataSplit, max_unreadable
 def _write(
     file: Path,
     items: Sequence[ImageItem],
-    tower: ImageTower,
+    framing: Framing,
     shape: tuple[int, ...],
     advance: Callable[[int, int], None],
 ) -> None:
@@ -134,7 +123,7 @@ def _write(
             row = 0
             for done, item in enumerate(items):
                 try:
-                    array[row] = squash(item.open(), tower)
+                    array[row] = _opened(framing, item)
                     row += 1
                 except UnreadableImageError:
                     unreadable.append(item.id)

@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from sparc_bench.atomic import write_atomic
+from sparc_bench.cache_folder import cache_folder
 from sparc_bench.cards import Recipe, canonical_hash
-from sparc_bench.training.pixels import cache_folder
+from sparc_bench.training.architecture import Start
 
 STEPS = 10
 MARGIN = 1.05
@@ -29,7 +31,9 @@ def device_name(device: torch.device) -> str:
     return names[0].split(":", 1)[1].strip() if names else platform.processor()
 
 
-def choose(recipe: Recipe, device: torch.device, step: Callable[[bool], None]) -> tuple[bool, dict[str, float | None]]:
+def choose(
+    recipe: Recipe, start: Start | None, device: torch.device, step: Callable[[bool], None]
+) -> tuple[bool, dict[str, float | None]]:
     """Whether to autocast, and the median seconds of a step either way.
 
     No seconds where the recipe decides; none for bf16 where a single matrix product is slower already.
@@ -39,9 +43,12 @@ def choose(recipe: Recipe, device: torch.device, step: Callable[[bool], None]) -
     """
     if recipe.precision != "auto":
         return recipe.precision == "bf16", {}
-    parts = [recipe.objective, recipe.objective_options, recipe.batch_size, recipe.image.model_dump()]
-    where = device_name(device)
-    key = canonical_hash([*parts, recipe.text.model_dump(), where, torch.get_num_threads(), torch.__version__])[:24]
+    parts: list[Any] = [recipe.objective, recipe.objective_options, recipe.batch_size]
+    if start is None:
+        parts += [tower.model_dump() for tower in recipe.own_towers]
+    else:
+        parts += [start.towers.model_dump(), recipe.freeze]
+    key = canonical_hash([*parts, device_name(device), torch.get_num_threads(), torch.__version__])[:24]
     file = cache_folder() / "precision" / f"{key}.json"
     if file.is_file():
         seconds: dict[str, float | None] = json.loads(file.read_text())

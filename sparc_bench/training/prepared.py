@@ -1,4 +1,7 @@
-"""What a run reads before it starts: both splits, their pixels, the tokenizer. Several runs can share one."""
+"""What a run reads before it starts: both splits, their pixels, the tokenizer, the model that it starts from.
+
+Several runs can share one.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,12 @@ from sparc_bench.cards import Recipe, parse
 from sparc_bench.distributed import first_then_others
 from sparc_bench.errors import UserError
 from sparc_bench.examples import DataSplit
+from sparc_bench.training.architecture import Start, architecture_of
+from sparc_bench.training.framing import Framing
 from sparc_bench.training.loading import rare_captions_only
 from sparc_bench.training.needs import refuse_unfilled
 from sparc_bench.training.pixels import Pixels, load_pixels
+from sparc_bench.training.start import InitialModel, initial_model
 from sparc_bench.training.tokenizer import Tokenizer, make_tokenizer
 
 
@@ -32,8 +38,10 @@ class Prepared:
         val: the validation split.
         pixels: of the training split.
         val_pixels: of the validation split.
-        tokenizer: open_clip's, or built from the training captions.
-        words: word -> in how many training captions it stands.
+        tokenizer: of the model that it starts from, else open_clip's, or built from the training captions.
+        words: word -> in how many training captions it stands, those of the initial model's trainings among them; empty
+            where those are not known.
+        initial: the model that the recipe starts from, if any.
     """
 
     train: DataSplit
@@ -42,24 +50,36 @@ class Prepared:
     val_pixels: Pixels
     tokenizer: Tokenizer
     words: Mapping[str, int]
+    initial: InitialModel | None = None
+
+    @property
+    def start(self) -> Start | None:
+        """What the run's checkpoints keep of the initial model."""
+        return None if self.initial is None else self.initial.start
 
 
 def prepare(recipe: Recipe, data_root: Path | None) -> Prepared:
     """Read and decode what `recipe` trains and is watched on.
 
     Raises:
-        UserError: a test split, missing data, captions or images, too few images for a batch.
+        UserError: a test split, missing data, captions or images, too few images for a batch, no model to start from.
     """
+    initial = first_then_others(partial(initial_model, recipe))
     train, val = read_split(recipe, data_root, val=False), read_split(recipe, data_root, val=True)
     if recipe.data.false_negatives == "rare":
         train = rare_captions_only(train)
     refuse_unfilled(recipe, train)
-    pixels = first_then_others(partial(_pixels, train, recipe))
-    val_pixels = first_then_others(partial(_pixels, val, recipe))
+    framing = architecture_of(recipe, initial.start if initial else None).framing(recipe.name)
+    pixels = first_then_others(partial(_pixels, train, framing, recipe))
+    val_pixels = first_then_others(partial(_pixels, val, framing, recipe))
     if len(pixels) < recipe.batch_size:
         raise UserError(f"{len(pixels)} images make no batch of {recipe.batch_size}: lower batch_size in the recipe.")
-    tokenizer = make_tokenizer(recipe.text, train.captions)
-    return Prepared(train, val, pixels, val_pixels, tokenizer, caption_counts(train.captions))
+    words = caption_counts(train.captions)
+    if initial is None:
+        tokenizer = make_tokenizer(recipe.own_towers[1], train.captions)
+        return Prepared(train, val, pixels, val_pixels, tokenizer, words)
+    seen = {} if initial.words is None else dict(Counter(words) + Counter(initial.words))
+    return Prepared(train, val, pixels, val_pixels, initial.tokenizer, seen, initial)
 
 
 def read_split(recipe: Recipe, data_root: Path | None, val: bool) -> DataSplit:
@@ -87,12 +107,12 @@ def caption_counts(captions: Iterable[str]) -> dict[str, int]:
     return dict(counts)
 
 
-def _pixels(data: DataSplit, recipe: Recipe) -> Pixels:
+def _pixels(data: DataSplit, framing: Framing, recipe: Recipe) -> Pixels:
     with Progress(transient=True, console=Console(stderr=True)) as progress:
         bar = progress.add_task(f"decoding {data.dataset} {data.split}", total=len(data), visible=False)
         return load_pixels(
             data,
-            recipe.image,
+            framing,
             recipe.data.max_unreadable,
             lambda done, total: progress.update(bar, completed=done, total=total, visible=True),
         )

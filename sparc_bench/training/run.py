@@ -20,10 +20,11 @@ from torch.nn.parallel import DistributedDataParallel
 from sparc_bench import distributed
 from sparc_bench.atomic import write_atomic
 from sparc_bench.cards import Recipe
-from sparc_bench.encoders.own import WEIGHTS_FILE, OwnEncoder
+from sparc_bench.encoders.own import IN_TRAINING, WEIGHTS_FILE, OwnEncoder
 from sparc_bench.errors import UserError
 from sparc_bench.features import Runtime
 from sparc_bench.training import checkpoint, precision
+from sparc_bench.training.architecture import Start
 from sparc_bench.training.checkpoint import Meta
 from sparc_bench.training.loading import Batches, loader
 from sparc_bench.training.log import RunLog, Silent
@@ -32,6 +33,7 @@ from sparc_bench.training.model import TrainStep, build
 from sparc_bench.training.needs import refuse_missing
 from sparc_bench.training.pixels import refuse_too_many
 from sparc_bench.training.prepared import Prepared, prepare
+from sparc_bench.training.start import InitialModel, take
 from sparc_bench.training.validate import held_out, validation_scores
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -52,8 +54,8 @@ def train(
     `data` is what `prepare` gives, where several runs share it.
 
     Raises:
-        UserError: a misspelt option, data that lacks what the loss needs, a test split, another recipe in the folder, a
-            loss that is not finite, a full disk.
+        UserError: a misspelt option, data that lacks what the loss needs, a test split, no model to start from, another
+            recipe in the folder, a loss that is not finite, a full disk.
     """
     refuse_missing(recipe)
     finished = _finished(recipe, run_folder, seed)
@@ -64,12 +66,15 @@ def train(
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=device != "cpu")
     data = data or prepare(recipe, data_root)
-    model = build(recipe, data.tokenizer, seed).to(device)
-    optimizer = make_optimizer(model, recipe.optim)
+    model = build(recipe, data.tokenizer, seed, data.start)
     file = run_folder / CHECKPOINT_FILE
+    begins = _take(model, data.initial, recipe) if data.initial else {}
+    model.to(device)
+    optimizer = make_optimizer(model, recipe.optim)
     start = 0
     if file.is_file():
         _refuse_other(file, recipe, seed)
+        _refuse_other_start(file, data.start)
         start = checkpoint.load_training(file, model, optimizer)
     batches = Batches(
         pixels=data.pixels,
@@ -82,25 +87,25 @@ def train(
         world=world,
     )
     where = torch.device(device)
-    autocast, probe = precision.choose(recipe, where, lambda on: _probe_step(model, batches, where, on))
+    autocast, probe = precision.choose(recipe, data.start, where, lambda on: _probe_step(model, batches, where, on))
     autocast = distributed.of_first(autocast, where)
     if rank == 0:
         run_folder.mkdir(parents=True, exist_ok=True)
         _write_json(run_folder / "recipe.json", recipe.model_dump())
-        _write_json(run_folder / "environment.json", _environment(seed, where, autocast, probe, world))
+        _write_json(run_folder / "environment.json", _environment(seed, where, autocast, probe, world) | begins)
 
     def encoder() -> OwnEncoder:
-        return OwnEncoder(
-            recipe.model_card(), model, recipe, data.tokenizer, seed, "in training", data.words, Runtime(device)
-        )
+        return OwnEncoder(recipe.model_card(), model, meta(0), data.tokenizer, IN_TRAINING, Runtime(device))
 
     def meta(step: int) -> Meta:
-        return Meta(recipe, seed, step, data.tokenizer.state, data.words)
+        return Meta(recipe, seed, step, data.tokenizer.state, data.words, data.start)
 
     began = time.perf_counter()
     scores: dict[str, float] = {}
     with RunLog(run_folder, recipe.name, start, recipe.steps, tensorboard) if rank == 0 else Silent() as log:
         log.event({"precision": "bf16" if autocast else "float32", **probe})
+        if begins:
+            log.event(begins)
         for note in (*data.train.notes, *data.val.notes):
             log.event({"note": note})
         for item in (*data.pixels.unreadable, *data.val_pixels.unreadable):
@@ -177,22 +182,33 @@ def _finished(recipe: Recipe, run_folder: Path, seed: int) -> dict[str, Any] | N
 
 
 def _refuse_other(file: Path, recipe: Recipe, seed: int) -> None:
-    meta, _ = checkpoint.read(file)
-    if training_part(meta.recipe) != training_part(recipe) or meta.seed != seed:
+    meta = checkpoint.read_meta(file)
+    if checkpoint.training_part(meta.recipe) != checkpoint.training_part(recipe) or meta.seed != seed:
         raise UserError(
             f"{file.parent} holds a run of another recipe or seed: delete that folder, or name another with --runs."
         )
 
 
-def training_part(recipe: Recipe) -> dict[str, Any]:
-    """What of a recipe decides the weights (no titles, notes or figures)."""
-    return recipe.model_dump(exclude={"name", "title", "source", "notes", "cost", "reaches", "attempts", "weights"})
+def _refuse_other_start(file: Path, start: Start | None) -> None:
+    begun = checkpoint.read_meta(file).start
+    if start is not None and begun is not None and begun.weights_hash != start.weights_hash:
+        raise UserError(
+            f"{file.parent} was begun from other weights of {start.model} (sha256 {begun.weights_hash[:12]}..., now "
+            f"{start.weights_hash[:12]}...): restore them, or delete that folder to train anew."
+        )
+
+
+def _take(model: TrainStep, initial: InitialModel, recipe: Recipe) -> dict[str, Any]:
+    """Fill the model with the weights that it starts from; returns what the run says of them."""
+    taken, new = take(model, initial, recipe)
+    about = {"init": recipe.init, "sha256": initial.start.weights_hash, "frozen": recipe.freeze}
+    return {"start": {**about, "heads_taken": taken, "heads_new": new}}
 
 
 def _last_good(file: Path) -> str:
     if not file.is_file():
         return "no checkpoint was written yet"
-    return f"the last good checkpoint is {file} (step {checkpoint.read(file)[0].step})"
+    return f"the last good checkpoint is {file} (step {checkpoint.read_meta(file).step})"
 
 
 def _environment(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -17,13 +17,19 @@ from sparc_bench.objective import Tokens
 class Tokenizer:
     """Texts to ids of BOS, words, EOS and padding; a text longer than the context loses its end, never its EOS.
 
+    Args:
+        context: most ids of a text, BOS and EOS among them.
+        state: of an own vocabulary, as `build_vocabulary` gives it; none for open_clip's.
+        pad_id: what open_clip's vocabulary is filled up with; none for an id of its own.
+        clean: what open_clip's does to a text first (its name for it).
+
     Attributes:
         vocabulary: number of ids, padding included.
-        pad_id: an id that stands for padding only.
+        pad_id: what the places after EOS hold.
         state: what a checkpoint must keep to make the same tokenizer again ("" for open_clip's).
     """
 
-    def __init__(self, context: int, state: str = "") -> None:
+    def __init__(self, context: int, state: str = "", pad_id: int | None = None, clean: str = "lower") -> None:
         self.context = context
         self.state = state
         self._words: Callable[[str], list[int]]
@@ -35,14 +41,12 @@ class Tokenizer:
             self.pad_id, self._bos, self._eos = 0, 1, 2
             self.vocabulary: int = fast.get_vocab_size()
         else:
-            import open_clip
-
-            bpe: Any = open_clip.SimpleTokenizer()
+            bpe = _open_clip_words(clean)
             self._words = bpe.encode
             self._bos, self._eos = bpe.sot_token_id, bpe.eot_token_id
-            # open_clip pads with 0, which is the word "!": padding gets an id of its own
-            self.pad_id = bpe.vocab_size
-            self.vocabulary = bpe.vocab_size + 1
+            # open_clip pads with 0, which is the word "!": towers of our own get an id for padding alone
+            self.pad_id = bpe.vocab_size if pad_id is None else pad_id
+            self.vocabulary = max(bpe.vocab_size, self.pad_id + 1)
         self._cached = lru_cache(maxsize=200_000)(self._encode)
 
     def _encode(self, text: str) -> tuple[int, ...]:
@@ -62,6 +66,13 @@ class Tokenizer:
                 mask_BKL[b, k, 1 : len(row) - 1] = True
                 special_BKL[b, k, 0] = special_BKL[b, k, len(row) - 1] = True
         return Tokens(ids_BKL, mask_BKL, special_BKL)
+
+
+@cache
+def _open_clip_words(clean: str) -> Any:  # noqa: ANN401 - open_clip has no types
+    import open_clip
+
+    return open_clip.SimpleTokenizer(clean=clean)
 
 
 def build_vocabulary(captions: Iterable[str], size: int) -> str:

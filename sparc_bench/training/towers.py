@@ -1,11 +1,12 @@
-"""The two towers that every objective shares: a timm vision transformer and open_clip's text transformer.
+"""The two towers that every objective shares; a recipe's own: a timm vision transformer, open_clip's text transformer.
 
 Shapes: B batch, K captions per image, L text tokens, P patches, W width of a tower, H W rows and columns.
 """
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Collection
+from typing import Literal, Self, cast
 
 import open_clip.transformer
 import timm
@@ -16,8 +17,36 @@ from sparc_bench.cards import ImageTower, TextTower
 from sparc_bench.errors import UserError
 from sparc_bench.objective import ImageOut, TextOut, Tokens
 
+Side = Literal["image", "text"]
 
-class ImageTrunk(nn.Module):
+
+class ImageSide(nn.Module):
+    """An image tower: normalised pixels BCHW to `ImageOut`.
+
+    Attributes:
+        width: W.
+        grid: rows and columns of patches.
+        averages: whether the pooled output is the average of the patches, so that a loss on it trains them.
+    """
+
+    width: int
+    grid: tuple[int, int]
+    averages: bool
+
+
+class TextSide(nn.Module):
+    """A text tower: `Tokens` to `TextOut`.
+
+    Attributes:
+        width: W.
+        context: most tokens of a text, BOS and EOS among them.
+    """
+
+    width: int
+    context: int
+
+
+class ImageTrunk(ImageSide):
     """Patch outputs of a timm vision transformer, and their average (the paper's pooling, section 2: no [CLS]).
 
     With `branches` it has so many class tokens instead of the average: each sees itself and the patches but no other,
@@ -27,6 +56,7 @@ class ImageTrunk(nn.Module):
     def __init__(self, card: ImageTower, branches: int = 0) -> None:
         super().__init__()
         self.branches = branches
+        self.averages = not branches
         changes = {"patch_size": card.patch, "embed_dim": card.width, "depth": card.depth, "num_heads": card.heads}
         changes = {key: value for key, value in changes.items() if value is not None}
         if branches:
@@ -41,7 +71,7 @@ class ImageTrunk(nn.Module):
                 f"timm cannot make '{card.model}' with {card.size} px and {changes} ({error}): "
                 "name a vision transformer of timm and sizes that divide."
             ) from None
-        self.width: int = self.trunk.num_features
+        self.width = self.trunk.num_features
         self.grid = cast("tuple[int, int]", tuple(self.trunk.patch_embed.grid_size))
         if branches:
             self.register_buffer("sees_SS", _branch_mask(branches, self.grid[0] * self.grid[1]), persistent=False)
@@ -62,7 +92,7 @@ def _branch_mask(branches: int, patches: int) -> Tensor:
     return sees_SS
 
 
-class TextTrunk(nn.Module):
+class TextTrunk(TextSide):
     """Token outputs of open_clip's text transformer.
 
     Bidirectional with a padding mask by default, so that padding moves no word vector and "red" sees its noun.
@@ -103,24 +133,39 @@ class TextTrunk(nn.Module):
         return TextOut(tokens_BKLW, pooled_BKW, tokens.mask_BKL, tokens.special_BKL)
 
 
-class Towers(nn.Module):
+class TowerPair(nn.Module):
     """Both towers; the loop and the encoder call nothing else."""
 
-    def __init__(self, image: ImageTower, text: TextTower, vocabulary: int, pad_id: int, branches: int = 0) -> None:
+    def __init__(self, image: ImageSide, text: TextSide) -> None:
         super().__init__()
-        self.image = ImageTrunk(image, branches)
-        self.text = TextTrunk(text, vocabulary, pad_id)
+        self.image, self.text = image, text
+        self._frozen: frozenset[Side] = frozenset()
+
+    def freeze(self, sides: Collection[Side]) -> None:
+        """Let these towers stay as they are: no gradients, nothing kept for a backward pass, always evaluation mode."""
+        self._frozen = frozenset(sides)
+        for side in self._frozen:
+            getattr(self, side).requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode for the towers that learn."""
+        super().train(mode)
+        for side in self._frozen:
+            getattr(self, side).eval()
+        return self
 
     def forward(self, pixels_BCHW: Tensor, tokens: Tokens) -> tuple[ImageOut, TextOut]:
         """Outputs of both towers for one batch."""
         return self.image(pixels_BCHW), self.text(tokens)
 
 
+class Towers(TowerPair):
+    """The towers of a recipe's own cards, with random weights."""
+
+    def __init__(self, image: ImageTower, text: TextTower, vocabulary: int, pad_id: int, branches: int = 0) -> None:
+        super().__init__(ImageTrunk(image, branches), TextTrunk(text, vocabulary, pad_id))
+
+
 def no_weight_decay(name: str, parameter: Tensor) -> bool:
     """The usual exclusions: vectors and scalars (biases, norms, temperatures), class tokens, position embeddings."""
     return parameter.ndim < 2 or name.endswith(("pos_embed", "positional_embedding", "reg_token"))
-
-
-def normalise(pixels_BHWC: Tensor) -> Tensor:
-    """uint8 pixels, channels last, to float32 in -1..1, channels first."""
-    return pixels_BHWC.movedim(-1, -3).to(torch.float32).div(127.5).sub(1.0)

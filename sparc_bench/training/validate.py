@@ -14,7 +14,6 @@ from sparc_bench.protocols._pairs import image_need, score, text_need
 from sparc_bench.training.model import TrainStep
 from sparc_bench.training.pixels import Pixels
 from sparc_bench.training.tokenizer import Tokenizer
-from sparc_bench.training.towers import normalise
 
 HELD_OUT_IMAGES = 512
 BATCH = 128
@@ -54,6 +53,6 @@ def held_out(
         grey_BHWC = torch.full_like(pixels_BHWC[:1], 128)
         examples = [data.examples[pixels.index[row]] for row in rows]
         texts = [[example.captions[row % len(example.captions)]] for row, example in zip(rows, examples, strict=True)]
-        image, grey = model.encode_image(normalise(pixels_BHWC)), model.encode_image(normalise(grey_BHWC))
+        image, grey = model.encode_image(pixels_BHWC), model.encode_image(grey_BHWC)
         batches.append((image, grey, model.encode_text(tokenizer(texts, model.full_context).to(device))))
     return model.objective.held_out(batches)

@@ -7,12 +7,13 @@ from functools import partial
 import pytest
 import torch
 
-from sparc_bench.cards import ImageTower
 from sparc_bench.encoders import own
+from sparc_bench.encoders._clip_pixels import ClipPixels
 from sparc_bench.errors import UserError
 from sparc_bench.features import ImageItem, Runtime, open_image_file
 from sparc_bench.training import checkpoint
 from sparc_bench.training import prepared as prepared_module
+from sparc_bench.training.framing import Framing
 from sparc_bench.training.loading import Batches
 from sparc_bench.training.model import build
 from sparc_bench.training.pixels import load_pixels
@@ -20,7 +21,7 @@ from sparc_bench.training.prepared import read_split
 from sparc_bench.training.run import train
 from sparc_bench.training.tokenizer import make_tokenizer
 
-TOWER = ImageTower(size=64)
+FRAMING = Framing(ClipPixels("tiny", (64, 64), "squash"))
 
 
 def with_broken_images(data, tmp_path, count):
@@ -41,7 +42,7 @@ def data(tiny):
 def test_unreadable_images_are_left_out_and_named_also_from_the_cache(tiny, data, tmp_path):
     broken = with_broken_images(data, tmp_path, 2)
     for _ in range(2):
-        pixels = load_pixels(broken, TOWER, max_unreadable=0.1)
+        pixels = load_pixels(broken, FRAMING, max_unreadable=0.1)
         assert pixels.unreadable == (data[0].id, data[1].id)
         assert pixels.index == tuple(range(2, 48))
         assert len(pixels.array_NSS3) == 46
@@ -50,13 +51,13 @@ def test_unreadable_images_are_left_out_and_named_also_from_the_cache(tiny, data
 def test_too_many_unreadable_images_stop_the_run_and_leave_no_cache(tiny, data, tmp_path):
     broken = with_broken_images(data, tmp_path, 12)
     with pytest.raises(UserError, match=r"12 of 48 images .* cannot be read .*max_unreadable"):
-        load_pixels(broken, TOWER, max_unreadable=0.1)
+        load_pixels(broken, FRAMING, max_unreadable=0.1)
     assert not [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
 
 
 def test_decoding_on_the_fly_replaces_an_unreadable_image_and_names_it(tiny, data, tmp_path):
     broken = with_broken_images(data, tmp_path, 2)
-    pixels = load_pixels(broken, TOWER, max_unreadable=0.1, limit=0)
+    pixels = load_pixels(broken, FRAMING, max_unreadable=0.1, limit=0)
     assert pixels.array_NSS3 is None
     tokenizer = make_tokenizer(tiny.text, data.captions)
     batches = Batches(pixels, build(tiny, tokenizer, 0).objective, tokenizer, 8, 0, True)
@@ -79,7 +80,7 @@ def test_decoding_on_the_fly_names_unreadable_images_and_stops_at_the_limit(tiny
 
 
 def test_cached_and_streamed_pixels_are_equal(tiny, data):
-    cached, streamed = load_pixels(data, TOWER, 0.0), load_pixels(data, TOWER, 0.0, limit=0)
+    cached, streamed = load_pixels(data, FRAMING, 0.0), load_pixels(data, FRAMING, 0.0, limit=0)
     assert (cached.rows([3, 40]) == streamed.rows([3, 40])).all()
 
 
@@ -89,7 +90,7 @@ def test_a_full_disk_ends_in_a_sentence_and_no_file(tiny, data, tmp_path, monkey
 
     monkeypatch.setattr("os.posix_fallocate", full)
     with pytest.raises(UserError, match="SPARC_BENCH_CACHE"):
-        load_pixels(data, TOWER, 0.0)
+        load_pixels(data, FRAMING, 0.0)
     assert not [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
 
 

@@ -5,9 +5,10 @@ import torch
 
 from sparc_bench.cards import ImageTower
 from sparc_bench.errors import UserError
+from sparc_bench.training.framing import normalise
 from sparc_bench.training.model import build
 from sparc_bench.training.tokenizer import make_tokenizer
-from sparc_bench.training.towers import ImageTrunk, no_weight_decay, normalise
+from sparc_bench.training.towers import ImageTrunk, no_weight_decay
 
 M = 3
 
@@ -88,7 +89,8 @@ def test_a_recipe_gets_the_branches_of_its_objective(tiny):
     assert build(tiny, tokenizer, 0).towers.image.branches == 0
     recipe = tiny.model_copy(update={"objective": "holistic", "objective_options": {"dim": 16, "branches": 2}})
     model = build(recipe, tokenizer, 0)
-    assert model.encode_image(pixels()).pooled_BMW.shape == (2, 2, 24)
+    raw_BHWC = torch.zeros(2, 64, 64, 3, dtype=torch.uint8)
+    assert model.encode_image(raw_BHWC).pooled_BMW.shape == (2, 2, 24)
     assert model.objective.tower_options(model.objective.options)["branches"] == 2
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from sparc_bench.cards import Recipe
 from sparc_bench.errors import UserError
+from sparc_bench.training.architecture import architecture_of
 from sparc_bench.training.loading import Batches, rare_captions_only
 from sparc_bench.training.model import build
 from sparc_bench.training.pixels import load_pixels
@@ -23,7 +24,9 @@ def make(tiny):
         data = data or read_split(tiny, None, val=False)
         tokenizer = make_tokenizer(tiny.text, data.captions)
         objective = build(tiny, tokenizer, 0).objective
-        return Batches(load_pixels(data, tiny.image, 0.0), objective, tokenizer, 8, 0, mask)
+        return Batches(
+            load_pixels(data, architecture_of(tiny, None).framing(tiny.name), 0.0), objective, tokenizer, 8, 0, mask
+        )
 
     return made
 

@@ -33,7 +33,10 @@ def test_ranks_share_a_batch_without_changing_what_is_drawn(tiny):
 
 
 @pytest.mark.slow
-def test_three_processes_train_as_one(tiny, tmp_path):
+@pytest.mark.parametrize("start", ["anew", "frozen image tower"])
+def test_three_processes_train_as_one(start, tiny, from_clip, tmp_path):
+    if start != "anew":
+        tiny = from_clip("sparc", freeze=["image"], steps=6, optim={"warmup": 2, "text_lr": 1e-4})
     train(tiny, tmp_path / "one", None, 0, "cpu")
     card = tmp_path / "tiny.toml"
     card.write_text(to_toml(tiny))

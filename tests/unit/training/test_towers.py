@@ -5,8 +5,9 @@ import torch
 
 from sparc_bench.cards import ImageTower, TextTower
 from sparc_bench.errors import UserError
+from sparc_bench.training.framing import normalise
 from sparc_bench.training.tokenizer import Tokenizer, make_tokenizer
-from sparc_bench.training.towers import ImageTrunk, TextTrunk, normalise
+from sparc_bench.training.towers import ImageTrunk, TextTrunk
 
 CAPTIONS = ["a red circle", "a blue star above a red circle", "two stars!"]
 
