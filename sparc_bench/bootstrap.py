@@ -98,6 +98,7 @@ def _occupancy(statistic: Statistic) -> ndarray | None:
 def effective_n(statistic: Statistic) -> float:
     """The n of a Wilson interval: clusters; for means over classes the classes times the rarest class's clusters."""
     cells_GC = _occupancy(statistic)
+    cells_GC = statistic.objects_GC if cells_GC is None else cells_GC
     if cells_GC is None:
         return statistic.clusters
     per_class_C = cells_GC.sum(axis=0)

@@ -17,6 +17,7 @@ import typer
 
 from sparc_bench import __version__
 from sparc_bench.errors import UserError, nearest
+from sparc_bench.feature_cache import Keep
 
 _UsageError = cast("type[Exception]", typer.BadParameter.__mro__[1])
 """The base of every mistake in the arguments; typer exports only its subclasses."""
@@ -116,6 +117,13 @@ def evaluate(
     precision: Annotated[Literal["float32", "bf16"], typer.Option(help="Of the model's forward pass.")] = "float32",
     batch_size: Annotated[int, typer.Option(min=1, help="Images that the model sees at once.")] = 256,
     workers: Workers = None,
+    cache: Annotated[
+        Keep,
+        typer.Option(
+            help="Features kept for later: full; half (patches in float16, which the record says); vectors (no "
+            "patches); off."
+        ),
+    ] = "full",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images: for testing.")] = None,
     results: Results = Path("results"),
     force: Annotated[bool, typer.Option("--force", help="Replace records that are still current.")] = False,
@@ -143,13 +151,88 @@ def evaluate(
         resolve(model, run, seed)
     _writable(results)
     runtime = Runtime(device, precision, batch_size, _worker_count(workers))
-    settings = Settings(results, data_root, seed, runtime, limit, force)
+    settings = Settings(results, data_root, seed, runtime, limit, force, cache=cache)
     done = []
     with screen.task_bar() as progress:
         for model in models:
             done += evaluate_model(model, list(cards.values()), settings, run, progress)
     screen.console().print(screen.evaluated(done))
     raise typer.Exit(screen.complain(done))
+
+
+@app.command()
+def verify(
+    model: Annotated[str, typer.Argument(help="A card's name, the path of a card or run folder, or family:weights.")],
+    run: Annotated[Path | None, typer.Option(help="Run folder to take the weights from.")] = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    precision: Annotated[Literal["float32", "bf16"], typer.Option(help="Of the model's forward pass.")] = "float32",
+    plugin: Plugins = None,
+) -> None:
+    """Probe a model in seconds, before hours of work: a table of checks, and a verdict that names what to change."""
+    _prepare(None, device, plugin)
+    from sparc_bench.features import Runtime
+    from sparc_bench.models import load_encoder, resolve
+    from sparc_bench.screen import console, task_bar
+    from sparc_bench.verify.report import render
+    from sparc_bench.verify.run import CHECKS
+    from sparc_bench.verify.run import verify as probe
+
+    encoder = load_encoder(resolve(model, run, seed), Runtime(device, precision))
+    with task_bar() as progress:
+        bar = progress.add_task("verify", total=len(CHECKS))
+        report = probe(encoder, lambda name: progress.update(bar, description=name, advance=1))
+    console().print(render(report))
+    raise typer.Exit(bool(report.having("fail")))
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, a file of our weights, or a recipe's name.")],
+    to: Annotated[Literal["open_clip", "safetensors"], typer.Option(help="What others can read.")],
+    out: Annotated[
+        Path | None, typer.Option(help="File or folder to write.  [default: NAME.safetensors, NAME-open_clip]")
+    ] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Write a trained model for others, and check that its vectors are the run's."""
+    _prepare(None, None, plugin)
+    from sparc_bench.models import resolve
+    from sparc_bench.training import export as exports
+
+    model = resolve(run)
+    out = out or exports.default_out(model, to)
+    difference, note = exports.export(model, to, out)
+    print(f"Wrote {out}; its vectors differ from the run's by at most {difference:.1g} of their length.{note}")
+
+
+@app.command()
+def score(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A task's name or the path of its card.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Outputs; sparc-bench show TASK says which.")],
+    name: Annotated[str | None, typer.Option(help="The system's name.  [default: the file's]")] = None,
+    title: Annotated[str, typer.Option(help="One line about the system.")] = "",
+    trained_on: Annotated[
+        list[str] | None, typer.Option(metavar="DATASET:SPLIT", help="What it was trained on; repeatable.")
+    ] = None,
+    data_root: DataRoot = None,
+    results: Results = Path("results"),
+    force: Annotated[bool, typer.Option("--force", help="Replace a record that is still current.")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Score another system's outputs on a task, and write the same record: scores, masks, detections or captions."""
+    from sparc_bench import discover
+
+    _prepare(data_root, None, plugin)
+    card = discover.task(task)
+    from sparc_bench import screen
+    from sparc_bench.score import score as score_outputs
+
+    _writable(results)
+    done = score_outputs(
+        card, file, name, title, tuple(trained_on or ()), results=results, data_root=data_root, force=force
+    )
+    screen.console().print(screen.evaluated([done]))
 
 
 @app.command()
@@ -241,6 +324,22 @@ def cost(
     raise typer.Exit(any(row.status == "failed" for row in rows))
 
 
+@app.command("cache")
+def kept(
+    action: Annotated[Literal["show", "clear"], typer.Argument(help="show what is kept, or clear all of it.")],
+) -> None:
+    """Show or clear what is kept for later commands: features of evaluated models, decoded training images."""
+    from sparc_bench.feature_cache import listing
+    from sparc_bench.screen import console
+
+    if action == "clear":
+        print(listing.clear())
+        return
+    drawn, whole = listing.show()
+    console().print(drawn)
+    print(whole)
+
+
 @app.command("list")
 def list_kind(
     kind: Annotated[str, typer.Argument(help="tasks, models, studies, datasets, objectives, encoders or protocols.")],
@@ -257,16 +356,29 @@ def list_kind(
 @app.command()
 def show(
     name: Annotated[str, typer.Argument(help="Any card or module.")],
-    out: Annotated[Path | None, typer.Option(help="For scenes1: write a contact sheet to this PNG file.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="For a task: write the ids and texts that it needs of a model to this JSON file. For scenes1: write a "
+            "contact sheet to this PNG file."
+        ),
+    ] = None,
+    data_root: DataRoot = None,
     plugin: Plugins = None,
 ) -> None:
     """Show what a card or module is, where its numbers come from and what it needs on disk."""
+    from sparc_bench import discover
     from sparc_bench import show as cards
     from sparc_bench.screen import console
 
-    _prepare(None, None, plugin)
+    _prepare(data_root if out else None, None, plugin)
     if out is None:
         console().print(cards.show(name))
+    elif name.endswith(".toml") or name in discover.names("tasks"):
+        from sparc_bench.task_inputs import write_task_inputs
+
+        held = write_task_inputs(discover.task(name), data_root, out)
+        print(f"Wrote {out}: {held}.")
     else:
         cards.picture(name, out)
         print(f"Wrote {out}.")

@@ -177,18 +177,30 @@ def _compared(path_a: Path, path_b: Path) -> TaskComparison:
             )
     if outcome_a.ids != outcome_b.ids:
         raise UserError(f"{path_a} and {path_b} are of different examples: evaluate both again on {a.task}.")
-    in_order = dict.fromkeys([*a.headline_metrics, *a.metrics])
-    shared = [name for name in in_order if name in outcome_a.metrics and name in outcome_b.metrics]
     only_a, only_b = _flips(outcome_a, outcome_b)
     return TaskComparison(
         a=a,
         b=b,
-        metrics=tuple(_difference(name, outcome_a.metrics[name], outcome_b.metrics[name]) for name in shared),
+        metrics=tuple(
+            _difference(
+                mine if mine == other else f"{mine} and {other}", outcome_a.metrics[mine], outcome_b.metrics[other]
+            )
+            for mine, other in _pairs(a, b)
+            if mine in outcome_a.metrics and other in outcome_b.metrics
+        ),
         groups=_groups(outcome_a, outcome_b),
         only_a=only_a,
         only_b=only_b,
         notes=_notes(outcome_a, outcome_b),
     )
+
+
+def _pairs(a: Record, b: Record) -> list[tuple[str, str]]:
+    """Metrics of both, the headline first; where it goes by paths that the other lacks, every path with every path."""
+    shared = [(name, name) for name in dict.fromkeys([*a.headline_metrics, *a.metrics]) if name in b.metrics]
+    if set(a.headline_metrics) & set(b.headline_metrics):
+        return shared
+    return [(mine, other) for mine in a.headline_metrics for other in b.headline_metrics] + shared
 
 
 def _difference(name: str, a: Statistic, b: Statistic) -> Difference:

@@ -11,19 +11,18 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from sparc_bench import __version__, models, records, stored_outcome
-from sparc_bench.atomic import write_atomic
+from sparc_bench import models, recording, records
 from sparc_bench.binding import BoundTask, bind
 from sparc_bench.cards import ModelCard, TaskCard
-from sparc_bench.environment import git_state, library_versions
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.examples import DataSplit
-from sparc_bench.exposure import classes_seen, exposure
+from sparc_bench.feature_cache import Keep
+from sparc_bench.feature_cache.cache import FeatureCache
 from sparc_bench.features import Encoder, Runtime
 from sparc_bench.outcome import Outcome
-from sparc_bench.prompts import class_words
+from sparc_bench.protocols._pairs import image_need
 from sparc_bench.records import Record
-from sparc_bench.scoring import estimated, reference_rows
+from sparc_bench.scoring import reference_rows
 from sparc_bench.watched_encoder import WatchedEncoder
 
 
@@ -39,6 +38,7 @@ class Settings:
         limit: only so many images, for testing; such a record never enters a leaderboard.
         force: replace a record whose inputs are all the same.
         runs: folder of the training runs.
+        cache: what of the features is kept for later tasks and commands (`sparc_bench.feature_cache`).
     """
 
     results: Path = Path("results")
@@ -48,6 +48,7 @@ class Settings:
     limit: int | None = None
     force: bool = False
     runs: Path = Path("runs")
+    cache: Keep = "off"
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def evaluate(
     """
     resolved = models.resolve(model, run, settings.seed, settings.runs)
     encoder = models.load_encoder(resolved, settings.runtime)
-    suite = _Suite(encoder, resolved.card, resolved.seed, settings, progress)
+    suite = _Suite(encoder, resolved.card, resolved.seed, settings, progress, FeatureCache(settings.cache))
     return [suite.result(card) for card in tasks]
 
 
@@ -101,6 +102,7 @@ class _Suite:
     seed: int
     settings: Settings
     progress: Progress | None
+    cache: FeatureCache
     splits: dict[str, DataSplit] = field(default_factory=dict)
 
     def result(self, card: TaskCard) -> Result:
@@ -108,6 +110,8 @@ class _Suite:
             return self._evaluated(card)
         except UserError as error:
             return Result(self.card.name, card.name, error=str(error))
+        finally:
+            self.cache.flush()
 
     def _evaluated(self, card: TaskCard) -> Result:
         task = bind(card)
@@ -121,13 +125,14 @@ class _Suite:
         path = records.record_path(
             self.settings.results, self.card.name, self.seed, card.name, sample=card.sample, limit=self.settings.limit
         )
-        bare = self._bare_record(task, data)
-        kept = None if self.settings.force else _kept(path, bare)
+        bare = recording.bare_record(task, data, self.encoder, self.card, self.seed, self.settings.limit)
+        if self.cache.rounds(self.encoder, data) and "patches" in task.protocol.NEEDS | image_need(self.encoder):
+            bare = bare.model_copy(update={"patch_precision": "float16"})
+        kept = None if self.settings.force else recording.kept(path, bare)
         if kept is not None:
             return Result(self.card.name, card.name, kept, path, kept=True)
         record, outcomes = self._scored(task, data, bare)
-        write_atomic(path.with_suffix(".npz"), outcomes)
-        records.write_record(path, record)
+        recording.write(path, record, outcomes)
         return Result(self.card.name, card.name, record, path)
 
     def _data(self, task: BoundTask) -> DataSplit:
@@ -138,125 +143,34 @@ class _Suite:
         check_counts(task.card, data)
         return limited(data, self.settings.limit)
 
-    def _bare_record(self, task: BoundTask, data: DataSplit) -> Record:
-        """The record as far as it is known before anything is scored."""
-        card, settings = task.card, self.settings
-        commit, dirty = git_state()
-        recipe = getattr(self.encoder, "recipe", None)
-        return Record(
-            schema_version=records.SCHEMA,
-            model=self.card.name,
-            model_title=self.card.title,
-            model_family=self.card.family,
-            model_hash=records.model_hash(self.card),
-            recipe_hash=records.recipe_hash(recipe) if recipe else "",
-            weights_hash=self.encoder.weights_hash,
-            paths=dict(self.encoder.paths),
-            task=card.name,
-            title=card.title,
-            task_family=card.family,
-            headline=card.headline,
-            dataset=card.dataset,
-            split=card.split,
-            protocol=card.protocol,
-            protocol_version=task.protocol.VERSION,
-            protocol_hash=task.protocol_hash(settings.limit),
-            data_hash=data.fingerprint,
-            outcome_hash="",
-            package_version=__version__,
-            commit=commit,
-            dirty=dirty,
-            seed=self.seed,
-            precision=self.encoder.precision,
-            device=str(self.encoder.device),
-            libraries=library_versions(),
-            sample=card.sample,
-            limit=settings.limit,
-            n=len(data),
-            counts={},
-            ties=0,
-            exposure=exposure(self.card.trained_on, card.dataset, card.split, len(data)),
-            chance=records.rounded_values(card.chance),
-            metrics={},
-            reference={},
-            groups={},
-            notes=(),
-            seconds=0.0,
-        )
-
     def _scored(self, task: BoundTask, data: DataSplit, bare: Record) -> tuple[Record, bytes]:
-        with self._watched(task.card, len(data)) as watched:
+        with self._watched(task.card, data) as watched:
             start = time.perf_counter()
             outcome: Outcome = task.protocol.run(watched, data, task.options)
             seconds = time.perf_counter() - start
-            headline = records.headline_metrics(bare.headline, outcome.metrics, bare.paths)
-            if not headline:
-                hint = nearest(bare.headline, outcome.metrics)
-                raise UserError(f"Task {task.card.name} has no metric '{bare.headline}' for its headline: {hint}")
+            recording.headline(bare, outcome)
             reference, notes = reference_rows(task, data, watched, outcome)
-        metrics, groups = estimated(outcome)
-        outcomes, dropped = stored_outcome.pack(
-            [example.id for example in data], outcome.metrics, outcome.groups, outcome.examples, outcome.rows, headline
-        )
-        if dropped:
-            notes.append(f"The file of outcomes leaves out {', '.join(dropped)} to stay under 200 KB.")
-        if self.settings.limit is not None:
-            notes.append(f"Testing only: --limit {self.settings.limit}.")
+        if bare.patch_precision != "float32":
+            notes.append(f"Patch vectors were rounded to {bare.patch_precision}, as the feature cache kept them.")
         train_words = getattr(self.encoder, "train_words", None)
-        words = _class_words(task, data)
-        values = {group: statistic.value for group, statistic in outcome.groups.get("class", {}).items()}
-        record = bare.model_copy(
-            update={
-                "outcome_hash": stored_outcome.sha256(outcomes),
-                "counts": dict(outcome.counts),
-                "ties": outcome.ties,
-                "metrics": metrics,
-                "reference": reference,
-                "groups": groups,
-                "classes_seen": classes_seen(headline[0], words, train_words, values) if train_words else None,
-                "notes": (*data.notes, *outcome.notes, *notes),
-                "seconds": round(seconds, 1),
-            }
-        )
-        return record, outcomes
+        return recording.finished(bare, task, data, outcome, reference, notes, seconds, train_words)
 
     @contextmanager
-    def _watched(self, card: TaskCard, images: int) -> Iterator[WatchedEncoder]:
+    def _watched(self, card: TaskCard, data: DataSplit) -> Iterator[WatchedEncoder]:
+        encoder = self.cache.around(self.encoder, data)
         if self.progress is None:
-            yield WatchedEncoder(self.encoder, lambda _: None)
+            yield WatchedEncoder(encoder, lambda _: None)
             return
         passes = 2 if "untrained" in card.references else 1
-        bar = self.progress.add_task(f"{self.card.name} on {card.name}", total=passes * images)
+        bar = self.progress.add_task(f"{self.card.name} on {card.name}", total=passes * len(data))
         try:
-            yield WatchedEncoder(self.encoder, _advance(self.progress, bar))
+            yield WatchedEncoder(encoder, _advance(self.progress, bar))
         finally:
             self.progress.remove_task(bar)
 
 
 def _advance(progress: Progress, bar: object) -> Callable[[int], None]:
     return lambda images: progress.advance(bar, images)  # type: ignore[arg-type]  # rich's TaskID is an int by another name
-
-
-def _kept(path: Path, bare: Record) -> Record | None:
-    """The record that is there, if its inputs are the same and its outcomes lie beside it; card prose is brought up."""
-    if not (path.is_file() and path.with_suffix(".npz").is_file()):
-        return None
-    there = records.read_record(path)
-    if not there.same_inputs(bare) or not records.headline_metrics(bare.headline, there.metrics, there.paths):
-        return None
-    if stored_outcome.sha256(path.with_suffix(".npz").read_bytes()) != there.outcome_hash:
-        return None
-    keys = ("title", "model_title", "task_family", "headline", "chance", "recipe_hash")
-    fresh = there.model_copy(update={key: getattr(bare, key) for key in keys})
-    if fresh != there:
-        records.write_record(path, fresh)
-    return fresh
-
-
-def _class_words(task: BoundTask, data: DataSplit) -> dict[str, str]:
-    named = getattr(task.options, "classes", "own")
-    words = class_words(named, data.classes) if isinstance(named, str) else data.classes
-    return dict(zip(data.classes, words, strict=True))
 
 
 def check_counts(card: TaskCard, data: DataSplit) -> None:

@@ -48,7 +48,8 @@ class Example:
         regions: labelled parts.
         semantic: returns the class of every pixel, HW int; -1 background (no class of the data set), -2 void (never
             scored).
-        facts: whatever the data set knows beyond this (scenes: the scene and the captions' logical forms).
+        facts: whatever the data set knows beyond this (scenes: the scene and the captions' logical forms; COCO and
+            LVIS: a mapping with width and height, of LVIS also the labels `absent` and `not_exhaustive`).
     """
 
     id: str
@@ -81,6 +82,10 @@ class DataSplit(Sequence[Example]):
         word_tags: word -> "NOUN" | "ADJ" | "OTHER", where the data set writes its own captions.
         pool: captions beyond the examples' own that retrieval for faithfulness ranks as well.
         notes: what was left out and why, one sentence each; shown and kept in the record.
+        category_ids: the owner's number of each class, where detections name classes by number; ascending.
+        frequencies: of each class, "r" (rare), "c" (common) or "f" (frequent), where the owner (LVIS) says so.
+        pixels_hash: what decides the pixels of an image id, where the fingerprint holds more (labels, which images):
+            splits that share it share cached features; empty: the fingerprint.
     """
 
     dataset: str
@@ -93,6 +98,9 @@ class DataSplit(Sequence[Example]):
     word_tags: Mapping[str, str] | None = None
     pool: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    category_ids: tuple[int, ...] = ()
+    frequencies: tuple[str, ...] = ()
+    pixels_hash: str = ""
 
     def __len__(self) -> int:
         return len(self.examples)

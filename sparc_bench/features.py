@@ -197,6 +197,23 @@ class Regions:
 
 
 @dataclass(frozen=True)
+class Detections:
+    """Objects that a detector finds in images by name.
+
+    Attributes:
+        image_index_R: which of the images.
+        text_index_R: which of the texts names the object.
+        box_R4: left, top, right, bottom in pixels of the original image.
+        score_R: how sure the detector is; scores of all images and texts are compared with each other.
+    """
+
+    image_index_R: Tensor
+    text_index_R: Tensor
+    box_R4: Tensor
+    score_R: Tensor
+
+
+@dataclass(frozen=True)
 class Runtime:
     """How an encoder runs: torch device, dtype of the forward pass, images at once, processes that decode images."""
 
@@ -252,4 +269,12 @@ class Encoder(Protocol):
 
     def untrained(self) -> Encoder | None:
         """The same towers with their initial weights (a reference row), or None where there are none."""
+        ...
+
+
+class Detector(Encoder, Protocol):
+    """An encoder whose `gives` has "detect"."""
+
+    def detect(self, items: Sequence[ImageItem], texts: Sequence[str]) -> Detections:
+        """Objects in the images that the texts name."""
         ...

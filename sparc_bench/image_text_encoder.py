@@ -15,8 +15,9 @@ from torch import Tensor
 
 from sparc_bench import cosine
 from sparc_bench.cards import ModelCard
+from sparc_bench.errors import UserError
 from sparc_bench.features import Box, ImageFeatures, ImageItem, Regions, Runtime, TextFeatures
-from sparc_bench.image_stream import Preprocess, pixel_batches, runs
+from sparc_bench.image_stream import KILLED_WORKER, Preprocess, is_killed_worker, pixel_batches, runs
 
 TEXTS_PER_IMAGE = 4
 """Texts that the model sees at once, for every image of a batch."""
@@ -68,12 +69,20 @@ class ImageTextEncoder:
         self, items: Sequence[ImageItem], need: frozenset[str], most: int, size: int | None = None
     ) -> Iterator[ImageFeatures]:
         """Features of runs of at most `most` images in order; workers decode ahead."""
-        batches = pixel_batches(self._open, items, size, self.runtime.batch_size, self.runtime.workers)
-        for batch, pixels, area_B4 in batches:
-            with self._forward():
-                features = self.encode_pixels(pixels.to(self.device), need)
-            ids = tuple(item.id for item in batch)
-            yield from runs(dataclasses.replace(_in_float32(features), ids=ids, area_N4=area_B4), most)
+        runtime = self.runtime
+        batches = pixel_batches(self._open, items, size, runtime.batch_size, runtime.workers, self.device)
+        try:
+            for batch, pixels, area_B4 in batches:
+                with self._forward():
+                    features = self.encode_pixels(pixels, need)
+                ids = tuple(item.id for item in batch)
+                yield from runs(dataclasses.replace(_in_float32(features), ids=ids, area_N4=area_B4), most)
+        except RuntimeError as error:
+            if not is_killed_worker(error):
+                raise
+            raise UserError(KILLED_WORKER) from error
+        finally:
+            batches.close()
 
     def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:
         """Features of images in float32."""
@@ -121,7 +130,7 @@ def _in_float32(features: ImageFeatures) -> ImageFeatures:
         features,
         global_ND=_float(features.global_ND),
         branches_NKD=_float(features.branches_NKD),
-        patches={path: patches.float() for path, patches in features.patches.items()},
+        patches={path: patches.float().contiguous() for path, patches in features.patches.items()},
     )
 
 
@@ -130,4 +139,5 @@ def _words_in_float32(features: TextFeatures) -> TextFeatures:
 
 
 def _float(vectors: Tensor | None) -> Tensor | None:
-    return None if vectors is None else vectors.float()
+    # in one piece, as they would come from a file: the same sums, to the last bit
+    return None if vectors is None else vectors.float().contiguous()

@@ -67,7 +67,8 @@ def frame(sections: Iterable[Section]) -> pd.DataFrame:
         }
         for row in section.rows:
             lines += [{**shared, **line} for line in _row_lines(row)]
-        lines += [{**shared, "row": "reference", "name": name, "value": value} for name, value in section.references]
+        kind = "outputs reference" if section.outputs else "reference"
+        lines += [{**shared, "row": kind, "name": name, "value": value} for name, value in section.references]
     return pd.DataFrame(lines, columns=_COLUMNS).astype({"rank": "Int64", "seeds": "Int64"})
 
 
@@ -77,7 +78,7 @@ def _row_lines(row: Row) -> list[dict[str, object]]:
     lines: list[dict[str, object]] = [
         {
             **shared,
-            "row": "model",
+            "row": "outputs" if row.outputs else "model",
             "rank": row.rank,
             "value": row.value,
             "low": row.low,
@@ -109,7 +110,7 @@ def write_csv(sections: Iterable[Section], path: Path) -> None:
 
 def _seeds(row: Row) -> str:
     if not row.trained_here:
-        return "one checkpoint"
+        return "one file" if row.outputs else "one checkpoint"
     if len(row.seeds) == 1:
         return "one seed"
     return f"{len(row.seeds)} seeds, {percent(min(row.seed_values))} to {percent(max(row.seed_values))}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sparc_bench.sections import CEILINGS, EXPOSURES, Row, Section, percent
+from sparc_bench.sections import CEILINGS, EXPOSURES, OUTPUTS_TITLE, Row, Section, percent
 
 NOT_CLEAR, UNTRAINED = "°", "†"
 
@@ -57,19 +57,20 @@ class Group:
 
 def groups(sections: Iterable[Section]) -> list[Group]:
     """The tables, whole benchmarks before samples, in a fixed order."""
-    by_data: dict[tuple[bool, str], dict[str, list[Section]]] = {}
+    by_data: dict[tuple[bool, str, bool], dict[str, list[Section]]] = {}
     for section in sections:
         path = section.metric.rpartition("/")[0]
-        data = (section.sample, "" if section.sample else section.dataset)
+        data = (section.sample, "" if section.sample else section.dataset, section.outputs)
         by_data.setdefault(data, {}).setdefault(path, []).append(section)
     found = []
-    for (sample, dataset), by_path in sorted(by_data.items()):
+    for (sample, dataset, outputs), by_path in sorted(by_data.items()):
         tasks = tuple(section for of in by_path.values() for section in of)
         title = f"`{dataset}`"
         if sample:
             title = f"Samples (`@sample`) of {', '.join(sorted({section.dataset for section in tasks}))}"
         for path in sorted(by_path, key=lambda path: (path != "", by_path[path][0].main is False, path)):
             whose = f", patches by the path `{path}`" if path else ""
+            whose += f", {OUTPUTS_TITLE}" if outputs else ""
             found.append(Group(f"{title}{whose}", tasks, tuple(by_path[path])))
     return found
 
@@ -113,6 +114,8 @@ def seeds(rows: Iterable[Row | None]) -> str:
     found = [row for row in rows if row]
     if not found:
         return ""
+    if found[0].outputs:
+        return "file"
     return str(max(len(row.seeds) for row in found)) if found[0].trained_here else "checkpoint"
 
 

@@ -22,6 +22,8 @@ from sparc_bench.errors import UserError
 SCHEMA = 1
 DIGITS = 6
 SAMPLES, TESTING = "samples", "testing"
+OUTPUTS = "outputs"
+"""The family of what was not run here: a record of another system's outputs, which has no model card."""
 
 
 class Metric(Strict):
@@ -63,6 +65,7 @@ class Record(Strict):
     model_hash: str = Field(description="of the model card, without title, source and published numbers")
     recipe_hash: str = Field(default="", description="of the recipe behind the weights; empty: not trained here")
     weights_hash: str
+    code_hash: str = Field(default="", description="of the plug-in that ran the model; empty: a family of this package")
     paths: dict[str, bool] = Field(description="patch path -> whether a loss trained it")
     task: str
     title: str
@@ -80,6 +83,9 @@ class Record(Strict):
     dirty: bool | None
     seed: int
     precision: str
+    patch_precision: str = Field(
+        default="float32", description="what patch vectors were rounded to before they were scored: --cache half"
+    )
     device: str
     libraries: dict[str, str]
     sample: bool
@@ -108,19 +114,24 @@ class Record(Strict):
 
     def same_inputs(self, other: Record) -> bool:
         """Whether the other record would hold the same numbers: all hashes, the seed and the precision are equal."""
-        keys = ("schema_version", "model_hash", "weights_hash", "protocol_hash", "data_hash", "seed", "precision")
+        hashes = ("model_hash", "weights_hash", "code_hash", "protocol_hash", "data_hash")
+        keys = ("schema_version", *hashes, "seed", "precision", "patch_precision")
         return all(getattr(self, key) == getattr(other, key) for key in keys)
 
 
 def headline_metrics(headline: str, metrics: Mapping[str, Any], paths: Mapping[str, bool]) -> list[str]:
     """The headline, first, and its twins on the other patch paths; empty where no metric has that name.
 
+    Where a model lacks the path that a card names, all its own paths are meant; outputs have no path and one metric.
+
     >>> headline_metrics("local/miou", {"global/miou": 1, "local/miou": 1, "acc": 1}, {"local": True, "global": True})
     ['local/miou', 'global/miou']
+    >>> headline_metrics("local/miou", {"last/miou": 1}, {"last": False}), headline_metrics("local/ap", {"ap": 1}, {})
+    (['last/miou'], ['ap'])
     """
     prefix, _, last = headline.rpartition("/")
-    stem = last if prefix in paths else headline
-    ordered = [headline, *(f"{path}/{stem}" for path in paths)]
+    stem = last if prefix in paths or headline not in metrics else headline
+    ordered = [headline, *(f"{path}/{stem}" for path in paths), *([] if paths else [stem])]
     return [name for name in dict.fromkeys(ordered) if name in metrics]
 
 

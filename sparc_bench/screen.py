@@ -14,7 +14,7 @@ from sparc_bench.listing import table
 
 if TYPE_CHECKING:  # the tables of list and show need no torch
     from sparc_bench.evaluate import Result
-    from sparc_bench.records import Metric
+    from sparc_bench.records import Metric, Record
 
 
 def console() -> Console:
@@ -31,7 +31,8 @@ def task_bar() -> Progress:
 def evaluated(results: Sequence[Result]) -> Table:
     """One row for each headline metric of each record, the models of a task together; in per cent.
 
-    Beside the value stand its interval, the highest reference row that it has to be clear of, and whether it is.
+    A record that stands alone shows every metric, the headline first. Beside the value stand its interval, the highest
+    reference row that it has to be clear of, and whether it is.
     """
     from sparc_bench.sections import CEILINGS, reference_values
 
@@ -44,7 +45,7 @@ def evaluated(results: Sequence[Result]) -> Table:
         rows += [("", result.model, "failed", "", "", "") for result in of_task if result.record is None]
         for result in of_task:
             record = result.record
-            for metric in record.headline_metrics if record else ():
+            for metric in _shown(record, alone=len(results) == 1) if record else ():
                 assert record is not None
                 value, path = record.metrics[metric], metric.rpartition("/")[0]
                 floors = [(v, name) for name, v in reference_values(record, metric).items() if name not in CEILINGS]
@@ -60,6 +61,10 @@ def evaluated(results: Sequence[Result]) -> Table:
                     )
                 )
     return table(("task", "model", "% [95 %]", "reference row", "clear of it", ""), rows)
+
+
+def _shown(record: Record, alone: bool) -> list[str]:
+    return list(dict.fromkeys((*record.headline_metrics, *(record.metrics if alone else ()))))
 
 
 def with_interval(metric: Metric) -> str:

@@ -12,10 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sparc_bench.recorded import Recorded, pooled, read_all
-from sparc_bench.records import DIGITS, ClassesSeen, Record
+from sparc_bench.records import DIGITS, OUTPUTS, ClassesSeen, Record
 
 CEILINGS = frozenset({"oracle", "ceiling", "human"})
 """Reference rows that stand above a model; every other one is a floor that a result has to clear."""
+
+OUTPUTS_TITLE = "outputs of other systems"
+"""What a class of rows is called that did not come from a model here, and is never ranked among those that did."""
 
 EXPOSURES = {
     "none": "no training data of this data set",
@@ -39,6 +42,7 @@ class Row:
         seed_intervals: interval of each, over images.
         recipe: hash of the recipe, or of the model card of what was not trained here.
         trained_here: a model of a recipe, for which seeds mean something.
+        outputs: another system's outputs, not a model.
         trained_path: whether a loss trained the patch path that the metric reads.
         floor: name and value of the highest floor among its reference rows, None without one.
         classes_seen: the metric over classes that its training captions name, and over the others (mean over seeds).
@@ -58,6 +62,7 @@ class Row:
     floor: tuple[str, float] | None
     classes_seen: ClassesSeen | None = None
     rank: int = 0
+    outputs: bool = False
 
     @property
     def clear(self) -> bool:
@@ -86,6 +91,7 @@ class Section:
         protocol_hash: of all its rows.
         data_hash: of all its rows.
         exposure: kind of exposure of all its rows.
+        outputs: its rows are outputs of other systems, not models.
         rows: the models.
         references: (label, value), highest first.
     """
@@ -103,12 +109,14 @@ class Section:
     exposure: str
     rows: tuple[Row, ...]
     references: tuple[tuple[str, float], ...]
+    outputs: bool = False
 
     @property
     def heading(self) -> str:
         """Title, what is measured, on how much, under which exposure."""
         size = f"@sample n={self.n}" if self.sample else f"n={self.n}"
-        return f"{self.title}: {self.metric} ({size}; {EXPOSURES[self.exposure]})"
+        whose = f"; {OUTPUTS_TITLE}" if self.outputs else ""
+        return f"{self.title}: {self.metric} ({size}; {EXPOSURES[self.exposure]}{whose})"
 
     def remarks(self) -> list[str]:
         """The sentences that a reader must not miss."""
@@ -174,18 +182,26 @@ def sections_of(found: Sequence[Recorded]) -> list[Section]:
                 record.protocol_hash,
                 record.data_hash,
                 record.exposure_kind,
+                "outputs" if _is_outputs(record) else "",
                 metric,
             )
             keyed.setdefault(key, []).append(each)
     versions: dict[str, set[str]] = {}
     for each in found:
-        versions.setdefault(each.record.model, set()).add(each.recipe)
+        if not _is_outputs(each.record):
+            versions.setdefault(each.record.model, set()).add(each.recipe)
     several = {model for model, recipes in versions.items() if len(recipes) > 1}
     sections = [_section(members, key[-1], several) for key, members in keyed.items()]
     return sorted(
         sections,
-        key=lambda s: (s.sample, s.family, s.task, s.protocol_hash, s.data_hash, s.exposure, not s.main, s.metric),
+        key=lambda s: (
+            *(s.sample, s.family, s.task, s.outputs, s.protocol_hash, s.data_hash, s.exposure, not s.main, s.metric),
+        ),
     )
+
+
+def _is_outputs(record: Record) -> bool:
+    return record.model_family == OUTPUTS
 
 
 def ranked(rows: Sequence[Row]) -> tuple[Row, ...]:
@@ -209,7 +225,7 @@ def _section(members: Sequence[Recorded], metric: str, several: Collection[str])
         dataset=first.dataset,
         family=first.task_family,
         metric=metric,
-        main=metric == first.headline,
+        main=metric == first.headline_metrics[0],
         sample=first.sample,
         n=first.n,
         protocol_hash=first.protocol_hash,
@@ -217,6 +233,7 @@ def _section(members: Sequence[Recorded], metric: str, several: Collection[str])
         exposure=first.exposure_kind,
         rows=ranked(rows),
         references=_references({label: [each.record for each in of] for label, of in recipes.items()}, metric),
+        outputs=_is_outputs(first),
     )
 
 
@@ -246,6 +263,7 @@ def _row(label: str, seeds: Sequence[Recorded], metric: str) -> Row | None:
         seed_intervals=tuple((low, high) for _, low, high in numbers),
         recipe=ordered[0].recipe,
         trained_here=of_seeds[0].model_family == "own",
+        outputs=_is_outputs(of_seeds[0]),
         trained_path=of_seeds[0].paths.get(metric.rpartition("/")[0], True),
         floor=max(floors, key=lambda floor: floor[1]) if floors else None,
         classes_seen=_mean_classes([s for record in of_seeds if (s := record.classes_seen) and s.metric == metric]),

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
 
 from sparc_bench.cards import ModelCard
-from sparc_bench.features import Box, Encoder, ImageFeatures, ImageItem, Regions, TextFeatures
+from sparc_bench.features import (
+    Box,
+    Detections,
+    Detector,
+    Encoder,
+    ImageFeatures,
+    ImageItem,
+    Regions,
+    TextFeatures,
+)
 from sparc_bench.image_stream import stream
 
 
@@ -86,6 +95,12 @@ class WatchedEncoder:
     def dense_scores(self, images: ImageFeatures, texts: TextFeatures, path: str | None = None) -> Tensor:
         """Of the inner encoder."""
         return self.inner.dense_scores(images, texts, path)
+
+    def detect(self, items: Sequence[ImageItem], texts: Sequence[str]) -> Detections:
+        """Of the inner encoder, which is a detector; counted."""
+        found = cast("Detector", self.inner).detect(items, texts)
+        self.count(len(items))
+        return found
 
     def untrained(self) -> Encoder | None:
         """Of the inner encoder."""

@@ -6,13 +6,15 @@ applied, as in the field's own tools and as the annotations want it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from jaxtyping import Bool
 from numpy import ndarray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sparc_bench.cards import Strict
 from sparc_bench.errors import UserError
@@ -33,6 +35,7 @@ from sparc_bench.reading import (
     repeated,
     some,
 )
+from sparc_bench.run_lengths import refuse_damaged
 
 TITLE = "COCO instances, or any instances file in COCO's format: boxes, classes and masks of objects"
 SOURCE = "Lin et al. 2014, Microsoft COCO: Common Objects in Context (arXiv:1405.0312)"
@@ -59,11 +62,18 @@ class RunLengths(CocoRow):
     counts: list[int] | str
     size: tuple[int, int]
 
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        refuse_damaged(self.counts, *self.size)
+        return self
+
 
 Polygons = list[list[float]]
 
 
-class _Object(CocoRow):
+class Object(CocoRow):
+    """An entry of "annotations"."""
+
     id: int | str
     image_id: int | str
     category_id: int
@@ -73,20 +83,24 @@ class _Object(CocoRow):
     segmentation: RunLengths | Polygons = Field(default=[])
 
 
-class _Category(CocoRow):
+class Category(CocoRow):
+    """An entry of "categories"."""
+
     id: int
     name: str
 
 
-class _SizedImage(CocoImage):
+class SizedImage(CocoImage):
+    """An entry of "images" that states its size."""
+
     width: int = Field(gt=0)
     height: int = Field(gt=0)
 
 
 class _InstanceFile(CocoRow):
-    images: list[_SizedImage]
-    annotations: list[_Object]
-    categories: list[_Category]
+    images: list[SizedImage]
+    annotations: list[Object]
+    categories: list[Category]
 
 
 def read(root: Path | None, split: str, options: Options) -> DataSplit:
@@ -106,9 +120,9 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     file = read_json(_InstanceFile, content, home.path / name)
     folder = home.folder(options.images.replace("{split}", split))
     by_id = coco_images(file.images, (row.image_id for row in file.annotations), home.path / name)
-    label_of = _labels(file, home.path / name)
+    label_of = labels_of(file.categories, file.annotations, home.path / name)
 
-    objects: dict[int | str, list[_Object]] = {image_id: [] for image_id in by_id}
+    objects: dict[int | str, list[Object]] = {image_id: [] for image_id in by_id}
     flat = 0
     for row in file.annotations:
         if row.bbox[2] > 0 and row.bbox[3] > 0:
@@ -131,13 +145,14 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
                 id=str(image_id),
                 image=ImageItem.file(str(image_id), folder / image.file_name),
                 regions=tuple(
-                    _region(row, label_of[row.category_id], image.height, image.width) for row in objects[image_id]
+                    region_of(row, label_of[row.category_id], image.height, image.width) for row in objects[image_id]
                 ),
                 facts={"width": image.width, "height": image.height},
             )
             for image_id, image in present.items()
         ),
         classes=tuple(category.name for category in sorted(file.categories, key=lambda category: category.id)),
+        category_ids=tuple(label_of),
         fingerprint=fingerprint(
             [content], {str(image_id): sizes[image.file_name] for image_id, image in present.items()}
         ),
@@ -145,19 +160,24 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     )
 
 
-def _labels(file: _InstanceFile, where: Path) -> dict[int, int]:
-    """Category id -> label, counted from 0 in order of the ids."""
-    ids = sorted(category.id for category in file.categories)
-    twice = [str(category_id) for category_id in repeated(ids)] + repeated([one.name for one in file.categories])
+def labels_of(categories: Sequence[Category], objects: Sequence[Object], where: Path) -> dict[int, int]:
+    """Category id -> label, counted from 0 in order of the ids.
+
+    Raises:
+        UserError: a category stands there twice, or an object is of one that the file does not list.
+    """
+    ids = sorted(category.id for category in categories)
+    twice = [str(category_id) for category_id in repeated(ids)] + repeated([one.name for one in categories])
     if twice:
         raise UserError(f'{where} has category {some(twice)} more than once: take it out of "categories".')
-    unknown = sorted({str(row.category_id) for row in file.annotations} - {str(category_id) for category_id in ids})
+    unknown = sorted({str(row.category_id) for row in objects} - {str(category_id) for category_id in ids})
     if unknown:
         raise UserError(f'{where} has objects of category {some(unknown)}, which its "categories" lack: add it there.')
     return {category_id: label for label, category_id in enumerate(ids)}
 
 
-def _region(row: _Object, label: int, height: int, width: int) -> Region:
+def region_of(row: Object, label: int, height: int, width: int) -> Region:
+    """An object of an image of that size."""
     left, top, box_width, box_height = row.bbox
     return Region(
         box=(left, top, left + box_width, top + box_height),

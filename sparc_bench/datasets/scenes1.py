@@ -116,6 +116,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:  # noqa:
         examples=tuple(examples),
         classes=FIELDS[options.label],
         fingerprint=canonical_hash({"version": NAME, "split": split, **options.model_dump(), "n": number}),
+        pixels_hash=canonical_hash({"version": NAME}),  # an id says all about its image
         caption_truth=caption_truth,
         keep_captions=keep_captions,
         word_tags=word_tags(),

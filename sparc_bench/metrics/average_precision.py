@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt
+from jaxtyping import Bool, Float, Int, UInt
 from numpy import ndarray
 from pycocotools.cocoeval import COCOeval
 
@@ -119,6 +119,30 @@ class AveragePrecision(Statistic):
             mark_image_A=_smallest(np.concatenate([part.mark_image_A for part in parts])),
             true_AT=np.concatenate([part.true_AT for part in parts]),
             ignored_AT=np.concatenate([part.ignored_AT for part in parts]),
+        )
+
+    @property
+    def objects_GC(self) -> Bool[ndarray, "G K"]:
+        """Images with objects of a class: the fewest bound what a score without variance can claim."""
+        return self.truths_GK > 0
+
+    def placed(self, place_G: Int[ndarray, "G"], clusters: int) -> AveragePrecision:
+        """The same among more images, or with the images in another order: image g is cluster `place_G[g]`."""
+        truths_GK, false_GK = (
+            np.zeros((clusters, self.truths_GK.shape[1]), dtype=counts_GK.dtype)
+            for counts_GK in (self.truths_GK, self.false_GK)
+        )
+        truths_GK[place_G], false_GK[place_G] = self.truths_GK, self.false_GK
+        number_KG = self.false_GK.T.ravel().astype(np.int64)
+        images, classes = self.false_GK.shape
+        image_F = np.repeat(np.tile(place_G, classes), number_KG)
+        class_F = np.repeat(np.repeat(np.arange(classes), images), number_KG)
+        return replace(
+            self,
+            truths_GK=truths_GK,
+            false_GK=false_GK,
+            false_place_F=self.false_place_F[np.lexsort((image_F, class_F))],
+            mark_image_A=_smallest(np.asarray(place_G, dtype=np.int64)[self.mark_image_A]),
         )
 
     def values_S(self, weights_SG: Float[ndarray, "S G"]) -> Float[ndarray, "S"]:

@@ -71,6 +71,21 @@ def pixel_counts(scores_CX: Float32[ndarray, "C X"], truth_X: Int[ndarray, "X"])
     return PixelCounts(intersection_C, predicted_C, truth_C, ties)
 
 
+def class_counts(predicted_X: Int[ndarray, "X"], truth_X: Int[ndarray, "X"], classes: int) -> PixelCounts:
+    """Count pixels that were given one class each; a negative prediction is none, which is wrong for every class.
+
+    >>> counts = class_counts(np.array([0, 1, -1]), np.array([0, 0, 1]), 2)
+    >>> counts.intersection_C.tolist(), counts.predicted_C.tolist(), counts.truth_C.tolist()
+    ([1.0, 0.0], [1.0, 1.0], [2.0, 1.0])
+    """
+    right_X = truth_X[predicted_X == truth_X]
+    right_C, predicted_C, truth_C = (
+        np.bincount(of_X, minlength=classes).astype(np.float64)
+        for of_X in (right_X, predicted_X[predicted_X >= 0], truth_X)
+    )
+    return PixelCounts(right_C, predicted_C, truth_C, 0)
+
+
 def image_miou_score(intersection_GC: ndarray, union_GC: ndarray, truth_GC: ndarray) -> Float[ndarray, "G"]:
     """For each image the mean IoU over the classes present in its ground truth; NaN where none is.
 

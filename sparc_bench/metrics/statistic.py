@@ -35,6 +35,11 @@ class Statistic:
         return len(getattr(self, fields(self)[0].name))
 
     @property
+    def objects_GC(self) -> ndarray | None:
+        """Which cluster has anything to find of which class, where that is all that can be said; else None."""
+        return None
+
+    @property
     def value(self) -> float:
         """The metric itself (every cluster once)."""
         return float(self.values_S(np.ones((1, self.clusters)))[0])

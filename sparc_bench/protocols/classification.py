@@ -5,6 +5,7 @@ Shapes: N images, C classes.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,8 @@ from sparc_bench.features import Encoder, ImageFeatures, TextFeatures
 from sparc_bench.metrics.statistic import ClassMean, Mean, Statistic
 from sparc_bench.metrics.topk import topk_score
 from sparc_bench.outcome import Outcome
+from sparc_bench.outputs.scores_encoder import ScoresEncoder
+from sparc_bench.outputs.similarity import Similarity
 from sparc_bench.prompts import PromptedClasses, class_words, templates
 from sparc_bench.protocols._pairs import image_chunks
 
@@ -48,7 +51,37 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     neither 0 nor 1. `predicted` is the best class, the lowest index where several tie.
     """
     words_C = class_words(options.classes, data.classes)
-    scores_NC = class_scores(encoder, data, PromptedClasses(encoder, words_C, templates(options.prompts)))
+    return _outcome(
+        class_scores(encoder, data, PromptedClasses(encoder, words_C, templates(options.prompts))), data, options
+    )
+
+
+def score(outputs: Similarity, data: DataSplit, options: Options) -> Outcome:
+    """The same of a matrix with a column for each class.
+
+    `texts` name the classes: all by the data set's own names, all by the card's words for them, or all by the card's
+    prompts, of which a class has the mean of its columns.
+    """
+    words_C = class_words(options.classes, data.classes)
+    ways: list[list[tuple[str, ...]]] = [
+        [(name,) for name in data.classes],
+        [(words,) for words in words_C],
+        [tuple(t.replace("{}", words) for t in templates(options.prompts)) for words in words_C],
+    ]
+    # where no way names all classes, the sentence is about the one that comes nearest
+    texts_CT = min(ways, key=lambda way: sum(text not in outputs.column_of for texts in way for text in texts))
+    encoder = ScoresEncoder(outputs, data.items)
+    texts = encoder.texts([text for texts in texts_CT for text in texts], frozenset())
+    scores_NM = encoder.similarity(encoder.images(data.items, frozenset()), texts)[0].numpy()
+    outcome = _outcome(scores_NM.reshape(len(data), len(texts_CT), -1).mean(axis=2), data, options)
+    return replace(outcome, notes=(*outcome.notes, *encoder.notes()))
+
+
+OUTPUTS = {"similarity": score}
+
+
+def _outcome(scores_NC: Float[ndarray, "N C"], data: DataSplit, options: Options) -> Outcome:
+    words_C = class_words(options.classes, data.classes)
     label_N = labels(data)
     shown = [k for k in options.top_k if k < len(data.classes)]
     credit = {k: topk_score(scores_NC, label_N, k) for k in shown}

@@ -5,7 +5,8 @@ Shapes: N images, U distinct candidate captions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -14,13 +15,15 @@ from numpy import ndarray
 
 from sparc_bench.cards import Strict
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit
+from sparc_bench.examples import DataSplit, Example
 from sparc_bench.features import Encoder
 from sparc_bench.metrics.content_words import ContentWords, hanta_version, tagged_by, tagged_by_hanta
 from sparc_bench.metrics.k_precision import KPrecision, References, k_precision_score
 from sparc_bench.metrics.statistic import Mean, Statistic
 from sparc_bench.metrics.tokens import caption_words
 from sparc_bench.outcome import Outcome
+from sparc_bench.outputs.captions import Captions
+from sparc_bench.outputs.scores_encoder import looked_up
 from sparc_bench.protocols._pairs import DistinctTexts, score_chunks
 
 VERSION = 1
@@ -46,10 +49,11 @@ class Options(Strict):
 class _Part:
     """One of the two scores, summed up over images: of the retrieved caption, of a random and of a constant one."""
 
-    def __init__(self, precision: KPrecision, images: int) -> None:
+    def __init__(self, precision: KPrecision, images: int, pool_U: Bool[ndarray, "U"]) -> None:
         self._precision = precision
         self._has_words_U = precision.length_M > 0
         self._images = images
+        self._pool_U = pool_U
         candidates = len(precision.length_M)
         self.sums = {name: np.zeros(images) for name in ("all", "misses", "random_all", "random_misses")}
         self.counts = {name: np.zeros(images) for name in self.sums}
@@ -62,7 +66,7 @@ class _Part:
     ) -> None:
         """Take in some images: `choice_NU` is the probability that a candidate is the retrieved one."""
         score_NU = np.nan_to_num(self._precision.scores(references), nan=0.0)
-        even_NU = np.broadcast_to(1 / choice_NU.shape[1], choice_NU.shape)
+        even_NU = np.broadcast_to(self._pool_U / self._pool_U.sum(), choice_NU.shape)
         for name, weight_NU in (
             ("all", choice_NU),
             ("misses", choice_NU * ~own_NU),
@@ -84,7 +88,7 @@ class _Part:
 
     def constant(self) -> tuple[float, float]:
         """All images and misses alone: the caption that is best on one half of the images, scored on the other."""
-        best = [int(self._half_sum_2U[half].argmax()) for half in (1, 0)]
+        best = [int(np.where(self._pool_U, self._half_sum_2U[half], -1).argmax()) for half in (1, 0)]
         total = sum(self._half_sum_2U[half, best[half]] for half in (0, 1))
         missed = sum(self._half_miss_sum_2U[half, best[half]] for half in (0, 1))
         misses = sum(self._half_misses_2U[half, best[half]] for half in (0, 1))
@@ -104,21 +108,82 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     `human` (each own caption against the image's other ones). The tie count is the number of images with several
     candidates at the top. `retrieved` is the first of them, as an index into the split's captions and then its pool.
     """
+
+    def chosen(candidates: DistinctTexts) -> Iterator[tuple[slice, Bool[ndarray, "N U"]]]:
+        for rows, score_NU in _runs(encoder, data, candidates.texts):
+            yield rows, score_NU == score_NU.max(axis=1, keepdims=True)
+
+    return _outcome(data, options, (), chosen)
+
+
+def score(outputs: Captions, data: DataSplit, options: Options) -> Outcome:
+    """The same of captions that another system gives for the images, from the pool or of its own making.
+
+    A caption counts as the image's own where it has the words of one (case and punctuation aside), so that an own
+    caption written a little differently is no miss that scores 1. `retrieved` counts on after the pool for captions
+    that are not in it. Random and constant rows stay those of the pool.
+    """
+    captions_N, notes = outputs.of([example.id for example in data.examples])
+    words_N = [caption_words(caption, options.articles) for caption in captions_N]
+    empty = [example.id for example, words in zip(data.examples, words_N, strict=True) if not words]
+    if empty:
+        raise UserError(
+            f"{outputs.where} has {len(empty)} captions without a word that counts, such as that of {empty[0]}: give "
+            "every image words."
+        )
+    known = set(data.word_tags or ()) if options.tagger == "dataset" else None
+    strange = [word for caption in captions_N for word in caption_words(caption, "keep") if known and word not in known]
+    if strange:
+        raise UserError(
+            f"{outputs.where} has the word '{strange[0]}', but this task knows the nouns and adjectives of the data "
+            "set's own words alone: give captions in these words."
+        )
+    given_N = [_own_wording(caption, example) for caption, example in zip(captions_N, data.examples, strict=True)]
+
+    def chosen(candidates: DistinctTexts) -> Iterator[tuple[slice, Bool[ndarray, "N U"]]]:
+        place_N = candidates.index_M[len(candidates.index_M) - len(given_N) :]
+        for start in range(0, len(given_N), _IMAGES_AT_ONCE):
+            part = slice(start, min(start + _IMAGES_AT_ONCE, len(given_N)))
+            yield part, place_N[part, None] == np.arange(len(candidates.texts))
+
+    outcome = _outcome(data, options, given_N, chosen)
+    theirs = np.mean([len(words) for words in words_N])
+    ours = np.mean([len(caption_words(caption, options.articles)) for caption in data.captions])
+    length = f"Captions have {theirs:.1f} words on average, the references {ours:.1f}; precision asks for no length."
+    return replace(outcome, notes=(*outcome.notes, *notes, length))
+
+
+def _own_wording(caption: str, example: Example) -> str:
+    """The image's own caption that has the same words, or the caption as it is."""
+    words = caption_words(caption, "keep")
+    return next((own for own in example.captions if caption_words(own, "keep") == words), caption)
+
+
+OUTPUTS = {"captions": score, "similarity": looked_up(run)}
+
+
+def _outcome(
+    data: DataSplit,
+    options: Options,
+    given: Sequence[str],
+    chosen: Callable[[DistinctTexts], Iterator[tuple[slice, Bool[ndarray, "N U"]]]],
+) -> Outcome:
+    """Score the candidates that `chosen` marks for each image; captions `given` beside the pool are candidates too."""
     keep = _content_words(data, options)
-    strings = (*data.captions, *data.pool)
-    candidates = DistinctTexts.of(strings)
+    pool = (*data.captions, *data.pool)
+    candidates = DistinctTexts.of((*pool, *given))
+    pool_U = np.arange(len(candidates.texts)) <= candidates.index_M[: len(pool)].max()
     words_U = [caption_words(text, options.articles) for text in candidates.texts]
     content_U = [keep(caption_words(text, "keep")) for text in candidates.texts]
     images = len(data)
     parts = {
-        "k_precision": _Part(KPrecision(words_U, options.references), images),
-        "k_precision_na": _Part(KPrecision(content_U, options.references), images),
+        "k_precision": _Part(KPrecision(words_U, options.references), images, pool_U),
+        "k_precision_na": _Part(KPrecision(content_U, options.references), images, pool_U),
     }
     references_N = [[caption_words(text, options.articles) for text in example.captions] for example in data.examples]
     hit_N, tied_N, retrieved_N = np.zeros(images), np.zeros(images, dtype=np.int64), np.zeros(images, dtype=np.int64)
-    for rows, score_NU in _runs(encoder, data, candidates.texts):
+    for rows, top_NU in chosen(candidates):
         own_NU = own_strings(data, rows, candidates)
-        top_NU = score_NU == score_NU.max(axis=1, keepdims=True)
         choice_NU = top_NU / top_NU.sum(axis=1, keepdims=True)
         hit_N[rows] = (choice_NU * own_NU).sum(axis=1)
         tied_N[rows] = top_NU.sum(axis=1)
@@ -144,7 +209,7 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
         counts={
             "images": images,
             "captions": len(data.captions),
-            "candidates": len(candidates.texts),
+            "candidates": int(pool_U.sum()),
             "misses": round(float((1 - hit_N).sum())),
             "without_content_words": without_content,
         },

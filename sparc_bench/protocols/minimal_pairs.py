@@ -18,6 +18,7 @@ from sparc_bench.features import Encoder
 from sparc_bench.metrics.pair_comparison import Ties, compare_pairs
 from sparc_bench.metrics.statistic import Mean, Statistic
 from sparc_bench.outcome import Outcome
+from sparc_bench.outputs.scores_encoder import looked_up
 from sparc_bench.protocols._pairs import DistinctTexts, image_chunks, score, text_need
 
 VERSION = 1
@@ -78,6 +79,9 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
             }
         },
     )
+
+
+OUTPUTS = {"similarity": looked_up(run)}
 
 
 def group_members(data: DataSplit) -> Int[ndarray, "G 2"]:

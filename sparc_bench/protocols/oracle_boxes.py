@@ -16,7 +16,6 @@ import io
 import numpy as np
 from jaxtyping import Float, Float32
 from numpy import ndarray
-from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from pydantic import Field
 
@@ -26,8 +25,8 @@ from sparc_bench.metrics.average_precision import AveragePrecision
 from sparc_bench.metrics.statistic import Statistic
 from sparc_bench.outcome import Outcome
 from sparc_bench.prompts import PromptedClasses, class_words, templates
+from sparc_bench.protocols._coco_evaluation import area_ranges, indexed, matched, precisions
 from sparc_bench.protocols.regions import (
-    SIZES,
     ChosenRegions,
     RegionOptions,
     area_of,
@@ -41,9 +40,6 @@ VERSION = 1
 TITLE = "oracle-box AP: ground-truth boxes as proposals for every class"
 NEEDS = frozenset({"image", "text", "patches"})
 DATA = frozenset({"boxes"})
-
-_EVERYTHING = 1e10
-"""COCO's upper end of "all areas", in pixels."""
 
 
 class Options(RegionOptions):
@@ -124,14 +120,11 @@ class GroundTruth:
             }
             for number, (image, region) in enumerate(pairs, start=1)
         ]
-        self._coco = COCO()
-        self._coco.dataset = {
-            "images": [{"id": index + 1} for index in range(len(data))],
-            "categories": [{"id": label + 1, "name": name} for label, name in enumerate(data.classes)],
-            "annotations": annotations,
-        }
-        with contextlib.redirect_stdout(io.StringIO()):
-            self._coco.createIndex()
+        self._coco = indexed(
+            images=[{"id": index + 1} for index in range(len(data))],
+            categories=[{"id": label + 1, "name": name} for label, name in enumerate(data.classes)],
+            annotations=annotations,
+        )
 
     def average_precisions(
         self, scores_RC: Float32[ndarray, "R C"], *, by_size: bool = True
@@ -143,14 +136,7 @@ class GroundTruth:
         """
         found: dict[str, list[AveragePrecision]] = {}
         for label, scores_R in enumerate(scores_RC.T):
-            evaluation = self._matched(label, scores_R, by_size=by_size)
-            statistics = {
-                "ap": AveragePrecision.of(evaluation),
-                "ap50": AveragePrecision.of(evaluation, thresholds=[0]),
-                "ap75": AveragePrecision.of(evaluation, thresholds=[5]),
-            }
-            for area, size in enumerate(SIZES if by_size else (), start=1):
-                statistics[f"ap_{size}"] = AveragePrecision.of(evaluation, area)
+            statistics = precisions(self._matched(label, scores_R, by_size=by_size))
             for name, statistic in statistics.items():
                 found.setdefault(name, []).append(statistic)
         return found
@@ -162,18 +148,14 @@ class GroundTruth:
                 self._image_R.tolist(), _corner_and_extent(self._box_R4).tolist(), scores_R.tolist(), strict=True
             )
         ]
-        small, large = self._options.area_edges
         with contextlib.redirect_stdout(io.StringIO()):
             found = self._coco.loadRes(detections)
-            for annotation in found.dataset["annotations"]:
-                annotation["area"] /= self._unit_of_image[annotation["image_id"]]
-            evaluation = COCOeval(self._coco, found, "bbox")
-            evaluation.params.catIds = [label + 1]
-            evaluation.params.maxDets = [self._options.max_detections]
-            ranges = [[0, _EVERYTHING], [0, small], [small, large], [large, _EVERYTHING]]
-            evaluation.params.areaRng = ranges if by_size else ranges[:1]
-            evaluation.evaluate()
-        return evaluation
+        for annotation in found.dataset["annotations"]:
+            annotation["area"] /= self._unit_of_image[annotation["image_id"]]
+        ranges = area_ranges(self._options.area_edges)
+        return matched(
+            self._coco, found, label + 1, "bbox", self._options.max_detections, ranges if by_size else ranges[:1]
+        )
 
 
 def _corner_and_extent(box_R4: Float[ndarray, "R 4"]) -> Float[ndarray, "R 4"]:

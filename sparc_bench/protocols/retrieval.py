@@ -20,6 +20,7 @@ from sparc_bench.features import Encoder
 from sparc_bench.metrics.ranking import expected_rank, first_positives, hit_score, map_at_r_score
 from sparc_bench.metrics.statistic import Mean, Statistic
 from sparc_bench.outcome import Outcome
+from sparc_bench.outputs.scores_encoder import looked_up
 from sparc_bench.protocols._pairs import DistinctTexts, score_chunks
 
 VERSION = 1
@@ -111,6 +112,9 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
         reference=reference,
         notes=tuple(notes),
     )
+
+
+OUTPUTS = {"similarity": looked_up(run)}
 
 
 def rank(

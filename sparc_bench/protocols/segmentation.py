@@ -12,13 +12,14 @@ columns, H W pixels, X pixels that are scored, G images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Literal, Self
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int, Shaped
+from jaxtyping import Float32, Float64, Int, Shaped
 from numpy import ndarray
 from pydantic import model_validator
 
@@ -30,6 +31,7 @@ from sparc_bench.image_stream import stream
 from sparc_bench.metrics.iou import (
     PixelCounts,
     best_constant,
+    class_counts,
     image_miou_score,
     inside_area,
     pixel_counts,
@@ -38,6 +40,8 @@ from sparc_bench.metrics.iou import (
 from sparc_bench.metrics.region_weights import class_fractions
 from sparc_bench.metrics.statistic import IoU, Mean, Statistic
 from sparc_bench.outcome import Outcome
+from sparc_bench.outputs.masks import BACKGROUND as BACKGROUND_NAME
+from sparc_bench.outputs.masks import Masks
 from sparc_bench.prompts import PromptedClasses, class_words, templates
 from sparc_bench.protocols.regions import refuse_non_finite, untrained_notes
 
@@ -92,9 +96,7 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     """
     words_C = [*class_words(options.classes, data.classes), *options.background_words]
     prompted = PromptedClasses(encoder, words_C, templates(options.prompts))
-    names = (*data.classes, "background") if options.background == "class" else data.classes
-    if len(set(names)) != len(names):
-        raise UserError(f"{data.dataset} has two classes of one name: give each its own, 'background' being taken.")
+    names = _scored_classes(data, options)
     found: dict[str, list[PixelCounts]] = {path: [] for path in encoder.paths}
     oracle: list[PixelCounts] = []
     uncovered = 0
@@ -111,7 +113,43 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
                 found[path].append(count_image(scores_NCKL[row], truth_HW, area_4, len(data.classes), options))
             ideal_CKL = class_fractions(truth_HW, len(names), area_4, grid).astype(np.float32)
             oracle.append(count_image(ideal_CKL, truth_HW, area_4, len(names), options, scored=True))
-    return _outcome(encoder, found, oracle, names, uncovered)
+    notes = untrained_notes(encoder)
+    if uncovered:
+        notes.append(f"{uncovered} scored pixels lie outside of what the model sees of their image and count as wrong.")
+    outcome = _outcome(found, np.stack([counts.truth_C for counts in oracle]), names, uncovered, notes)
+    best = {name: statistic.value for name, statistic in _statistics(oracle).items()}
+    return replace(outcome, reference={**outcome.reference, "oracle": _by_path(found, best)})
+
+
+def score(outputs: Masks, data: DataSplit, options: Options) -> Outcome:
+    """The same metrics of index masks, without a path's name before them; there is no grid and so no oracle.
+
+    A pixel without a prediction, or with a class that the task does not score, is wrong.
+    """
+    names = _scored_classes(data, options)
+    class_of_value = outputs.classes_of_values(names)
+    places = outputs.places([example.id for example in data.examples])
+    found, unpredicted = [], 0
+    for example in data.examples:
+        truth_HW = _truth(example, len(data.classes), options.background)
+        predicted_HW = outputs.read(places.index_of[example.id], class_of_value, truth_HW.shape, example.id)
+        scored_HW = truth_HW >= 0
+        found.append(class_counts(predicted_HW[scored_HW], truth_HW[scored_HW], len(names)))
+        unpredicted += int(np.count_nonzero(predicted_HW[scored_HW] < 0))
+    notes = [*places.notes(outputs.where)]
+    if unpredicted:
+        notes.append(f"{unpredicted} scored pixels have no prediction and count as wrong.")
+    return _outcome({"": found}, np.stack([counts.truth_C for counts in found]), names, unpredicted, notes)
+
+
+OUTPUTS = {"masks": score}
+
+
+def _scored_classes(data: DataSplit, options: Options) -> tuple[str, ...]:
+    names = (*data.classes, BACKGROUND_NAME) if options.background == "class" else data.classes
+    if len(set(names)) != len(names):
+        raise UserError(f"{data.dataset} has two classes of one name: give each its own, 'background' being taken.")
+    return names
 
 
 def count_image(
@@ -154,32 +192,27 @@ def count_image(
 
 
 def _outcome(
-    encoder: Encoder,
-    found: dict[str, list[PixelCounts]],
-    oracle: list[PixelCounts],
+    found: Mapping[str, list[PixelCounts]],
+    truth_GC: Float64[ndarray, "G C"],
     names: Sequence[str],
     uncovered: int,
+    notes: Sequence[str],
 ) -> Outcome:
+    """Statistics of each path's counts; an empty path puts no name before its metrics."""
     metrics: dict[str, Statistic] = {}
     groups: dict[str, dict[str, Statistic]] = {}
     examples: dict[str, ndarray] = {}
     for path, counts in found.items():
         for name, statistic in _statistics(counts).items():
-            metrics[f"{path}/{name}"] = statistic
-        iou = metrics[f"{path}/miou"]
+            metrics[_named(path, name)] = statistic
+        iou = metrics[_named(path, "miou")]
         assert isinstance(iou, IoU)
-        groups["class" if not groups else f"{path}/class"] = {
+        groups["class" if not groups else _named(path, "class")] = {
             name: IoU(iou.intersection_GC[:, [c]], iou.union_GC[:, [c]])
             for c, name in enumerate(names)
             if iou.union_GC[:, c].any()
         }
-        examples[f"{path}/image_miou"] = _image_miou(counts).astype(np.float32)
-    truth_GC = np.stack([counts.truth_C for counts in oracle])
-    best = {name: statistic.value for name, statistic in _statistics(oracle).items()}
-    constant = best_constant(truth_GC)
-    notes = untrained_notes(encoder)
-    if uncovered:
-        notes.append(f"{uncovered} scored pixels lie outside of what the model sees of their image and count as wrong.")
+        examples[_named(path, "image_miou")] = _image_miou(counts).astype(np.float32)
     ties = {path: sum(one.ties for one in counts) for path, counts in found.items()}
     return Outcome(
         metrics=metrics,
@@ -191,14 +224,19 @@ def _outcome(
             "pixels": int(truth_GC.sum()),
             "uncovered_pixels": uncovered,
             "classes": len(names),
-            **{f"{path}/tied_pixels": count for path, count in ties.items()},
+            **{_named(path, "tied_pixels"): count for path, count in ties.items()},
         },
-        reference={
-            "constant": {f"{path}/{name}": value for path in found for name, value in constant.items()},
-            "oracle": {f"{path}/{name}": value for path in found for name, value in best.items()},
-        },
+        reference={"constant": _by_path(found, best_constant(truth_GC))},
         notes=tuple(notes),
     )
+
+
+def _named(path: str, name: str) -> str:
+    return f"{path}/{name}" if path else name
+
+
+def _by_path(paths: Iterable[str], values: Mapping[str, float]) -> dict[str, float]:
+    return {_named(path, name): value for path in paths for name, value in values.items()}
 
 
 def _statistics(counts: list[PixelCounts]) -> dict[str, Statistic]:

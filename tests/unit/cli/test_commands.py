@@ -108,6 +108,7 @@ def test_eval_hands_everything_on(tasks, calls, tmp_path):
         "--precision": "bf16",
         "--batch-size": 7,
         "--workers": 2,
+        "--cache": "half",
         "--limit": 5,
         "--results": tmp_path / "results",
     }
@@ -120,6 +121,7 @@ def test_eval_hands_everything_on(tasks, calls, tmp_path):
         runtime=Runtime("cpu", "bf16", 7, 2),
         limit=5,
         force=True,
+        cache="half",
     )
     # a task that is named twice is evaluated once
     expected = ["s_one", "s_two", "t"]

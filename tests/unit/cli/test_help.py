@@ -14,14 +14,20 @@ SURFACE = {
     "train": ["recipe", "--data-root", "--seed", "--device", "--tensorboard", "--runs", "--plugin"],
     "eval": [
         *("models", "--suite", "--task", "--data-root", "--seed", "--run", "--device", "--precision", "--batch-size"),
-        *("--workers", "--limit", "--results", "--force", "--plugin"),
+        *("--workers", "--cache", "--limit", "--results", "--force", "--plugin"),
+    ],
+    "verify": ["model", "--run", "--seed", "--device", "--precision", "--plugin"],
+    "export": ["run", "--to", "--out", "--plugin"],
+    "score": [
+        *("task", "file", "--name", "--title", "--trained-on", "--data-root", "--results", "--force", "--plugin"),
     ],
     "compare": ["a", "b", "--results", "--plugin"],
     "leaderboard": ["results"],
     "study": ["name", "--data-root", "--device", "--jobs", "--runs", "--results", "--plugin"],
     "cost": ["--objectives", "--batch", "--model", "--device", "--repeats", "--results", "--force", "--plugin"],
+    "cache": ["action"],
     "list": ["kind", "--plugin"],
-    "show": ["name", "--out", "--plugin"],
+    "show": ["name", "--out", "--data-root", "--plugin"],
     "check": [],
     "quickstart": ["--results", "--runs"],
 }

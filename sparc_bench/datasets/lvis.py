@@ -1,0 +1,161 @@
+"""LVIS in its owners' format: boxes, masks and over a thousand classes, of which each image was checked for a few.
+
+An image's annotations say which classes are in it, which were looked for and are not (`neg_category_ids`), and which
+are in it but not all marked (`not_exhaustive_category_ids`); about all others nothing is known, and nothing is scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+from pydantic import Field
+
+from sparc_bench.cards import Strict
+from sparc_bench.datasets.coco_instances import Category, Object, SizedImage, labels_of, region_of
+from sparc_bench.errors import UserError
+from sparc_bench.examples import DataSplit, Example
+from sparc_bench.features import ImageItem
+from sparc_bench.reading import (
+    Absent,
+    CocoRow,
+    DataFolder,
+    absent_notes,
+    coco_images,
+    file_sizes,
+    fingerprint,
+    known_split,
+    read_json,
+    some,
+)
+
+TITLE = "LVIS: objects of over a thousand classes, each image checked for some of them (federated)"
+SOURCE = (
+    "Gupta, Dollar and Girshick 2019, LVIS: A Dataset for Large Vocabulary Instance Segmentation (arXiv:1908.03195)"
+)
+NEEDS_ON_DISK = (
+    "lvis/ with lvis_v1_SPLIT.json, and coco/ with the photos as COCO ships them, such as val2017/*.jpg "
+    "(the options folder, annotations and photos name other places)"
+)
+PROVIDES = frozenset({"boxes", "masks"})
+SPLITS = ("train", "val")
+
+
+class Options(Strict):
+    """Which files to read; `{split}` in a path stands for the split."""
+
+    folder: str = Field(default="lvis", description="under the data root")
+    annotations: str = Field(default="lvis_v1_{split}.json", description="in the folder")
+    photos: str = Field(
+        default="coco",
+        description="under the data root, with COCO's folders in it; empty: none, which outputs of other systems need",
+    )
+    absent: Absent = Field(default="refuse", description="rows of photos that are not on disk: refuse or skip")
+
+
+class _Image(SizedImage):
+    file_name: str = ""
+    coco_url: str
+    neg_category_ids: list[int]
+    not_exhaustive_category_ids: list[int]
+
+    @property
+    def photo(self) -> str:
+        """Folder and file name as COCO ships them (LVIS mixes COCO's folders)."""
+        return "/".join(self.coco_url.split("/")[-2:])
+
+
+class _Category(Category):
+    frequency: Literal["r", "c", "f"]
+
+
+class _File(CocoRow):
+    images: list[_Image]
+    annotations: list[Object]
+    categories: list[_Category]
+
+
+def read(root: Path | None, split: str, options: Options) -> DataSplit:
+    """One annotation file, images and objects in its order; ids are COCO's image ids.
+
+    Labels, boxes and areas are as in `coco_instances`. `facts` of an example is {"width", "height", "absent",
+    "not_exhaustive"}, the last two as sets of labels. Without photos every image can be named and none opened.
+
+    Raises:
+        UserError: something is missing or malformed on disk.
+    """
+    known_split(split, SPLITS, "lvis")
+    home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)
+    name = options.annotations.replace("{split}", split)
+    content = home.read(name)
+    where = home.path / name
+    file = read_json(_File, content, where)
+    by_id = coco_images(file.images, (row.image_id for row in file.annotations), where)
+    label_of = labels_of(file.categories, file.annotations, where)
+    _refuse_unknown(file, label_of, where)
+    objects: dict[int | str, list[Object]] = {image_id: [] for image_id in by_id}
+    flat = 0
+    for row in file.annotations:
+        if row.bbox[2] > 0 and row.bbox[3] > 0:
+            objects[row.image_id].append(row)
+        else:
+            flat += 1
+    notes: tuple[str, ...] = ()
+    photos = None
+    sizes: dict[str, int] = {}
+    if options.photos:
+        photos = DataFolder.find(root, options.photos, NEEDS_ON_DISK).path
+        rows = {image.photo: len(objects[image.id]) for image in file.images}
+        sizes = file_sizes(photos, rows)
+        notes = absent_notes(rows, sizes, photos, options.absent)
+        if not sizes:
+            raise UserError(f"{photos} has none of the photos of {where}: mend the option 'photos'.")
+    if flat:
+        notes += (f"{flat} objects of {name} have a box without width or height and are left out.",)
+    present = [image for image in file.images if photos is None or image.photo in sizes]
+    return DataSplit(
+        dataset="lvis",
+        split=split,
+        examples=tuple(_example(image, photos, objects[image.id], label_of) for image in present),
+        classes=tuple(category.name for category in sorted(file.categories, key=lambda one: one.id)),
+        category_ids=tuple(label_of),
+        frequencies=tuple(category.frequency for category in sorted(file.categories, key=lambda one: one.id)),
+        fingerprint=fingerprint([content], {str(one.id): sizes[one.photo] for one in present if photos is not None}),
+        notes=notes,
+    )
+
+
+def _refuse_unknown(file: _File, label_of: Mapping[int, int], where: Path) -> None:
+    named = {i for image in file.images for i in (*image.neg_category_ids, *image.not_exhaustive_category_ids)}
+    unknown = sorted(named - label_of.keys())
+    if unknown:
+        listed = some([str(number) for number in unknown])
+        raise UserError(f'{where} has images checked for category {listed}, which its "categories" lack: add it there.')
+
+
+def _example(image: _Image, photos: Path | None, objects: list[Object], label_of: Mapping[int, int]) -> Example:
+    item_id = str(image.id)
+    facts: dict[str, Any] = {
+        "width": image.width,
+        "height": image.height,
+        "absent": frozenset(label_of[number] for number in image.neg_category_ids),
+        "not_exhaustive": frozenset(label_of[number] for number in image.not_exhaustive_category_ids),
+    }
+    return Example(
+        id=item_id,
+        image=ImageItem(item_id, partial(_no_photo, item_id))
+        if photos is None
+        else ImageItem.file(item_id, photos / image.photo),
+        regions=tuple(region_of(row, label_of[row.category_id], image.height, image.width) for row in objects),
+        facts=facts,
+    )
+
+
+def _no_photo(item_id: str) -> Image.Image:
+    raise UserError(
+        f"The photo of {item_id} is not on disk, for the task's option photos is empty: score outputs with "
+        "sparc-bench score, or name the folder of the photos in a card of your own."
+    )

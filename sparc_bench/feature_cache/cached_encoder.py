@@ -1,0 +1,209 @@
+"""An encoder that computes nothing twice: vectors come from the feature cache where they are there.
+
+What comes out is cut into the same runs as the encoder's own output and equals it bit for bit. (Where only a part of
+the images of a stream is there, the others are encoded in batches of their own, which a matrix product may round
+otherwise.)
+
+Shapes: N images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sparc_bench.cards import ModelCard
+from sparc_bench.feature_cache import Keep
+from sparc_bench.feature_cache.columns import ImageColumns, image_row, in_order, only, text_rows, together
+from sparc_bench.feature_cache.store import FeatureStore
+from sparc_bench.features import Box, Encoder, ImageFeatures, ImageItem, Regions, TextFeatures
+from sparc_bench.image_stream import runs, stream
+from sparc_bench.image_text_encoder import TEXTS_PER_IMAGE, ImageTextEncoder
+
+WORTH_SAYING = 2**30
+"""Bytes of patch vectors from which on the user is told what they take."""
+
+LEFT_FREE = 2**30
+"""Bytes that patch vectors leave free on the disk."""
+
+
+class CachedEncoder:
+    """Asks `inner` (see `sparc_bench.features.Encoder`) for what the stores do not hold.
+
+    Token vectors are not kept: only models that score token by token ask for them, and there the scores take the time.
+
+    Args:
+        inner: the encoder itself.
+        images: the store of its images of a data set; None where they have no key.
+        texts: the store of its texts.
+        keep: what is kept; in "half" all patch vectors are rounded to float16, the computed ones as well.
+        around: puts the cache around the encoder of a reference row.
+        say: takes a sentence for the user.
+    """
+
+    card: ModelCard
+    gives: frozenset[str]
+    paths: Mapping[str, bool]
+    prompt_ensemble: Literal["embeddings", "scores"]
+    weights_hash: str
+    precision: str
+    device: torch.device
+
+    def __init__(
+        self,
+        inner: Encoder,
+        images: FeatureStore | None,
+        texts: FeatureStore,
+        keep: Keep,
+        around: Callable[[Encoder], Encoder],
+        say: Callable[[str], None],
+    ) -> None:
+        self._inner, self._images, self._texts, self._around, self._say = inner, images, texts, around, say
+        self.card, self.gives, self.paths = inner.card, inner.gives, inner.paths
+        self.prompt_ensemble, self.weights_hash = inner.prompt_ensemble, inner.weights_hash
+        self.precision, self.device = inner.precision, inner.device
+        self._columns = ImageColumns(tuple(inner.paths), keep, inner.card.name)
+
+    def preprocess(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
+        """Of the inner encoder."""
+        return self._inner.preprocess(item, size)
+
+    def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:
+        """Features of images; only what is missing is opened and computed."""
+        if not items:
+            raise RuntimeError("no images to encode")
+        return ImageFeatures.concat(list(self.stream(items, need, len(items), size)))
+
+    def stream(
+        self, items: Sequence[ImageItem], need: frozenset[str], most: int, size: int | None = None
+    ) -> Iterator[ImageFeatures]:
+        """Features of runs of at most `most` images in order; only what is missing is opened and computed."""
+        store = self._images
+        if store is None:
+            yield from stream(self._inner, items, need, most, size)
+            return
+        store.refresh()
+        rows = [image_row(item, size) for item in items]
+        absent = frozenset(kind for kind in need if not all(self._columns.kept(store, kind, row) for row in rows))
+        missing_N = [not all(self._columns.kept(store, kind, row) for kind in absent) for row in rows]
+        missing = [item for item, is_missing in zip(items, missing_N, strict=True) if is_missing]
+        # runs as the encoder itself cuts them: a matrix product of another number of rows may round otherwise
+        batch = self._inner.runtime.batch_size if isinstance(self._inner, ImageTextEncoder) else most
+        names = [row for row, is_missing in zip(rows, missing_N, strict=True) if is_missing]
+        computed = _Rest(self._computed(store, missing, names, absent, batch, size))
+        for start in range(0, len(items), batch):
+            places = range(start, min(start + batch, len(items)))
+            new = [place for place in places if missing_N[place]]
+            old = [place for place in places if not missing_N[place]]
+            parts = []
+            if new:
+                features = computed.take(len(new))
+                there = need - absent
+                parts.append(together(features, self._stored(store, items, rows, new, there)) if there else features)
+            if old:
+                parts.append(self._stored(store, items, rows, old, need))
+            yield from runs(in_order(parts, [*new, *old]), most)
+
+    def texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
+        """Features of texts; as many as the encoder takes at once are there together, or are computed together.
+
+        A few texts alone round otherwise than among others (a shorter padding, another matrix product), and prompts are
+        few: so the same text in another set of prompts is another row.
+        """
+        if need != frozenset({"global"}) or not texts:
+            return self._inner.texts(texts, need)
+        self._texts.refresh()
+        at_once = len(texts)
+        if isinstance(self._inner, ImageTextEncoder):
+            at_once = TEXTS_PER_IMAGE * self._inner.runtime.batch_size
+        runs_of_texts = (texts[start : start + at_once] for start in range(0, len(texts), at_once))
+        return TextFeatures.concat([self._texts_together(run, need) for run in runs_of_texts])
+
+    def _texts_together(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
+        rows = text_rows(texts)
+        if all(self._texts.holds("global", row) for row in rows):
+            return TextFeatures(tuple(texts), self._texts.read("global", rows).to(self.device))
+        features = self._inner.texts(texts, need)
+        if features.global_MD is not None:
+            self._texts.add(rows, {"global": features.global_MD.cpu()})
+        return features
+
+    def similarity(
+        self, images: ImageFeatures, texts: TextFeatures, regions: Regions | None = None, path: str | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Of the inner encoder."""
+        return self._inner.similarity(images, texts, regions, path)
+
+    def dense_scores(self, images: ImageFeatures, texts: TextFeatures, path: str | None = None) -> Tensor:
+        """Of the inner encoder."""
+        return self._inner.dense_scores(images, texts, path)
+
+    def untrained(self) -> Encoder | None:
+        """Of the inner encoder, with a key of its own."""
+        towers = self._inner.untrained()
+        return None if towers is None else self._around(towers)
+
+    def _computed(
+        self,
+        store: FeatureStore,
+        items: Sequence[ImageItem],
+        rows: Sequence[str],
+        need: frozenset[str],
+        most: int,
+        size: int | None,
+    ) -> Iterator[ImageFeatures]:
+        """What the inner encoder says, kept before it is handed on."""
+        done, kept = 0, need
+        for features in stream(self._inner, items, need, most, size):
+            features = self._columns.rounded(only(features, need))
+            if done == 0 and not self._room(store, features, len(items)):
+                kept = need - {"patches"}
+            store.add(rows[done : done + len(features)], self._columns.to_columns(only(features, kept)))
+            done += len(features)
+            yield features
+
+    def _stored(
+        self,
+        store: FeatureStore,
+        items: Sequence[ImageItem],
+        rows: Sequence[str],
+        places: Sequence[int],
+        kinds: frozenset[str],
+    ) -> ImageFeatures:
+        ids = tuple(items[place].id for place in places)
+        return self._columns.to_features(store, [rows[place] for place in places], ids, kinds, self.device)
+
+    def _room(self, store: FeatureStore, first: ImageFeatures, images: int) -> bool:
+        """Whether the patch vectors of so many images find room on the disk; says so where they take much of it."""
+        size = images * self._columns.patch_bytes(first)
+        if size < WORTH_SAYING:
+            return True
+        free = store.free_bytes()
+        what = f"the patch vectors of {images} images in {store.folder.parent}"
+        if size + LEFT_FREE > free:
+            self._say(
+                f"Not kept: {what} would take {size / 1e9:.1f} GB of the {free / 1e9:.1f} GB that are free; free some "
+                "space, set SPARC_BENCH_CACHE to another folder, or leave them out with --cache vectors."
+            )
+            return False
+        self._say(f"Kept: {what} take {size / 1e9:.1f} GB; --cache half takes half of it, --cache vectors none.")
+        return True
+
+
+class _Rest:
+    """Runs of features, taken by number of images instead."""
+
+    def __init__(self, source: Iterator[ImageFeatures]) -> None:
+        self._source = source
+        self._waiting: list[ImageFeatures] = []
+
+    def take(self, count: int) -> ImageFeatures:
+        """The next `count` images."""
+        while sum(len(part) for part in self._waiting) < count:
+            self._waiting.append(next(self._source))
+        whole = ImageFeatures.concat(self._waiting)
+        self._waiting = [whole[count:]] if len(whole) > count else []
+        return whole[:count]

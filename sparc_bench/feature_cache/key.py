@@ -1,0 +1,53 @@
+"""What decides a vector: the key of the feature cache. A change in any part of it misses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from sparc_bench.examples import DataSplit
+from sparc_bench.features import Encoder
+
+VERSION = 1
+"""Of what stands between an encoder's vectors and the files: a change of it makes all of them stale."""
+
+LIBRARIES = ("torch", "torchvision", "timm", "open_clip_torch", "transformers", "tokenizers", "pillow", "numpy")
+"""Distributions whose version can move a vector."""
+
+
+def text_key(encoder: Encoder) -> dict[str, Any] | None:
+    """What decides the vector of a text, beside the text; None for an encoder that cannot say."""
+    identity: Mapping[str, Any] | None = getattr(encoder, "identity", None)
+    if identity is None:
+        return None
+    return {
+        "version": VERSION,
+        "family": encoder.card.family,
+        "weights": encoder.weights_hash,
+        "options": dict(encoder.card.options),
+        "encoder": dict(identity),
+        "precision": encoder.precision,
+        "device": encoder.device.type,
+        "libraries": _versions(),
+    }
+
+
+def image_key(encoder: Encoder, data: DataSplit) -> dict[str, Any] | None:
+    """What decides the vectors of an image of the split, beside its id, crop and size; None where that is unknown."""
+    shared, pixels = text_key(encoder), data.pixels_hash or data.fingerprint
+    if shared is None or not pixels:
+        return None
+    return {**shared, "dataset": data.dataset, "split": data.split, "pixels": pixels}
+
+
+@cache
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,79 @@
+"""One caption for each image: what a captioner, or a retriever that tells its best caption alone, puts out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from sparc_bench.errors import UserError
+from sparc_bench.outputs.content import Content
+from sparc_bench.outputs.ids import Places
+from sparc_bench.outputs.rows import checked
+from sparc_bench.reading import CocoRow
+
+TITLE = "a caption for each image"
+FORMAT = (
+    'a JSON file {"image id": "caption", ...}, or a JSON or JSON Lines list of {"image_id": ..., "caption": ...} as '
+    "COCO has it"
+)
+
+
+class _Row(CocoRow):
+    image_id: int | str
+    caption: str
+
+
+_ROWS = TypeAdapter(list[_Row])
+_TABLE = TypeAdapter(dict[str, str])
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Captions by image.
+
+    Attributes:
+        where: the file, for sentences.
+        image_ids: in the file's order.
+        texts: the caption of each.
+    """
+
+    where: str
+    image_ids: tuple[str, ...]
+    texts: tuple[str, ...]
+
+    def of(self, ids: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+        """The caption of every image of a task, and sentences about entries of other images.
+
+        Raises:
+            UserError: an image has none, or one without a word.
+        """
+        places = Places.of(ids, self.image_ids, self.where)
+        places.refuse_missing(ids, self.where)
+        return [self.texts[places.index_of[item_id]] for item_id in ids], places.notes(self.where)
+
+
+def recognised(content: Content) -> Captions | None:
+    """The captions, or None where the file holds none.
+
+    Raises:
+        UserError: a row does not fit, or a caption is blank.
+    """
+    rows: Any = content.rows
+    if isinstance(rows, dict) and {"image_id", "caption"} <= rows.keys():
+        rows = [rows]
+    where = str(content.path)
+    if isinstance(rows, dict) and rows and all(isinstance(value, str) for value in rows.values()):
+        table = checked(_TABLE, rows, where)
+        found = Captions(where, tuple(table), tuple(table.values()))
+    elif isinstance(rows, list) and rows and isinstance(rows[0], dict) and "caption" in rows[0]:
+        listed = checked(_ROWS, rows, where)
+        found = Captions(where, tuple(str(row.image_id) for row in listed), tuple(row.caption for row in listed))
+    else:
+        return None
+    blank = [item_id for item_id, text in zip(found.image_ids, found.texts, strict=True) if not text.strip()]
+    if blank:
+        raise UserError(f"{where} has {len(blank)} blank captions, such as that of {blank[0]}: give every image words.")
+    return found

@@ -1,0 +1,120 @@
+"""A file of outputs, opened once and recognised by what it holds, not by its name."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+
+from sparc_bench.errors import UserError
+
+CLASSES_FILE = "classes.txt"
+"""In a folder of masks: the class names, one a line, in the order of the pixel values."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What lies at a path.
+
+    Attributes:
+        path: of the file or folder.
+        sha256: of the file's bytes; of a folder, of the names and bytes of its masks and class list, in order.
+        folder: its files' names, None where it is a file.
+        arrays: of an `.npz` or `.safetensors` file, else None.
+        rows: of a JSON or JSON Lines file, else None.
+    """
+
+    path: Path
+    sha256: str
+    folder: tuple[str, ...] | None = None
+    arrays: dict[str, ndarray] | None = None
+    rows: Any = None
+
+    @classmethod
+    def of(cls, path: Path) -> Content:
+        """Open a file or folder.
+
+        Raises:
+            UserError: there is nothing, or nothing that any kind of outputs could be.
+        """
+        if path.is_dir():
+            names = tuple(sorted(file.name for file in path.iterdir() if file.is_file()))
+            digest = hashlib.sha256()
+            for name in (name for name in names if name == CLASSES_FILE or name.lower().endswith(".png")):
+                digest.update(f"{name}\t{hashlib.sha256((path / name).read_bytes()).hexdigest()}\n".encode())
+            return cls(path, digest.hexdigest(), folder=names)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+            raise UserError(f"{path} {reason}: check the path of the outputs.") from None
+        digest_of_file = hashlib.sha256(data).hexdigest()
+        if data[:2] == b"PK":
+            return cls(path, digest_of_file, arrays=_npz(data, path))
+        if path.suffix == ".safetensors":
+            return cls(path, digest_of_file, arrays=_safetensors(data, path))
+        return cls(path, digest_of_file, rows=_json(data, path))
+
+
+def _npz(data: bytes, path: Path) -> dict[str, ndarray]:
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        if "allow_pickle" in str(error):
+            raise UserError(
+                f"{path} holds Python objects, which are never unpickled: save texts and ids as arrays of strings, "
+                "np.array(texts, dtype=str)."
+            ) from None
+        raise UserError(f"{path} cannot be read as .npz ({error}): save it again with numpy.savez.") from None
+
+
+def _safetensors(data: bytes, path: Path) -> dict[str, ndarray]:
+    """Tensors, and the lists of strings of the metadata, which is where this format has room for text."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        arrays: dict[str, ndarray] = dict(load(data))
+        length = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+        lists = {name: json.loads(value) for name, value in metadata.items() if value.startswith("[")}
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise UserError(f"{path} cannot be read as safetensors ({error}): save it again.") from None
+    return arrays | {name: np.array(values, dtype=str) for name, values in lists.items()}
+
+
+def _json(data: bytes, path: Path) -> Any:  # noqa: ANN401 - anything that JSON holds
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(
+            f"{path} is no folder, .npz, .safetensors or JSON file: sparc-bench show TASK says what a task takes."
+        ) from None
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        lines = [line for line in text.splitlines() if line.strip()]
+        if len(lines) < 2 or not _starts_an_object(lines[0]):
+            raise UserError(f"{path} is no JSON ({error}): write it again.") from None
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise UserError(f"{path} is no JSON Lines file, see its line {number} ({error}): mend that line.") from None
+    return rows
+
+
+def _starts_an_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False

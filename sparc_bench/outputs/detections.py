@@ -1,0 +1,205 @@
+"""Boxes or masks with classes and scores: what a detector or an instance segmenter puts out.
+
+Shapes: D detections.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from jaxtyping import Float64, Int
+from numpy import ndarray
+from pycocotools import mask as coco_mask
+from pydantic import AfterValidator, Field, TypeAdapter
+
+from sparc_bench.datasets.coco_instances import RunLengths
+from sparc_bench.errors import UserError
+from sparc_bench.examples import DataSplit, Example
+from sparc_bench.outputs.content import Content
+from sparc_bench.outputs.ids import Places
+from sparc_bench.outputs.rows import checked
+from sparc_bench.reading import CocoRow, some
+
+TITLE = "detections"
+FORMAT = (
+    'a JSON list of {"image_id": ..., "category_id": ..., "bbox": [left, top, width, height] in pixels, "score": ...} '
+    'as COCO and LVIS have it, with the data set\'s own category ids; for masks "segmentation" as run lengths'
+)
+
+
+def _box(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    if not all(map(math.isfinite, box)):
+        raise ValueError(f"the box {list(box)} is not finite")
+    if box[2] < 0 or box[3] < 0:
+        raise ValueError(f"the box {list(box)} has a negative width or height (a box is left, top, width, height)")
+    return box
+
+
+class _Row(CocoRow):
+    image_id: int | str
+    category_id: int
+    score: float = Field(allow_inf_nan=False)
+    bbox: Annotated[tuple[float, float, float, float], AfterValidator(_box)] | None = None
+    segmentation: RunLengths | None = None
+
+
+_ROWS = TypeAdapter(list[_Row])
+_AT_ONCE = 100_000
+
+
+@dataclass(frozen=True)
+class Found:
+    """Detections of a data split, in the order in which they were given.
+
+    Attributes:
+        example_D: which image.
+        label_D: which class.
+        score_D: how sure; higher is surer.
+        box_D4: left, top, width and height in pixels; None where masks alone were given.
+        masks: run lengths as pycocotools has them, or None.
+    """
+
+    example_D: Int[ndarray, "D"]
+    label_D: Int[ndarray, "D"]
+    score_D: Float64[ndarray, "D"]
+    box_D4: Float64[ndarray, "D 4"] | None = None
+    masks: tuple[dict[str, Any], ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.label_D)
+
+    @property
+    def area_D(self) -> Float64[ndarray, "D"]:
+        """Pixels of each mask, or of each box."""
+        if self.masks is not None:
+            return np.array([float(coco_mask.area(mask)) for mask in self.masks], dtype=np.float64)
+        assert self.box_D4 is not None
+        return np.asarray(self.box_D4[:, 2] * self.box_D4[:, 3])
+
+    def __getitem__(self, chosen: ndarray) -> Found:
+        """The detections at these indices."""
+        return Found(
+            self.example_D[chosen],
+            self.label_D[chosen],
+            self.score_D[chosen],
+            None if self.box_D4 is None else self.box_D4[chosen],
+            None if self.masks is None else tuple(self.masks[index] for index in chosen),
+        )
+
+
+@dataclass(frozen=True)
+class DetectionRows:
+    """The rows of a file.
+
+    Attributes:
+        where: the file, for sentences.
+        image_id_D: as written.
+        category_D: the data set's own numbers.
+        score_D: finite.
+        box_D4: left, top, width, height; NaN where a row has none.
+        masks: run lengths, or None where a row has none.
+    """
+
+    where: str
+    image_id_D: tuple[str, ...]
+    category_D: Int[ndarray, "D"]
+    score_D: Float64[ndarray, "D"]
+    box_D4: Float64[ndarray, "D 4"]
+    masks: tuple[RunLengths | None, ...]
+
+    @classmethod
+    def joined(cls, where: str, rows: list[Any]) -> DetectionRows:
+        """Rows as JSON has them, checked some at a time; raises UserError about the first that does not fit."""
+        ids: list[str] = []
+        categories, scores, boxes, masks = [], [], [], []
+        named: dict[int | str, str] = {}
+        for start in range(0, len(rows), _AT_ONCE):
+            part = checked(_ROWS, rows[start : start + _AT_ONCE], where, start)
+            ids += [named.setdefault(row.image_id, str(row.image_id)) for row in part]
+            categories.append(np.array([row.category_id for row in part], dtype=np.int64))
+            scores.append(np.array([row.score for row in part], dtype=np.float64))
+            boxes.append(np.array([row.bbox or (math.nan,) * 4 for row in part], dtype=np.float64))
+            masks += [row.segmentation for row in part]
+        return cls(
+            where, tuple(ids), np.concatenate(categories), np.concatenate(scores), np.concatenate(boxes), tuple(masks)
+        )
+
+    def of(self, data: DataSplit, *, masks: bool) -> tuple[Found, tuple[str, ...]]:
+        """Those of a data split's images, and sentences about what was left out.
+
+        Args:
+            data: its classes have the owner's numbers (`category_ids`).
+            masks: whether masks are scored, not boxes.
+
+        Raises:
+            UserError: a category that the data set lacks, no image of the task, a row without what is scored, a mask
+                of another size than its image.
+        """
+        if not data.category_ids:
+            raise UserError(
+                f"{data.dataset} gives its classes no numbers, by which detections name them: take a task on data in "
+                "COCO's format."
+            )
+        known_C = np.array(data.category_ids, dtype=np.int64)
+        unknown = np.setdiff1d(self.category_D, known_C)
+        if len(unknown):
+            raise UserError(
+                f"{self.where} has detections of category {some([str(number) for number in unknown])}, which "
+                f"{data.dataset} lacks (it has {len(known_C)}, {known_C[0]} to {known_C[-1]}): write the data set's "
+                "own category ids."
+            )
+        given = list(dict.fromkeys(self.image_id_D))
+        places = Places.of([example.id for example in data], given, self.where)
+        index_of = {given[at]: index for index, e in enumerate(data) if (at := places.index_of.get(e.id)) is not None}
+        example_D = np.array([index_of.get(item_id, -1) for item_id in self.image_id_D], dtype=np.int64)
+        chosen_D = np.flatnonzero(example_D >= 0)
+        without_D = (np.array([mask is None for mask in self.masks]) if masks else np.isnan(self.box_D4).any(axis=1))[
+            chosen_D
+        ]
+        if without_D.any():
+            raise UserError(
+                f"{self.where} has {np.count_nonzero(without_D)} detections without "
+                f'"{"segmentation" if masks else "bbox"}", such as one of image '
+                f"{self.image_id_D[chosen_D[without_D][0]]}: this task scores {'masks' if masks else 'boxes'}, so give "
+                "each its own."
+            )
+        found = Found(
+            example_D=example_D[chosen_D],
+            label_D=np.searchsorted(known_C, self.category_D[chosen_D]),
+            score_D=self.score_D[chosen_D],
+            box_D4=None if masks else self.box_D4[chosen_D],
+            masks=tuple(self._mask(self.masks[row], data.examples[example_D[row]]) for row in chosen_D.tolist())
+            if masks
+            else None,
+        )
+        return found, places.notes(self.where)
+
+    def _mask(self, mask: RunLengths | None, example: Example) -> dict[str, Any]:
+        assert mask is not None
+        height, width = mask.size
+        expected = (example.facts["height"], example.facts["width"])
+        if (height, width) != expected:
+            raise UserError(
+                f"{self.where} has a mask of {height} x {width} pixels for the image {example.id} of {expected[0]} x "
+                f"{expected[1]}: give masks of the original size."
+            )
+        counts = mask.counts
+        if isinstance(counts, str):
+            return {"size": [height, width], "counts": counts.encode()}
+        packed: dict[str, Any] = coco_mask.frPyObjects({"counts": counts, "size": [height, width]}, height, width)
+        return packed
+
+
+def recognised(content: Content) -> DetectionRows | None:
+    """The detections, or None where the file holds none.
+
+    Raises:
+        UserError: a row does not fit: a number that is not finite, a negative width.
+    """
+    rows = content.rows
+    if not (isinstance(rows, list) and rows and isinstance(rows[0], dict) and "category_id" in rows[0]):
+        return None
+    return DetectionRows.joined(str(content.path), rows)

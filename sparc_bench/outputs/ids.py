@@ -1,0 +1,81 @@
+"""Which entry of a file of outputs is about which image of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from sparc_bench.errors import UserError
+from sparc_bench.reading import repeated, some
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where images stand in a file.
+
+    Attributes:
+        index_of: id of an image of the task -> index of its entry; an image without one has no key.
+        beyond: entries that are about other images.
+    """
+
+    index_of: dict[str, int]
+    beyond: tuple[str, ...]
+
+    @classmethod
+    def of(cls, wanted: Sequence[str], given: Sequence[str], where: str) -> Places:
+        """Match ids: letter by letter, else without the image file's suffix and without leading zeros of a number.
+
+        Raises:
+            UserError: the file has an id twice, or two of its ids could mean one image, or none is of the task.
+        """
+        twice = repeated(list(given))
+        if twice:
+            raise UserError(f"{where} has {some(twice)} more than once: keep one entry for each image.")
+        exact = {item_id: index for index, item_id in enumerate(given)}
+        loose: dict[str, list[int]] = {}
+        for index, item_id in enumerate(given):
+            loose.setdefault(bare(item_id), []).append(index)
+        index_of: dict[str, int] = {}
+        for item_id in wanted:
+            candidates = [exact[item_id]] if item_id in exact else loose.get(bare(item_id), [])
+            if len(candidates) > 1:
+                both = " and ".join(given[index] for index in candidates[:2])
+                raise UserError(f"{where} has {both}, and either could be the image {item_id}: keep one of them.")
+            if candidates:
+                index_of[item_id] = candidates[0]
+        if given and not index_of:
+            raise UserError(
+                f"None of the {len(given)} ids of {where} is of this task, whose ids are like {wanted[0]}, not like "
+                f"{given[0]}: write the task's own ids (a file's suffix and leading zeros do not matter)."
+            )
+        used = set(index_of.values())
+        return cls(index_of, tuple(item_id for index, item_id in enumerate(given) if index not in used))
+
+    def refuse_missing(self, wanted: Sequence[str], where: str) -> None:
+        """Raise UserError with the number and the first of the images that have no entry."""
+        missing = [item_id for item_id in wanted if item_id not in self.index_of]
+        if missing:
+            raise UserError(
+                f"{where} lacks {len(missing)} of the task's {len(wanted)} images ({some(missing)}): give every image "
+                "its output."
+            )
+
+    def notes(self, where: str) -> tuple[str, ...]:
+        """A sentence about entries of other images, if there are any: a whole benchmark's file fits a sample of it."""
+        if not self.beyond:
+            return ()
+        return (f"{len(self.beyond)} images of {where} are not of this task and are left out ({some(self.beyond)}).",)
+
+
+def bare(item_id: str) -> str:
+    """An id without the suffix of an image file, a number without leading zeros.
+
+    >>> bare("000000000139.jpg"), bare("2007_000033.png"), bare("v1.5")
+    ('139', '2007_000033', 'v1.5')
+    """
+    path = PurePath(item_id)
+    stem = item_id[: -len(path.suffix)] if path.suffix.lower() in SUFFIXES else item_id
+    return str(int(stem)) if stem.isdecimal() and stem.isascii() else stem

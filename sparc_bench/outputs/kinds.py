@@ -1,0 +1,50 @@
+"""The kinds of outputs that there are, and which of them a file holds."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Collection
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from sparc_bench.errors import UserError
+from sparc_bench.outputs.content import Content
+
+
+@cache
+def kinds() -> dict[str, ModuleType]:
+    """Name of each kind -> its module: those of this folder that recognise something."""
+    folder = str(Path(__file__).parent)
+    modules = {
+        module.name: importlib.import_module(f"sparc_bench.outputs.{module.name}")
+        for module in pkgutil.iter_modules([folder])
+    }
+    return {name: module for name, module in sorted(modules.items()) if hasattr(module, "recognised")}
+
+
+def formats(names: Collection[str]) -> str:
+    """What files of these kinds look like, for a sentence."""
+    return "; or ".join(f"{kinds()[name].TITLE}: {kinds()[name].FORMAT}" for name in sorted(names))
+
+
+def read(path: Path, wanted: Collection[str]) -> tuple[str, Any, str]:
+    """The kind of a file of outputs, what it holds and its sha256.
+
+    Args:
+        path: file or folder.
+        wanted: kinds that the task takes.
+
+    Raises:
+        UserError: it holds no outputs, damaged ones, or those of a kind that the task does not take.
+    """
+    content = Content.of(path)
+    for name, module in kinds().items():
+        found = module.recognised(content)
+        if found is not None and name in wanted:
+            return name, found, content.sha256
+        if found is not None:
+            raise UserError(f"{path} holds {module.TITLE}, which this task does not take: give {formats(wanted)}.")
+    raise UserError(f"{path} holds no outputs that are known here: give {formats(wanted)}.")

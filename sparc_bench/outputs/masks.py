@@ -1,0 +1,154 @@
+"""A class for every pixel: what a semantic segmenter puts out.
+
+Pixel values count the task's classes from 0 in the data set's order, background (where the task scores it) after
+them; the highest value of the file's type (255, or 65535 with 16 bits) is no prediction. Other numberings come with
+the names of their values.
+
+Shapes: H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
+from PIL import Image
+
+from sparc_bench.errors import UserError, nearest
+from sparc_bench.outputs.content import CLASSES_FILE, Content
+from sparc_bench.outputs.ids import Places
+
+TITLE = "index masks"
+FORMAT = (
+    "a folder of PNG files named by image id (or an .npz with one array for each id), each of the photo's own size, "
+    "whose pixel values count the data set's classes from 0, background last where the task scores it, 255 for no "
+    f"prediction (65535 with 16 bits); for another numbering {CLASSES_FILE} in the folder (`classes` in the .npz) "
+    "names the values in order"
+)
+BACKGROUND = "background"
+NOTHING = -1
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Masks by image, opened one at a time.
+
+    Attributes:
+        where: the file or folder, for sentences.
+        image_ids: in the file's order.
+        names: what the values mean, in order; None for the task's own classes in their order.
+        open: index of an image -> its values, in an unsigned type.
+    """
+
+    where: str
+    image_ids: tuple[str, ...]
+    names: tuple[str, ...] | None
+    open: Callable[[int], ndarray]
+
+    def places(self, ids: Sequence[str]) -> Places:
+        """Where the images of a task are; raises UserError where one has no mask."""
+        found = Places.of(ids, self.image_ids, self.where)
+        found.refuse_missing(ids, self.where)
+        return found
+
+    def classes_of_values(self, classes: Sequence[str]) -> Int[ndarray, "values"]:
+        """For each value the class of the task, or -1: background where the task does not score it.
+
+        Raises:
+            UserError: a name that the task does not have.
+        """
+        if self.names is None:
+            return np.arange(len(classes))
+        place = {name: index for index, name in enumerate(classes)}
+        unknown = [name for name in self.names if name not in place and name != BACKGROUND]
+        if unknown:
+            raise UserError(
+                f"{self.where} names the class '{unknown[0]}', which the task does not have: "
+                f"{nearest(unknown[0], place)}"
+            )
+        return np.array([place.get(name, NOTHING) for name in self.names], dtype=np.int64)
+
+    def read(self, index: int, class_of_value: ndarray, size: tuple[int, int], item_id: str) -> Int[ndarray, "H W"]:
+        """The class of every pixel of an image, -1 where nothing is predicted.
+
+        Raises:
+            UserError: the mask is of another size (height, width), or has a value that means nothing.
+        """
+        values_HW = self.open(index)
+        if values_HW.shape != size:
+            found = " x ".join(map(str, values_HW.shape))
+            raise UserError(
+                f"The mask of {item_id} in {self.where} is {found}, its photo {size[0]} x {size[1]} (rows x columns): "
+                "resize masks to the photo's own size, taking the nearest pixel."
+            )
+        nothing = np.iinfo(values_HW.dtype).max
+        odd = np.unique(values_HW[(values_HW >= len(class_of_value)) & (values_HW != nothing)])
+        if len(odd):
+            raise UserError(
+                f"The mask of {item_id} in {self.where} has the value {odd[0]}, but classes are 0 to "
+                f"{len(class_of_value) - 1} and {nothing} is no prediction: number the classes from 0, or name the "
+                f"values in {CLASSES_FILE} (background too)."
+            )
+        padded = np.append(class_of_value, NOTHING)
+        return np.asarray(padded[np.minimum(values_HW, len(class_of_value)).astype(np.intp)])
+
+
+def recognised(content: Content) -> Masks | None:
+    """The masks, or None where there are none.
+
+    Raises:
+        UserError: a folder without PNG files, arrays of another type, a list of classes with a name twice.
+    """
+    if content.folder is not None:
+        return _of_folder(content.path, content.folder)
+    if content.arrays is None or not any(array.ndim == 2 for array in content.arrays.values()):
+        return None
+    if {"image_ids", "texts"} & content.arrays.keys():  # of a similarity matrix
+        return None
+    arrays = dict(content.arrays)
+    listed = arrays.pop("classes", None)
+    where = str(content.path)
+    for name, array in arrays.items():
+        if array.dtype not in (np.uint8, np.uint16) or array.ndim != 2:
+            raise UserError(
+                f"The mask {name} in {where} is a {array.dtype} array with {array.ndim} axes: give uint8 or uint16, "
+                "rows by columns."
+            )
+    ids = tuple(arrays)
+    names = None if listed is None else _named([str(name) for name in listed.tolist()], where)
+    return Masks(where, ids, names, lambda index: arrays[ids[index]])
+
+
+def _of_folder(path: Path, files: Sequence[str]) -> Masks:
+    pictures = [name for name in files if name.lower().endswith(".png")]
+    if not pictures:
+        raise UserError(f"The folder {path} holds no PNG files: masks are named by image id, such as 2007_000033.png.")
+    names = None
+    if CLASSES_FILE in files:
+        lines = (path / CLASSES_FILE).read_text(encoding="utf-8-sig").splitlines()
+        names = _named([line.strip() for line in lines if line.strip()], str(path / CLASSES_FILE))
+    return Masks(str(path), tuple(pictures), names, lambda index: _opened(path / pictures[index]))
+
+
+def _named(names: Sequence[str], where: str) -> tuple[str, ...]:
+    if not names or len(set(names)) != len(names):
+        raise UserError(f"{where} names {len(names)} classes, {len(set(names))} different ones: name each value once.")
+    return tuple(names)
+
+
+def _opened(path: Path) -> ndarray:
+    try:
+        with Image.open(path) as image:
+            mode = image.mode
+            values_HW = np.asarray(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} cannot be decoded ({error}): write it again.") from None
+    if mode in ("P", "L"):
+        return values_HW.astype(np.uint8)
+    if mode in ("I;16", "I;16B", "I"):
+        return values_HW.astype(np.uint16)
+    raise UserError(f"{path} holds colours ({mode}), not class numbers: write a grey or palette PNG of 8 or 16 bits.")

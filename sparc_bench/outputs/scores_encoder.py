@@ -1,0 +1,99 @@
+"""A similarity matrix in the place of a model: scores are looked up by image id and exact text.
+
+Shapes: N images, M texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Literal, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparc_bench.cards import ModelCard, Strict
+from sparc_bench.encoders.precomputed import stored_id
+from sparc_bench.examples import DataSplit
+from sparc_bench.features import Box, Encoder, ImageFeatures, ImageItem, Regions, TextFeatures
+from sparc_bench.outcome import Outcome
+from sparc_bench.outputs.ids import Places
+from sparc_bench.outputs.similarity import Similarity, columns
+
+AnyOptions = TypeVar("AnyOptions", bound=Strict)
+
+
+class ScoresEncoder:
+    """An encoder that knows ids and strings alone (see `sparc_bench.features.Encoder`); no image is opened."""
+
+    card = ModelCard(name="outputs", title="a similarity matrix", family="outputs", source="a file")
+    gives = frozenset({"image", "text"})
+    paths: Mapping[str, bool] = {}
+    prompt_ensemble: Literal["embeddings", "scores"] = "scores"
+    weights_hash = ""
+    precision = "as given"
+    device = torch.device("cpu")
+
+    def __init__(self, similarity: Similarity, items: Sequence[ImageItem]) -> None:
+        """Raises UserError where an image has no row."""
+        self._similarity = similarity
+        ids = [stored_id(item) for item in items]
+        self._places = Places.of(ids, similarity.image_ids, similarity.where)
+        self._places.refuse_missing(ids, similarity.where)
+        self._asked: set[int] = set()
+
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about rows and columns that no one asked for."""
+        idle = sorted(set(self._similarity.column_of.values()) - self._asked)
+        sentence = f"{len(idle)} texts of {self._similarity.where} are not of this task and are left out."
+        return (*self._places.notes(self._similarity.where), *([sentence] if idle else []))
+
+    def preprocess(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
+        """Never called: nothing is encoded."""
+        raise NotImplementedError
+
+    def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:  # noqa: ARG002
+        """Ids alone."""
+        return ImageFeatures(tuple(stored_id(item) for item in items))
+
+    def texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:  # noqa: ARG002
+        """Strings alone; raises UserError where one has no column."""
+        self._asked |= set(columns(self._similarity, texts))
+        return TextFeatures(tuple(texts))
+
+    def similarity(
+        self,
+        images: ImageFeatures,
+        texts: TextFeatures,
+        regions: Regions | None = None,  # noqa: ARG002
+        path: str | None = None,  # noqa: ARG002
+    ) -> tuple[Tensor, Tensor]:
+        """The file's scores; one object where one matrix serves both directions."""
+        rows = np.array([self._places.index_of[item_id] for item_id in images.ids])[:, None]
+        found = columns(self._similarity, texts.texts)
+        to_text = torch.from_numpy(self._similarity.image_to_text_NM[rows, found])
+        if self._similarity.text_to_image_NM is self._similarity.image_to_text_NM:
+            return to_text, to_text
+        return to_text, torch.from_numpy(self._similarity.text_to_image_NM[rows, found])
+
+    def dense_scores(self, images: ImageFeatures, texts: TextFeatures, path: str | None = None) -> Tensor:
+        """Never called: no task that needs patches takes a similarity matrix."""
+        raise NotImplementedError
+
+    def untrained(self) -> None:
+        """None: there are no towers."""
+        return
+
+
+def looked_up(
+    run: Callable[[Encoder, DataSplit, AnyOptions], Outcome],
+) -> Callable[[Similarity, DataSplit, AnyOptions], Outcome]:
+    """A protocol's `run` as a function of a similarity matrix."""
+
+    def score(similarity: Similarity, data: DataSplit, options: AnyOptions) -> Outcome:
+        encoder = ScoresEncoder(similarity, data.items)
+        outcome = run(encoder, data, options)
+        return replace(outcome, notes=(*outcome.notes, *encoder.notes()))
+
+    return score

@@ -1,0 +1,118 @@
+"""A matrix of scores of images and texts: what a retriever, a reranker or a classifier puts out.
+
+Shapes: N images of the file, M texts of the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32
+from numpy import ndarray
+
+from sparc_bench.errors import UserError
+from sparc_bench.outputs.content import Content
+from sparc_bench.reading import some
+
+TITLE = "a similarity matrix"
+FORMAT = (
+    "an .npz or .safetensors file with `scores` (images by texts, higher is closer; or `image_to_text` and "
+    "`text_to_image`, both images by texts), `image_ids` and `texts` (arrays of strings; in .safetensors JSON lists in "
+    "the metadata)"
+)
+_MATRICES = ("scores", "image_to_text", "text_to_image")
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Scores in float32, as every model's are; one object where one matrix serves both directions.
+
+    Attributes:
+        where: the file, for sentences.
+        image_ids: of the rows.
+        column_of: text -> its column (equal texts have equal columns).
+        image_to_text_NM: ranks texts for an image.
+        text_to_image_NM: ranks images for a text.
+    """
+
+    where: str
+    image_ids: tuple[str, ...]
+    column_of: dict[str, int]
+    image_to_text_NM: Float32[ndarray, "N M"]
+    text_to_image_NM: Float32[ndarray, "N M"]
+
+
+def recognised(content: Content) -> Similarity | None:
+    """The matrix, or None where the file holds none.
+
+    Raises:
+        UserError: ids or texts are missing or do not fit, scores are not finite, equal texts have different scores.
+    """
+    if content.arrays is None or not any(name in content.arrays for name in _MATRICES):
+        return None
+    where, arrays = str(content.path), content.arrays
+    named = [name for name in _MATRICES if name in arrays]
+    if named not in (["scores"], ["image_to_text", "text_to_image"]):
+        raise UserError(
+            f"{where} holds {' and '.join(named)}: give either `scores`, or `image_to_text` and `text_to_image`."
+        )
+    image_ids, texts = _strings(arrays, "image_ids", where), _strings(arrays, "texts", where)
+    matrices = [_scores(arrays[name], name, (len(image_ids), len(texts)), where) for name in named]
+    column_of: dict[str, int] = {}
+    for column, text in enumerate(texts):
+        first = column_of.setdefault(text, column)
+        if first != column and any((matrix[:, first] != matrix[:, column]).any() for matrix in matrices):
+            raise UserError(
+                f"{where} has two columns with different scores for the text '{text}': give each text one column."
+            )
+    return Similarity(where, tuple(image_ids), column_of, matrices[0], matrices[-1])
+
+
+def _strings(arrays: dict[str, ndarray], name: str, where: str) -> Sequence[str]:
+    if name not in arrays:
+        raise UserError(f"{where} has no `{name}`: add them, as an array of strings in the matrix's order.")
+    values = arrays[name]
+    if values.ndim != 1 or values.dtype.kind not in "UTiu":
+        raise UserError(
+            f"`{name}` of {where} is a {values.dtype} array with {values.ndim} axes: give one axis of strings."
+        )
+    return [str(value) for value in values.tolist()]
+
+
+def _scores(matrix: ndarray, name: str, shape: tuple[int, int], where: str) -> Float32[ndarray, "N M"]:
+    if matrix.shape != shape:
+        found = " x ".join(map(str, matrix.shape))
+        raise UserError(
+            f"`{name}` of {where} is {found}, with {shape[0]} image_ids and {shape[1]} texts: give a row for each "
+            "image and a column for each text."
+        )
+    if matrix.dtype.kind not in "fiu":
+        raise UserError(f"`{name}` of {where} is an array of {matrix.dtype}: give numbers.")
+    with np.errstate(over="ignore"):
+        scores_NM = np.asarray(matrix, dtype=np.float32)
+    bad = np.argwhere(~np.isfinite(scores_NM))
+    if len(bad):
+        row, column = bad[0]
+        raise UserError(
+            f"`{name}` of {where} holds {len(bad)} numbers that are not finite in float32, such as "
+            f"{matrix[row, column]} in row {row}, column {column}: give every pair a finite score (one that was not "
+            "compared a lower one than all others)."
+        )
+    return scores_NM
+
+
+def columns(similarity: Similarity, texts: Sequence[str]) -> list[int]:
+    """The column of every text.
+
+    Raises:
+        UserError: some have none.
+    """
+    missing = [text for text in texts if text not in similarity.column_of]
+    if missing:
+        raise UserError(
+            f"{similarity.where} lacks {len(missing)} of {len(texts)} texts of the task, such as '{some(missing, 1)}': "
+            "give every text a column, letter by letter as the data set has it."
+        )
+    return [similarity.column_of[text] for text in texts]

@@ -1,0 +1,300 @@
+"""Detection: average precision of boxes or masks with classes and scores, by COCO's or LVIS's rules.
+
+Shapes: N images, D detections, K classes that have objects, G clusters (images).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any, Literal, Self, cast
+
+import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
+from pycocotools import mask as coco_mask
+from pycocotools.cocoeval import COCOeval
+from pydantic import Field, model_validator
+
+from sparc_bench.cards import Strict
+from sparc_bench.errors import UserError, nearest
+from sparc_bench.examples import DataSplit, Region
+from sparc_bench.features import Detector, Encoder
+from sparc_bench.metrics.average_precision import AveragePrecision
+from sparc_bench.metrics.statistic import ClassMean, Statistic
+from sparc_bench.outcome import Outcome
+from sparc_bench.outputs.detections import DetectionRows, Found
+from sparc_bench.prompts import class_words, templates
+from sparc_bench.protocols import _faster_coco_eval
+from sparc_bench.protocols._coco_evaluation import area_ranges, indexed, matched, precisions, recalled
+from sparc_bench.protocols._federated import FREQUENCIES, checked_for, ignore_unmatched, judged
+from sparc_bench.protocols.regions import SIZES
+
+VERSION = 1
+TITLE = "detection: average precision and recall of scored boxes or masks"
+NEEDS = frozenset({"detect"})
+DATA = frozenset({"boxes"})
+
+IMAGES_AT_ONCE = 64
+
+
+class Options(Strict):
+    """What a card decides."""
+
+    iou: Literal["bbox", "segm"]
+    """what is matched: boxes, or masks (whose area then says what is small or large)"""
+    rules: Literal["coco", "lvis"]
+    """coco: every image is checked for every class; lvis: only for those that it names (federated)"""
+    engine: Literal["pycocotools", "faster-coco-eval"]
+    """what the APs are: pycocotools', or those that pycocotools and faster-coco-eval agree on to 1e-6"""
+    max_detections: int = Field(ge=1)
+    """best-scored detections that are kept: coco: of a class in an image (COCO: 100); lvis: of an image (LVIS: 300)"""
+    recall_at: tuple[int, ...]
+    """the k of ar_at_k, recall among the best k of a class in an image (COCO: 1, 10, 100; LVIS: 300)"""
+    area_edges: tuple[float, float]
+    """areas in pixels at which medium begins and at which large begins (COCO and LVIS: 1024 and 9216)"""
+    categories: Literal["all"] | tuple[str, ...]
+    """the classes that count, by the data set's names; detections of others are left out"""
+    prompts: str
+    """prompt set of one template, for a model that detects by name; outputs of other systems have their classes"""
+    classes: str
+    """class words: a card of tasks/classes, or `own` for the data set's own names"""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if not 0 < self.area_edges[0] < self.area_edges[1]:
+            raise ValueError("area_edges must be two ascending numbers above 0: change them")
+        if any(not 1 <= k <= self.max_detections for k in self.recall_at):
+            raise ValueError(f"recall_at must be numbers of 1 to max_detections ({self.max_detections}): change them")
+        if self.rules == "lvis" and self.engine == "pycocotools":
+            raise ValueError('pycocotools has no rules for lvis: set engine = "faster-coco-eval"')
+        return self
+
+
+def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
+    """Have a model look for the prompted classes, and score what it finds (see `score`).
+
+    Raises:
+        UserError: masks are scored, or the prompt set has several templates.
+    """
+    if options.iou == "segm":
+        raise UserError('A model that detects gives boxes: choose a task with iou = "bbox".')
+    prompted = templates(options.prompts)
+    if len(prompted) != 1:
+        raise UserError(
+            f"Detection takes one prompt for a class, but '{options.prompts}' has {len(prompted)}: choose another."
+        )
+    texts = [prompted[0].replace("{}", words) for words in class_words(options.classes, data.classes)]
+    images, labels, boxes, scores = [], [], [], []
+    for start in range(0, len(data), IMAGES_AT_ONCE):
+        found = cast("Detector", encoder).detect(data.items[start : start + IMAGES_AT_ONCE], texts)
+        images.append(found.image_index_R.cpu().numpy() + start)
+        labels.append(found.text_index_R.cpu().numpy())
+        boxes.append(found.box_R4.cpu().numpy().astype(np.float64))
+        scores.append(found.score_R.cpu().numpy().astype(np.float64))
+    box_D4 = np.concatenate(boxes)
+    extent_D4 = np.concatenate([box_D4[:, :2], box_D4[:, 2:] - box_D4[:, :2]], axis=1)
+    return _outcome(
+        Found(np.concatenate(images), np.concatenate(labels), np.concatenate(scores), extent_D4), data, options, ()
+    )
+
+
+def score(outputs: DetectionRows, data: DataSplit, options: Options) -> Outcome:
+    """AP and recall of a file of detections.
+
+    `ap` (IoU 0.50 to 0.95), `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large`; `ar_at_k`, `ar_small`, `ar_medium`,
+    `ar_large` (mean recall over the ten IoU thresholds); under lvis also `ap_rare`, `ap_common`, `ap_frequent`. All are
+    means over the classes that have objects; clusters are images. Crowds are ignored. Under lvis detections beyond the
+    best `max_detections` of their image are cut first, those of a class that their image was neither checked for nor
+    has are left out, and those that match nothing count as nothing where the class is not marked exhaustively. Equal
+    scores keep the official stable order (ascending image id, then the file's order); the tie count is the number of
+    detections whose score another detection of the same class already has. Groups `class` hold the AP of each class.
+
+    Source: Lin et al. 2014, arXiv 1405.0312; Gupta, Dollar and Girshick 2019, arXiv 1908.03195.
+    """
+    found, notes = outputs.of(data, masks=options.iou == "segm")
+    return _outcome(found, data, options, notes)
+
+
+OUTPUTS = {"detections": score}
+
+
+def _outcome(found: Found, data: DataSplit, options: Options, notes: Sequence[str]) -> Outcome:
+    without = len(data) - len(np.unique(found.example_D))
+    said = [*notes, f"{without} of {len(data)} images have no detection."] if without else [*notes]
+    if options.rules == "lvis":
+        found, left_out = judged(found, data, options.max_detections)
+        said += left_out
+    truth = _Truth(data, options)
+    by_name: dict[str, list[AveragePrecision]] = {}
+    recall: dict[str, list[tuple[ndarray, ndarray]]] = {}
+    for label in truth.labels:
+        evaluation, example_G = truth.matched(label, found)
+        for name, statistic in precisions(evaluation).items():
+            by_name.setdefault(name, []).append(statistic.placed(example_G, len(data)))
+        for name, (area, best) in _recalls(options).items():
+            counts = [np.zeros(len(data), dtype=np.float32) for _ in range(2)]
+            for all_G, some_G in zip(counts, recalled(evaluation, area, best), strict=True):
+                all_G[example_G] = some_G
+            recall.setdefault(name, []).append((counts[0], counts[1]))
+    metrics: dict[str, Statistic] = {name: AveragePrecision.joined(parts) for name, parts in by_name.items()}
+    if options.rules == "lvis":
+        for letter, name in FREQUENCIES.items():
+            chosen = [i for i, label in enumerate(truth.labels) if data.frequencies[label] == letter]
+            if chosen:
+                metrics[f"ap_{name}"] = AveragePrecision.joined([by_name["ap"][i] for i in chosen])
+    for name, columns in recall.items():
+        metrics[name] = ClassMean(np.stack([c[0] for c in columns], axis=1), np.stack([c[1] for c in columns], axis=1))
+    if options.engine == _faster_coco_eval.ENGINE:
+        ours = {name: statistic.value for name, statistic in metrics.items()}
+        said.append(_faster_coco_eval.agreed(ours, truth.by_faster_coco_eval(found)))
+    else:
+        said.append(f"Matched by pycocotools {version('pycocotools')}.")
+    return Outcome(
+        metrics=metrics,
+        groups={"class": {data.classes[label]: by_name["ap"][i] for i, label in enumerate(truth.labels)}},
+        ties=sum(len(of := found.score_D[found.label_D == k]) - len(np.unique(of)) for k in truth.labels),
+        counts={
+            "images": len(data),
+            "images_without_detections": without,
+            "objects": truth.objects,
+            "crowd_ignored": truth.crowds,
+            "classes": len(truth.labels),
+            "detections": int(np.isin(found.label_D, truth.labels).sum()),
+        },
+        notes=tuple(said),
+    )
+
+
+def _recalls(options: Options) -> dict[str, tuple[int, int]]:
+    """Name -> area range, and how many of the best detections."""
+    named = {f"ar_at_{k}": (0, k) for k in options.recall_at}
+    return named | {f"ar_{size}": (area, options.max_detections) for area, size in enumerate(SIZES, start=1)}
+
+
+class _Truth:
+    """The objects of a data split, class by class, as pycocotools wants them; category ids are 1 + the label."""
+
+    def __init__(self, data: DataSplit, options: Options) -> None:
+        self._data, self._options = data, options
+        self._image_N = _image_numbers(data)
+        self._rows: dict[int, list[dict[str, Any]]] = {}
+        wanted = _labels(data, options)
+        pairs = [(i, region) for i, example in enumerate(data.examples) for region in example.regions]
+        for number, (index, region) in enumerate(pairs, start=1):
+            if region.label in wanted:
+                self._rows.setdefault(region.label, []).append(self._row(number, index, region))
+        self.labels = [label for label, rows in sorted(self._rows.items()) if not all(row["iscrowd"] for row in rows)]
+        if not self.labels:
+            raise UserError(f"{data.dataset}:{data.split} has no object of these categories: mend the task card.")
+        rows = [row for label in self.labels for row in self._rows[label]]
+        self.crowds = sum(row["iscrowd"] for row in rows)
+        self.objects = len(rows) - self.crowds
+
+    def matched(self, label: int, found: Found) -> tuple[COCOeval, Int[ndarray, "G"]]:
+        """The evaluation of a class, and which example each of its images is: those that have it, or a detection."""
+        chosen_D = np.flatnonzero(found.label_D == label)
+        detections = self._detections(found, chosen_D)
+        images = {row["image_id"] for row in self._rows[label]} | {row["image_id"] for row in detections}
+        example_of = {number: index for index, number in enumerate(self._image_N.tolist())}
+        category = [{"id": label + 1, "name": self._data.classes[label]}]
+        listed = [self._image(example_of[number]) for number in sorted(images)]
+        evaluation = matched(
+            indexed(listed, category, self._rows[label]),
+            indexed(listed, category, detections),
+            label + 1,
+            self._options.iou,
+            self._options.max_detections,
+            area_ranges(self._options.area_edges),
+        )
+        if self._options.rules == "lvis":
+            examples = {number: self._data.examples[index] for number, index in example_of.items()}
+            ignore_unmatched(evaluation, label, examples)
+        return evaluation, np.array([example_of[number] for number in sorted(images)], dtype=np.int64)
+
+    def by_faster_coco_eval(self, found: Found) -> dict[str, float]:
+        """The APs of all classes by the other engine."""
+        images = [self._image(index) for index in range(len(self._data))]
+        categories: list[dict[str, Any]] = [{"id": k + 1, "name": self._data.classes[k]} for k in self.labels]
+        if self._options.rules == "lvis":
+            categories = [row | {"frequency": self._data.frequencies[row["id"] - 1]} for row in categories]
+        both = {"images": images, "categories": categories}
+        chosen_D = np.flatnonzero(np.isin(found.label_D, self.labels))
+        return _faster_coco_eval.average_precisions(
+            both | {"annotations": [dict(row) for label in self.labels for row in self._rows[label]]},
+            both | {"annotations": self._detections(found, chosen_D)},
+            self._options.iou,
+            self._options.max_detections,
+            area_ranges(self._options.area_edges),
+            federated=self._options.rules == "lvis",
+        )
+
+    def _row(self, number: int, index: int, region: Region) -> dict[str, Any]:
+        left, top, right, bottom = region.box
+        row = {
+            "id": number,
+            "image_id": int(self._image_N[index]),
+            "category_id": region.label + 1,
+            "bbox": [left, top, right - left, bottom - top],
+            "area": region.area,
+            "iscrowd": int(region.crowd),
+        }
+        if self._options.iou == "segm":
+            if region.mask is None:
+                raise UserError('This data set has objects without masks: set iou = "bbox" in the task card.')
+            row["segmentation"] = coco_mask.encode(np.asfortranarray(region.mask(), dtype=np.uint8))
+        return row
+
+    def _detections(self, found: Found, chosen_D: ndarray) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = [
+            {"id": number, "image_id": image, "category_id": label + 1, "score": score, "iscrowd": 0}
+            for number, (image, label, score) in enumerate(
+                zip(
+                    self._image_N[found.example_D[chosen_D]].tolist(),
+                    found.label_D[chosen_D].tolist(),
+                    found.score_D[chosen_D].tolist(),
+                    strict=True,
+                ),
+                start=1,
+            )
+        ]
+        for row, index in zip(rows, chosen_D.tolist(), strict=True):
+            if found.masks is not None:
+                row["segmentation"] = found.masks[index]
+                row["area"] = float(coco_mask.area(found.masks[index]))
+                row["bbox"] = coco_mask.toBbox(found.masks[index]).tolist()
+            elif found.box_D4 is not None:
+                row["bbox"] = found.box_D4[index].tolist()
+                row["area"] = row["bbox"][2] * row["bbox"][3]
+        return rows
+
+    def _image(self, index: int) -> dict[str, Any]:
+        """The row of an image: its size where that is known, which masks need, and what it was checked for."""
+        example = self._data.examples[index]
+        row: dict[str, Any] = {"id": int(self._image_N[index])}
+        if isinstance(example.facts, Mapping):
+            row |= {side: example.facts[side] for side in ("height", "width") if side in example.facts}
+        if self._options.rules == "lvis":
+            known = checked_for(example)
+            row["neg_category_ids"] = [label + 1 for label in sorted(known["absent"])]
+            row["not_exhaustive_category_ids"] = [label + 1 for label in sorted(known["not_exhaustive"])]
+        return row
+
+
+def _image_numbers(data: DataSplit) -> Int[ndarray, "N"]:
+    """1 + each example's rank: by its id where all ids are numbers (the official order of ties), else its place."""
+    ids = [example.id for example in data.examples]
+    keys = [int(item_id) for item_id in ids] if all(item_id.isdecimal() for item_id in ids) else list(range(len(ids)))
+    numbers_N = np.empty(len(ids), dtype=np.int64)
+    numbers_N[np.argsort(keys, kind="stable")] = np.arange(1, len(ids) + 1)
+    return numbers_N
+
+
+def _labels(data: DataSplit, options: Options) -> frozenset[int]:
+    if options.categories == "all":
+        return frozenset(range(len(data.classes)))
+    place = {name: label for label, name in enumerate(data.classes)}
+    unknown = [name for name in options.categories if name not in place]
+    if unknown:
+        raise UserError(f"{data.dataset} has no category '{unknown[0]}': {nearest(unknown[0], place)}")
+    return frozenset(place[name] for name in options.categories)
