@@ -461,9 +461,11 @@ def _worker_count(workers: int | None) -> int:
 
 
 def _writable(folder: Path) -> None:
-    """Make the folder, so that one that cannot be written is refused before anything is computed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
+    """Refuse a folder that cannot be made or written before anything is computed; what writes first makes it."""
+    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    if not there.is_dir():
+        raise UserError(f"{there} is a file: choose a folder, not a file.")
+    if not os.access(there, os.W_OK):
         raise UserError(f"{folder} cannot be written: choose a folder that you may write to.")
 
 

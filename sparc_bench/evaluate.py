@@ -89,8 +89,20 @@ def evaluate(
     """
     resolved = models.resolve(model, run, settings.seed, settings.runs)
     encoder = models.load_encoder(resolved, settings.runtime)
-    suite = _Suite(encoder, resolved.card, resolved.seed, settings, progress, FeatureCache(settings.cache))
-    return [suite.result(card) for card in tasks]
+    return evaluate_encoder(encoder, resolved.card, resolved.seed, tasks, settings, progress)
+
+
+def evaluate_encoder(
+    encoder: Encoder,
+    card: ModelCard,
+    seed: int,
+    tasks: Sequence[TaskCard],
+    settings: Settings,
+    progress: Progress | None = None,
+) -> list[Result]:
+    """As `evaluate`, with a model that is loaded already; `seed` is the one that it was trained with."""
+    suite = _Suite(encoder, card, seed, settings, progress, FeatureCache(settings.cache))
+    return [suite.result(task) for task in tasks]
 
 
 @dataclass

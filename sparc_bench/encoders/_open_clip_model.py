@@ -22,7 +22,7 @@ from sparc_bench.errors import UserError
 from sparc_bench.weights_file import read_tensors
 
 TORCHSCRIPT_ONLY = ("input_resolution", "context_length", "vocab_size")
-"""Numbers that OpenAI's archives keep among their tensors."""
+"""Numbers that OpenAI's archives have among their tensors."""
 
 
 def build(source: Source, size: int | None) -> Any:  # noqa: ANN401 - one of open_clip's classes
@@ -104,7 +104,8 @@ def _load(model: nn.Module, source: Source) -> None:
     """Fill the model, by the library's own conversions in the order of `open_clip.load_checkpoint`."""
     tensors = read_tensors(source.file)
     own = model.state_dict()
-    for name in TORCHSCRIPT_ONLY:
+    recomputed = {name.removeprefix("text.") for name, _ in model.named_buffers()} - own.keys()
+    for name in (*TORCHSCRIPT_ONLY, *recomputed):  # archives of TorchScript kept them
         tensors.pop(name, None)
     if any(name.startswith(("vision_model.", "text_model.")) for name in tensors):
         raise UserError(f"{source.file} is a checkpoint of transformers: name its folder as hf:{source.file.parent}.")

@@ -269,6 +269,8 @@ def _listing(repo: str, revision: str | None, missing: str) -> list[str]:
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HfHubHTTPError
 
+    if constants.HF_HUB_OFFLINE:  # asking for a file says so in a sentence
+        hub.obtain(repo, missing, revision, None)
     try:
         siblings = HfApi().model_info(repo, revision=revision, timeout=hub.TIMEOUT).siblings
         return [sibling.rfilename for sibling in siblings or ()]

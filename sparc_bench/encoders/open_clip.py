@@ -22,8 +22,8 @@ from sparc_bench.image_text_encoder import ImageTextEncoder
 from sparc_bench.weights_file import file_sha256
 
 TITLE = (
-    "open_clip: MODEL/TAG, MODEL/FILE, hf-hub:OWNER/NAME, a folder; patches by the plain last layer, or by the card's "
-    "option patches: value (MaskCLIP), sclip, clearclip"
+    "checkpoints of open_clip: MODEL/TAG, MODEL/FILE, hf-hub:OWNER/NAME or a folder; patches by the plain last layer, "
+    "or by the card's option patches: value (MaskCLIP), sclip, clearclip"
 )
 SOURCE = "https://github.com/mlfoundations/open_clip"
 

@@ -50,7 +50,7 @@ def entries() -> list[Entry]:
     """All that is kept, the least recently used last."""
     root = cache_folder()
     found = [_features(folder, root) for folder in _inside(root / FEATURES) if folder.is_dir()]
-    found += [_pixels(file, root) for file in _inside(root / PIXELS) if file.suffix == ".npy"]
+    found += [_pixels(file, root) for file in _inside(root / PIXELS) if file.suffix in (".npy", ".part")]
     return sorted((entry for entry in found if entry.files), key=lambda entry: (-entry.used, entry.place))
 
 

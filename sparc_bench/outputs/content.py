@@ -26,7 +26,7 @@ class Content:
     Attributes:
         path: of the file or folder.
         sha256: of the file's bytes; of a folder, of the names and bytes of its masks and class list, in order.
-        folder: its files' names, None where it is a file.
+        folder: the masks and the class list in it, as paths from there; None where it is a file.
         arrays: of an `.npz` or `.safetensors` file, else None.
         rows: of a JSON or JSON Lines file, else None.
     """
@@ -45,9 +45,10 @@ class Content:
             UserError: there is nothing, or nothing that any kind of outputs could be.
         """
         if path.is_dir():
-            names = tuple(sorted(file.name for file in path.iterdir() if file.is_file()))
+            files = (file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+            names = tuple(sorted(name for name in files if name == CLASSES_FILE or name.lower().endswith(".png")))
             digest = hashlib.sha256()
-            for name in (name for name in names if name == CLASSES_FILE or name.lower().endswith(".png")):
+            for name in names:
                 digest.update(f"{name}\t{hashlib.sha256((path / name).read_bytes()).hexdigest()}\n".encode())
             return cls(path, digest.hexdigest(), folder=names)
         try:
@@ -103,7 +104,10 @@ def _json(data: bytes, path: Path) -> Any:  # noqa: ANN401 - anything that JSON 
     except ValueError as error:
         lines = [line for line in text.splitlines() if line.strip()]
         if len(lines) < 2 or not _starts_an_object(lines[0]):
-            raise UserError(f"{path} is no JSON ({error}): write it again.") from None
+            raise UserError(
+                f"{path} is no folder, .npz, .safetensors or JSON file ({error}): sparc-bench show TASK says what a "
+                "task takes."
+            ) from None
     rows = []
     for number, line in enumerate(lines, start=1):
         try:

@@ -139,7 +139,8 @@ def test_older_forms_of_a_file_are_converted_by_the_library(tmp_path):
     (custom / "open_clip_model.safetensors").unlink()
     wrapped = {f"module.{name}": tensor for name, tensor in tensors.items()} | {
         "module.logit_scale": tensors["logit_scale"][None],
-        "module.input_resolution": torch.tensor(32),  # as OpenAI's converted archives have it
+        "module.input_resolution": torch.tensor(32),  # as converted archives of TorchScript have it
+        "module.attn_mask": torch.full((20, 20), float("-inf")).triu(1),
     }
     torch.save({"epoch": 3, "state_dict": wrapped}, custom / "open_clip_pytorch_model.bin")
     close(encoder(custom).texts(TEXTS, GLOBAL).global_MD, encoder(plain).texts(TEXTS, GLOBAL).global_MD)

@@ -342,6 +342,23 @@ def test_what_a_task_needs_is_what_it_asks_for(tmp_path):
     assert result.record.n == 12
 
 
+def test_show_writes_the_inputs_of_a_task(tmp_path, capsys):
+    text = (discover.cards_folder("tasks") / "scenes_classification_colour.toml").read_text()
+    card = tmp_path / "few.toml"
+    card.write_text(text.replace("n = 720", "n = 6").partition("[expect]")[0])
+    out = tmp_path / "inputs.json"
+    assert main(["show", str(card), "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"Wrote {out}: 6 images and 24 texts.\n"
+    content = json.loads(out.read_text())
+    assert content["task"] == "few"
+    assert content["image_ids"][0] == "scenes1/test/single/000000"
+    assert content["texts"][:2] == ["a red object", "there is a red object"]
+    for odd, words in (("inputs.txt", "end --out in .json"), ("none/inputs.json", "does not exist: make it")):
+        assert main(["show", str(card), "--out", str(tmp_path / odd)]) == 2
+        assert words in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["few.toml", "inputs.json"]
+
+
 def test_tasks_that_need_patches_are_listed_too():
     card = discover.task("scenes_segmentation_shape").model_copy(update={"expect": {}})
     card = card.model_copy(update={"data": {**card.data, "n": 4}})
