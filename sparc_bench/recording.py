@@ -12,7 +12,7 @@ import torch
 from sparc_bench import __version__, records, stored_outcome
 from sparc_bench.atomic import write_atomic
 from sparc_bench.binding import BoundTask
-from sparc_bench.cards import ModelCard
+from sparc_bench.cards import ModelCard, canonical_hash
 from sparc_bench.environment import git_state, library_versions
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.examples import DataSplit
@@ -57,7 +57,7 @@ def bare_record(
         model_hash=records.model_hash(card),
         recipe_hash=records.recipe_hash(recipe) if recipe else "",
         weights_hash=subject.weights_hash,
-        code_hash=getattr(subject, "code_hash", ""),
+        encoder_hash=_encoder_hash(subject),
         paths=dict(subject.paths),
         task=task_card.name,
         title=task_card.title,
@@ -90,6 +90,11 @@ def bare_record(
         notes=(),
         seconds=0.0,
     )
+
+
+def _encoder_hash(subject: Subject) -> str:
+    parts = {key: getattr(subject, key, None) for key in ("identity", "code_hash")}
+    return canonical_hash(parts) if any(parts.values()) else ""
 
 
 def headline(bare: Record, outcome: Outcome) -> list[str]:

@@ -65,7 +65,11 @@ class Record(Strict):
     model_hash: str = Field(description="of the model card, without title, source and published numbers")
     recipe_hash: str = Field(default="", description="of the recipe behind the weights; empty: not trained here")
     weights_hash: str
-    code_hash: str = Field(default="", description="of the plug-in that ran the model; empty: a family of this package")
+    encoder_hash: str = Field(
+        default="",
+        description="of all beside the weights that decides a vector: preprocessing, tokenizer, options, a plug-in's "
+        "code; empty: not known",
+    )
     paths: dict[str, bool] = Field(description="patch path -> whether a loss trained it")
     task: str
     title: str
@@ -114,9 +118,10 @@ class Record(Strict):
 
     def same_inputs(self, other: Record) -> bool:
         """Whether the other record would hold the same numbers: all hashes, the seed and the precision are equal."""
-        hashes = ("model_hash", "weights_hash", "code_hash", "protocol_hash", "data_hash")
+        hashes = ("model_hash", "weights_hash", "protocol_hash", "data_hash")
         keys = ("schema_version", *hashes, "seed", "precision", "patch_precision")
-        return all(getattr(self, key) == getattr(other, key) for key in keys)
+        same_encoder = self.encoder_hash in ("", other.encoder_hash)  # records of before do not know theirs
+        return same_encoder and all(getattr(self, key) == getattr(other, key) for key in keys)
 
 
 def headline_metrics(headline: str, metrics: Mapping[str, Any], paths: Mapping[str, bool]) -> list[str]:

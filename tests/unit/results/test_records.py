@@ -108,3 +108,13 @@ def test_pretty_json_is_json_with_one_metric_a_line():
     text = records.pretty_json(value)
     assert json.loads(text) == value
     assert '  "a": {"x": 1, "y": null},\n' in text
+
+
+def test_another_preprocessing_is_another_record_but_records_of_before_do_not_know_theirs():
+    root = Path(records.__file__).parents[1] / "results"
+    old = records.read_record(records.record_files(root)[0]).model_copy(update={"encoder_hash": ""})
+    first, second = (old.model_copy(update={"encoder_hash": each}) for each in "ab")
+    assert old.same_inputs(first)
+    assert first.same_inputs(first)
+    assert not first.same_inputs(second)
+    assert not first.same_inputs(old)
