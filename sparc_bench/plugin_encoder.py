@@ -24,6 +24,8 @@ def adopted(encoder: object, where: str, code: str) -> Encoder:
         UserError: a part of the seam is missing, or it gives what no task knows.
     """
     wanted = {*Encoder.__annotations__, *(name for name in vars(Encoder) if not name.startswith("_"))}
+    if "detect" in getattr(encoder, "gives", ()):
+        wanted.add("detect")
     missing = sorted(name for name in wanted if not hasattr(encoder, name))
     if missing:
         raise UserError(

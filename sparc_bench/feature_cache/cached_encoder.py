@@ -10,7 +10,7 @@ Shapes: N images.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -19,7 +19,16 @@ from sparc_bench.cards import ModelCard
 from sparc_bench.feature_cache import Keep
 from sparc_bench.feature_cache.columns import ImageColumns, image_row, in_order, only, text_rows, together
 from sparc_bench.feature_cache.store import FeatureStore
-from sparc_bench.features import Box, Encoder, ImageFeatures, ImageItem, Regions, TextFeatures
+from sparc_bench.features import (
+    Box,
+    Detections,
+    Detector,
+    Encoder,
+    ImageFeatures,
+    ImageItem,
+    Regions,
+    TextFeatures,
+)
 from sparc_bench.image_stream import runs, stream
 from sparc_bench.image_text_encoder import TEXTS_PER_IMAGE, ImageTextEncoder
 
@@ -140,6 +149,10 @@ class CachedEncoder:
     def dense_scores(self, images: ImageFeatures, texts: TextFeatures, path: str | None = None) -> Tensor:
         """Of the inner encoder."""
         return self._inner.dense_scores(images, texts, path)
+
+    def detect(self, items: Sequence[ImageItem], texts: Sequence[str]) -> Detections:
+        """Of the inner encoder, which is a detector; detections are not kept."""
+        return cast("Detector", self._inner).detect(items, texts)
 
     def untrained(self) -> Encoder | None:
         """Of the inner encoder, with a key of its own."""

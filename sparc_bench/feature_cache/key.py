@@ -28,6 +28,7 @@ def text_key(encoder: Encoder) -> dict[str, Any] | None:
         "weights": encoder.weights_hash,
         "options": dict(encoder.card.options),
         "encoder": dict(identity),
+        "plug-in": getattr(encoder, "code_hash", ""),
         "precision": encoder.precision,
         "device": encoder.device.type,
         "libraries": _versions(),

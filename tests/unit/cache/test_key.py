@@ -31,11 +31,17 @@ def on_another_device(encoder):
     return encoder
 
 
+def of_other_code(encoder):
+    encoder.code_hash = "of the plug-in's file"
+    return encoder
+
+
 MISSES = {
     "weights": lambda: TinyEncoder(weights="tiny 1"),
     "options of the card": lambda: TinyEncoder({"patches": "value"}),
     "preprocessing": lambda: TinyEncoder(identity=("preprocess", {"size": 32})),
     "version of the encoder's code": lambda: TinyEncoder(identity=("tiny", 2)),
+    "code of a plug-in": lambda: of_other_code(TinyEncoder()),
     "precision": lambda: TinyEncoder(runtime=Runtime(precision="bf16", batch_size=8)),
     "device": lambda: on_another_device(TinyEncoder()),
 }

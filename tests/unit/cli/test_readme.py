@@ -9,10 +9,11 @@ import typer.main
 
 from sparc_bench import discover
 from sparc_bench.binding import bind
-from sparc_bench.cards import TaskCard, parse
+from sparc_bench.cards import ModelCard, Recipe, TaskCard, parse
 from sparc_bench.cli import app
 from sparc_bench.objective import Ctx
 from sparc_bench.training.heads import HeadedObjective
+from sparc_bench.training.needs import refuse_missing
 from tests.contract.tower_outputs import make, outputs
 
 README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
@@ -41,10 +42,30 @@ def test_make_targets_exist():
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
 
 
+def cards(key):
+    """The README's cards with a key."""
+    found = [tomllib.loads(text) for text in blocks("toml")]
+    return [{"name": "my_card", **values} for values in found if key in values]
+
+
 def test_task_card_of_the_readme_can_be_run():
-    [text] = blocks("toml")
-    bound = bind(parse(TaskCard, {"name": "my_task", **tomllib.loads(text)}, "README"))
-    assert bound.options.truth == "own"
+    [values] = cards("protocol")
+    assert bind(parse(TaskCard, values, "README")).options.truth == "own"
+
+
+def test_recipe_of_the_readme_can_be_trained():
+    [values] = cards("init")
+    recipe = parse(Recipe, values, "README")
+    refuse_missing(recipe)
+    assert recipe.freeze == ("image", "text")
+
+
+def test_checkpoint_card_of_the_readme_is_one():
+    [values] = [each for each in cards("family") if "protocol" not in each]
+    values["weights"]["sha256"] = "0" * 64
+    card = parse(ModelCard, values, "README")
+    options = parse(discover.load("encoders", card.family).Options, card.options, "README")
+    assert (options.activation, options.patches) == ("quickgelu", "value")
 
 
 def test_loss_of_the_readme_is_a_plugin(tmp_path, monkeypatch):

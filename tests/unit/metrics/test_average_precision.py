@@ -8,6 +8,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from sparc_bench.bootstrap import bootstrap, wilson_interval
 from sparc_bench.metrics.average_precision import AveragePrecision
 
 IMAGES, CLASSES = 14, 4
@@ -132,3 +133,31 @@ def test_arrays_rebuild_it_and_start_with_the_clusters():
     assert again.clusters == IMAGES
     assert again.value == statistic.value
     assert statistic.arrays()["false_place_F"].dtype == np.uint8
+
+
+def test_placed_among_more_images_in_another_order():
+    """Eight of the images in reverse among eleven: draws of the same images give the same numbers."""
+    truths, detections = made_up()
+    chosen = [9, 4, 0, 7, 2, 11, 5, 1]
+    statistic = AveragePrecision.of(evaluated(truths, detections, order=chosen))
+    place_G = np.array([10, 8, 7, 5, 4, 3, 1, 0])
+    placed = statistic.placed(place_G, 11)
+    assert placed.clusters == 11
+    assert placed.value == statistic.value
+    weights_SG = np.random.default_rng(1).multinomial(11, np.full(11, 1 / 11), size=20).astype(float)
+    assert placed.values_S(weights_SG) == pytest.approx(statistic.values_S(weights_SG[:, place_G]), abs=1e-12)
+    # plain false positives stay ordered by class, then image, which joining and storing count on
+    again = statistic.placed(np.arange(8), 8)
+    for name, array in statistic.arrays().items():
+        assert (again.arrays()[name] == array).all()
+    joined = AveragePrecision.joined([placed, placed])
+    assert joined.values_S(weights_SG) == pytest.approx(placed.values_S(weights_SG), abs=1e-12)
+
+
+def test_a_score_without_variance_rests_on_the_images_that_have_objects():
+    """One image with an object of the rarest class: nothing found there is no proof that nothing ever is."""
+    truths = [(0, 0, [1, 1, 9, 9], 0), (5, 1, [1, 1, 9, 9], 0), (6, 1, [1, 1, 9, 9], 0)]
+    detections = [(image, label, [50, 50, 9, 9], 0.5) for image, label, _, _ in truths]
+    estimate = bootstrap(AveragePrecision.of(evaluated(truths, detections)))
+    assert (estimate.value, estimate.method, estimate.clusters) == (0.0, "wilson", IMAGES)
+    assert estimate.high == pytest.approx(wilson_interval(0.0, 2)[1])
