@@ -20,7 +20,8 @@ TITLE = "a similarity matrix"
 FORMAT = (
     "an .npz or .safetensors file with `scores` (images by texts, higher is closer; or `image_to_text` and "
     "`text_to_image`, both images by texts), `image_ids` and `texts` (arrays of strings; in .safetensors JSON lists in "
-    "the metadata)"
+    "the metadata), the task's own letter by letter, as sparc-bench show TASK --out inputs.json writes them; in "
+    "classification the names of the classes will do"
 )
 _MATRICES = ("scores", "image_to_text", "text_to_image")
 

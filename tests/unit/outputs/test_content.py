@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from sparc_bench import discover
 from sparc_bench.errors import UserError
 from sparc_bench.outputs import kinds
 from sparc_bench.outputs.content import Content
@@ -20,6 +21,13 @@ def kind_of(path):
 def test_the_kinds_are_the_files_of_the_folder():
     assert sorted(EVERY) == ["captions", "detections", "masks", "similarity"]
     assert all(module.TITLE and module.FORMAT for module in kinds.kinds().values())
+
+
+def test_every_protocol_takes_kinds_that_there_are():
+    taken = {name: getattr(discover.load("protocols", name), "OUTPUTS", {}) for name in discover.names("protocols")}
+    assert {kind for of in taken.values() for kind in of} == EVERY
+    assert all(callable(score) for of in taken.values() for score in of.values())
+    assert {name for name, of in taken.items() if "similarity" in of} >= {"retrieval", "classification"}
 
 
 def test_files_are_told_by_what_they_hold(tmp_path, matrix, json_file):
