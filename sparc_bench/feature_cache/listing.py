@@ -78,10 +78,8 @@ def clear() -> str:
     for folder in (root / FEATURES, root / PIXELS):
         _remove_empty(folder)
     features = sum(entry.place.startswith(FEATURES) for entry in found)
-    return (
-        f"Removed {features} folders of features and {len(found) - features} files of decoded pixels "
-        f"({_size(sum(entry.bytes for entry in found))}) from {root}."
-    )
+    what = f"{_count(features, 'folder')} of features and {_count(len(found) - features, 'file')} of decoded pixels"
+    return f"Removed {what} ({_size(sum(entry.bytes for entry in found))}) from {root}."
 
 
 def _features(folder: Path, root: Path) -> Entry:
@@ -101,7 +99,7 @@ def _features(folder: Path, root: Path) -> Entry:
             columns.update(of_shard[1])
     data = f"{about['dataset']}:{about['split']}" if "dataset" in about else ""
     # a text is a row for each set of texts that it was encoded with
-    count = f"{len(rows)} images" if data else f"{len({row.partition(' ')[2] for row in rows})} texts"
+    count = _count(len(rows), "image") if data else _count(len({row.partition(" ")[2] for row in rows}), "text")
     return Entry(
         model=f"{about.get('model', '?')}{f' ({weights})' if weights.startswith('untrained') else ''}",
         data=data,
@@ -166,6 +164,10 @@ def _bytes(files: Sequence[Path]) -> int:
 def _remove_empty(folder: Path) -> None:
     with contextlib.suppress(OSError):
         folder.rmdir()
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _size(count: int) -> str:

@@ -35,7 +35,7 @@ def test_show(capsys, cache_root):
     assert "5 images" in photos
     assert "global, branches," in photos  # a long cell goes on in the next line
     assert any("3 texts" in line and line.startswith("tiny  ") for line in lines)
-    assert any("1 texts" in line and line.startswith("tiny (untrained, seed 0)") for line in lines)
+    assert any("1 text " in line and line.startswith("tiny (untrained, seed 0)") for line in lines)
     assert any("scenes1:train" in line and "decoded pixels" in line and "2.5 MB" in line for line in lines)
     assert lines[-1] == f"2.5 MB in {cache_root}; sparc-bench cache clear removes it."
 

@@ -1,0 +1,242 @@
+"""How fast images are encoded beside a bare loop, and what a second evaluation takes where the first was kept.
+
+    python -m sparc_bench.cost.encoding --data-root DATA
+
+The model is open_clip's ViT-B/32 with random weights. (a) A bare loop - torch's loader with open_clip's own transform,
+`model.encode_image` - and the harness take turns over the same photos, with the same batch size and worker processes;
+their vectors are compared. The harness does what an evaluation does: it writes the features to a new cache. (b) All
+photos of Flickr8k are classified with 100 prompts, then with 100 others, each time in a new process; what is measured
+begins when the model is loaded and ends when the record is written.
+
+Shapes: B images of a batch, D joint width.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import open_clip
+import torch
+import typer
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from sparc_bench import discover
+from sparc_bench.atomic import write_atomic
+from sparc_bench.cards import ModelCard, TaskCard
+from sparc_bench.cost import flickr8k_photos
+from sparc_bench.environment import library_versions
+from sparc_bench.errors import UserError
+from sparc_bench.evaluate import Settings, evaluate_encoder
+from sparc_bench.examples import DataSplit
+from sparc_bench.feature_cache.cache import FeatureCache
+from sparc_bench.features import Encoder, ImageItem, Runtime
+from sparc_bench.image_stream import stream
+from sparc_bench.listing import table
+from sparc_bench.models import ResolvedModel, load_encoder
+from sparc_bench.screen import console
+from sparc_bench.training.precision import device_name
+from sparc_bench.watched_encoder import WatchedEncoder
+
+FILE = Path("cost") / "encoding.csv"
+ARCHITECTURE = "ViT-B-32"
+PROMPTS = ("bare", "a_photo_of_a")
+"""Prompt sets of one template: the first evaluation's, the second's."""
+
+CACHE = "SPARC_BENCH_CACHE"
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of each turn over the same images, and the largest difference between the two loops' unit vectors."""
+
+    images: int
+    bare: tuple[float, ...]
+    harness: tuple[float, ...]
+    difference: float
+
+    @property
+    def ratio(self) -> float:
+        """Speed of the harness over that of the bare loop: median over the pairs of turns."""
+        return statistics.median(bare / ours for bare, ours in zip(self.bare, self.harness, strict=True))
+
+
+class _Transformed(Dataset[Tensor]):
+    """Images through open_clip's transform."""
+
+    def __init__(self, items: list[ImageItem], transform: Any) -> None:  # noqa: ANN401 - torchvision's
+        self._items, self._transform = items, transform
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Tensor:
+        pixels: Tensor = self._transform(self._items[index].open())
+        return pixels
+
+
+def bare_loop(model: Any, transform: Any, items: list[ImageItem], runtime: Runtime) -> Tensor:  # noqa: ANN401
+    """Vectors ND as a user of the library would compute them."""
+    device = torch.device(runtime.device)
+    loader = DataLoader(
+        _Transformed(items, transform),
+        batch_size=runtime.batch_size,
+        num_workers=runtime.workers,
+        pin_memory=device.type == "cuda",
+    )
+    found = []
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=runtime.precision == "bf16"):
+        for pixels_B3HW in loader:
+            found.append(model.encode_image(pixels_B3HW.to(device, non_blocking=True)).float().cpu())
+    return torch.cat(found)
+
+
+def harness(encoder: Encoder, data: DataSplit) -> Tensor:
+    """Vectors ND as an evaluation computes and keeps them."""
+    cache = FeatureCache("full")
+    watched = WatchedEncoder(cache.around(encoder, data), lambda _: None)
+    runs = [run.global_ND for run in stream(watched, data.items, frozenset({"global"}), 256)]
+    cache.flush()
+    return torch.cat([run.cpu() for run in runs if run is not None])
+
+
+def measure_speed(weights: Path, data: DataSplit, runtime: Runtime, repeats: int, folder: Path) -> Speed:
+    """Both loops in turns, after one turn of each that does not count."""
+    encoder = load_encoder(resolved(weights), runtime)
+    model, _, transform = open_clip.create_model_and_transforms(ARCHITECTURE, pretrained=str(weights))
+    model = model.to(runtime.device).eval()
+    bare_seconds, our_seconds, difference = [], [], 0.0
+    for turn in range(repeats + 1):
+        start = time.perf_counter()
+        plain_ND = bare_loop(model, transform, data.items, runtime)
+        between = time.perf_counter()
+        os.environ[CACHE] = str(folder / f"cache{turn}")
+        ours_ND = harness(encoder, data)
+        end = time.perf_counter()
+        if turn > 0:
+            bare_seconds.append(between - start)
+            our_seconds.append(end - between)
+        unit = torch.nn.functional.normalize
+        difference = max(difference, float((unit(plain_ND, dim=-1) - unit(ours_ND, dim=-1)).abs().max()))
+    return Speed(len(data), tuple(bare_seconds), tuple(our_seconds), difference)
+
+
+def resolved(weights: Path) -> ResolvedModel:
+    """The model of a file of ViT-B/32 weights."""
+    options = {"model": ARCHITECTURE, "pretrained": str(weights), "activation": "gelu"}
+    card = ModelCard(
+        name="random_vit_b_32", title="ViT-B/32, random weights", family="open_clip", source="", options=options
+    )
+    return ResolvedModel(card, None)
+
+
+def task(prompts: str, images: int | None) -> TaskCard:
+    """All photos against 100 class words under a prompt set; what it scores means nothing."""
+    return TaskCard(
+        name=f"photos_{prompts}",
+        title="time alone",
+        family="classification",
+        dataset="flickr8k_photos",
+        split="all",
+        data={"n": images},
+        protocol="classification",
+        options={"prompts": prompts, "classes": "own", "top_k": [1, 5], "ties": "expected"},
+        headline="top1",
+        source="none",
+    )
+
+
+def evaluation_seconds(
+    weights: Path, data_root: Path, folder: Path, runtime: Runtime, prompts: str, images: int | None
+) -> float:
+    """Seconds of one evaluation, from the loaded model to the written record; called in a new process."""
+    os.environ[CACHE] = str(folder / "cache")
+    _plug_in()
+    model = resolved(weights)
+    encoder = load_encoder(model, runtime)
+    settings = Settings(folder / "results", data_root, runtime=runtime, cache="full")
+    start = time.perf_counter()
+    [result] = evaluate_encoder(encoder, model.card, 0, [task(prompts, images)], settings)
+    seconds = time.perf_counter() - start
+    if result.error is not None or result.kept:
+        raise UserError(result.error or "The record was there already.")
+    return seconds
+
+
+def measure_second(
+    weights: Path, data_root: Path, folder: Path, runtime: Runtime, images: int | None
+) -> tuple[float, float]:
+    """Seconds of a first evaluation and of a second one with other prompts, each in a process of its own."""
+    seconds = []
+    for prompts in PROMPTS:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            seconds.append(
+                pool.submit(evaluation_seconds, weights, data_root, folder, runtime, prompts, images).result()
+            )
+    return seconds[0], seconds[1]
+
+
+def main(
+    data_root: Annotated[Path, typer.Option(help="Folder that holds flickr8k.")],
+    device: Annotated[str, typer.Option()] = "cpu",
+    precision: Annotated[Literal["float32", "bf16"], typer.Option()] = "float32",
+    batch_size: Annotated[int, typer.Option()] = 64,
+    workers: Annotated[int, typer.Option()] = min(os.cpu_count() or 1, 8),
+    speed_images: Annotated[int, typer.Option(help="Photos of each turn of the two loops.")] = 512,
+    repeats: Annotated[int, typer.Option(help="Turns of each loop.")] = 3,
+    images: Annotated[int | None, typer.Option(help="Photos of the two evaluations.  [default: all]")] = None,
+    results: Annotated[Path, typer.Option(help="Folder of the table.")] = Path("results"),
+) -> None:
+    """Measure, print and write the table."""
+    runtime = Runtime(device, precision, batch_size, workers)
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        weights = folder / "weights.safetensors"
+        torch.manual_seed(0)
+        logging.disable(logging.WARNING)  # that the weights are random
+        save_file(open_clip.create_model(ARCHITECTURE, load_weights=False).state_dict(), weights)
+        logging.disable(logging.NOTSET)
+        options = flickr8k_photos.Options
+        some = flickr8k_photos.read(data_root, "all", options(n=speed_images))
+        speed = measure_speed(weights, some, runtime, repeats, folder)
+        first, second = measure_second(weights, data_root, folder, runtime, images)
+    photos = len(flickr8k_photos.read(data_root, "all", options(n=images)))
+    rows = [
+        ("machine", f"{device_name(torch.device(device))}, {os.cpu_count()} cores", ""),
+        ("load before", f"{load:.1f}", "processes"),
+        ("model", f"open_clip {ARCHITECTURE}, random weights, {precision} on {device}", ""),
+        ("batch, workers", f"{batch_size}, {workers}", ""),
+        ("libraries", " ".join(f"{name} {version}" for name, version in library_versions().items()), ""),
+        ("bare loop", f"{speed.images / statistics.median(speed.bare):.2f}", f"images/s, median of {repeats}"),
+        ("harness", f"{speed.images / statistics.median(speed.harness):.2f}", f"images/s, median of {repeats}"),
+        ("harness / bare loop", f"{100 * speed.ratio:.1f}", "%, median over pairs of turns"),
+        ("largest difference", f"{speed.difference:.1e}", "between unit vectors"),
+        (f"first evaluation, {photos} photos", f"{first:.2f}", "s"),
+        ("second, 100 other prompts", f"{second:.2f}", "s"),
+        ("second / first", f"{100 * second / first:.2f}", "%"),
+    ]
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([("measure", "value", "unit"), *rows])
+    write_atomic(results / FILE, text.getvalue().encode())
+    console().print(table(("measure", "value", "unit"), rows))
+
+
+def _plug_in() -> None:
+    discover.add_plugin(Path(flickr8k_photos.__file__))
+
+
+if __name__ == "__main__":
+    typer.run(main)
