@@ -80,7 +80,12 @@ class Mean(Statistic):
 
     def values_S(self, weights_SG: Float[ndarray, "S G"]) -> Float[ndarray, "S"]:
         """Weighted sum of credits over weighted number of items."""
-        return _ratio(weights_SG @ self.sum_G, weights_SG @ self.count_G)
+        occupied = np.flatnonzero(self.count_G)
+        if 2 * len(occupied) > len(self.count_G):
+            return _ratio(weights_SG @ self.sum_G, weights_SG @ self.count_G)
+        # one class of many lies in few clusters: the others add zeros alone
+        weights_SO = weights_SG[:, occupied]
+        return _ratio(weights_SO @ self.sum_G[occupied], weights_SO @ self.count_G[occupied])
 
 
 @dataclass(frozen=True)
