@@ -192,7 +192,7 @@ def main(
     data_root: Annotated[Path, typer.Option(help="Folder that holds flickr8k.")],
     device: Annotated[str, typer.Option()] = "cpu",
     precision: Annotated[Literal["float32", "bf16"], typer.Option()] = "float32",
-    batch_size: Annotated[int, typer.Option()] = 64,
+    batch_size: Annotated[int, typer.Option()] = 256,
     workers: Annotated[int, typer.Option()] = min(os.cpu_count() or 1, 8),
     speed_images: Annotated[int, typer.Option(help="Photos of each turn of the two loops.")] = 512,
     repeats: Annotated[int, typer.Option(help="Turns of each loop.")] = 3,
