@@ -80,12 +80,24 @@ def test_ids_and_fingerprint(data):
     assert len(set(data.classes)) == len(data.classes)
 
 
+def opened(item):
+    """The image; None where the benchmark is here without its photos, for other systems' outputs alone."""
+    try:
+        return item.open()
+    except UserError as error:
+        if "sparc-bench score" not in str(error):
+            raise
+        return None
+
+
 def test_items_survive_pickling_and_open_to_rgb(data):
     for example in (*data.examples[:3], data.examples[-1]):
-        image = pickle.loads(pickle.dumps(example)).image.open()
-        assert image.mode == "RGB"
-        assert min(image.size) > 0
-        assert np.array_equal(np.asarray(image), np.asarray(example.image.open()))
+        image, again = opened(example.image), opened(pickle.loads(pickle.dumps(example)).image)
+        assert (image is None) == (again is None)
+        if image is not None:
+            assert image.mode == "RGB"
+            assert min(image.size) > 0
+            assert np.array_equal(np.asarray(again), np.asarray(image))
 
 
 def test_captions_and_labels(data):
@@ -100,7 +112,8 @@ def test_captions_and_labels(data):
 
 def test_regions_and_semantic_fit_their_image(data):
     for example in data.examples[:8]:
-        width, height = example.image.open().size
+        image = opened(example.image)
+        width, height = image.size if image is not None else (example.facts["width"], example.facts["height"])
         for region in example.regions:
             left, top, right, bottom = region.box
             assert -1 <= left < right <= width + 1
