@@ -6,34 +6,30 @@ stderr; 130 interrupted.
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Literal
 
 import typer
 
 from sparc_bench import __version__
-from sparc_bench.errors import UserError, nearest
+from sparc_bench.cli_mistakes import UsageError, disk, usage
+from sparc_bench.cli_options import (
+    DataRoot,
+    Device,
+    Plugins,
+    Results,
+    Runs,
+    Seed,
+    Workers,
+    prepare,
+    worker_count,
+    writable,
+)
+from sparc_bench.errors import UserError
 from sparc_bench.feature_cache import Keep
-
-_UsageError = cast("type[Exception]", typer.BadParameter.__mro__[1])
-"""The base of every mistake in the arguments; typer exports only its subclasses."""
-
-_REMEDIES = {
-    errno.ENOSPC: "free some space and run the command again",
-    errno.EDQUOT: "free some of your quota and run the command again",
-    errno.EACCES: "choose one that you may use",
-    errno.EPERM: "choose one that you may use",
-    errno.EROFS: "choose a folder that can be written to",
-    errno.ENOTDIR: "choose a folder, not a file",
-    errno.EEXIST: "choose a folder, not a file",
-    errno.EISDIR: "choose a file, not a folder",
-    errno.ENAMETOOLONG: "choose a shorter name",
-}
-"""What the user can do where the file system refuses; any other OSError is a mistake of ours."""
 
 app = typer.Typer(
     epilog="Start with: sparc-bench quickstart. What there is: sparc-bench list tasks, sparc-bench show NAME.",
@@ -42,24 +38,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-DataRoot = Annotated[
-    Path | None,
-    typer.Option(envvar="SPARC_BENCH_DATA", help="Folder that holds one folder per data set (scenes1 needs none)."),
-]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
-Plugins = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--plugin", help="A Python file with a data set, an encoder family, a loss or a protocol; repeatable."
-    ),
-]
-Results = Annotated[Path, typer.Option(help="Folder of the records.")]
-Runs = Annotated[Path, typer.Option(help="Folder of the training runs: PATH/<recipe>/seed<k>.")]
-Workers = Annotated[
-    int | None, typer.Option(min=0, help="Processes that decode images.  [default: one a core, at most 8]")
-]
-Seed = Annotated[int, typer.Option(min=0, help="Which seed: of the training, and of whatever is drawn at random.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -86,9 +64,9 @@ def train(
     """
     from sparc_bench import discover
 
-    _prepare(data_root, device, plugin)
+    prepare(data_root, device, plugin)
     card = discover.recipe(recipe)
-    _writable(runs)
+    writable(runs)
     from sparc_bench.distributed import processes
     from sparc_bench.screen import console
     from sparc_bench.show import summary_table
@@ -132,7 +110,7 @@ def evaluate(
     """Evaluate models on a suite or on tasks, and write one record for each."""
     from sparc_bench import discover
 
-    _prepare(data_root, device, plugin)
+    prepare(data_root, device, plugin)
     if run is not None and len(models) > 1:
         raise UserError("--run belongs to one model: name one MODEL, or give the run folders themselves as MODEL.")
     from sparc_bench.listing import suites
@@ -149,8 +127,8 @@ def evaluate(
 
     for model in models:  # a misspelt second model is refused before the first is evaluated
         resolve(model, run, seed)
-    _writable(results)
-    runtime = Runtime(device, precision, batch_size, _worker_count(workers))
+    writable(results)
+    runtime = Runtime(device, precision, batch_size, worker_count(workers))
     settings = Settings(results, data_root, seed, runtime, limit, force, cache=cache)
     done = []
     with screen.task_bar() as progress:
@@ -170,7 +148,7 @@ def verify(
     plugin: Plugins = None,
 ) -> None:
     """Probe a model in seconds, before hours of work: a table of checks, and a verdict that names what to change."""
-    _prepare(None, device, plugin)
+    prepare(None, device, plugin)
     from sparc_bench.features import Runtime
     from sparc_bench.models import load_encoder, resolve
     from sparc_bench.screen import console, task_bar
@@ -196,7 +174,7 @@ def export(
     plugin: Plugins = None,
 ) -> None:
     """Write a trained model for others, and check that its vectors are the run's."""
-    _prepare(None, None, plugin)
+    prepare(None, None, plugin)
     from sparc_bench.models import resolve
     from sparc_bench.training import export as exports
 
@@ -223,12 +201,12 @@ def score(
     """Score another system's outputs on a task, and write the same record: scores, masks, detections or captions."""
     from sparc_bench import discover
 
-    _prepare(data_root, None, plugin)
+    prepare(data_root, None, plugin)
     card = discover.task(task)
     from sparc_bench import screen
     from sparc_bench.score import score as score_outputs
 
-    _writable(results)
+    writable(results)
     done = score_outputs(
         card, file, name, title, tuple(trained_on or ()), results=results, data_root=data_root, force=force
     )
@@ -246,7 +224,7 @@ def compare(
     from sparc_bench import compare as comparison
     from sparc_bench.screen import console
 
-    _prepare(None, None, plugin)
+    prepare(None, None, plugin)
     console().print(comparison.render(comparison.compare(a, b, results)))
 
 
@@ -274,10 +252,10 @@ def study(
     """Compare recipes like for like: trials, the best of each, its seeds, the table; goes on with what is there."""
     from sparc_bench import discover
 
-    _prepare(data_root, device, plugin)
+    prepare(data_root, device, plugin)
     card = discover.study(name)
-    _writable(runs)
-    _writable(results)
+    writable(runs)
+    writable(results)
     from sparc_bench.evaluate import Settings
     from sparc_bench.features import Runtime
     from sparc_bench.screen import console
@@ -304,7 +282,7 @@ def cost(
     plugin: Plugins = None,
 ) -> None:
     """Measure what a training step of each objective costs: time, memory and FLOPs beside CLIP's."""
-    _prepare(None, device, plugin)
+    prepare(None, device, plugin)
     from sparc_bench.cost import run as costs
     from sparc_bench.cost.picture import plot
     from sparc_bench.cost.table import render
@@ -312,7 +290,7 @@ def cost(
 
     plan = costs.make_plan(objectives, batch, model, device, repeats, plugin or ())
     file = results / costs.FILE
-    _writable(file.parent)
+    writable(file.parent)
     with task_bar() as progress:
         bar = progress.add_task("measuring", total=len(plan.cells()))
         rows = costs.run(
@@ -349,7 +327,7 @@ def list_kind(
     from sparc_bench.listing import listing
     from sparc_bench.screen import console
 
-    _prepare(None, None, plugin)
+    prepare(None, None, plugin)
     console().print(listing(kind))
 
 
@@ -371,7 +349,7 @@ def show(
     from sparc_bench import show as cards
     from sparc_bench.screen import console
 
-    _prepare(data_root if out else None, None, plugin)
+    prepare(data_root if out else None, None, plugin)
     if out is None:
         console().print(cards.show(name))
     elif name.endswith(".toml") or name in discover.names("tasks"):
@@ -403,7 +381,7 @@ def quickstart(
     runs: Runs = Path("runs"),
 ) -> None:
     """Train SPARC and CLIP on the embedded scenes, evaluate both, compare them and write the leaderboard."""
-    _writable(results)
+    writable(results)
     from sparc_bench.quickstart import quickstart as run_quickstart
     from sparc_bench.screen import console
 
@@ -416,15 +394,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = app(args=arguments, prog_name="sparc-bench", standalone_mode=False)
     except UserError as error:
         return _fail(str(error))
-    except _UsageError as error:
-        return _fail(_usage(error))
+    except UsageError as error:
+        return _fail(usage(error))
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        sentence = _disk(error)
+        sentence = disk(error)
         if sentence is None:
             raise
         return _fail(sentence)
@@ -436,57 +414,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fail(sentence: str) -> int:
     print(sentence, file=sys.stderr)
     return 2
-
-
-def _prepare(data_root: Path | None, device: str | None, plugins: list[Path] | None) -> None:
-    """Load plug-ins, and refuse a data root or a device that is not there before anything is computed."""
-    if data_root is not None and not data_root.is_dir():
-        raise UserError(f"The data root {data_root} does not exist: mend --data-root or SPARC_BENCH_DATA.")
-    if device is not None and device != "cpu":
-        import torch
-
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError, NotImplementedError):
-            raise UserError(f"The device '{device}' cannot be used here: leave --device out for the CPU.") from None
-    if plugins:
-        from sparc_bench import discover
-
-        for path in plugins:
-            discover.add_plugin(path)
-
-
-def _worker_count(workers: int | None) -> int:
-    return min(os.cpu_count() or 1, 8) if workers is None else workers
-
-
-def _writable(folder: Path) -> None:
-    """Refuse a folder that cannot be made or written before anything is computed; what writes first makes it."""
-    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
-    if not there.is_dir():
-        raise UserError(f"{there} is a file: choose a folder, not a file.")
-    if not os.access(there, os.W_OK):
-        raise UserError(f"{folder} cannot be written: choose a folder that you may write to.")
-
-
-def _usage(error: Exception) -> str:
-    """One sentence about a mistake in the arguments, ending in the nearest name or in where to look."""
-    context: Any = getattr(error, "ctx", None)
-    option: str | None = getattr(error, "option_name", None)
-    if context is not None and option is not None and hasattr(error, "possibilities"):
-        known = [name for parameter in context.command.params for name in parameter.opts if name.startswith("--")]
-        return f"{context.command_path} has no option '{option}': {nearest(option, [*known, '--help'])}"
-    message = " ".join(cast("Any", error).format_message().split()).rstrip(".")
-    return (
-        message
-        if message.endswith("?")
-        else f"{message}: see {context.command_path if context else 'sparc-bench'} --help."
-    )
-
-
-def _disk(error: OSError) -> str | None:
-    """One sentence about a file system that refuses, or None where the error is of another kind."""
-    remedy = _REMEDIES.get(error.errno or 0)
-    if remedy is None:
-        return None
-    return f"{error.filename or 'A file'} cannot be used ({error.strerror}): {remedy}."
