@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal, cast
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from sparc_bench.cards import ModelCard
 from sparc_bench.features import (
     Box,
     Detections,
-    Detector,
     Encoder,
     ImageFeatures,
     ImageItem,
-    Regions,
-    TextFeatures,
 )
 from sparc_bench.image_stream import stream
+from sparc_bench.passing_encoder import PassingEncoder
 
 
-class WatchedEncoder:
+class WatchedEncoder(PassingEncoder):
     """Passes everything on to `inner` (see `sparc_bench.features.Encoder`).
 
     Attributes:
@@ -30,19 +26,9 @@ class WatchedEncoder:
         count: called with the number of images after each batch.
     """
 
-    card: ModelCard
-    gives: frozenset[str]
-    paths: Mapping[str, bool]
-    prompt_ensemble: Literal["embeddings", "scores"]
-    weights_hash: str
-    precision: str
-    device: torch.device
-
     def __init__(self, inner: Encoder, count: Callable[[int], None]) -> None:
-        self.inner, self.count = inner, count
-        self.card, self.gives, self.paths = inner.card, inner.gives, inner.paths
-        self.prompt_ensemble, self.weights_hash = inner.prompt_ensemble, inner.weights_hash
-        self.precision, self.device = inner.precision, inner.device
+        super().__init__(inner)
+        self.count = count
         self._areas: dict[tuple[str, Box | None, int | None], Tensor] = {}
         self._grids: dict[int | None, tuple[int, int]] = {}
 
@@ -63,10 +49,6 @@ class WatchedEncoder:
         for item, area in zip(items, features.area_N4.cpu(), strict=True):
             self._areas[item.id, item.crop, size] = area
 
-    def preprocess(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
-        """Of the inner encoder."""
-        return self.inner.preprocess(item, size)
-
     def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:
         """Of the inner encoder; counted."""
         return ImageFeatures.concat(list(self.stream(items, need, len(items), size)))
@@ -82,26 +64,8 @@ class WatchedEncoder:
             done += len(features)
             yield features
 
-    def texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
-        """Of the inner encoder."""
-        return self.inner.texts(texts, need)
-
-    def similarity(
-        self, images: ImageFeatures, texts: TextFeatures, regions: Regions | None = None, path: str | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Of the inner encoder."""
-        return self.inner.similarity(images, texts, regions, path)
-
-    def dense_scores(self, images: ImageFeatures, texts: TextFeatures, path: str | None = None) -> Tensor:
-        """Of the inner encoder."""
-        return self.inner.dense_scores(images, texts, path)
-
     def detect(self, items: Sequence[ImageItem], texts: Sequence[str]) -> Detections:
         """Of the inner encoder, which is a detector; counted."""
-        found = cast("Detector", self.inner).detect(items, texts)
+        found = super().detect(items, texts)
         self.count(len(items))
         return found
-
-    def untrained(self) -> Encoder | None:
-        """Of the inner encoder."""
-        return self.inner.untrained()

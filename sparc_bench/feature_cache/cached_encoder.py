@@ -9,28 +9,20 @@ Shapes: N images.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal, cast
+from collections.abc import Callable, Iterator, Sequence
 
-import torch
-from torch import Tensor
-
-from sparc_bench.cards import ModelCard
 from sparc_bench.feature_cache import Keep
 from sparc_bench.feature_cache.columns import ImageColumns, image_row, in_order, only, text_rows, together
 from sparc_bench.feature_cache.store import FeatureStore
 from sparc_bench.features import (
-    Box,
-    Detections,
-    Detector,
     Encoder,
     ImageFeatures,
     ImageItem,
-    Regions,
     TextFeatures,
 )
 from sparc_bench.image_stream import runs, stream
 from sparc_bench.image_text_encoder import TEXTS_PER_IMAGE, ImageTextEncoder
+from sparc_bench.passing_encoder import PassingEncoder
 
 WORTH_SAYING = 2**30
 """Bytes of patch vectors from which on the user is told what they take."""
@@ -39,7 +31,7 @@ LEFT_FREE = 2**30
 """Bytes that patch vectors leave free on the disk."""
 
 
-class CachedEncoder:
+class CachedEncoder(PassingEncoder):
     """Asks `inner` (see `sparc_bench.features.Encoder`) for what the stores do not hold.
 
     Token vectors are not kept: only models that score token by token ask for them, and there the scores take the time.
@@ -53,14 +45,6 @@ class CachedEncoder:
         say: takes a sentence for the user.
     """
 
-    card: ModelCard
-    gives: frozenset[str]
-    paths: Mapping[str, bool]
-    prompt_ensemble: Literal["embeddings", "scores"]
-    weights_hash: str
-    precision: str
-    device: torch.device
-
     def __init__(
         self,
         inner: Encoder,
@@ -70,15 +54,9 @@ class CachedEncoder:
         around: Callable[[Encoder], Encoder],
         say: Callable[[str], None],
     ) -> None:
-        self._inner, self._images, self._texts, self._around, self._say = inner, images, texts, around, say
-        self.card, self.gives, self.paths = inner.card, inner.gives, inner.paths
-        self.prompt_ensemble, self.weights_hash = inner.prompt_ensemble, inner.weights_hash
-        self.precision, self.device = inner.precision, inner.device
+        super().__init__(inner)
+        self._images, self._texts, self._around, self._say = images, texts, around, say
         self._columns = ImageColumns(tuple(inner.paths), keep, inner.card.name)
-
-    def preprocess(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
-        """Of the inner encoder."""
-        return self._inner.preprocess(item, size)
 
     def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:
         """Features of images; only what is missing is opened and computed."""
@@ -92,7 +70,7 @@ class CachedEncoder:
         """Features of runs of at most `most` images in order; only what is missing is opened and computed."""
         store = self._images
         if store is None:
-            yield from stream(self._inner, items, need, most, size)
+            yield from stream(self.inner, items, need, most, size)
             return
         store.refresh()
         rows = [image_row(item, size) for item in items]
@@ -100,7 +78,7 @@ class CachedEncoder:
         missing_N = [not all(self._columns.kept(store, kind, row) for kind in absent) for row in rows]
         missing = [item for item, is_missing in zip(items, missing_N, strict=True) if is_missing]
         # runs as the encoder itself cuts them: a matrix product of another number of rows may round otherwise
-        batch = self._inner.runtime.batch_size if isinstance(self._inner, ImageTextEncoder) else most
+        batch = self.inner.runtime.batch_size if isinstance(self.inner, ImageTextEncoder) else most
         names = [row for row, is_missing in zip(rows, missing_N, strict=True) if is_missing]
         computed = _Rest(self._computed(store, missing, names, absent, batch, size))
         for start in range(0, len(items), batch):
@@ -123,11 +101,11 @@ class CachedEncoder:
         few: so the same text in another set of prompts is another row.
         """
         if need != frozenset({"global"}) or not texts:
-            return self._inner.texts(texts, need)
+            return self.inner.texts(texts, need)
         self._texts.refresh()
         at_once = len(texts)
-        if isinstance(self._inner, ImageTextEncoder):
-            at_once = TEXTS_PER_IMAGE * self._inner.runtime.batch_size
+        if isinstance(self.inner, ImageTextEncoder):
+            at_once = TEXTS_PER_IMAGE * self.inner.runtime.batch_size
         runs_of_texts = (texts[start : start + at_once] for start in range(0, len(texts), at_once))
         return TextFeatures.concat([self._texts_together(run, need) for run in runs_of_texts])
 
@@ -135,28 +113,14 @@ class CachedEncoder:
         rows = text_rows(texts)
         if all(self._texts.holds("global", row) for row in rows):
             return TextFeatures(tuple(texts), self._texts.read("global", rows).to(self.device))
-        features = self._inner.texts(texts, need)
+        features = self.inner.texts(texts, need)
         if features.global_MD is not None:
             self._texts.add(rows, {"global": features.global_MD.cpu()})
         return features
 
-    def similarity(
-        self, images: ImageFeatures, texts: TextFeatures, regions: Regions | None = None, path: str | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Of the inner encoder."""
-        return self._inner.similarity(images, texts, regions, path)
-
-    def dense_scores(self, images: ImageFeatures, texts: TextFeatures, path: str | None = None) -> Tensor:
-        """Of the inner encoder."""
-        return self._inner.dense_scores(images, texts, path)
-
-    def detect(self, items: Sequence[ImageItem], texts: Sequence[str]) -> Detections:
-        """Of the inner encoder, which is a detector; detections are not kept."""
-        return cast("Detector", self._inner).detect(items, texts)
-
     def untrained(self) -> Encoder | None:
         """Of the inner encoder, with a key of its own."""
-        towers = self._inner.untrained()
+        towers = self.inner.untrained()
         return None if towers is None else self._around(towers)
 
     def _computed(
@@ -170,7 +134,7 @@ class CachedEncoder:
     ) -> Iterator[ImageFeatures]:
         """What the inner encoder says, kept before it is handed on."""
         done, kept = 0, need
-        for features in stream(self._inner, items, need, most, size):
+        for features in stream(self.inner, items, need, most, size):
             features = self._columns.rounded(only(features, need))
             if done == 0 and not self._room(store, features, len(items)):
                 kept = need - {"patches"}
