@@ -43,7 +43,14 @@ class TaskCard(Strict):
     name: str = Field(description="the file's name")
     title: str = Field(description="one line, as a table would print it")
     family: Literal[
-        "classification", "retrieval", "segmentation", "regions", "detection", "faithfulness", "compositionality"
+        "classification",
+        "retrieval",
+        "segmentation",
+        "regions",
+        "detection",
+        "faithfulness",
+        "compositionality",
+        "probes",
     ]
     dataset: str = Field(description="a module of sparc_bench/datasets")
     split: str

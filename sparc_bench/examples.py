@@ -44,6 +44,8 @@ class Example:
         negatives: texts that are false of the image, one per caption or as the data set pairs them.
         label: index into the data set's classes.
         group: examples with the same group belong together (a minimal pair).
+        photo: the photo by the name that all data sets share which hold it, such as `coco:139` or `flickr:1000268201`;
+            empty where nobody knows. Exposure intersects them.
         tags: named facts for the per-group table, such as {"edit": "swap"}.
         regions: labelled parts.
         semantic: returns the class of every pixel, HW int; -1 background (no class of the data set), -2 void (never
@@ -59,6 +61,7 @@ class Example:
     negatives: tuple[str, ...] = ()
     label: int | None = None
     group: str | None = None
+    photo: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     regions: tuple[Region, ...] = ()
     semantic: Callable[[], Int[ndarray, "H W"]] | None = None
@@ -84,6 +87,7 @@ class DataSplit(Sequence[Example]):
         notes: what was left out and why, one sentence each; shown and kept in the record.
         category_ids: the owner's number of each class, where detections name classes by number; ascending.
         frequencies: of each class, "r" (rare), "c" (common) or "f" (frequent), where the owner (LVIS) says so.
+        sizes: further counts that the reader knows, by name, for the card's [expect] (items of each group).
         pixels_hash: what decides the pixels of an image id, where the fingerprint holds more (labels, which images):
             splits that share it share cached features; empty: the fingerprint.
     """
@@ -100,6 +104,7 @@ class DataSplit(Sequence[Example]):
     notes: tuple[str, ...] = ()
     category_ids: tuple[int, ...] = ()
     frequencies: tuple[str, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
     pixels_hash: str = ""
 
     def __len__(self) -> int:
@@ -135,8 +140,11 @@ class DataSplit(Sequence[Example]):
         return {
             "images": len(self),
             "captions": len(self.captions),
+            "negatives": sum(len(example.negatives) for example in self.examples),
+            "pool": len(self.pool),
             "classes": len(self.classes),
             "regions": sum(len(example.regions) for example in self.examples),
             "masks": sum(example.semantic is not None for example in self.examples),
             "groups": len({example.group for example in self.examples if example.group is not None}),
+            **self.sizes,
         }

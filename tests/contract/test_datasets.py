@@ -15,6 +15,7 @@ from sparc_bench.examples import DataSplit
 KNOWN = {
     *("captions", "several_captions", "negatives", "labels", "boxes", "masks", "semantic"),
     *("truth", "pairs", "word_tags", "pool"),
+    *("splits", "objects"),
 }
 
 
