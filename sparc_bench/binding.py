@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from sparc_bench import discover, prompts
-from sparc_bench.cards import Strict, TaskCard, canonical_hash, parse, read_toml
+from sparc_bench.cards import Strict, TaskCard, canonical_hash, parse
 from sparc_bench.errors import UserError
 
 
@@ -68,10 +68,8 @@ def _named_content(table: Mapping[str, Any]) -> dict[str, Any]:
     """What the class list and prompt set named in a table hold, without their source."""
     content: dict[str, Any] = {}
     name = table.get("classes")
-    if isinstance(name, str):
-        path = discover.cards_folder("tasks") / "classes" / f"{name}.toml"
-        if path.is_file():
-            content["classes"] = parse(prompts.ClassNames, read_toml(path), str(path)).words
+    if isinstance(name, str) and prompts.is_class_list(name):
+        content["classes"] = dict(prompts.class_list(name))
     name = table.get("prompts")
     if isinstance(name, str):
         content["prompts"] = prompts.templates(name)

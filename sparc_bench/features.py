@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import BinaryIO, Literal, Protocol
 
 import numpy as np
 import torch
@@ -29,17 +29,22 @@ def open_image_file(path: Path) -> Image.Image:
     Raises:
         UnreadableImageError: the file is missing, truncated or no image.
     """
+    return decoded_image(path, str(path))
+
+
+def decoded_image(source: Path | BinaryIO, name: str) -> Image.Image:
+    """The same of a path or an open file; `name` says in errors what it is."""
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip to white instead of scaling
                 return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
             if "transparency" in image.info:  # dropped all the same, but without Pillow's warning
                 return image.convert("RGBA").convert("RGB")
             return image.convert("RGB")
     except FileNotFoundError as error:
-        raise UnreadableImageError(f"{path} does not exist: check --data-root.") from error
+        raise UnreadableImageError(f"{name} does not exist: check --data-root.") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UnreadableImageError(f"{path} cannot be decoded ({error}): copy the file again.") from error
+        raise UnreadableImageError(f"{name} cannot be decoded ({error}): copy the file again.") from error
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class ImageItem:
     """One image, not yet opened; picklable, so that loader workers can open it.
 
     Attributes:
-        id: unique within the data set.
+        id: names the picture: unique within the data set, but for items about the same one, which share it.
         opener: returns the RGB image; a module-level function or a `functools.partial` of one.
         crop: the part of the opened image that is the image of this item, or None for all of it.
     """

@@ -16,8 +16,8 @@ from torch import Tensor
 from sparc_bench.cards import Strict
 from sparc_bench.examples import DataSplit
 from sparc_bench.features import Encoder, ImageFeatures, TextFeatures
-from sparc_bench.metrics.statistic import ClassMean, Mean, Statistic
-from sparc_bench.metrics.topk import topk_score
+from sparc_bench.metrics.statistic import ClassMean, Mean, SparseMean, Statistic
+from sparc_bench.metrics.topk import Places
 from sparc_bench.outcome import Outcome
 from sparc_bench.outputs.scores_encoder import ScoresEncoder
 from sparc_bench.outputs.similarity import Similarity
@@ -36,7 +36,7 @@ class Options(Strict):
     prompts: str
     """prompt set: a card of tasks/prompts, `openai80` or `openai7`"""
     classes: str
-    """class words: a card of tasks/classes, or `own` for the data set's own names"""
+    """class words: a class list (`imagenet` or a card of tasks/classes), or `own` for the data set's own names"""
     top_k: tuple[int, ...]
     """which k; one that reaches the number of classes is left out (it would always score 1), and a note says so"""
     ties: Literal["expected"]
@@ -84,8 +84,9 @@ def _outcome(scores_NC: Float[ndarray, "N C"], data: DataSplit, options: Options
     words_C = class_words(options.classes, data.classes)
     label_N = labels(data)
     shown = [k for k in options.top_k if k < len(data.classes)]
-    credit = {k: topk_score(scores_NC, label_N, k) for k in shown}
-    first_N = topk_score(scores_NC, label_N, 1)
+    places = Places.of(scores_NC, label_N)
+    credit = {k: places.credit(k) for k in shown}
+    first_N = places.credit(1)
     clusters = np.arange(len(data))
     metrics: dict[str, Statistic] = {f"top{k}": Mean.of(credit_N) for k, credit_N in credit.items()}
     metrics["mean_per_class"] = ClassMean.of(first_N, label_N, clusters, len(data), len(data.classes))
@@ -124,7 +125,13 @@ def class_scores(encoder: Encoder, data: DataSplit, classes: PromptedClasses) ->
         scores: ndarray = classes.scores(score).detach().float().cpu().numpy()
         return scores
 
-    return np.concatenate([chunk(images) for _, images in image_chunks(encoder, data.items)])
+    scores_NC = np.empty((len(data), 0), dtype=np.float32)
+    for rows, images in image_chunks(encoder, data.items):
+        scores = chunk(images)
+        if not scores_NC.size:
+            scores_NC = np.empty((len(data), scores.shape[1]), dtype=np.float32)
+        scores_NC[rows] = scores
+    return scores_NC
 
 
 def constant_reference(label_N: Int[ndarray, "N"], top_k: list[int]) -> dict[str, float]:
@@ -136,7 +143,5 @@ def constant_reference(label_N: Int[ndarray, "N"], top_k: list[int]) -> dict[str
 
 
 def _by_class(credit_N: ndarray, label_N: ndarray, classes: tuple[str, ...]) -> dict[str, Statistic]:
-    present = [label for label in range(len(classes)) if (label_N == label).any()]
-    return {
-        classes[label]: Mean(credit_N * (label_N == label), (label_N == label).astype(np.float64)) for label in present
-    }
+    means = SparseMean.of_groups(credit_N, label_N, np.arange(len(label_N)), len(label_N), len(classes))
+    return {name: mean for name, mean in zip(classes, means, strict=True) if len(mean.cluster_O)}

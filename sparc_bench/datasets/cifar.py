@@ -1,0 +1,199 @@
+"""CIFAR-10 and CIFAR-100 as published: the binary version, or the Python version (both hold the same pictures).
+
+The Python version is pickled, and unpickling can run whatever a file says: here nothing but lists, strings and NumPy
+arrays is made of it. CIFAR as PNG files in class folders is read by `image_folder`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy import ndarray
+from PIL import Image
+from pydantic import Field
+
+from sparc_bench.cards import Strict
+from sparc_bench.errors import UserError
+from sparc_bench.examples import DataSplit, Example
+from sparc_bench.features import ImageItem
+from sparc_bench.reading import DataFolder, known_split
+
+TITLE = "CIFAR-10 and CIFAR-100: pictures of 32 x 32 pixels, 50,000 for training and 10,000 for test"
+SOURCE = "Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images; cs.toronto.edu/~kriz/cifar.html"
+NEEDS_ON_DISK = "cifar-10-batches-bin/ or cifar-10-batches-py/ (CIFAR-100: cifar-100-binary/ or cifar-100-python/)"
+PROVIDES = frozenset({"labels", "splits"})
+SPLITS = ("train", "test", "train+test")
+
+SIDE = 32
+PIXELS = 3 * SIDE * SIDE
+
+
+@dataclass(frozen=True)
+class _Version:
+    """One published form of a data set: its files by split, and where its class names are."""
+
+    folder: str
+    files: dict[str, tuple[str, ...]]
+    names: str
+
+
+_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
+_VERSIONS: dict[str, tuple[_Version, _Version]] = {
+    "cifar10": (
+        _Version(
+            "cifar-10-batches-bin",
+            {"train": tuple(f"{name}.bin" for name in _BATCHES), "test": ("test_batch.bin",)},
+            "batches.meta.txt",
+        ),
+        _Version("cifar-10-batches-py", {"train": _BATCHES, "test": ("test_batch",)}, "batches.meta"),
+    ),
+    "cifar100": (
+        _Version("cifar-100-binary", {"train": ("train.bin",), "test": ("test.bin",)}, "fine_label_names.txt"),
+        _Version("cifar-100-python", {"train": ("train",), "test": ("test",)}, "meta"),
+    ),
+}
+
+
+class Options(Strict):
+    """Which of the two; of CIFAR-100 the 100 fine classes."""
+
+    name: Literal["cifar10", "cifar100"] = "cifar10"
+    folder: str = Field(
+        default="cifar-10-batches-bin",
+        description="under the data root; where the folder of the binary version is missing, that of the Python "
+        "version beside it is read",
+    )
+
+
+@dataclass(frozen=True)
+class _Picture:
+    label: int
+    pixels: bytes
+    file_name: str
+
+
+def read(root: Path | None, split: str, options: Options) -> DataSplit:
+    """The pictures in the files' order; an id is the split and the place in it, the same in both versions.
+
+    Only the Python version knows the names of the photos (`Example.photo`). Of `train+test` the tag `split` says which
+    part a picture is of.
+
+    Raises:
+        UserError: something is missing or malformed on disk.
+    """
+    known_split(split, SPLITS, "cifar")
+    binary, python = _VERSIONS[options.name]
+    twin = Path(options.folder).with_name(python.folder)
+    in_python = options.folder == str(twin) or (
+        root is not None and not (root / options.folder).exists() and (root / twin).is_dir()
+    )
+    home = DataFolder.find(root, str(twin) if in_python else options.folder, NEEDS_ON_DISK)
+    version = python if in_python else binary
+    classes = _python_names(home, version.names) if in_python else tuple(home.lines(version.names))
+    parts = split.split("+")
+    examples: list[Example] = []
+    digest = hashlib.sha256("\n".join(classes).encode())
+    for part in parts:
+        pictures = [
+            picture
+            for file in version.files[part]
+            for picture in (_python_pictures(home, file) if in_python else _binary_pictures(home, file, options.name))
+        ]
+        highest = max(picture.label for picture in pictures)
+        if highest >= len(classes):
+            raise UserError(f"{home.path} has the class {highest} and names {len(classes)} classes: copy it again.")
+        for place, picture in enumerate(pictures):
+            digest.update(bytes([picture.label]) + picture.pixels)
+            picture_id = f"{part}/{place:05d}"
+            examples.append(
+                Example(
+                    id=picture_id,
+                    image=ImageItem(picture_id, partial(_opened, picture.pixels)),
+                    label=picture.label,
+                    photo=f"{options.name}:{Path(picture.file_name).stem}" if picture.file_name else "",
+                    tags={"split": part} if len(parts) > 1 else {},
+                )
+            )
+    tags = [example.tags["split"] for example in examples if example.tags]
+    return DataSplit(
+        dataset="cifar",
+        split=split,
+        examples=tuple(examples),
+        classes=classes,
+        fingerprint=digest.hexdigest(),
+        sizes={part: tags.count(part) for part in parts if tags},
+    )
+
+
+def _opened(pixels: bytes) -> Image.Image:
+    return Image.fromarray(np.frombuffer(pixels, np.uint8).reshape(3, SIDE, SIDE).transpose(1, 2, 0))
+
+
+def _binary_pictures(home: DataFolder, file: str, name: str) -> Iterator[_Picture]:
+    """One or two bytes of label (CIFAR-100: coarse, then fine), then 1,024 bytes each of red, green and blue."""
+    content = home.read(file)
+    labels = 1 if name == "cifar10" else 2
+    size = labels + PIXELS
+    if not content or len(content) % size:
+        raise UserError(f"{home.path / file} has {len(content)} bytes, not a multiple of {size}: copy it again.")
+    for start in range(0, len(content), size):
+        yield _Picture(content[start + labels - 1], content[start + labels : start + size], "")
+
+
+def _python_pictures(home: DataFolder, file: str) -> Iterator[_Picture]:
+    table = _unpickled(home, file)
+    data, names = table.get(b"data"), table.get(b"filenames")
+    found = table.get(b"fine_labels", table.get(b"labels"))
+    if (
+        not isinstance(data, ndarray)
+        or (data.dtype, data.shape[1:]) != (np.uint8, (PIXELS,))
+        or not isinstance(found, list)
+        or not isinstance(names, list)
+        or not len(data) == len(found) == len(names) > 0
+    ):
+        raise UserError(f"{home.path / file} lacks data, labels or filenames of equal length: copy it again.")
+    for row, label, name in zip(data, found, names, strict=True):
+        yield _Picture(int(label), row.tobytes(), name.decode())
+
+
+def _python_names(home: DataFolder, file: str) -> tuple[str, ...]:
+    table = _unpickled(home, file)
+    names = table.get(b"fine_label_names", table.get(b"label_names"))
+    if not isinstance(names, list):
+        raise UserError(f"{home.path / file} names no classes: copy it again.")
+    return tuple(name.decode() for name in names)
+
+
+_ALLOWED = {
+    "_reconstruct": np.zeros(0).__reduce__()[0],  # NumPy's own, wherever this version of it keeps it
+    "ndarray": np.ndarray,
+    "dtype": np.dtype,
+}
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Makes NumPy arrays and what Python has built in; anything else that a file asks for is refused."""
+
+    def find_class(self, module_name: str, global_name: str) -> Any:  # noqa: ANN401 - as the base says
+        if module_name.partition(".")[0] == "numpy" and global_name in _ALLOWED:
+            return _ALLOWED[global_name]
+        raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}")
+
+
+def _unpickled(home: DataFolder, file: str) -> dict[bytes, Any]:
+    content = home.read(file)
+    try:
+        table = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
+    except Exception as error:
+        raise UserError(f"{home.path / file} is no batch of CIFAR's Python version ({error}): copy it again.") from None
+    if not isinstance(table, dict):
+        raise UserError(f"{home.path / file} is no batch of CIFAR's Python version: copy it again.")
+    return table

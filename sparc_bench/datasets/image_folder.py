@@ -1,0 +1,170 @@
+"""Any data set of photos in one folder per class, as torchvision's ImageFolder reads them.
+
+Photos are used as decoded: an EXIF orientation is not applied, as in the field's own tools.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from sparc_bench.cards import Strict
+from sparc_bench.errors import UserError
+from sparc_bench.examples import DataSplit, Example
+from sparc_bench.features import ImageItem
+from sparc_bench.prompts import class_list
+from sparc_bench.reading import DataFolder, fingerprint, known_split, some
+
+TITLE = "image folder: photos in one folder per class (ImageNet and its kin, CIFAR as PNG, any ImageFolder)"
+SOURCE = "whoever laid the folders out; the task card names the data set"
+NEEDS_ON_DISK = "FOLDER/CLASS/*.jpg (or .png and the like, also deeper), one folder per class"
+PROVIDES = frozenset({"labels", "splits"})
+SPLITS = ("train", "val", "validation", "test", "all", "train+val", "train+test")
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""Of torchvision.datasets.folder; other files are passed over."""
+
+
+class Options(Strict):
+    """Where the class folders lie and which classes they are."""
+
+    folder: str = Field(default="image_folder", description="under the data root; {split} stands for the split's name")
+    classes: str = Field(
+        default="folders",
+        description="folders: what is there, by name; else a class list (imagenet, imagenet_a, imagenet_r or a card of "
+        "tasks/classes), whose order the labels have",
+    )
+    named: Literal["by class", "by number"] = Field(
+        default="by class", description="by number: folders 0, 1, 2 ... are the classes in their order"
+    )
+    photo_names: str = Field(
+        default="", description="name that data sets with the same photos share; a photo is NAME:FILE without ending"
+    )
+    train_per_class: int | None = Field(
+        default=None,
+        gt=0,
+        description="so many photos of each class are tagged train and the others test: those whose paths have the "
+        "lowest sha256, as names are often sorted by kind",
+    )
+
+
+def read(root: Path | None, split: str, options: Options) -> DataSplit:
+    """The photos class by class, by name within a class; an id is the path under the folder.
+
+    A split of two parts (`train+test`) reads both folders: ids begin with the part's name, and the tag `split` says
+    "train" for photos of the first part and "test" for those of the second, whatever its name.
+
+    Raises:
+        UserError: a folder, a class or its photos are missing, or there is a folder of no class.
+    """
+    known_split(split, SPLITS, "image_folder")
+    parts = split.split("+") if options.train_per_class is None else [split]
+    if len(parts) > 1 and "{split}" not in options.folder:
+        raise UserError(
+            f"The split '{split}' is two folders and the reader's option folder = '{options.folder}' names one: put "
+            "{split} where their names differ, or set train_per_class."
+        )
+    sizes: dict[str, int] = {}
+    examples: list[Example] = []
+    classes: tuple[str, ...] = ()
+    for part in parts:
+        home = DataFolder.find(root, options.folder.replace("{split}", part), NEEDS_ON_DISK)
+        folders = class_folders(home.path, options.classes, options.named)
+        if classes and tuple(folders) != classes:
+            odd = sorted({*folders} ^ {*classes})
+            raise UserError(f"{home.path} has other classes than its '{parts[0]}' ({some(odd)}): complete both.")
+        classes = tuple(folders)
+        for label, (name, folder) in enumerate(folders.items()):
+            photos = photo_sizes(folder)
+            if not photos:
+                raise UserError(f"{folder} has no photo of the class '{name}': it needs {NEEDS_ON_DISK}.")
+            drawn = sorted(photos, key=lambda photo: hashlib.sha256(f"{folder.name}/{photo}".encode()).digest())
+            place_of = {photo: place for place, photo in enumerate(drawn)}
+            for photo, size in photos.items():
+                path = f"{folder.name}/{photo}"
+                photo_id = path if len(parts) == 1 else f"{part}/{path}"
+                sizes[photo_id] = size
+                examples.append(
+                    Example(
+                        id=photo_id,
+                        image=ImageItem.file(photo_id, home.path / path),
+                        label=label,
+                        photo=f"{options.photo_names}:{Path(photo).stem}" if options.photo_names else "",
+                        tags=_tag(parts, part, place_of[photo], options.train_per_class),
+                    )
+                )
+    tags = [example.tags["split"] for example in examples if example.tags]
+    return DataSplit(
+        dataset="image_folder",
+        split=split,
+        examples=tuple(examples),
+        classes=classes,
+        fingerprint=fingerprint([], sizes),
+        sizes={each: tags.count(each) for each in ("train", "test") if tags},
+    )
+
+
+_TAGS: Mapping[str, Mapping[str, str]] = {"train": {"split": "train"}, "test": {"split": "test"}, "": {}}
+
+
+def _tag(parts: Sequence[str], part: str, place: int, train_per_class: int | None) -> Mapping[str, str]:
+    if train_per_class is not None:
+        return _TAGS["train" if place < train_per_class else "test"]
+    return _TAGS["" if len(parts) == 1 else "train" if part == parts[0] else "test"]
+
+
+def class_folders(home: Path, classes: str, named: str) -> dict[str, Path]:
+    """Class -> its folder, in the order of the labels.
+
+    Raises:
+        UserError: no folders, a class without a folder, a folder without a class, folders that are no numbers.
+    """
+    there = {entry.name: Path(entry) for entry in home.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
+    if not there:
+        raise UserError(f"{home} has no folders: put {NEEDS_ON_DISK} there.")
+    if named == "by number":
+        odd = sorted(name for name in there if not name.isascii() or not name.isdigit())
+        if odd:
+            raise UserError(f"{home} has folders that are no numbers ({some(odd)}): move them away.")
+    if classes == "folders":
+        names = sorted(there, key=int) if named == "by number" else sorted(there)
+        return {name: there[name] for name in names}
+    listed = list(class_list(classes))
+    folder_of = {name: str(place) if named == "by number" else name for place, name in enumerate(listed)}
+    missing = [folder for folder in folder_of.values() if folder not in there]
+    if missing:
+        raise UserError(
+            f"{home} lacks {len(missing)} of the {len(listed)} class folders of '{classes}' ({some(missing)}): "
+            "complete it, or name another class list."
+        )
+    odd = sorted(there.keys() - set(folder_of.values()))
+    if odd:
+        raise UserError(
+            f"{home} has {len(odd)} folders of no class of '{classes}' ({some(odd)}): move them away, or name another "
+            "class list."
+        )
+    return {name: there[folder] for name, folder in folder_of.items()}
+
+
+def photo_sizes(folder: Path) -> dict[str, int]:
+    """Bytes of every photo of a class by its path in the folder, sorted; links are followed."""
+    return dict(sorted(_photos(str(folder), "")))
+
+
+def _photos(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    yield from _photos(entry.path, f"{prefix}{entry.name}/")
+                elif entry.name.lower().endswith(EXTENSIONS):
+                    yield f"{prefix}{entry.name}", entry.stat().st_size
+    except OSError as error:
+        raise UserError(f"{error.filename or folder} cannot be read ({error.strerror}): mend it.") from None

@@ -1,0 +1,121 @@
+"""ImageNet-C: the 50,000 photos of ImageNet's val split under corruptions, each in five severities.
+
+An example is a photo; its corrupted versions are `Example.facts.item(corruption, severity)`, made when they are asked
+for: 3.75 million paths would not fit the memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from sparc_bench.cards import Strict
+from sparc_bench.datasets.image_folder import class_folders, photo_sizes
+from sparc_bench.errors import UserError
+from sparc_bench.examples import DataSplit, Example
+from sparc_bench.features import ImageItem
+from sparc_bench.reading import DataFolder, fingerprint, known_split, some
+
+TITLE = "ImageNet-C: the photos of ImageNet's val split under 15 test and 4 validation corruptions in five severities"
+SOURCE = "Hendrycks and Dietterich 2019, Benchmarking Neural Network Robustness (ICLR); Zenodo record 2235448"
+NEEDS_ON_DISK = "imagenet-c/CORRUPTION/SEVERITY/WNID/*.JPEG with the severities 1 to 5, as its five archives unpack"
+PROVIDES = frozenset({"labels", "corruptions"})
+SPLITS = ("test", "validation")
+"""test: the 15 corruptions that mCE is over; validation: the 4 that are there to choose by (extra.tar)."""
+
+SEVERITIES = (1, 2, 3, 4, 5)
+CORRUPTIONS = {
+    "test": (
+        *("gaussian_noise", "shot_noise", "impulse_noise"),
+        *("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+        *("snow", "frost", "fog", "brightness"),
+        *("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+    ),
+    "validation": ("speckle_noise", "gaussian_blur", "spatter", "saturate"),
+}
+
+
+class Options(Strict):
+    """Where it lies."""
+
+    folder: str = Field(default="imagenet-c", description="under the data root")
+    classes: str = Field(default="imagenet", description="class list that the folders of each set are named by")
+
+
+@dataclass(frozen=True)
+class Corrupted:
+    """A photo's corrupted versions.
+
+    Attributes:
+        home: the folder of all corruptions.
+        path: the photo's path in the folder of each corruption and severity.
+    """
+
+    home: Path
+    path: str
+
+    def item(self, corruption: str, severity: int) -> ImageItem:
+        """One version, not yet opened."""
+        version = f"{corruption}/{severity}/{self.path}"
+        return ImageItem.file(version, self.home / version)
+
+
+def read(root: Path | None, split: str, options: Options) -> DataSplit:
+    """The photos class by class, by name within a class; an id is WNID/FILE.
+
+    `Example.image` is the mildest version under the split's first corruption (the photo itself is not part of
+    ImageNet-C); `DataSplit.sizes` counts corruptions, severities and corrupted images.
+
+    Raises:
+        UserError: a folder or a class is missing, or two sets do not hold the same photos.
+    """
+    known_split(split, SPLITS, "imagenet_corruptions")
+    home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)
+    corruptions = CORRUPTIONS[split]
+    photos: dict[str, int] = {}
+    classes: tuple[str, ...] = ()
+    digests: list[bytes] = []
+    for corruption in corruptions:
+        for severity in SEVERITIES:
+            folders = class_folders(home.folder(f"{corruption}/{severity}"), options.classes, "by class")
+            sizes: dict[str, int] = {}
+            label_of: dict[str, int] = {}
+            for label, folder in enumerate(folders.values()):
+                of_class = {f"{folder.name}/{name}": size for name, size in photo_sizes(folder).items()}
+                sizes |= of_class
+                label_of |= dict.fromkeys(of_class, label)
+            if not digests:
+                photos, classes = label_of, tuple(folders)
+            odd = sorted(photos.keys() ^ sizes.keys())
+            if odd or not sizes:
+                raise UserError(
+                    f"{home.path / corruption / str(severity)} has other photos than {corruptions[0]}/1 "
+                    f"({some(odd)}): unpack it again."
+                )
+            digests.append(hashlib.sha256(fingerprint([], sizes).encode()).digest())
+    return DataSplit(
+        dataset="imagenet_corruptions",
+        split=split,
+        examples=tuple(_example(home.path, path, label, corruptions[0]) for path, label in photos.items()),
+        classes=classes,
+        fingerprint=fingerprint(digests, {}),
+        sizes={
+            "corruptions": len(corruptions),
+            "severities": len(SEVERITIES),
+            "corrupted_images": len(photos) * len(corruptions) * len(SEVERITIES),
+        },
+    )
+
+
+def _example(home: Path, path: str, label: int, corruption: str) -> Example:
+    versions = Corrupted(home, path)
+    return Example(
+        id=path,
+        image=ImageItem(path, versions.item(corruption, 1).opener),
+        label=label,
+        photo=f"imagenet:{Path(path).stem}",
+        facts=versions,
+    )

@@ -1,0 +1,158 @@
+"""Labelled photos in tar files, as the data sets clip-benchmark/wds_* of the Hugging Face hub are laid out.
+
+Photos are read from the tar files by their place when they are needed; nothing is unpacked.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+from pydantic import Field
+
+from sparc_bench.cards import Strict
+from sparc_bench.errors import UnreadableImageError, UserError
+from sparc_bench.examples import DataSplit, Example
+from sparc_bench.features import ImageItem, decoded_image
+from sparc_bench.prompts import class_list
+from sparc_bench.reading import DataFolder, fingerprint, known_split, repeated, some
+
+TITLE = "webdataset: labelled photos in tar files, the layout of clip-benchmark/wds_* (VTAB and others)"
+SOURCE = "LAION-AI/CLIP_benchmark, which wrote them; the task card names the data set"
+NEEDS_ON_DISK = (
+    "wds_NAME/ with SPLIT/nshards.txt, SPLIT/0.tar, SPLIT/1.tar ... (KEY.jpg, .png or .webp beside KEY.cls) and "
+    "classnames.txt"
+)
+PROVIDES = frozenset({"labels", "splits"})
+SPLITS = ("train", "test", "train+test")
+
+_PHOTOS = ("jpg", "jpeg", "png", "webp")
+
+
+class Options(Strict):
+    """Where it lies and what its class numbers mean."""
+
+    folder: str = Field(default="wds_cifar10", description="under the data root")
+    classes: str = Field(
+        default="names",
+        description="names: the lines of classnames.txt; else a class list whose order the numbers have",
+    )
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a file lies within a tar file."""
+
+    offset: int
+    size: int
+
+
+def read(root: Path | None, split: str, options: Options) -> DataSplit:
+    """The photos in the order of the tar files; an id is SHARD/KEY (of `train+test` SPLIT/SHARD/KEY).
+
+    Raises:
+        UserError: something is missing or malformed on disk.
+    """
+    known_split(split, SPLITS, "webdataset_folder")
+    home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)
+    classes = _classes(home, options.classes)
+    parts = split.split("+")
+    examples: list[Example] = []
+    sizes: dict[str, int] = {}
+    for part in parts:
+        for shard in range(_shards(home, part)):
+            path = home.path / part / f"{shard}.tar"
+            for key, (label, place) in _members(path, len(classes)).items():
+                photo_id = f"{shard}/{key}" if len(parts) == 1 else f"{part}/{shard}/{key}"
+                sizes[photo_id] = place.size
+                examples.append(
+                    Example(
+                        id=photo_id,
+                        image=ImageItem(photo_id, partial(_opened, path, place)),
+                        label=label,
+                        tags={"split": part} if len(parts) > 1 else {},
+                    )
+                )
+    labels = ",".join(str(example.label) for example in examples)
+    tags = [example.tags["split"] for example in examples if example.tags]
+    return DataSplit(
+        dataset="webdataset_folder",
+        split=split,
+        examples=tuple(examples),
+        classes=classes,
+        fingerprint=fingerprint(["\n".join(classes).encode(), labels.encode()], sizes),
+        sizes={part: tags.count(part) for part in parts if tags},
+    )
+
+
+def _classes(home: DataFolder, classes: str) -> tuple[str, ...]:
+    if classes != "names":
+        return tuple(class_list(classes))
+    names = [line.strip() for line in home.text("classnames.txt").splitlines() if line.strip()]
+    twice = repeated(names)
+    if twice:
+        raise UserError(
+            f"{home.path / 'classnames.txt'} has {some(twice)} more than once: set the reader's option classes to a "
+            "class list that tells them apart."
+        )
+    return tuple(names)
+
+
+def _shards(home: DataFolder, part: str) -> int:
+    text = home.text(f"{part}/nshards.txt").strip()
+    if not text.isascii() or not text.isdigit() or not int(text):
+        raise UserError(f"{home.path / part / 'nshards.txt'} holds {text[:20]!r}: write the number of tar files in it.")
+    return int(text)
+
+
+def _members(path: Path, classes: int) -> dict[str, tuple[int, _Place]]:
+    """Key -> label and the photo's place, in the order of the file."""
+    labels: dict[str, int] = {}
+    places: dict[str, _Place] = {}
+    try:
+        with tarfile.open(path, "r:") as file:
+            for member in file:
+                key, _, ending = member.name.removeprefix("./").rpartition(".")
+                if not member.isfile() or not key:
+                    continue
+                if ending.lower() in _PHOTOS:
+                    if key in places:
+                        raise UserError(f"{path} has two photos named {key}: write it again with names of their own.")
+                    places[key] = _Place(member.offset_data, member.size)
+                elif ending == "cls":
+                    content = file.extractfile(member)
+                    labels[key] = _label(content.read() if content else b"", f"{key}.cls in {path}", classes)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: the data set needs {NEEDS_ON_DISK}.") from None
+    except (OSError, tarfile.TarError) as error:
+        raise UserError(f"{path} is no tar file that can be read ({error}): copy it again.") from None
+    odd = sorted(labels.keys() ^ places.keys())
+    if odd or not places:
+        raise UserError(
+            f"{path} has {len(odd)} keys without a photo or a label ({some(odd)}): each needs KEY.jpg (or .png, .webp) "
+            "and KEY.cls."
+            if odd
+            else f"{path} holds no photos: the data set needs {NEEDS_ON_DISK}."
+        )
+    return {key: (labels[key], place) for key, place in places.items()}
+
+
+def _label(content: bytes, where: str, classes: int) -> int:
+    text = content.decode("ascii", "replace").strip()
+    if not text.isdigit() or int(text) >= classes:
+        raise UserError(f"{where} holds {text[:20]!r}: it needs the number of one of {classes} classes, from 0.")
+    return int(text)
+
+
+def _opened(path: Path, place: _Place) -> Image.Image:
+    try:
+        with path.open("rb") as file:
+            file.seek(place.offset)
+            content = file.read(place.size)
+    except OSError as error:
+        raise UnreadableImageError(f"{path} cannot be read ({error}): check --data-root.") from error
+    return decoded_image(io.BytesIO(content), f"The photo at byte {place.offset} of {path}")

@@ -1,0 +1,142 @@
+"""Zero-shot classification under corruptions: mean top-1, and the error relative to another model's (mCE).
+
+Shapes: N photos, K corruptions, S severities, C classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from pydantic import Field
+from torch import Tensor
+
+from sparc_bench.cards import Strict
+from sparc_bench.errors import UserError
+from sparc_bench.examples import DataSplit
+from sparc_bench.features import Encoder, ImageFeatures, TextFeatures
+from sparc_bench.metrics.statistic import Mean, Statistic
+from sparc_bench.metrics.topk import topk_score
+from sparc_bench.outcome import Outcome
+from sparc_bench.prompts import PromptedClasses, class_words, templates
+from sparc_bench.protocols._pairs import image_chunks
+from sparc_bench.protocols.classification import constant_reference, labels
+
+VERSION = 1
+TITLE = "zero-shot classification of corrupted photos: mean top-1 and mCE"
+NEEDS = frozenset({"image", "text"})
+DATA = frozenset({"labels", "corruptions"})
+
+
+class Options(Strict):
+    """What a card decides."""
+
+    prompts: str
+    """prompt set: a card of tasks/prompts, `openai80` or `openai7`"""
+    classes: str
+    """class words: a class list (`imagenet` or a card of tasks/classes), or `own` for the data set's own names"""
+    severities: tuple[int, ...]
+    """each counts the same"""
+    baseline_error: dict[str, float] = Field(min_length=1)
+    """corruption -> mean top-1 error over the severities of the model that mCE is relative to (AlexNet), above 0"""
+    ties: Literal["expected"]
+    """expected: the credit of a random order of the tied classes; duplicate class names are such ties"""
+
+
+@dataclass(frozen=True)
+class CorruptionError(Statistic):
+    """Mean over corruptions of the error relative to a baseline's (Hendrycks and Dietterich 2019, section 4.1).
+
+    For each corruption the errors of all severities are summed and divided by the baseline's sum; worse than the
+    baseline is above 1.
+    """
+
+    kind: ClassVar[str] = "corruption_error"
+    error_GK: Float[ndarray, "G K"]
+    baseline_K: Float[ndarray, "K"]
+
+    def values_S(self, weights_SG: Float[ndarray, "S G"]) -> Float[ndarray, "S"]:
+        """MCE under the weights of photos: a photo under all corruptions is one cluster."""
+        relative_G = (self.error_GK / self.baseline_K).mean(axis=1)
+        values_S: ndarray = weights_SG @ relative_G / weights_SG.sum(axis=1)
+        return values_S
+
+    @property
+    def most(self) -> float:
+        """That of a model that is always wrong."""
+        return float((1 / self.baseline_K).mean())
+
+
+def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
+    """Score every photo under every corruption and severity against all classes.
+
+    `top1` is the mean credit over corruptions, severities and photos (what SPARC's tables print for ImageNet-C), `mce`
+    the mean corruption error, of which less is better. One set of photos is held at a time. The tie count is the number
+    of corrupted images whose credit is neither 0 nor 1.
+
+    Raises:
+        UserError: the data have other corruptions than the card's baseline.
+    """
+    corruptions = list(options.baseline_error)
+    if data.sizes.get("corruptions", len(corruptions)) != len(corruptions):
+        raise UserError(
+            f"The card has the baseline's error for {len(corruptions)} corruptions and {data.dataset}:{data.split} has "
+            f"{data.sizes['corruptions']}: name those of this split in baseline_error."
+        )
+    words_C = class_words(options.classes, data.classes)
+    classes = PromptedClasses(encoder, words_C, templates(options.prompts))
+    label_N = labels(data)
+    credit_KSN = np.zeros((len(corruptions), len(options.severities), len(data)), dtype=np.float32)
+    for k, corruption in enumerate(corruptions):
+        for s, severity in enumerate(options.severities):
+            items = [example.facts.item(corruption, severity) for example in data.examples]
+            for rows, images in image_chunks(encoder, items):
+
+                def score(texts: TextFeatures, images: ImageFeatures = images) -> Tensor:
+                    return encoder.similarity(images, texts)[0]
+
+                scores_NC = classes.scores(score).detach().float().cpu().numpy()
+                credit_KSN[k, s, rows] = topk_score(scores_NC, label_N[rows], 1)
+    return _outcome(credit_KSN, data, options, len(words_C) - len(set(words_C)))
+
+
+def _outcome(credit_KSN: ndarray, data: DataSplit, options: Options, duplicates: int) -> Outcome:
+    corruptions, severities = list(options.baseline_error), options.severities
+    baseline_K = np.array(list(options.baseline_error.values()), dtype=np.float64)
+    if (baseline_K <= 0).any():
+        raise UserError("A baseline's error of 0 or less has nothing relative to it: mend baseline_error.")
+    sets = len(corruptions) * len(severities)
+    count_N = np.full(len(data), float(sets))
+    of_corruption_KN = credit_KSN.sum(axis=1, dtype=np.float64)
+    constant = constant_reference(labels(data), [1])["top1"]
+    return Outcome(
+        metrics={
+            "top1": Mean(of_corruption_KN.sum(axis=0), count_N),
+            "mce": CorruptionError(1 - of_corruption_KN.T / len(severities), baseline_K),
+        },
+        groups={
+            "corruption": {
+                name: Mean(of_corruption_KN[k], np.full(len(data), float(len(severities))))
+                for k, name in enumerate(corruptions)
+            },
+            "corruption and severity": {
+                f"{name}/{severity}": Mean.of(credit_KSN[k, s])
+                for k, name in enumerate(corruptions)
+                for s, severity in enumerate(severities)
+            },
+        },
+        examples={"correct": of_corruption_KN.sum(axis=0) / sets, "label": labels(data)},
+        ties=int(((credit_KSN > 0) & (credit_KSN < 1)).sum()),
+        counts={
+            "photos": len(data),
+            "images": sets * len(data),
+            "corruptions": len(corruptions),
+            "classes": len(data.classes),
+            "prompts": len(templates(options.prompts)),
+        },
+        reference={"constant": {"top1": constant, "mce": float(((1 - constant) / baseline_K).mean())}},
+        notes=(f"{duplicates} class words repeat an earlier class's and always tie with it.",) if duplicates else (),
+    )
