@@ -32,7 +32,7 @@ def evaluated(results: Sequence[Result]) -> Table:
     """One row for each headline metric of each record, the models of a task together; in per cent.
 
     A record that stands alone shows every metric, the headline first. Beside the value stand its interval, the highest
-    reference row that it has to be clear of, and whether it is.
+    reference row that it has to be clear of, and whether it is; a tie count beside the headline.
     """
     from sparc_bench.sections import CEILINGS, reference_values
 
@@ -57,10 +57,17 @@ def evaluated(results: Sequence[Result]) -> Table:
                         with_interval(value),
                         "" if floor is None else f"{name} {100 * floor:.1f}",
                         "" if floor is None else "yes" if value.low is not None and value.low > floor else "no",
-                        "kept" if result.kept else f"{record.seconds:.0f} s",
+                        _aside(result, metric in record.headline_metrics),
                     )
                 )
     return table(("task", "model", "% [95 %]", "reference row", "clear of it", ""), rows)
+
+
+def _aside(result: Result, headline: bool) -> str:
+    """How long it took, or that it was there; beside the headline how many comparisons a tie decided, if any."""
+    assert result.record is not None
+    said = "kept" if result.kept else f"{result.record.seconds:.0f} s"
+    return f"{said}, {result.record.ties} ties" if headline and result.record.ties else said
 
 
 def _shown(record: Record, alone: bool) -> list[str]:

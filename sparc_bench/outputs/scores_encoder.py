@@ -38,7 +38,7 @@ class ScoresEncoder:
     def __init__(self, similarity: Similarity, items: Sequence[ImageItem]) -> None:
         """Raises UserError where an image has no row."""
         self._similarity = similarity
-        ids = [stored_id(item) for item in items]
+        ids = list(dict.fromkeys(stored_id(item) for item in items))
         self._places = Places.of(ids, similarity.image_ids, similarity.where)
         self._places.refuse_missing(ids, similarity.where)
         self._asked: set[int] = set()

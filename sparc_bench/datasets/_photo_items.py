@@ -1,0 +1,132 @@
+"""What benchmarks of captions about photos share: items of which several may be about one photo.
+
+Every item is an example of its own; items about one photo share the image's id, so that it is encoded once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from sparc_bench.errors import UserError
+from sparc_bench.examples import DataSplit, Example
+from sparc_bench.features import Box, ImageItem
+from sparc_bench.photo_names import coco_photo
+from sparc_bench.reading import Absent, absent_notes, file_sizes, fingerprint, repeated, some
+
+_COCO_2017_FILE = re.compile(r"\d{12}\.jpg")
+
+
+@dataclass(frozen=True)
+class PhotoItem:
+    """One item of a benchmark.
+
+    Attributes:
+        id: unique within the data set.
+        file: the photo, below the data root, with forward slashes.
+        captions: texts that are true of it.
+        negatives: texts that are false of it.
+        tags: named facts, such as {"group": "swap_obj"}.
+        group: items with the same group belong together.
+        crop: the part of the photo that the item is about, or None for all of it.
+        photo: its name that other data sets share; empty: COCO's for a COCO file, else none.
+    """
+
+    id: str
+    file: str
+    captions: tuple[str, ...]
+    negatives: tuple[str, ...]
+    tags: Mapping[str, str] = field(default_factory=dict)
+    group: str | None = None
+    crop: Box | None = None
+    photo: str = ""
+
+
+def photo_split(
+    dataset: str,
+    split: str,
+    root: Path,
+    items: Sequence[PhotoItem],
+    contents: Iterable[bytes],
+    absent: Absent,
+    counted: str = "",
+) -> DataSplit:
+    """The split of these items; where `absent` is "skip" without those of absent photos and their groups.
+
+    An image's id is COCO's number for a COCO photo of 2017 (as `coco_captions` has it), else the file's name. `sizes`
+    counts the items, the photos and the items of each value of the tag `counted`.
+
+    Args:
+        dataset: name of the reader.
+        split: name of the split.
+        root: the data root, below which the items' files lie.
+        items: in the benchmark's order.
+        contents: bytes of the annotation files.
+        absent: what is done about items of absent photos.
+        counted: a tag of every item, or none.
+
+    Raises:
+        UserError: an id stands there twice, an item has no words, photos are absent.
+    """
+    _refuse_odd(dataset, items)
+    rows = Counter(item.file for item in items)
+    bytes_of = file_sizes(root, rows)
+    notes = absent_notes(rows, bytes_of, root, "skip")
+    if len(bytes_of) < len(rows) and (absent == "refuse" or not bytes_of):
+        raise UserError(_absence(dataset, root, rows, bytes_of))
+    torn = {item.group for item in items if item.group is not None and item.file not in bytes_of}
+    here = [item for item in items if item.file in bytes_of and item.group not in torn]
+    sizes = {_image_id(item.file): bytes_of[item.file] for item in here}
+    of_group = Counter(item.tags[counted] for item in here) if counted else Counter[str]()
+    groups = sorted({item.tags[counted] for item in items}) if counted else []
+    return DataSplit(
+        dataset=dataset,
+        split=split,
+        examples=tuple(_example(item, root) for item in here),
+        fingerprint=fingerprint(contents, sizes),
+        pixels_hash=fingerprint((), sizes),
+        notes=notes,
+        sizes={"items": len(here), "photos": len(sizes), **{group: of_group[group] for group in groups}},
+    )
+
+
+def _absence(dataset: str, root: Path, rows: Mapping[str, int], bytes_of: Mapping[str, int]) -> str:
+    missing = [file for file in rows if file not in bytes_of]
+    some_are = (
+        ", or score what is there as a sample, by a task card of your own with absent = 'skip' in its [data], "
+        "sample = true and the counts of your part"
+    )
+    return (
+        f"{len(missing)} of the {len(rows)} photos of {dataset}, of {sum(rows[file] for file in missing)} of its "
+        f"{sum(rows.values())} items, are not in {root}, such as {some(missing)}: put them there, mend the options "
+        f"that say where photos lie{some_are if bytes_of else ''}."
+    )
+
+
+def _image_id(file: str) -> str:
+    name = PurePosixPath(file).name
+    return str(int(name[:12])) if _COCO_2017_FILE.fullmatch(name) else name
+
+
+def _example(item: PhotoItem, root: Path) -> Example:
+    return Example(
+        id=item.id,
+        image=ImageItem.file(_image_id(item.file), root / item.file, item.crop),
+        captions=item.captions,
+        negatives=item.negatives,
+        tags=item.tags,
+        group=item.group,
+        photo=item.photo or coco_photo(item.file),
+    )
+
+
+def _refuse_odd(dataset: str, items: Sequence[PhotoItem]) -> None:
+    twice = repeated([item.id for item in items])
+    if twice:
+        raise UserError(f"{dataset} holds the item {some(twice)} more than once: take the repeated entries out.")
+    blank = [item.id for item in items if not all(text.strip() for text in (*item.captions, *item.negatives))]
+    if blank:
+        raise UserError(f"{dataset} has a caption without a word in {some(blank)}: copy the annotations again.")

@@ -1,0 +1,70 @@
+"""SugarCrepe: for a COCO photo a true caption and a fluent false one that differs in one object, attribute or relation.
+
+Reads the seven official files. Every item is an example (`swap_obj/12`, the official key), about five of them about one
+photo; captions are taken as written, outer spaces and all, as the official code does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, RootModel
+
+from sparc_bench.cards import Strict
+from sparc_bench.datasets._photo_items import PhotoItem, photo_split
+from sparc_bench.examples import DataSplit
+from sparc_bench.reading import Absent, CocoRow, DataFolder, known_split, read_json
+
+TITLE = "SugarCrepe: 7,511 pairs of a true and a false caption of COCO val2017 photos, in seven groups"
+SOURCE = "Hsieh et al. 2023, SugarCrepe (arXiv:2306.14610), files of RAIVNLab/sugar-crepe; photos Lin et al. 2014"
+NEEDS_ON_DISK = "sugar_crepe/data/ with the seven files such as swap_obj.json, and COCO's photos coco/val2017/*.jpg"
+PROVIDES = frozenset({"captions", "negatives"})
+SPLITS = ("test",)
+
+GROUPS = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
+
+
+class Options(Strict):
+    """Which folders to read."""
+
+    folder: str = Field(default="sugar_crepe", description="under the data root")
+    annotations: str = Field(default="data", description="folder of the seven files, in the folder")
+    photos: str = Field(default="coco/val2017", description="folder of the photos, under the data root")
+    absent: Absent = Field(default="refuse", description="items of photos that are not on disk: refuse or skip")
+
+
+class _Item(CocoRow):
+    filename: str
+    caption: str
+    negative_caption: str
+
+
+class _Group(RootModel[dict[str, _Item]]):
+    """The official key -> the item."""
+
+
+def read(root: Path | None, split: str, options: Options) -> DataSplit:
+    """All items, group by group in the order of `GROUPS`, which the tag `group` names.
+
+    Raises:
+        UserError: something is missing or malformed on disk.
+    """
+    known_split(split, SPLITS, "sugar_crepe_captions")
+    home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)
+    assert root is not None
+    contents, items = [], []
+    for group in GROUPS:
+        name = f"{options.annotations}/{group}.json"
+        contents.append(home.read(name))
+        rows = read_json(_Group, contents[-1], home.path / name).root
+        items += [
+            PhotoItem(
+                id=f"{group}/{key}",
+                file=f"{options.photos}/{row.filename}",
+                captions=(row.caption,),
+                negatives=(row.negative_caption,),
+                tags={"group": group},
+            )
+            for key, row in rows.items()
+        ]
+    return photo_split("sugar_crepe_captions", split, root, items, contents, options.absent, counted="group")

@@ -1,0 +1,72 @@
+"""SugarCrepe++: for a COCO photo two true captions in different words and a false one in nearly the words of the first.
+
+Reads the five official files. Every item is an example (`swap_obj/12`, the official id), several of them about one
+photo; captions are taken as written. In two items of swap_obj the false caption is the first true one, letter by
+letter: under the official rule (ties lose) nothing scores above .9918 there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, RootModel
+
+from sparc_bench.cards import Strict
+from sparc_bench.datasets._photo_items import PhotoItem, photo_split
+from sparc_bench.examples import DataSplit
+from sparc_bench.reading import Absent, CocoRow, DataFolder, known_split, read_json
+
+TITLE = "SugarCrepe++: 4,757 triplets of two true captions and a false one of COCO val2017 photos, in five groups"
+SOURCE = "Dumpala et al. 2024, SugarCrepe++ (arXiv:2406.11171), files of Sri-Harsha/scpp; photos Lin et al. 2014"
+NEEDS_ON_DISK = "sugar_crepe_pp/data/ with the five files such as swap_obj.json, and COCO's photos coco/val2017/*.jpg"
+PROVIDES = frozenset({"captions", "several_captions", "negatives"})
+SPLITS = ("test",)
+
+GROUPS = ("replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
+
+
+class Options(Strict):
+    """Which folders to read."""
+
+    folder: str = Field(default="sugar_crepe_pp", description="under the data root")
+    annotations: str = Field(default="data", description="folder of the five files, in the folder")
+    photos: str = Field(default="coco/val2017", description="folder of the photos, under the data root")
+    absent: Absent = Field(default="refuse", description="items of photos that are not on disk: refuse or skip")
+
+
+class _Item(CocoRow):
+    id: int
+    filename: str
+    caption: str
+    caption2: str
+    negative_caption: str
+
+
+class _Group(RootModel[list[_Item]]):
+    """The items of a file."""
+
+
+def read(root: Path | None, split: str, options: Options) -> DataSplit:
+    """All items, group by group in the order of `GROUPS`, which the tag `group` names.
+
+    Raises:
+        UserError: something is missing or malformed on disk.
+    """
+    known_split(split, SPLITS, "sugar_crepe_pp_captions")
+    home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)
+    assert root is not None
+    contents, items = [], []
+    for group in GROUPS:
+        name = f"{options.annotations}/{group}.json"
+        contents.append(home.read(name))
+        items += [
+            PhotoItem(
+                id=f"{group}/{row.id}",
+                file=f"{options.photos}/{row.filename}",
+                captions=(row.caption, row.caption2),
+                negatives=(row.negative_caption,),
+                tags={"group": group},
+            )
+            for row in read_json(_Group, contents[-1], home.path / name).root
+        ]
+    return photo_split("sugar_crepe_pp_captions", split, root, items, contents, options.absent, counted="group")

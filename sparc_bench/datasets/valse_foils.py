@@ -1,0 +1,111 @@
+"""VALSE: a caption and a foil of a photo, in eleven pieces about existence, plurals, counting, relations and more.
+
+Reads the eleven official files. Of their items the benchmark is those that at least two of three annotators validated
+(they chose the caption, and not the foil); the others are left out here. The photos are of five data sets.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, RootModel
+
+from sparc_bench.cards import Strict
+from sparc_bench.datasets._photo_items import PhotoItem, photo_split
+from sparc_bench.errors import UserError
+from sparc_bench.examples import DataSplit
+from sparc_bench.reading import Absent, CocoRow, DataFolder, known_split, read_json
+
+TITLE = "VALSE: 7,702 validated pairs of a caption and a foil, in eleven pieces"
+SOURCE = "Parcalabescu et al. 2022, VALSE (ACL 2022, arXiv:2112.07566), files of Heidelberg-NLP/VALSE"
+NEEDS_ON_DISK = (
+    "valse/data/ with the eleven files such as existence.json, and photos: coco/val2017, coco/train2014, coco/val2014, "
+    "visual7w/images, swig/images_512, visdial/VisualDialog_val2018"
+)
+PROVIDES = frozenset({"captions", "negatives"})
+SPLITS = ("test",)
+
+PIECES = (
+    *("existence", "plurals", "counting-hard", "counting-small-quant", "counting-adversarial", "relations"),
+    *("action-replacement", "actant-swap", "coreference-standard", "coreference-hard", "foil-it"),
+)
+VOTES = 2
+"""Annotators of three who have to have chosen the caption alone."""
+
+
+class Options(Strict):
+    """Which folders to read; those of photos lie under the data root."""
+
+    folder: str = Field(default="valse", description="under the data root")
+    annotations: str = Field(default="data", description="folder of the eleven files, in the folder")
+    coco_val2017: str = Field(default="coco/val2017", description="photos of plurals and relations")
+    coco_train2014: str = Field(default="coco/train2014", description="photos of coreference-standard")
+    coco_val2014: str = Field(default="coco/val2014", description="photos of foil-it and coreference-standard")
+    visual7w: str = Field(default="visual7w/images", description="photos of existence and counting (v7w_*.jpg)")
+    swig: str = Field(default="swig/images_512", description="photos of action-replacement and actant-swap")
+    visdial_val2018: str = Field(
+        default="visdial/VisualDialog_val2018", description="photos of coreference-hard (VisualDialog_val2018_*.jpg)"
+    )
+    absent: Absent = Field(default="refuse", description="items of photos that are not on disk: refuse or skip")
+
+
+class _Votes(CocoRow):
+    caption: int
+
+
+class _Item(CocoRow):
+    dataset: str
+    image_file: str
+    caption: str
+    foil: str
+    mturk: _Votes
+
+
+class _Piece(RootModel[dict[str, _Item]]):
+    """The official key -> the item."""
+
+
+def read(root: Path | None, split: str, options: Options) -> DataSplit:
+    """The validated items (`existence/KEY`), piece by piece in the order of `PIECES`, which the tag `piece` names.
+
+    Raises:
+        UserError: something is missing or malformed on disk.
+    """
+    known_split(split, SPLITS, "valse_foils")
+    home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)
+    assert root is not None
+    contents, items = [], []
+    for piece in PIECES:
+        name = f"{options.annotations}/{piece}.json"
+        contents.append(home.read(name))
+        rows = read_json(_Piece, contents[-1], home.path / name).root
+        items += [
+            PhotoItem(
+                id=f"{piece}/{key}",
+                file=f"{_photos(row, options, home.path / name)}/{row.image_file}",
+                captions=(row.caption,),
+                negatives=(row.foil,),
+                tags={"piece": piece},
+            )
+            for key, row in rows.items()
+            if row.mturk.caption >= VOTES
+        ]
+    return photo_split("valse_foils", split, root, items, contents, options.absent, counted="piece")
+
+
+def _photos(row: _Item, options: Options, where: Path) -> str:
+    """The folder of an item's photo, by the data set that the item names and the file's prefix."""
+    if row.image_file.startswith("COCO_train2014_"):
+        return options.coco_train2014
+    if row.image_file.startswith("COCO_val2014_"):
+        return options.coco_val2014
+    folders = {
+        "coco2017": options.coco_val2017,
+        "coco_2017": options.coco_val2017,
+        "visual7w": options.visual7w,
+        "SWiG": options.swig,
+        "VisDial_v1.0": options.visdial_val2018,
+    }
+    if row.dataset not in folders:
+        raise UserError(f"{where} has a photo of '{row.dataset}', which VALSE does not: copy the file again.")
+    return folders[row.dataset]
