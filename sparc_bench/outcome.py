@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from jaxtyping import Int
 from numpy import ndarray
 
 from sparc_bench.metrics.statistic import Statistic
@@ -26,6 +27,8 @@ class Outcome:
         reference: name of a reference row -> metric -> value, where the protocol itself knows it (best constant,
             oracle at the model's own grid, ceiling).
         notes: sentences that belong beside the number.
+        scored: the examples of the data split that arrays and statistics are over, where the others are only learnt
+            from (a probe's train images); None: all.
     """
 
     metrics: Mapping[str, Statistic]
@@ -36,3 +39,4 @@ class Outcome:
     counts: Mapping[str, int] = field(default_factory=dict)
     reference: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    scored: Int[ndarray, "T"] | None = None

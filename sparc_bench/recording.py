@@ -49,6 +49,8 @@ def bare_record(
     commit, dirty = git_state()
     recipe = getattr(subject, "recipe", None)
     lists = Counter(example.tags["split"] for example in data if "split" in example.tags)
+    images = {example.image.id for example in data}
+    photos = dict.fromkeys(example.photo for example in data)
     return Record(
         schema_version=records.SCHEMA,
         model=card.name,
@@ -82,7 +84,7 @@ def bare_record(
         n=len(data),
         counts={},
         ties=0,
-        exposure=exposure(card.trained_on, task_card.dataset, task_card.split, len(data), lists),
+        exposure=exposure(card.trained_on_here, task_card.dataset, task_card.split, len(images), lists, list(photos)),
         chance=records.rounded_values(task_card.chance),
         metrics={},
         reference={},
@@ -123,9 +125,8 @@ def finished(
     """The record with its numbers, and the file of outcomes that belongs beside it."""
     main = headline(bare, outcome)
     metrics, groups = estimated(outcome)
-    outcomes, dropped = stored_outcome.pack(
-        [example.id for example in data], outcome.metrics, outcome.groups, outcome.examples, outcome.rows, main
-    )
+    ids = [data.examples[row].id for row in (range(len(data)) if outcome.scored is None else outcome.scored)]
+    outcomes, dropped = stored_outcome.pack(ids, outcome.metrics, outcome.groups, outcome.examples, outcome.rows, main)
     said = [*data.notes, *outcome.notes, *notes]
     if dropped:
         said.append(f"The file of outcomes leaves out {', '.join(dropped)} to stay under 200 KB.")
@@ -136,6 +137,7 @@ def finished(
     record = bare.model_copy(
         update={
             "outcome_hash": stored_outcome.sha256(outcomes),
+            "n": len(ids),
             "counts": dict(outcome.counts),
             "ties": outcome.ties,
             "metrics": metrics,
@@ -156,7 +158,7 @@ def write(path: Path, record: Record, outcomes: bytes) -> None:
 
 
 def kept(path: Path, bare: Record) -> Record | None:
-    """The record that is there, if its inputs are the same and its outcomes lie beside it; card prose is brought up."""
+    """The record that is there, if inputs are the same and outcomes lie beside it; words and exposure are renewed."""
     if not (path.is_file() and path.with_suffix(".npz").is_file()):
         return None
     there = records.read_record(path)
@@ -164,7 +166,7 @@ def kept(path: Path, bare: Record) -> Record | None:
         return None
     if stored_outcome.sha256(path.with_suffix(".npz").read_bytes()) != there.outcome_hash:
         return None
-    keys = ("title", "model_title", "task_family", "headline", "chance", "recipe_hash")
+    keys = ("title", "model_title", "task_family", "headline", "chance", "recipe_hash", "exposure")
     fresh = there.model_copy(update={key: getattr(bare, key) for key in keys})
     if fresh != there:
         records.write_record(path, fresh)

@@ -1,0 +1,177 @@
+"""What probes of frozen features share: train and test of a data split, the held-out part, and the outcome.
+
+Everything is put in the order of ids and class names first: the order in which a reader lists them changes no number.
+
+Shapes: X train images, T test images, D joint width, C classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Float32, Int
+from numpy import ndarray
+
+from sparc_bench.cosine import present
+from sparc_bench.errors import UserError
+from sparc_bench.examples import DataSplit
+from sparc_bench.features import Encoder, ImageItem
+from sparc_bench.image_stream import stream
+from sparc_bench.metrics.statistic import ClassMean, Mean, Statistic
+from sparc_bench.metrics.topk import topk_score
+from sparc_bench.outcome import Outcome
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Train and test of a data split; a class is its rank among the sorted class names.
+
+    Attributes:
+        data: the data split.
+        label_C: the data set's label of each class.
+        train_X: rows of the train examples in `data`, in the order of their ids.
+        train_class_X: their classes.
+        test_T: rows of the test examples, in the data's order.
+        test_class_T: their classes.
+    """
+
+    data: DataSplit
+    label_C: Int[ndarray, "C"]
+    train_X: Int[ndarray, "X"]
+    train_class_X: Int[ndarray, "X"]
+    test_T: Int[ndarray, "T"]
+    test_class_T: Int[ndarray, "T"]
+
+    @classmethod
+    def of(cls, data: DataSplit) -> Parts:
+        """Split by the examples' tag `split`.
+
+        Raises:
+            UserError: there are no test images, or train images of fewer than two classes (a small --limit).
+        """
+        label_C = np.array(sorted(range(len(data.classes)), key=lambda label: data.classes[label]), dtype=np.int64)
+        rank_C = np.argsort(label_C)
+        label_N = np.array([-1 if example.label is None else example.label for example in data], dtype=np.int64)
+        part_N = np.array([example.tags.get("split", "") for example in data])
+        if (label_N < 0).any() or not np.isin(part_N, ("train", "test")).all():
+            raise RuntimeError(
+                f"{data.dataset}:{data.split} has examples without label or tagged neither train nor test"
+            )
+        train_X = np.array(
+            sorted(np.flatnonzero(part_N == "train").tolist(), key=lambda row: data.examples[row].id), dtype=np.int64
+        )
+        test_T = np.flatnonzero(part_N == "test")
+        fitted = len(np.unique(label_N[train_X]))
+        if fitted < 2 or not len(test_T):
+            raise UserError(
+                f"A probe needs train images of two classes and test images, but {data.dataset}:{data.split} has here "
+                f"{len(train_X)} train images of {fitted} classes and {len(test_T)} test images: give a larger "
+                "--limit, or none."
+            )
+        return cls(data, label_C, train_X, rank_C[label_N[train_X]], test_T, rank_C[label_N[test_T]])
+
+    def train_features(self, encoder: Encoder, unit: bool) -> Float32[ndarray, "X D"]:
+        """Global vectors of the train images."""
+        return features(encoder, [self.data.examples[row].image for row in self.train_X], unit)
+
+    def test_features(self, encoder: Encoder, unit: bool) -> Float32[ndarray, "T D"]:
+        """Global vectors of the test images."""
+        return features(encoder, [self.data.examples[row].image for row in self.test_T], unit)
+
+    def held_out(self, share: float) -> Bool[ndarray, "X"]:
+        """Which train images are held out: of each class `share` of them, those whose ids have the smallest sha256.
+
+        Rounded to whole images, but at least one of a class and never all of it; a class of one image keeps it.
+
+        Raises:
+            UserError: nothing can be held out.
+        """
+        held_X = np.zeros(len(self.train_X), dtype=bool)
+        digest_X = [hashlib.sha256(self.data.examples[row].id.encode()).digest() for row in self.train_X]
+        for label in np.unique(self.train_class_X):
+            members = sorted(np.flatnonzero(self.train_class_X == label), key=lambda index: digest_X[index])
+            held_X[members[: min(max(1, round(share * len(members))), len(members) - 1)]] = True
+        if not held_X.any():
+            raise UserError(
+                f"{self.data.dataset}:{self.data.split} has one train image of each class, and none can be held out: "
+                "give more train images."
+            )
+        return held_X
+
+    def outcome(
+        self,
+        scores_TC: Float32[ndarray, "T C"],
+        top_k: Sequence[int],
+        counts: Mapping[str, int],
+        notes: Sequence[str],
+    ) -> Outcome:
+        """Accuracies over the test images, by scores of the sorted classes; ties get the expected credit.
+
+        The row `constant` names the classes most frequent in train, whatever the image.
+        """
+        shown = [k for k in top_k if k < len(self.label_C)]
+        said = [f"top{k} is left out: there are only {len(self.label_C)} classes." for k in top_k if k not in shown]
+        train_C = np.bincount(self.train_class_X, minlength=len(self.label_C))
+        unknown = int((train_C[self.test_class_T] == 0).sum())
+        if unknown:
+            said.append(f"{unknown} test images are of classes without a train image.")
+        metrics, first_T, ties = self._metrics(scores_TC, shown)
+        frequency_TC = np.broadcast_to(train_C.astype(np.float32), scores_TC.shape)
+        constant = {name: stat.value for name, stat in self._metrics(frequency_TC, shown)[0].items()}
+        label_T, names = self.label_C[self.test_class_T], self.data.classes
+        return Outcome(
+            metrics=metrics,
+            groups={"class": {names[label]: _within(first_T, label_T == label) for label in np.unique(label_T)}},
+            examples={
+                "correct": first_T,
+                "predicted": self.label_C[scores_TC.argmax(axis=1)],
+                "label": label_T,
+            },
+            scored=self.test_T,
+            ties=ties,
+            counts={"images": len(self.test_T), "train_images": len(self.train_X), "classes": len(train_C), **counts},
+            reference={"constant": constant},
+            notes=(*said, *notes),
+        )
+
+    def _metrics(
+        self, scores_TC: Float32[ndarray, "T C"], top_k: Sequence[int]
+    ) -> tuple[dict[str, Statistic], Float[ndarray, "T"], int]:
+        credits_kT = [topk_score(scores_TC, self.test_class_T, k) for k in (1, *top_k)]
+        first_T, images = credits_kT[0], len(self.test_T)
+        metrics: dict[str, Statistic] = {f"top{k}": Mean.of(c) for k, c in zip(top_k, credits_kT[1:], strict=True)}
+        metrics["mean_per_class"] = ClassMean.of(
+            first_T, self.test_class_T, np.arange(images), images, len(self.label_C)
+        )
+        return metrics, first_T, int(np.any([(c > 0) & (c < 1) for c in credits_kT], axis=0).sum())
+
+
+def features(encoder: Encoder, items: Sequence[ImageItem], unit: bool) -> Float32[ndarray, "N D"]:
+    """Global vectors in the joint space, as the model gives them or L2-normalised, in float32."""
+    found, start = np.empty((0, 0), dtype=np.float32), 0
+    for images in stream(encoder, items, frozenset({"global"}), most=256):
+        vectors_ND = present(images.global_ND, "image").detach().float().cpu()
+        if not start:  # ImageNet's train features are 2.6 GB: they are never copied
+            found = np.empty((len(items), vectors_ND.shape[1]), dtype=np.float32)
+        found[start : start + len(vectors_ND)] = (F.normalize(vectors_ND, dim=-1) if unit else vectors_ND).numpy()
+        start += len(vectors_ND)
+    return found
+
+
+def accuracy(scores_NC: Float32[ndarray, "N C"], class_N: Int[ndarray, "N"]) -> float:
+    """Top-1 accuracy with the expected credit of ties, by which a setting is chosen on the held-out part."""
+    return float(topk_score(scores_NC, class_N, 1).mean())
+
+
+def chosen_note(name: str, setting: str, tried: Mapping[str, float], held_out: int) -> str:
+    """How a setting was chosen, with the accuracy of each one on the held-out part."""
+    found = ", ".join(f"{value} {100 * share:.1f} %" for value, share in tried.items())
+    return f"{name} = {setting} was chosen by accuracy on {held_out} held-out train images: {found}."
+
+
+def _within(credit_T: ndarray, of_T: ndarray) -> Mean:
+    return Mean(credit_T * of_T, of_T.astype(np.float64))
