@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from sparc_bench import __version__
+from sparc_bench import __version__, cli_data
 from sparc_bench.cli_mistakes import UsageError, disk, usage
 from sparc_bench.cli_options import (
     DataRoot,
@@ -38,6 +38,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_data.app, name="data")
 
 
 @app.callback(invoke_without_command=True)
@@ -363,8 +364,20 @@ def show(
 
 
 @app.command()
-def check() -> None:
-    """Check that cards, records and generated tables are well formed and current."""
+def check(
+    published: Annotated[
+        bool, typer.Option("--published", help="Compare records with the published numbers of model cards instead.")
+    ] = False,
+    results: Annotated[Path, typer.Option(help="Folder of the records that --published compares.")] = Path("results"),
+) -> None:
+    """Check that cards, records and generated tables are well formed and current, or that published numbers agree."""
+    if published:
+        from sparc_bench import published as numbers
+        from sparc_bench.screen import console
+
+        agreement = numbers.compare(numbers.cards(), results)
+        console().print(numbers.render(agreement))
+        raise typer.Exit(bool(agreement.disagreeing))
     from sparc_bench.check import check as problems
 
     found = problems()

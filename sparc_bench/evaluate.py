@@ -14,7 +14,8 @@ from rich.progress import Progress
 from sparc_bench import models, recording, records
 from sparc_bench.binding import BoundTask, bind
 from sparc_bench.cards import ModelCard, TaskCard
-from sparc_bench.errors import UserError, nearest
+from sparc_bench.catalogue import counting
+from sparc_bench.errors import UserError
 from sparc_bench.examples import DataSplit
 from sparc_bench.feature_cache import Keep
 from sparc_bench.feature_cache.cache import FeatureCache
@@ -174,7 +175,8 @@ class _Suite:
             yield WatchedEncoder(encoder, lambda _: None)
             return
         passes = 2 if "untrained" in card.references else 1
-        bar = self.progress.add_task(f"{self.card.name} on {card.name}", total=passes * len(data))
+        images = len({(item.id, item.crop) for item in data.items})
+        bar = self.progress.add_task(f"{self.card.name} on {card.name}", total=passes * images)
         try:
             yield WatchedEncoder(encoder, _advance(self.progress, bar))
         finally:
@@ -187,15 +189,7 @@ def _advance(progress: Progress, bar: object) -> Callable[[int], None]:
 
 def check_counts(card: TaskCard, data: DataSplit) -> None:
     """Raise UserError where the data on disk is not the split that the card describes."""
-    counts = data.counts()
-    for key, expected in card.expect.items():
-        if key not in counts:
-            raise UserError(f"Task {card.name}: [expect] knows no '{key}': {nearest(key, counts)}")
-        if counts[key] != expected:
-            raise UserError(
-                f"Task {card.name} expects {expected} {key}, but {card.dataset}:{card.split} has {counts[key]}: "
-                "complete the data set, or write a task card of your own with these counts."
-            )
+    counting.check_counts(card, data.counts())
 
 
 def limited(data: DataSplit, limit: int | None) -> DataSplit:

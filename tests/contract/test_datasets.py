@@ -15,7 +15,7 @@ from sparc_bench.examples import DataSplit
 KNOWN = {
     *("captions", "several_captions", "negatives", "labels", "boxes", "masks", "semantic"),
     *("truth", "pairs", "word_tags", "pool"),
-    *("splits", "objects"),
+    *("splits", "objects", "synonyms", "corruptions"),
 }
 
 
@@ -38,8 +38,9 @@ def data(request) -> DataSplit:
     if not module.NEEDS_ON_DISK:
         return module.read(None, card.split, options)
     root = request.getfixturevalue("test_data")
-    if not (root / options.folder).is_dir():
-        pytest.skip(f"{root} holds no {options.folder}")
+    for folder in (options.folder, getattr(options, "photos", "")):
+        if not (root / folder).is_dir():
+            pytest.skip(f"{root} holds no {folder}")
     split = module.read(root, card.split, options)
     counts = split.counts()
     assert {key: counts[key] for key in card.expect} == card.expect
@@ -76,7 +77,15 @@ def test_missing_root_names_the_option(module):
 def test_ids_and_fingerprint(data):
     ids = [example.id for example in data]
     assert len(set(ids)) == len(ids) > 0
-    assert ids == [item.id for item in data.items]
+    files: dict[str, object] = {}
+    for example in data:
+        opener = example.image.opener
+        same = files.setdefault(example.image.id, opener)
+        assert same is opener or (same.func, same.args) == (opener.func, opener.args)
+    if (
+        "negatives" not in discover.load("datasets", data.dataset).PROVIDES
+    ):  # else items, of which several are of a photo
+        assert ids == [item.id for item in data.items]
     assert re.fullmatch(r"[0-9a-f]{64}", data.fingerprint)
     assert len(set(data.classes)) == len(data.classes)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sparc_bench import discover
+from sparc_bench.catalogue import card
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,9 +23,10 @@ def test_wheel_works_outside_the_checkout(tmp_path):
         opened.extractall(tmp_path / "site")
     script = (
         "import sparc_bench, sparc_bench.discover as d, sparc_bench.models as m\n"
+        "from sparc_bench.catalogue import card\n"
         "from sparc_bench.features import Runtime\n"
         f"assert sparc_bench.__file__.startswith({str(tmp_path)!r})\n"
-        "print(*d.names('tasks')); print(*d.names('models'))\n"
+        "print(*d.names('tasks')); print(*d.names('models')); print(*card.names())\n"
         "for name in d.names('models'):\n"
         "    card = d.model(name)\n"
         "    if card.weights: m.load_encoder(m.resolve(name), Runtime())\n"
@@ -37,6 +39,7 @@ def test_wheel_works_outside_the_checkout(tmp_path):
         capture_output=True,
         text=True,
     )
-    tasks, models = run.stdout.splitlines()
+    tasks, models, data_sets = run.stdout.splitlines()
     assert tasks.split() == discover.names("tasks")
     assert models.split() == discover.names("models")
+    assert data_sets.split() == card.names()

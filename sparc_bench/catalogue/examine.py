@@ -1,0 +1,251 @@
+"""`sparc-bench data check NAME`: layout, checksums, counts of every split that a task reads, ten images decoded."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+
+from sparc_bench import discover
+from sparc_bench.binding import BoundTask, bind
+from sparc_bench.cards import canonical_hash
+from sparc_bench.catalogue.card import DataCard, homes, load_all
+from sparc_bench.catalogue.counting import check_counts
+from sparc_bench.catalogue.presence import Presence, presence
+from sparc_bench.catalogue.recognise import in_words, same_split
+from sparc_bench.errors import UserError
+from sparc_bench.examples import DataSplit
+from sparc_bench.features import ImageItem, open_image_file
+from sparc_bench.reading import some
+from sparc_bench.verify.finding import Finding, left_out
+
+DECODED = 10
+"""Images that are decoded, spread evenly over all that the splits hold."""
+
+_ABSENT = "absent"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check of one data set found.
+
+    Attributes:
+        card: the data set's.
+        home: where it lies; None where it is built in.
+        findings: what was checked, and what came out, in order.
+    """
+
+    card: DataCard
+    home: Path | None
+    findings: tuple[tuple[str, Finding], ...]
+
+    @property
+    def failed(self) -> list[str]:
+        """Names of what is wrong."""
+        return [name for name, finding in self.findings if finding.status == "fail"]
+
+
+def examine(card: DataCard, root: Path | None, begin: Callable[[str], None] = lambda _: None) -> Report:
+    """Check one data set; `begin` is told what is looked at next.
+
+    Raises:
+        UserError: no data root was given, or nothing of it is under the data root.
+    """
+    found = presence(card, root)
+    if found.word == "unknown":
+        raise UserError(
+            f"'{card.name}' lies on disk and no data root was given: pass --data-root FOLDER or set SPARC_BENCH_DATA."
+        )
+    if found.word == "no":
+        raise UserError(
+            f"{found.home} is not there or holds nothing of '{card.name}': get it from {card.home} and lay it out as "
+            "shown, or mend --data-root."
+        )
+    findings = [*_layout(card, found), *_checksums(card, found, begin)]
+    items: list[ImageItem] = []
+    reads = _reads(card)
+    counted: list[tuple[str, Finding]] = []
+    for label, tasks in reads:
+        begin(f"reading {label}")
+        counted += _counted(card, found, root, label, tasks, items)
+    if reads and all(finding.status == "left out" for _, finding in counted):
+        advice = f"Get what is absent from {card.home}."
+        counted.append(("tasks", Finding("fail", "none can be run", "at least one", advice)))
+    findings += counted
+    begin("decoding images")
+    findings += _decoded(items)
+    return Report(card, found.home, tuple(findings))
+
+
+def _layout(card: DataCard, found: Presence) -> Iterable[tuple[str, Finding]]:
+    """One row for what is there, one for each part that is not."""
+    if not card.folder:
+        yield "layout", left_out("nothing lies on disk")
+        return
+    if found.there:
+        yield "layout", Finding("ok", f"{len(found.there)} of {len(card.parts)} parts", "files and folders as listed")
+    for path in found.absent:
+        yield path, left_out(_ABSENT)
+
+
+def _checksums(card: DataCard, found: Presence, begin: Callable[[str], None]) -> Iterable[tuple[str, Finding]]:
+    if found.home is None:
+        return
+    for name, expected in card.files.items():
+        if name not in found.there:
+            continue
+        begin(f"sha256 of {name}")
+        digest = _sha256(found.home / name)
+        if not expected:
+            yield name, Finding("note", f"sha256 {digest[:12]}...", "none is known", f"sha256 {digest}.")
+        elif digest == expected:
+            yield name, Finding("ok", f"sha256 {digest[:12]}...", "the same")
+        else:
+            advice = (
+                f"{found.home / name} has sha256 {digest}, not {expected}: copy it again from {card.home}; numbers on "
+                "another edition are not comparable."
+            )
+            yield name, Finding("fail", f"sha256 {digest[:12]}...", f"{expected[:12]}...", advice)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _reads(card: DataCard) -> list[tuple[str, list[BoundTask]]]:
+    """What the tasks of a card read, each once: a label, and the tasks that read exactly this."""
+    cards = load_all()
+    grouped: dict[str, list[BoundTask]] = {}
+    for name in discover.names("tasks"):
+        task = discover.task(name)
+        if [each.name for each in homes(task, cards)] == [card.name]:
+            bound = bind(task)
+            key = canonical_hash([task.dataset, task.split, bound.data_options.model_dump(mode="json")])
+            grouped.setdefault(key, []).append(bound)
+    return [(_label([bound.card.name for bound in bounds]), bounds) for bounds in grouped.values()]
+
+
+def _label(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} (+{len(names) - 1})"
+
+
+def _counted(
+    card: DataCard, found: Presence, root: Path | None, label: str, reads: Sequence[BoundTask], items: list[ImageItem]
+) -> Iterable[tuple[str, Finding]]:
+    """Read one split as tasks read it, and compare its counts; the images go to `items`."""
+    task = reads[0]
+    try:
+        data: DataSplit = task.dataset.read(root, task.card.split, task.data_options)
+    except UserError as error:
+        absent = _absent_part(str(error), card, found, root)
+        if absent:
+            yield label, left_out(f"{absent}: {_ABSENT}")
+        else:
+            yield label, Finding("fail", "cannot be read", "", str(error))
+        return
+    items.extend(data.items)
+    counts = data.counts()
+    for bound in reads:
+        try:
+            check_counts(bound.card, counts)
+        except UserError as error:
+            yield label, Finding("fail", in_words(counts), in_words(bound.card.expect), str(error))
+            break
+    else:
+        same = same_split(counts, card.splits)
+        whose = "the part's own" if card.part_of else "as published"
+        yield (
+            label,
+            Finding("ok", in_words(counts), f"{whose} ({' or '.join(same)})" if same else "as the task says"),
+        )
+    for note in data.notes:
+        yield f"{task.card.dataset}:{task.card.split}", Finding("note", "a remark, below", "", note)
+
+
+def _absent_part(sentence: str, card: DataCard, found: Presence, root: Path | None) -> str:
+    """The part that a reader's sentence is about, where it is one that is not there at all; else empty.
+
+    A user who needs the rest only can do without it. Parts are those of the card and the folders of other data sets.
+    """
+    inside = [(path, str(found.home / path)) for path in found.absent if found.home is not None]
+    others = [other for other in load_all() if other.folder and other.name != card.name]
+    beside = [
+        (f"{other.name} ({path})", place)
+        for other in others
+        for path in presence(other, root).absent
+        for place in (f"{root}/{other.folder}/{path}", f"{other.folder}/{path}")
+    ]
+    for part, place in (*inside, *beside):
+        if re.search(rf"(?<![\w.-]){re.escape(place)}(?![\w.-])", sentence):
+            return part
+    return ""
+
+
+def _decoded(items: Sequence[ImageItem]) -> Iterable[tuple[str, Finding]]:
+    distinct = list({(item.id, _path(item)): item for item in items}.values())
+    if not distinct:
+        return
+    count = min(DECODED, len(distinct))
+    chosen = [distinct[round(number * (len(distinct) - 1) / max(1, count - 1))] for number in range(count)]
+    sizes: list[tuple[int, int]] = []
+    modes: list[str] = []
+    for item in chosen:
+        try:
+            image = item.opener()
+        except UserError as error:
+            if "sparc-bench score" in str(error):  # annotations alone, which is how this data set is used
+                yield "images", left_out("no photos belong to it")
+                return
+            yield f"image {item.id}", Finding("fail", "cannot be decoded", "an image", str(error))
+            continue
+        sizes.append(image.size)
+        modes.append(_mode(item, image))
+    if sizes:
+        each = f"{len(sizes)} of {len(distinct):,} decoded: {_range(sizes)}, {', '.join(sorted(set(modes)))}"
+        yield "images", Finding("ok", each, f"{count}, spread evenly")
+
+
+def _path(item: ImageItem) -> Path | None:
+    opener = item.opener
+    is_file = isinstance(opener, partial) and opener.func is open_image_file
+    return Path(opener.args[0]) if is_file else None  # type: ignore[attr-defined]  # mypy does not follow is_file
+
+
+def _mode(item: ImageItem, image: Image.Image) -> str:
+    """The mode of the file, where the item is one; readers give RGB."""
+    path = _path(item)
+    if path is None:
+        return image.mode
+    with Image.open(path) as raw:
+        return raw.mode
+
+
+def _range(sizes: Sequence[tuple[int, int]]) -> str:
+    """Sizes in pixels, width x height.
+
+    >>> _range([(640, 480), (640, 480)]), _range([(640, 480), (500, 375)])
+    ('640 x 480', '500 to 640 x 375 to 480')
+    """
+    if len(set(sizes)) == 1:
+        return f"{sizes[0][0]} x {sizes[0][1]}"
+    widths, heights = zip(*sizes, strict=True)
+    return f"{min(widths)} to {max(widths)} x {min(heights)} to {max(heights)}"
+
+
+def verdict(report: Report) -> str:
+    """One sentence: whether tasks can rely on this data."""
+    name = report.card.name
+    if report.failed:
+        return f"{name}: {len(report.failed)} wrong ({some(list(dict.fromkeys(report.failed)))}); see what to change."
+    parts = [part for part, finding in report.findings if finding.measured == _ABSENT]
+    tasks = [task for task, finding in report.findings if finding.measured.endswith(f": {_ABSENT}")]
+    if parts or tasks:
+        which = f"absent: {some(parts)}" if parts else f"not for {some(tasks)}"
+        return f"{name} is in order as far as it is there ({which})."
+    return f"{name} is in order."
