@@ -17,6 +17,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
@@ -29,6 +30,11 @@ AnyCard = TypeVar("AnyCard", bound="Strict")
 
 UNKNOWN = "unknown"
 """Among the data sets that a model was trained on: there were others, which nobody knows."""
+
+
+def is_photo_list(entry: str) -> bool:
+    """Whether an entry of `trained_on` is the path of a photo list, not DATASET:SPLIT."""
+    return entry.endswith(".toml")
 
 
 class Strict(BaseModel):
@@ -129,9 +135,19 @@ class ModelCard(Strict):
     source: str = Field(description="paper, repository")
     weights: Weights | None = None
     options: dict[str, Any] = Field(default={}, description="options of the encoder family")
-    trained_on: tuple[str, ...] = Field(default=(), description="data sets, as dataset:split, that it was trained on")
+    trained_on: tuple[str, ...] = Field(
+        default=(),
+        description="what it was trained on: dataset:split, the path of a photo list (.toml) beside the card, or "
+        "`unknown` for more that nobody knows",
+    )
     published: tuple[Published, ...] = ()
     reference: Reference | None = Field(default=None, exclude=True, description="decides no number: in no hash")
+    _folder: Path = PrivateAttr(default=Path())
+
+    @property
+    def trained_on_here(self) -> tuple[str, ...]:
+        """`trained_on`, with the paths of photo lists as this machine finds them."""
+        return tuple(str(self._folder / each) if is_photo_list(each) else each for each in self.trained_on)
 
 
 class ImageTower(Strict):
@@ -168,6 +184,11 @@ class TrainData(Strict):
     options: dict[str, Any] = Field(default={}, description="options of the data set's reader")
     val_split: str = "val"
     val_options: dict[str, Any] = Field(default={}, description="reader options that differ on val")
+    photo_list: str = Field(
+        default="",
+        description="photo list (DATASET:SPLIT, as coco:karpathy_train) of what is trained on, where a reader of many "
+        "files (karpathy, coco_captions) does not tell; without one nobody knows what the model has seen of a task",
+    )
     false_negatives: Literal["mask", "rare", "keep"] = Field(
         default="keep",
         description="mask: pairs that the truth matrix marks true are left out of every objective's negatives; "
@@ -248,7 +269,10 @@ class Recipe(Strict):
             source=self.source,
             weights=self.weights,
             reference=self.reference,
-            trained_on=(f"{self.data.dataset}:{self.data.split}", *([UNKNOWN] if self.init else [])),
+            trained_on=(
+                self.data.photo_list or f"{self.data.dataset}:{self.data.split}",
+                *([UNKNOWN] if self.init else []),
+            ),
         )
 
     @model_validator(mode="after")
@@ -323,7 +347,10 @@ def read_model(path: Path) -> ModelCard | Recipe:
     """The model card or recipe in a file: a file with an `objective` is a recipe."""
     values = read_toml(path)
     cls: type[ModelCard | Recipe] = Recipe if "objective" in values else ModelCard
-    return parse(cls, {"name": path.stem, **values}, str(path))
+    card = parse(cls, {"name": path.stem, **values}, str(path))
+    if isinstance(card, ModelCard):
+        card._folder = path.parent.resolve()
+    return card
 
 
 def canonical_hash(value: Any) -> str:  # noqa: ANN401 - anything JSON can hold

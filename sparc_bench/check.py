@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from sparc_bench import discover, hub, leaderboard, prompts, records, stored_outcome
+from sparc_bench import discover, hub, leaderboard, photo_lists, prompts, published, records, stored_outcome
 from sparc_bench.binding import bind
-from sparc_bench.cards import ModelCard, Recipe, TaskCard, parse, read_model, read_task, read_toml
+from sparc_bench.cards import (
+    UNKNOWN,
+    ModelCard,
+    Recipe,
+    TaskCard,
+    is_photo_list,
+    parse,
+    read_model,
+    read_task,
+    read_toml,
+)
+from sparc_bench.catalogue.problems import catalogue_problems
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.models import checked_weights
 from sparc_bench.records import Record
@@ -29,7 +40,9 @@ def check(checkout: Path | None = None) -> list[str]:
     return [
         *task_problems(tasks),
         *word_list_problems(tasks),
+        *catalogue_problems(tasks),
         *model_problems(models),
+        *_sentences(photo_lists.of_file, (models / "photo_lists").glob("*/*.toml")),
         *study_problems(models / "studies"),
         *name_problems(),
         *(result_problems(root / "results", tasks, models) if (root / "results").is_dir() else []),
@@ -76,10 +89,7 @@ def word_list_problems(folder: Path) -> list[str]:
     """Class lists and prompt sets that do not parse."""
 
     def prompt_set(path: Path) -> None:
-        card = parse(prompts.Prompts, read_toml(path), str(path))
-        bad = [template for template in card.templates if template.count("{}") != 1]
-        if bad or not card.templates:
-            raise UserError(f"{path}: {bad[:1] or 'no template'} does not hold one {{}}: mend it.")
+        prompts.expanded(parse(prompts.Prompts, read_toml(path), str(path)), path)
 
     def class_list(path: Path) -> None:
         parse(prompts.ClassNames, read_toml(path), str(path))
@@ -104,13 +114,12 @@ def check_model(card: ModelCard | Recipe, folder: Path) -> None:
         _check_recipe(card)
         return
     discover.load("encoders", card.family)
-    odd = [entry for entry in card.trained_on if ":" not in entry]
-    if odd:
-        raise UserError(f"Model {card.name}: trained_on '{odd[0]}' names no split: write DATASET:SPLIT.")
-    known = discover.names("tasks")
-    missing = [published.task for published in card.published if published.task not in known]
-    if missing:
-        raise UserError(f"Model {card.name}: there is no task '{missing[0]}': {nearest(missing[0], known)}")
+    for entry, here in zip(card.trained_on, card.trained_on_here, strict=True):
+        if is_photo_list(entry):
+            photo_lists.of_file(Path(here))
+        elif entry != UNKNOWN and not all(entry.partition(":")):
+            raise UserError(f"Model {card.name}: trained_on '{entry}' names no split: write DATASET:SPLIT.")
+    published.refuse_odd(card)
 
 
 def _check_recipe(recipe: Recipe) -> None:
@@ -121,6 +130,8 @@ def _check_recipe(recipe: Recipe) -> None:
     dataset = discover.load("datasets", data.dataset)
     parse(dataset.Options, data.options, f"{where}, table [data.options]")
     parse(dataset.Options, {**data.options, **data.val_options}, f"{where}, table [data.val_options]")
+    if data.photo_list:
+        photo_lists.named(data.photo_list)
     for split in (data.split, data.val_split):
         if split not in dataset.SPLITS:
             raise UserError(f"{where}: {data.dataset} has no split '{split}': {nearest(split, dataset.SPLITS)}")

@@ -73,7 +73,12 @@ def frame(sections: Iterable[Section]) -> pd.DataFrame:
 
 
 def _row_lines(row: Row) -> list[dict[str, object]]:
-    shared = {"name": row.model, "trained_path": row.trained_path, "recipe_hash": row.recipe[:12]}
+    shared = {
+        "name": row.model,
+        "exposure": row.exposure,
+        "trained_path": row.trained_path,
+        "recipe_hash": row.recipe[:12],
+    }
     several = len(row.seeds) > 1
     lines: list[dict[str, object]] = [
         {

@@ -163,6 +163,12 @@ def _folder_name(family: str, title: str) -> str:
     return name
 
 
+def typed_name(card: ModelCard) -> str:
+    """The model's name where the same checkpoint is typed as FAMILY:WEIGHTS; the card's own where it cannot be."""
+    typed = card.options.get("weights") if set(card.options) == {"weights"} and card.weights is None else None
+    return _folder_name(card.family, typed) if isinstance(typed, str) else card.name
+
+
 def _unknown(model: str) -> UserError:
     """The sentence about a word that is no model."""
     family, colon, _ = model.partition(":")

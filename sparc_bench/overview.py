@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sparc_bench.sections import CEILINGS, EXPOSURES, OUTPUTS_TITLE, Row, Section, percent
 
-NOT_CLEAR, UNTRAINED = "°", "†"
+NOT_CLEAR, UNTRAINED, SEEN = "°", "†", "‡"
 
 FEW = 2
 """Up to so many reference rows of one kind are printed each by itself."""
@@ -126,8 +126,9 @@ def cell(row: Row, most: int = 0) -> str:
 
 
 def marks(row: Row) -> str:
-    """° not clear of its reference rows, † untrained path."""
-    return ("" if row.clear else NOT_CLEAR) + ("" if row.trained_path else UNTRAINED)
+    """° not clear of its reference rows, † untrained path, ‡ images seen in training."""
+    seen = SEEN if row.exposure.endswith("seen") else ""
+    return ("" if row.clear else NOT_CLEAR) + ("" if row.trained_path else UNTRAINED) + seen
 
 
 def _floor(section: Section) -> str:
@@ -146,6 +147,9 @@ def foot(sections: Sequence[Section]) -> str:
         sentences.append(f"{NOT_CLEAR} not clear of its own reference rows.")
     if any(not row.trained_path for row in rows):
         sentences.append(f"{UNTRAINED} untrained path: no loss trained these patch vectors.")
+    seen = dict.fromkeys(row.model for row in rows if row.exposure.endswith("seen"))
+    if seen:
+        sentences.append(f"{SEEN} not zero-shot: images of the task were seen in training ({', '.join(seen)}).")
     if any(row.one_seed for row in rows):
         sentences.append(
             "Where there is one seed, the interval is over images alone, without the spread between trainings."

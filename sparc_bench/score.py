@@ -18,7 +18,7 @@ import torch
 
 from sparc_bench import discover, recording, records
 from sparc_bench.binding import BoundTask, bind
-from sparc_bench.cards import ModelCard, TaskCard
+from sparc_bench.cards import ModelCard, TaskCard, is_photo_list
 from sparc_bench.errors import UserError
 from sparc_bench.evaluate import Result, check_counts
 from sparc_bench.examples import DataSplit
@@ -72,7 +72,7 @@ def score(
     task = bind(card)
     name = file.resolve().stem if name is None else name
     refuse_name(name, results)
-    odd = [entry for entry in trained_on if not all(entry.partition(":"))]
+    odd = [entry for entry in trained_on if not all(entry.partition(":")) and not is_photo_list(entry)]
     if odd:
         raise UserError(f"--trained-on '{odd[0]}' names no split: write DATASET:SPLIT.")
     wanted: Mapping[str, Any] = getattr(task.protocol, "OUTPUTS", {})

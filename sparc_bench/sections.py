@@ -22,9 +22,9 @@ OUTPUTS_TITLE = "outputs of other systems"
 
 EXPOSURES = {
     "none": "no training data of this data set",
-    "domain": "trained on another split of this data set",
-    "seen": "these images were seen in training",
-    "unknown": "training data unknown",
+    "domain": "trained on other photos of this data set or source",
+    "seen": "these images were seen in training, all or some",
+    "unknown": "not known whether these images were seen in training",
 }
 
 
@@ -42,11 +42,12 @@ class Row:
         seed_intervals: interval of each, over images.
         recipe: hash of the recipe, or of the model card of what was not trained here.
         trained_here: a model of a recipe, for which seeds mean something.
-        outputs: another system's outputs, not a model.
         trained_path: whether a loss trained the patch path that the metric reads.
         floor: name and value of the highest floor among its reference rows, None without one.
         classes_seen: the metric over classes that its training captions name, and over the others (mean over seeds).
         rank: 1 + the number of rows whose interval lies wholly above this one's.
+        outputs: another system's outputs, not a model.
+        exposure: as its record states it: none, domain, 'N images seen' or unknown.
     """
 
     model: str
@@ -63,6 +64,7 @@ class Row:
     classes_seen: ClassesSeen | None = None
     rank: int = 0
     outputs: bool = False
+    exposure: str = ""
 
     @property
     def clear(self) -> bool:
@@ -121,6 +123,9 @@ class Section:
     def remarks(self) -> list[str]:
         """The sentences that a reader must not miss."""
         sentences = []
+        if self.exposure == "seen":
+            counts = "; ".join(f"{row.model} ({row.exposure})" for row in self.rows)
+            sentences.append(f"Not zero-shot, so that these rows are ranked apart: {counts}.")
         unclear = [row for row in self.rows if not row.clear and row.floor]
         if unclear:
             named = "; ".join(f"{row.model} ({row.floor[0]}: {percent(row.floor[1])})" for row in unclear if row.floor)
@@ -264,6 +269,7 @@ def _row(label: str, seeds: Sequence[Recorded], metric: str) -> Row | None:
         recipe=ordered[0].recipe,
         trained_here=of_seeds[0].model_family == "own",
         outputs=_is_outputs(of_seeds[0]),
+        exposure=of_seeds[0].exposure,
         trained_path=of_seeds[0].paths.get(metric.rpartition("/")[0], True),
         floor=max(floors, key=lambda floor: floor[1]) if floors else None,
         classes_seen=_mean_classes([s for record in of_seeds if (s := record.classes_seen) and s.metric == metric]),

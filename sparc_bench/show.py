@@ -147,14 +147,12 @@ def _checkpoint(card: ModelCard) -> RenderableType:
         "options": card.options,
         "run it": f"sparc-bench eval {card.name} --suite SUITE",
     }
-    published = [
-        Text(f"  {row.task} {row.metric}: {row.value} +- {row.tolerance} ({row.source})") for row in card.published
-    ]
-    return Group(
-        _heading("model", card.name, card.title),
-        _facts(facts),
-        *([_subheading("published numbers"), *published] if published else []),
-    )
+    numbers: list[RenderableType] = []
+    if card.published:
+        from sparc_bench.published import numbers_of
+
+        numbers = [_subheading("published numbers, in percent (sparc-bench check --published)"), numbers_of(card)]
+    return Group(_heading("model", card.name, card.title), _facts(facts), *numbers)
 
 
 def _recipe(card: Recipe) -> RenderableType:

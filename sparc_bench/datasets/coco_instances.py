@@ -20,6 +20,7 @@ from sparc_bench.cards import Strict
 from sparc_bench.errors import UserError
 from sparc_bench.examples import DataSplit, Example, Region
 from sparc_bench.features import ImageItem
+from sparc_bench.photo_names import coco_photo
 from sparc_bench.reading import (
     COCO_SPLITS,
     Absent,
@@ -147,6 +148,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
                 regions=tuple(
                     region_of(row, label_of[row.category_id], image.height, image.width) for row in objects[image_id]
                 ),
+                photo=coco_photo(image.file_name),
                 facts={"width": image.width, "height": image.height},
             )
             for image_id, image in present.items()

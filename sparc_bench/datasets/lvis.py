@@ -19,6 +19,7 @@ from sparc_bench.datasets.coco_instances import Category, Object, SizedImage, la
 from sparc_bench.errors import UserError
 from sparc_bench.examples import DataSplit, Example
 from sparc_bench.features import ImageItem
+from sparc_bench.photo_names import coco_photo
 from sparc_bench.reading import (
     Absent,
     CocoRow,
@@ -149,6 +150,7 @@ def _example(image: _Image, photos: Path | None, objects: list[Object], label_of
         image=ImageItem(item_id, partial(_no_photo, item_id))
         if photos is None
         else ImageItem.file(item_id, photos / image.photo),
+        photo=coco_photo(image.photo),
         regions=tuple(region_of(row, label_of[row.category_id], image.height, image.width) for row in objects),
         facts=facts,
     )

@@ -79,6 +79,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
             Example(
                 id=name,
                 image=ImageItem.file(name, photos / f"{name}.jpg"),
+                photo=f"voc:{name}",
                 semantic=partial(read_mask, masks / f"{name}.png"),
             )
             for name in present

@@ -121,7 +121,7 @@ def _of_open_clip(found: ResolvedModel) -> InitialModel:
     start = Start(
         model=card.name,
         weights_hash=file_sha256(source.file),
-        trained_on=card.trained_on or (UNKNOWN,),
+        trained_on=card.trained_on_here or (UNKNOWN,),
         towers=towers,
         heads={"dim": config["embed_dim"], "image_head": "none"},
     )

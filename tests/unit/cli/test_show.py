@@ -37,7 +37,7 @@ def test_show_of_a_card_by_its_path(tmp_path, capsys):
     assert main(["show", str(card)]) == 0
     printed = capsys.readouterr().out
     assert "their_model (model): their model" in printed
-    assert "t top1: 0.5 +- 0.01 (their paper)" in printed
+    assert "t top1 50.00 1.00 their paper" in " ".join(printed.split())
 
 
 def test_plugin_is_listed_and_shown(tmp_path, capsys, monkeypatch):

@@ -16,7 +16,15 @@ PROTOCOLS = {
     "minimal_pairs": ("group_score", {"ties": "expected", "group_by": []}),
     "faithfulness": (
         "k_precision_misses",
-        {"references": "union", "articles": "drop", "tagger": "dataset", "ties": "expected"},
+        {
+            "pool": "all",
+            "references": "union",
+            "tokens": "instruct_qa",
+            "articles": "drop",
+            "tagger": "dataset",
+            "exact_hits": "apart",
+            "ties": "expected",
+        },
     ),
     "segmentation": (
         "local/miou",

@@ -225,7 +225,8 @@ def test_protocol_hash(tmp_path, toy_task, monkeypatch):
         (["a:test"], "12 images seen"),
         (["b:train", "a:test"], "12 images seen"),
         (["a:train"], "domain"),
-        (["ab:test"], "none"),
+        (["ab:test"], "unknown"),
+        (["scenes1:train"], "none"),
     ],
 )
 def test_exposure(trained_on, expected):

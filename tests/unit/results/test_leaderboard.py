@@ -334,3 +334,20 @@ def test_a_damaged_record_is_named(board):
     path.write_text("{")
     with pytest.raises(UserError, match=r"a/toy\.json"):
         build(path.parent.parent)
+
+
+def test_rows_that_have_seen_the_images_stand_apart_and_say_how_many(board):
+    board("clean", 0.6, exposure="none"), board("most", 0.9, exposure="3799 images seen")
+    sections = build(board("few", 0.8, exposure="7 images seen"))
+    assert [[row.model for row in section.rows] for section in sections] == [["clean"], ["most", "few"]]
+    clean, seen = sections
+    assert seen.remarks()[0] == (
+        "Not zero-shot, so that these rows are ranked apart: most (3799 images seen); few (7 images seen)."
+    )
+    assert not any("zero-shot" in sentence for sentence in clean.remarks())
+    table = leaderboard.frame(sections).set_index("name")["exposure"]
+    assert (table["clean"], table["most"], table["few"]) == ("none", "3799 images seen", "7 images seen")
+    text = overview.text(sections)
+    assert "90.0‡ [" in text
+    assert "60.0 [" in text
+    assert "‡ not zero-shot: images of the task were seen in training (most, few)." in text
