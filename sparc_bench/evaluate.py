@@ -154,7 +154,7 @@ class _Suite:
             self.splits[key] = task.dataset.read(self.settings.data_root, task.card.split, task.data_options)
         data = self.splits[key]
         check_counts(task.card, data)
-        return limited(data, self.settings.limit)
+        return limited(data, self.settings.limit, spread="splits" in task.protocol.DATA)
 
     def _scored(self, task: BoundTask, data: DataSplit, bare: Record) -> tuple[Record, bytes]:
         with self._watched(task.card, data) as watched:
@@ -192,11 +192,16 @@ def check_counts(card: TaskCard, data: DataSplit) -> None:
     counting.check_counts(card, data.counts())
 
 
-def limited(data: DataSplit, limit: int | None) -> DataSplit:
-    """The first `limit` examples, without groups that the cut would split."""
+def limited(data: DataSplit, limit: int | None, spread: bool = False) -> DataSplit:
+    """The first `limit` examples, without groups that the cut would split.
+
+    With `spread` they are taken evenly from all: the first ones would all be of a probe's train part.
+    """
     if limit is None or limit >= len(data):
         return data
     first = data.examples[:limit]
+    if spread:
+        first = tuple(data.examples[index * len(data) // limit] for index in range(limit))
     whole = Counter(example.group for example in data)
     here = Counter(example.group for example in first)
     chosen = tuple(e for e in first if e.group is None or here[e.group] == whole[e.group])

@@ -162,6 +162,9 @@ def test_limit_never_splits_a_group():
     assert limited(data, None) is limited(data, 99) is data
     with pytest.raises(UserError, match="no whole group"):
         limited(data, 1)
+    alone = toy.read(None, "test", toy.Options(n=10))
+    assert [alone.examples.index(e) for e in limited(alone, 4, spread=True)] == [0, 2, 5, 7]
+    assert [alone.examples.index(e) for e in limited(alone, 4)] == [0, 1, 2, 3]
 
 
 def test_images_are_counted_for_the_progress_bar(run, tmp_path, toy_task, toy_model):
