@@ -84,6 +84,8 @@ class DataSplit(Sequence[Example]):
         keep_captions: for data with full truth: the example with those of its captions, for `caption_truth`.
         word_tags: word -> "NOUN" | "ADJ" | "OTHER", where the data set writes its own captions.
         pool: captions beyond the examples' own that retrieval for faithfulness ranks as well.
+        tuning: the captions of each of other images, such as another split's, on which what has to be chosen is chosen.
+        synonyms: word, or two words -> the class that it names, where the data set has a list of them.
         notes: what was left out and why, one sentence each; shown and kept in the record.
         category_ids: the owner's number of each class, where detections name classes by number; ascending.
         frequencies: of each class, "r" (rare), "c" (common) or "f" (frequent), where the owner (LVIS) says so.
@@ -101,6 +103,8 @@ class DataSplit(Sequence[Example]):
     keep_captions: Callable[[Example, Sequence[int]], Example] | None = None
     word_tags: Mapping[str, str] | None = None
     pool: tuple[str, ...] = ()
+    tuning: tuple[tuple[str, ...], ...] = ()
+    synonyms: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     category_ids: tuple[int, ...] = ()
     frequencies: tuple[str, ...] = ()
@@ -142,6 +146,7 @@ class DataSplit(Sequence[Example]):
             "captions": len(self.captions),
             "negatives": sum(len(example.negatives) for example in self.examples),
             "pool": len(self.pool),
+            "tuning": len(self.tuning),
             "classes": len(self.classes),
             "regions": sum(len(example.regions) for example in self.examples),
             "masks": sum(example.semantic is not None for example in self.examples),

@@ -8,13 +8,15 @@ applied, as in the field's own tools.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from sparc_bench.cards import Strict
 from sparc_bench.errors import UserError
 from sparc_bench.examples import DataSplit, Example
 from sparc_bench.features import ImageItem
+from sparc_bench.photo_names import coco_photo
 from sparc_bench.reading import (
     COCO_SPLITS,
     Absent,
@@ -47,8 +49,17 @@ class Options(Strict):
     annotations: str = Field(default="annotations/captions_{split}.json", description="in the folder")
     images: str = Field(default="{split}", description="folder of the photos, in the folder")
     pool: str = Field(default="", description="captions file whose captions of other images fill the pool, or none")
+    tuning: str = Field(default="", description="captions file on whose other images is chosen what must be, or none")
     captions_per_image: int = Field(default=0, ge=0, description="the first so many of each image; 0: all")
     absent: Absent = Field(default="refuse", description="rows of photos that are not on disk: refuse or skip")
+
+    @model_serializer(mode="wrap")
+    def _later_options_where_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """An option that came later enters hashes only where it changes what is read."""
+        values: dict[str, Any] = handler(self)
+        if not self.tuning:
+            values.pop("tuning", None)
+        return values
 
 
 class _Caption(CocoRow):
@@ -106,6 +117,13 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         contents.append(home.read(pool_name))
         pool_rows = read_json(_CaptionFile, contents[-1], home.path / pool_name).annotations
         pool = tuple(row.caption for row in pool_rows if row.image_id not in present and row.caption.strip())
+    tuning: dict[int | str, list[str]] = {}
+    if options.tuning:
+        tuning_name = options.tuning.replace("{split}", split)
+        contents.append(home.read(tuning_name))
+        for row in read_json(_CaptionFile, contents[-1], home.path / tuning_name).annotations:
+            if row.image_id not in present and row.caption.strip():
+                tuning.setdefault(row.image_id, []).append(row.caption)
     first = options.captions_per_image or None
     return DataSplit(
         dataset="coco_captions",
@@ -115,6 +133,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
                 id=str(image_id),
                 image=ImageItem.file(str(image_id), folder / image.file_name),
                 captions=tuple(captions[image_id][:first]),
+                photo=coco_photo(image.file_name),
             )
             for image_id, image in present.items()
         ),
@@ -122,5 +141,6 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
             contents, {str(image_id): sizes[image.file_name] for image_id, image in present.items()}
         ),
         pool=pool,
+        tuning=tuple(tuple(texts) for texts in tuning.values()),
         notes=notes,
     )

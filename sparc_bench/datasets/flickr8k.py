@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -17,6 +17,7 @@ from sparc_bench.cards import Strict
 from sparc_bench.errors import UserError
 from sparc_bench.examples import DataSplit, Example
 from sparc_bench.features import ImageItem
+from sparc_bench.photo_names import flickr_photo
 from sparc_bench.reading import Absent, DataFolder, absent_notes, file_sizes, fingerprint, known_split, some
 
 TITLE = "Flickr8k: photos of people and animals with five captions each (6,000 / 1,000 / 1,000)"
@@ -38,6 +39,9 @@ class Options(Strict):
     images: str = "images"
     absent: Absent = "refuse"
     first: int | None = Field(default=None, gt=0, description="only so many photos, the first of the split")
+    tuning: Literal["", "train", "val", "test"] = Field(
+        default="", description="another split, on whose captions is chosen what must be, or none"
+    )
 
     @model_serializer(mode="wrap")
     def _later_options_where_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -45,6 +49,8 @@ class Options(Strict):
         values: dict[str, Any] = handler(self)
         if self.first is None:
             values.pop("first", None)
+        if not self.tuning:
+            values.pop("tuning", None)
         return values
 
 
@@ -60,6 +66,8 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     """
     known_split(split, SPLITS, "flickr8k")
     home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)
+    if options.tuning == split or (options.tuning and split == "all"):
+        raise UserError(f"tuning = '{options.tuning}' would choose on the photos of '{split}': name another split.")
     lists = {each: home.lines(name) for each, name in _LISTS.items() if split in (each, "all")}
     images = home.folder(options.images)
     captions = _captions(home.text("captions.txt"), home.path / "captions.txt")
@@ -74,6 +82,8 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         notes = (f"{len(bare)} of {len(listed)} names of {source} have no captions, left out: {some(bare)}.", *notes)
     if not sizes:
         raise UserError(f"{images} has none of the photos of {source}: the data set needs {NEEDS_ON_DISK}.")
+    tuning = home.lines(_LISTS[options.tuning]) if options.tuning else []
+    files = ("captions.txt", source, *([_LISTS[options.tuning]] if options.tuning else []))
     list_of = {name: each for each, names in lists.items() for name in names} if split == "all" else {}
     return DataSplit(
         dataset="flickr8k",
@@ -83,12 +93,14 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
                 id=name,
                 image=ImageItem.file(name, images / name),
                 captions=tuple(captions[name]),
+                photo=flickr_photo(name),
                 tags={"split": list_of[name]} if name in list_of else {},
             )
             for name in rows
             if name in sizes
         ),
-        fingerprint=fingerprint([home.read(name) for name in dict.fromkeys(("captions.txt", source))], sizes),
+        fingerprint=fingerprint([home.read(name) for name in dict.fromkeys(files)], sizes),
+        tuning=tuple(tuple(captions[name]) for name in tuning if name in captions),
         notes=notes,
     )
 

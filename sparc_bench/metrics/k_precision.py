@@ -25,6 +25,11 @@ multiset: the references are one bag of words, and a word counts at most as ofte
 max: each reference is a bag of its own, and the best one counts (the rule of the metric's reference implementation).
 """
 
+_SHORTLIST = 2000
+_CAPTIONS_AT_ONCE = 256
+_SETS_AT_ONCE = 256
+_ROUNDING = 1e-9
+
 
 def k_precision_score(words: Sequence[str], references: Sequence[Sequence[str]], rule: References) -> float:
     """Share of `words` that the references hold, for one caption; NaN for a caption without words.
@@ -43,6 +48,33 @@ def k_precision_score(words: Sequence[str], references: Sequence[Sequence[str]],
     if rule == "multiset":
         bags = [sum(bags, Counter())]
     return max(((Counter(words) & bag).total() / len(words) for bag in bags), default=0.0)
+
+
+def best_caption(
+    captions: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]], rule: References
+) -> int:
+    """Index of the caption with the highest mean score over all reference sets; the first of several.
+
+    A caption without words counts as 0. Under "max" no caption scores more than under "union", whose sums are cheap:
+    captions are looked at in the order of those, until none of the rest can win, and no more than the first 2,000.
+    """
+    totals_M = KPrecision(captions, "union" if rule == "max" else rule).totals(references)
+    if rule != "max":
+        return int(totals_M.argmax())
+    order_M = np.argsort(-totals_M, kind="stable")[:_SHORTLIST]
+    best, winner = -1.0, 0
+    for start in range(0, len(order_M), _CAPTIONS_AT_ONCE):
+        some_M = order_M[start : start + _CAPTIONS_AT_ONCE]
+        if totals_M[some_M[0]] < best - _ROUNDING:
+            break
+        precision = KPrecision([captions[index] for index in some_M], rule)
+        found_M = np.zeros(len(some_M))
+        for first in range(0, len(references), _SETS_AT_ONCE):
+            found_M += np.nan_to_num(precision.scores(references[first : first + _SETS_AT_ONCE])).sum(axis=0)
+        for total, index in zip(found_M.tolist(), some_M.tolist(), strict=True):
+            if total > best + _ROUNDING or (total > best - _ROUNDING and index < winner):
+                best, winner = max(best, total), index
+    return winner
 
 
 class KPrecision:
@@ -69,8 +101,12 @@ class KPrecision:
     def scores(self, references: Sequence[Sequence[Sequence[str]]]) -> Float[ndarray, "N M"]:
         """The score of every caption (columns) for every set of references (rows); NaN for captions without words."""
         if self._rule == "max":
-            rows = [np.maximum.reduce(self._common([*reference_set]), initial=0.0) for reference_set in references]
-            common_NM = np.stack(rows) if rows else np.zeros((0, len(self.length_M)))
+            common_NM = np.zeros((len(references), len(self.length_M)))
+            filled = [row for row, reference_set in enumerate(references) if len(reference_set)]
+            if filled:
+                starts = np.cumsum([0, *(len(references[row]) for row in filled[:-1])])
+                common = self._common([reference for row in filled for reference in references[row]])
+                common_NM[filled] = np.maximum.reduceat(common, starts, axis=0)
         else:
             pooled = [[word for reference in reference_set for word in reference] for reference_set in references]
             common_NM = self._common(pooled)
@@ -78,6 +114,16 @@ class KPrecision:
         scores_NM = np.full(common_NM.shape, np.nan)
         np.divide(common_NM, length_1M, out=scores_NM, where=length_1M > 0)
         return scores_NM
+
+    def totals(self, references: Sequence[Sequence[Sequence[str]]]) -> Float[ndarray, "M"]:
+        """Sum of the scores over many reference sets at once, for "union" and "multiset"; 0 without words."""
+        assert self._rule != "max"
+        counts_NV = self._counts([[word for reference in each for word in reference] for each in references])
+        common_M = np.zeros(len(self.length_M))
+        for level, captions_VM in enumerate(self._levels_VM, start=1):
+            common_M += np.asarray(_reached(counts_NV, level).sum(axis=0) @ captions_VM).ravel()
+        totals_M: Float[ndarray, "M"] = common_M / np.maximum(self.length_M, 1)
+        return totals_M
 
     def _common(self, bags: Sequence[Sequence[str]]) -> Float[ndarray, "N M"]:
         counts_NV = self._counts(bags)

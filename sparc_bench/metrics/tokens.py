@@ -1,22 +1,34 @@
-"""Words of a caption, normalised as question-answering metrics do."""
+"""Words of a caption, for metrics that count words."""
 
 from __future__ import annotations
 
+import re
 import string
 from typing import Literal
 
 ARTICLES = frozenset({"a", "an", "the"})
+Tokens = Literal["instruct_qa", "letters"]
+"""How a lower-case caption falls into words.
+
+instruct_qa: ASCII punctuation is deleted, then the rest split at white space, so that "T-shirt" is "tshirt": the
+normalisation of K-Precision's reference implementation (McGill-NLP/instruct-qa, Adlakha et al. 2023).
+letters: every run of letters and digits is a word, so that "T-shirt" is "t" and "shirt".
+"""
+
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_RUN = re.compile(r"[^\W_]+")
 
 
-def caption_words(caption: str, articles: Literal["drop", "keep"]) -> tuple[str, ...]:
-    """Lower-case, delete ASCII punctuation, split at white space; "a", "an" and "the" go where `articles` is "drop".
+def caption_words(caption: str, articles: Literal["drop", "keep"], tokens: Tokens = "instruct_qa") -> tuple[str, ...]:
+    """The words of a caption in lower case; "a", "an" and "the" go where `articles` is "drop".
 
-    This is the normalisation of K-Precision's reference implementation (Adlakha et al. 2023, "Evaluating correctness
-    and faithfulness of instruction-following models for question answering"). A caption may come out empty.
+    A caption may come out empty.
 
     >>> caption_words("A man, on the T-shirt's back.", "drop")
     ('man', 'on', 'tshirts', 'back')
+    >>> caption_words("A man, on the T-shirt's back.", "drop", "letters")
+    ('man', 'on', 't', 'shirt', 's', 'back')
     """
-    words = caption.lower().translate(_NO_PUNCTUATION).split()
+    lower = caption.lower()
+    words = lower.translate(_NO_PUNCTUATION).split() if tokens == "instruct_qa" else _RUN.findall(lower)
     return tuple(word for word in words if articles == "keep" or word not in ARTICLES)

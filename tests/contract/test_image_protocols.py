@@ -11,9 +11,18 @@ import pytest
 from sparc_bench import discover
 from sparc_bench.examples import DataSplit, Example
 from sparc_bench.outcome import Outcome
-from sparc_bench.protocols import classification, faithfulness, minimal_pairs, retrieval
+from sparc_bench.protocols import (
+    caption_choice,
+    chair,
+    classification,
+    faithfulness,
+    minimal_pairs,
+    object_presence,
+    retrieval,
+)
 from tests.contract.encoders import (
     LookupEncoder,
+    answer_key,
     caption_key,
     constant_encoder,
     item,
@@ -76,6 +85,53 @@ def paired(groups: int) -> DataSplit:
     return split_of(examples)
 
 
+def chosen(images: int) -> DataSplit:
+    """Images with one true caption and one false one, with four false ones, and with two true ones and a false one."""
+    numbers = {"two": (1, 1), "five": (1, 4), "both": (2, 1)}
+    examples = [
+        Example(
+            id=f"i{i}",
+            image=item(f"i{i}"),
+            captions=tuple(f"true {k} of {i}" for k in range(numbers[group][0])),
+            negatives=tuple(f"false {k} of {i}" for k in range(numbers[group][1])),
+            tags={"group": group},
+        )
+        for i, group in enumerate((images // 3) * list(numbers) + ["two"] * (images % 3))
+    ]
+    return split_of(examples)
+
+
+def choice_key(data: DataSplit) -> LookupEncoder:
+    texts = [text for example in data for text in (*example.captions, *example.negatives)]
+    truth = np.array([[text in example.captions for text in texts] for example in data])
+    return answer_key([example.id for example in data], texts, truth)
+
+
+def asked(images: int) -> DataSplit:
+    """Images that show three of eight things; they are asked for these and for three others."""
+    rng = np.random.default_rng(0)
+    examples = []
+    for i in range(images):
+        names = rng.permutation(THINGS[:8])[:6].tolist()
+        facts = {name: place < 3 for place, name in enumerate(names)}
+        examples.append(Example(id=f"i{i}", image=item(f"i{i}"), facts=facts))
+    return split_of(examples, classes=THINGS[:8])
+
+
+def presence_key(data: DataSplit) -> LookupEncoder:
+    truth = np.array([[example.facts.get(name, False) for name in data.classes] for example in data])
+    return answer_key([example.id for example in data], [f"a photo of a {name}" for name in data.classes], truth)
+
+
+def with_objects(images: int) -> DataSplit:
+    """Images with two captions each, and the things that these name."""
+    data = captioned(images)
+    examples = (
+        replace(example, facts={name: name in example.captions[0].split() for name in THINGS}) for example in data
+    )
+    return replace(data, examples=tuple(examples), classes=THINGS, synonyms={name: name for name in THINGS})
+
+
 @dataclass(frozen=True)
 class Case:
     """A protocol on hand-made data, and what each encoder must score."""
@@ -85,6 +141,8 @@ class Case:
     key: Callable[[DataSplit], LookupEncoder]
     perfect: frozenset[str]
     constant: dict[str, float]
+    chance: frozenset[str] | None = None
+    """metrics that noise scores as equal scores do; None: all"""
 
 
 def classify(encoder: LookupEncoder, data: DataSplit) -> Outcome:
@@ -97,12 +155,37 @@ def retrieve(encoder: LookupEncoder, data: DataSplit) -> Outcome:
 
 
 def faithful(encoder: LookupEncoder, data: DataSplit) -> Outcome:
-    options = faithfulness.Options(references="union", articles="drop", tagger="dataset", ties="expected")
+    options = faithfulness.Options(
+        pool="all",
+        references="union",
+        tokens="instruct_qa",
+        articles="drop",
+        tagger="dataset",
+        exact_hits="apart",
+        ties="expected",
+    )
     return faithfulness.run(encoder, data, options)
+
+
+def presence(encoder: LookupEncoder, data: DataSplit) -> Outcome:
+    return object_presence.run(
+        encoder, data, object_presence.Options(prompts="object_presence", classes="own", folds=5)
+    )
+
+
+def hallucinate(encoder: LookupEncoder, data: DataSplit) -> Outcome:
+    return chair.run(encoder, data, chair.Options(objects="instances_and_captions", ties="expected"))
 
 
 def pairs(encoder: LookupEncoder, data: DataSplit) -> Outcome:
     return minimal_pairs.run(encoder, data, minimal_pairs.Options(ties="expected", group_by=("edit", "of", "edit+of")))
+
+
+def choose(encoder: LookupEncoder, data: DataSplit) -> Outcome:
+    options = caption_choice.Options(
+        ties="expected", group_by="group", exclude=(), min_count=1, group_metrics=False, text_only=False
+    )
+    return caption_choice.run(encoder, data, options)
 
 
 N = 120
@@ -129,6 +212,28 @@ CASES = {
     "faithfulness": Case(
         faithful, captioned, caption_key, frozenset({"k_precision", "k_precision_na", "r1"}), {"r1": 1 / N}
     ),
+    "caption_choice": Case(
+        choose,
+        chosen,
+        choice_key,
+        frozenset({"macro_accuracy", "accuracy"}),
+        {"macro_accuracy": (1 / 2 + 1 / 5 + 1 / 3) / 3, "accuracy": (1 / 2 + 1 / 5 + 1 / 3) / 3},
+    ),
+    "object_presence": Case(
+        presence,
+        asked,
+        presence_key,
+        frozenset({"auroc", "map", "f1", "precision", "recall", "accuracy"}),
+        {"auroc": 1 / 2, "f1": 2 / 3, "accuracy": 1 / 2, "recall": 1, "yes_rate": 1},
+        frozenset({"auroc", "accuracy"}),
+    ),
+    "chair": Case(
+        hallucinate,
+        with_objects,
+        caption_key,
+        frozenset({"faithful_objects", "faithful_captions", "coverage", "r1"}),
+        {"r1": 1 / N},
+    ),
     "minimal_pairs": Case(
         pairs,
         lambda images: paired(images // 2),
@@ -149,7 +254,7 @@ def test_the_answer_key_scores_one(name):
     data = case.data(N)
     outcome = case.run(case.key(data), data)
     assert {metric: values(outcome)[metric] for metric in case.perfect} == pytest.approx(dict.fromkeys(case.perfect, 1))
-    if name != "faithfulness":
+    if name not in ("faithfulness", "object_presence", "chair"):
         assert set(outcome.metrics) == case.perfect
     assert outcome.examples["correct"].tolist() == [1.0] * len(data)
 
@@ -170,6 +275,8 @@ def test_noise_scores_chance(name):
     drawn = [case.run(random_encoder(seed), data) for seed in range(8)]
     chance = values(case.run(constant_encoder(), data))
     for metric, expected in chance.items():
+        if case.chance is not None and metric not in case.chance:
+            continue
         found = np.array([outcome.metrics[metric].value for outcome in drawn])
         error = found.std(ddof=1) / np.sqrt(len(found))
         assert found.mean() == pytest.approx(expected, abs=5 * error + 1e-3), metric
@@ -186,7 +293,7 @@ def test_order_does_not_matter(name):
     )
     if data.classes:
         last = len(data.classes) - 1
-        relabelled = (replace(e, label=last - e.label) for e in shuffled.examples if e.label is not None)
+        relabelled = (e if e.label is None else replace(e, label=last - e.label) for e in shuffled.examples)
         shuffled = replace(shuffled, examples=tuple(relabelled))
     first, second = case.run(random_encoder(), data), case.run(random_encoder(), shuffled)
     assert values(first) == pytest.approx(values(second), abs=1e-12)

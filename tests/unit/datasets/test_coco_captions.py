@@ -86,6 +86,21 @@ def test_missing_files_and_unknown_split(coco_root):
         read(coco_root, "val2017", Options(pool="none.json"))
 
 
+@pytest.mark.parametrize(
+    ("file_name", "photo"),
+    [
+        ("000000000139.jpg", "coco:139"),
+        ("COCO_val2014_000000000139.jpg", "coco:139"),
+        ("seven.jpg", ""),
+        ("139.jpg", ""),
+    ],
+)
+def test_a_photo_is_cocos_where_its_file_name_says_so(coco_root, edit_json, photo, file_name):
+    (coco_root / "coco/val2017/seven.jpg").rename(coco_root / "coco/val2017" / file_name)
+    edit_json(coco_root / FILE, lambda content: content["images"][0].update(file_name=file_name))
+    assert [example.photo for example in read(coco_root, "val2017", Options())] == [photo, ""]
+
+
 def test_real_sample_and_its_pool(test_data):
     options = Options(
         folder="coco_val2017_mini",
@@ -96,6 +111,16 @@ def test_real_sample_and_its_pool(test_data):
     split = read(test_data, "val2017", options)
     assert split.counts()["images"] == 404
     assert split.counts()["captions"] == 2021
+    assert all(example.photo == f"coco:{example.id}" for example in split)
     assert len(split.captions) + len(split.pool) == 25014
     with pytest.raises(UserError, match=r'^4596 of 5000 files \(22993 annotations\) are not in .*absent = "skip"'):
         read(test_data, "val2017", options.model_copy(update={"annotations": "captions_val2017_all.json"}))
+
+
+def test_captions_of_other_images_to_choose_on(coco_root):
+    plain = read(coco_root, "val2017", Options())
+    tuned = read(coco_root, "val2017", Options(tuning="annotations/all.json"))
+    assert (tuned.captions, tuned.pool) == (plain.captions, plain.pool)
+    assert tuned.tuning == (("nine, first", "nine, second"),)
+    assert tuned.fingerprint != plain.fingerprint
+    assert "tuning" not in Options().model_dump()

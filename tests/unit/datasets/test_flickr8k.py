@@ -101,6 +101,8 @@ def test_real_counts_tell_test_from_val(test_data):
         "val": (1000, 5000),
         "test": (1000, 5000),
     }
+    assert splits["test"][0].photo == f"flickr:{splits['test'][0].id.partition('_')[0]}"
+    assert len({example.photo for split in splits.values() for example in split}) == 8000
     ids = [{example.id for example in split} for split in splits.values()]
     assert len(set.union(*ids)) == 8000
     assert "9000268201_993b08cb0e.jpg" in splits["test"].notes[0]
@@ -108,3 +110,17 @@ def test_real_counts_tell_test_from_val(test_data):
     assert len({split.fingerprint for split in splits.values()}) == 3
     with_commas = sum("," in caption for split in splits.values() for caption in split.captions)
     assert 2000 < with_commas <= 2447
+
+
+def test_captions_of_another_split_to_choose_on(flickr8k_root):
+    plain = read(flickr8k_root, "val", Options())
+    tuned = read(flickr8k_root, "val", Options(tuning="train"))
+    assert (tuned.captions, tuned.pool) == (plain.captions, plain.pool)
+    assert (plain.tuning, tuned.counts()["tuning"]) == ((), 3)
+    assert all(captions == ("A plain caption .", 'Two dogs , one "red" , run .') for captions in tuned.tuning)
+    assert tuned.fingerprint != plain.fingerprint
+    assert read(flickr8k_root, "val", Options(tuning="test")).counts()["tuning"] == 1
+    assert "tuning" not in Options().model_dump()
+    for split in ("val", "all"):
+        with pytest.raises(UserError, match=f"would choose on the photos of '{split}'"):
+            read(flickr8k_root, split, Options(tuning="val"))

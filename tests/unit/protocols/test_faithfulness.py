@@ -8,10 +8,19 @@ from sparc_bench.errors import UserError
 from sparc_bench.examples import Example
 from sparc_bench.metrics.k_precision import KPrecision, k_precision_score
 from sparc_bench.metrics.tokens import caption_words
-from sparc_bench.protocols.faithfulness import Options, run
+from sparc_bench.outputs.captions import Captions
+from sparc_bench.protocols.faithfulness import OUTPUTS, Options, run
 from tests.contract.encoders import answer_key, caption_key, constant_encoder, item, split_of
 
-OPTIONS = Options(references="union", articles="drop", tagger="dataset", ties="expected")
+OPTIONS = Options(
+    pool="all",
+    references="union",
+    tokens="instruct_qa",
+    articles="drop",
+    tagger="dataset",
+    exact_hits="apart",
+    ties="expected",
+)
 TAGS = {"a": "OTHER", "runs": "OTHER", "red": "ADJ", "dog": "NOUN", "cat": "NOUN", "sits": "OTHER", "hen": "NOUN"}
 
 
@@ -99,6 +108,91 @@ def test_reference_rows():
     assert outcome.reference["human"]["k_precision"] == pytest.approx((3 * 0.75 + 0.5) / 4)
 
 
+def of(**options):
+    return OPTIONS.model_copy(update=options)
+
+
+def test_own_captions_out_of_the_pool():
+    # each image's own caption scores highest; without it image 0 is left with a tie of image 1's two captions
+    encoder = choosing(DATA, {"A red dog.", "A dog runs."}, {"A red cat.", "A cat sits.", "A dog runs."})
+    outcome = run(encoder, DATA, of(exact_hits="excluded"))
+    assert set(outcome.metrics) == {"k_precision", "k_precision_na"}
+    # image 0: "cat sits" 0 and "red cat" 1/2; image 1: "dog runs" 0
+    assert outcome.examples["k_precision"].tolist() == [0.25, 0]
+    assert outcome.ties == 1
+    assert "correct" not in outcome.examples
+    # the others' captions for image 0: 0 and 1/2; for image 1: "red dog" 1/2 and "dog runs" 0
+    assert outcome.reference["random_caption"] == {"k_precision": 0.25, "k_precision_na": pytest.approx(0.25)}
+    assert set(outcome.reference["constant"]) == {"k_precision", "k_precision_na"}
+
+
+def test_excluded_equals_misses_where_no_image_has_a_hit():
+    encoder = choosing(DATA, {"A red cat."}, {"A red dog."})
+    apart, excluded = (found(run(encoder, DATA, of(exact_hits=rule))) for rule in ("apart", "excluded"))
+    assert excluded["k_precision"] == apart["k_precision_misses"] == 0.5
+
+
+def test_a_pool_of_own_captions_alone():
+    data = data_of(("A red dog.",))
+    with pytest.raises(UserError, match="no caption of another image"):
+        run(caption_key(data), data, of(exact_hits="excluded"))
+
+
+def test_an_own_caption_against_the_others():
+    outcome = run(caption_key(DATA), DATA, of(exact_hits="other_references"))
+    # both captions of an image tie: "red dog" has 1/2 of "dog runs" and the reverse; "cat sits" and "red cat" alike
+    assert found(outcome)["k_precision"] == pytest.approx(0.5)
+    assert found(outcome)["r1"] == 1
+    assert found(outcome)["k_precision"] == pytest.approx(outcome.reference["human"]["k_precision"])
+    # misses do not know the difference
+    encoder = choosing(DATA, {"A red cat."}, {"A red dog."})
+    first, second = (found(run(encoder, DATA, of(exact_hits=rule))) for rule in ("apart", "other_references"))
+    assert first["k_precision_misses"] == second["k_precision_misses"]
+
+
+def test_the_pool_of_the_split_alone():
+    data = replace(DATA, pool=("A hen.",))
+    encoder = choosing(data, {"A hen."}, {"A red cat."})
+    assert run(encoder, data, OPTIONS).counts["candidates"] == 5
+    outcome = run(encoder, data, of(pool="split"))
+    assert outcome.counts["candidates"] == 4
+    # without the hen all four captions tie for image 0
+    assert outcome.ties == 1
+
+
+def test_tokens():
+    data = replace(data_of(("A red-dog",), ("A red cat",)), word_tags={**TAGS, "reddog": "NOUN"})
+    encoder = choosing(data, {"A red cat"}, {"A red cat"})
+    assert run(encoder, data, OPTIONS).examples["k_precision"].tolist() == [0, 1]
+    assert run(encoder, data, of(tokens="letters")).examples["k_precision"].tolist() == [0.5, 1]
+
+
+@pytest.mark.parametrize("rule", ["union", "multiset", "max"])
+def test_the_constant_caption_is_chosen_on_other_images(rule):
+    data = replace(data_of(("A red dog.",), ("A dog runs.",), ("A red cat.",)), tuning=(("cat",), ("a cat", "red")))
+    outcome = run(constant_encoder(), data, of(references=rule))
+    # "red cat" is best there: 1/2 and 1 (by a single reference 1/2); here it scores 1/2, 0 and 1
+    assert outcome.reference["constant"]["k_precision"] == pytest.approx((0.5 + 0 + 1) / 3)
+    assert outcome.reference["constant"]["k_precision_misses"] == pytest.approx((0.5 + 0) / 2)
+    assert outcome.notes[2] == "The constant caption is the best on 2 other images."
+
+
+def test_later_options_leave_hashes_as_they_were():
+    assert OPTIONS.model_dump() == {"references": "union", "articles": "drop", "tagger": "dataset", "ties": "expected"}
+    assert of(tokens="letters", pool="split", exact_hits="excluded").model_dump() == {
+        **OPTIONS.model_dump(),
+        "tokens": "letters",
+        "pool": "split",
+        "exact_hits": "excluded",
+    }
+
+
+def test_given_captions_may_not_be_own_ones_where_these_are_excluded():
+    given = Captions("captions.json", ("i0", "i1"), ("a RED dog", "A red dog."))
+    with pytest.raises(UserError, match="gives 1 images one of their own captions"):
+        OUTPUTS["captions"](given, DATA, of(exact_hits="excluded"))
+
+
 def test_the_data_sets_own_tags_need_a_data_set_that_has_them():
     with pytest.raises(UserError, match="tagger = 'hanta'"):
         run(constant_encoder(), replace(DATA, word_tags=None), OPTIONS)
@@ -141,5 +235,11 @@ def test_floors_on_coco(coco_words):
     assert human(coco_words[::4], "max") == pytest.approx(0.52, abs=0.01)
     references = [without_articles(captions) for captions in coco_words]
     assert human(references[::4], "union") == pytest.approx(0.58, abs=0.01)
+    # one word that most references hold beats a human caption: why captions of other systems need their lengths told
+    words = [set().union(*captions) for captions in references]
+    assert np.mean(["of" in known for known in words]) == pytest.approx(0.733, abs=0.0005)
+    assert KPrecision([("of",), ("man", "in")], "union").scores(references).mean(axis=0) == pytest.approx(
+        [np.mean(["of" in known for known in words]), np.mean([[w in known for w in ("man", "in")] for known in words])]
+    )
     sample = [captions[0] for captions in references[::50]]
     assert np.nanmean(KPrecision(sample, "union").scores(references)) == pytest.approx(0.18, abs=0.015)

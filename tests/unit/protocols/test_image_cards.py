@@ -8,7 +8,15 @@ from sparc_bench.cards import parse
 from sparc_bench.prompts import class_words, templates
 from tests.contract.encoders import constant_encoder
 
-PROTOCOLS = ("classification", "retrieval", "faithfulness", "minimal_pairs")
+PROTOCOLS = (
+    "classification",
+    "retrieval",
+    "faithfulness",
+    "minimal_pairs",
+    "caption_choice",
+    "chair",
+    "object_presence",
+)
 CARDS = [name for name in discover.names("tasks") if discover.task(name).protocol in PROTOCOLS]
 
 

@@ -1,0 +1,128 @@
+"""POPE: which of some named objects are in a photo of COCO?
+
+Six questions for each of 500 photos of val2014, three about objects that are there and three about objects that are
+not: any others ("random"), the most frequent ones ("popular"), or those that most often stand beside what is there
+("adversarial"). Photos are used as decoded: an EXIF orientation is not applied, as in the field's own tools.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from sparc_bench.cards import Strict
+from sparc_bench.errors import UserError
+from sparc_bench.examples import DataSplit, Example
+from sparc_bench.features import ImageItem
+from sparc_bench.photo_names import coco_photo
+from sparc_bench.reading import Absent, CocoRow, DataFolder, absent_notes, file_sizes, fingerprint, known_split
+
+TITLE = "POPE: is the named object in the photo? Six questions on each of 500 photos of COCO"
+SOURCE = (
+    "Li et al. 2023, Evaluating Object Hallucination in Large Vision-Language Models (arXiv:2305.10355), RUCAIBox/POPE"
+)
+NEEDS_ON_DISK = (
+    "pope/ with coco_pope_random.json, coco_pope_popular.json, coco_pope_adversarial.json, and the photos in "
+    "coco/val2014/ (the options folder and photos name other places)"
+)
+PROVIDES = frozenset({"objects"})
+SPLITS = ("random", "popular", "adversarial")
+
+
+class Options(Strict):
+    """Where questions and photos lie."""
+
+    folder: str = Field(default="pope", description="of the questions, under the data root")
+    photos: str = Field(default="coco/val2014", description="their folder, under the data root")
+    names: Literal[2014, 2017] = Field(
+        default=2014, description="the photos' names: COCO_val2014_ and twelve digits, or (COCO of 2017) digits alone"
+    )
+    absent: Absent = Field(default="refuse", description="questions about photos that are not on disk: refuse or skip")
+
+
+class _Question(CocoRow):
+    image: str
+    text: str
+    label: Literal["yes", "no"]
+
+
+_ROW = TypeAdapter(_Question)
+_TEXT = re.compile(r"Is there an? (.+) in the image\?")
+_FILE = re.compile(r"COCO_val2014_(\d{12})\.jpg")
+
+
+def read(root: Path | None, split: str, options: Options) -> DataSplit:
+    """The photos of one of the three files in its order, with `facts` {object: whether it is there} in its order.
+
+    `classes` are the objects that the file asks about, in alphabetical order; an id is COCO's image id. `sizes` counts
+    `questions` and those with the answer `yes`.
+
+    Raises:
+        UserError: something is missing or malformed on disk.
+    """
+    known_split(split, SPLITS, "pope")
+    home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)
+    assert root is not None
+    name = f"coco_pope_{split}.json"
+    content = home.read(name)
+    asked = _asked(content, home.path / name)
+    folder = DataFolder(root, NEEDS_ON_DISK).folder(options.photos)
+    file_of = {photo: photo if options.names == 2014 else f"{_number(photo)}.jpg" for photo in asked}
+    sizes = file_sizes(folder, file_of.values())
+    rows = {file_of[photo]: len(objects) for photo, objects in asked.items()}
+    notes = absent_notes(rows, sizes, folder, options.absent)
+    present = {photo: objects for photo, objects in asked.items() if file_of[photo] in sizes}
+    if not present:
+        raise UserError(f"{folder} has none of the photos of {home.path / name}: mend the options photos and names.")
+    ids = {photo: str(int(_number(photo))) for photo in present}
+    return DataSplit(
+        dataset="pope",
+        split=split,
+        examples=tuple(
+            Example(
+                id=ids[photo],
+                image=ImageItem.file(ids[photo], folder / file_of[photo]),
+                photo=coco_photo(photo),
+                facts=objects,
+            )
+            for photo, objects in present.items()
+        ),
+        classes=tuple(sorted({name for objects in present.values() for name in objects})),
+        fingerprint=fingerprint([content], {ids[photo]: sizes[file_of[photo]] for photo in present}),
+        notes=notes,
+        sizes={
+            "questions": sum(len(objects) for objects in present.values()),
+            "yes": sum(sum(objects.values()) for objects in present.values()),
+        },
+    )
+
+
+def _asked(content: bytes, where: Path) -> dict[str, dict[str, bool]]:
+    """Photo -> object -> the answer."""
+    asked: dict[str, dict[str, bool]] = {}
+    for number, line in enumerate(content.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = _ROW.validate_json(line)
+        except ValidationError as error:
+            reason = error.errors(include_url=False)[0]["msg"]
+            raise UserError(f"{where} has no question at line {number} ({reason}): mend or copy it again.") from None
+        found = _TEXT.fullmatch(row.text)
+        if found is None or _FILE.fullmatch(row.image) is None:
+            raise UserError(
+                f"{where} asks {row.text!r} of {row.image} at line {number}, not 'Is there a THING in the image?' of a "
+                "photo of val2014: copy POPE's own file again."
+            )
+        objects = asked.setdefault(row.image, {})
+        if found[1] in objects:
+            raise UserError(f"{where} asks twice for '{found[1]}' in {row.image}: take line {number} out.")
+        objects[found[1]] = row.label == "yes"
+    return asked
+
+
+def _number(photo: str) -> str:
+    return photo.removeprefix("COCO_val2014_").removesuffix(".jpg")

@@ -1,0 +1,81 @@
+"""The caption of each image: the best of a pool by the model's own score, or what another system gives.
+
+Shapes: N images, U distinct candidate captions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from jaxtyping import Bool
+from numpy import ndarray
+
+from sparc_bench.errors import UserError
+from sparc_bench.examples import DataSplit, Example
+from sparc_bench.features import Encoder
+from sparc_bench.metrics.tokens import caption_words
+from sparc_bench.outputs.captions import Captions
+from sparc_bench.protocols._pairs import DistinctTexts, score_chunks
+
+IMAGES_AT_ONCE = 64
+
+TopCaptions = Callable[[DistinctTexts], Iterator[tuple[slice, Bool[ndarray, "N U"]]]]
+"""For runs of images their rows and which candidates share the top."""
+
+
+def retrieved(encoder: Encoder, data: DataSplit, without_own: bool = False) -> TopCaptions:
+    """The candidates with the highest image-to-text score; `without_own` takes an image's own captions out of its pool.
+
+    Raises:
+        UserError: then there is nothing left.
+    """
+
+    def chosen(candidates: DistinctTexts) -> Iterator[tuple[slice, Bool[ndarray, "N U"]]]:
+        for rows, to_text, _ in score_chunks(encoder, data.items, candidates.texts):
+            for start in range(rows.start, rows.stop, IMAGES_AT_ONCE):
+                part = slice(start, min(start + IMAGES_AT_ONCE, rows.stop))
+                score_NU = to_text[part.start - rows.start : part.stop - rows.start]
+                if not without_own:
+                    yield part, score_NU == score_NU.max(axis=1, keepdims=True)
+                    continue
+                own_NU = own_strings(data, part, candidates)
+                if own_NU.all(axis=1).any():
+                    raise UserError("The pool holds no caption of another image: take more images, or give a pool.")
+                best_N1 = score_NU.max(axis=1, keepdims=True, where=~own_NU, initial=-np.inf)
+                yield part, (score_NU == best_N1) & ~own_NU
+
+    return chosen
+
+
+def given(outputs: Captions, data: DataSplit) -> tuple[list[str], tuple[str, ...], TopCaptions]:
+    """Another system's captions in the order of the images, sentences about the file, and each as its image's top.
+
+    An own caption that is written a little differently (case, punctuation) is given as it is written, so that it is
+    known as the image's own. The captions must be the last of the candidates.
+    """
+    captions_N, notes = outputs.of([example.id for example in data.examples])
+    texts_N = [_own_wording(caption, example) for caption, example in zip(captions_N, data.examples, strict=True)]
+
+    def chosen(candidates: DistinctTexts) -> Iterator[tuple[slice, Bool[ndarray, "N U"]]]:
+        place_N = candidates.index_M[len(candidates.index_M) - len(texts_N) :]
+        for start in range(0, len(texts_N), IMAGES_AT_ONCE):
+            part = slice(start, min(start + IMAGES_AT_ONCE, len(texts_N)))
+            yield part, place_N[part, None] == np.arange(len(candidates.texts))
+
+    return texts_N, notes, chosen
+
+
+def own_strings(data: DataSplit, rows: slice, candidates: DistinctTexts) -> Bool[ndarray, "N U"]:
+    """Which candidate strings are captions of which image; a string may belong to several images."""
+    image_M = data.caption_image_M
+    chosen_M = np.flatnonzero((image_M >= rows.start) & (image_M < rows.stop))
+    own_NU = np.zeros((rows.stop - rows.start, len(candidates.texts)), dtype=bool)
+    own_NU[image_M[chosen_M] - rows.start, candidates.index_M[chosen_M]] = True
+    return own_NU
+
+
+def _own_wording(caption: str, example: Example) -> str:
+    """The image's own caption that has the same words, or the caption as it is."""
+    words = caption_words(caption, "keep")
+    return next((own for own in example.captions if caption_words(own, "keep") == words), caption)

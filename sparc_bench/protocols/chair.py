@@ -1,0 +1,251 @@
+"""CHAIR: does the caption that an image gets name objects that are not in it?
+
+Shapes: N images, U distinct candidate captions, O objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy import ndarray
+
+from sparc_bench.cards import Strict
+from sparc_bench.examples import DataSplit
+from sparc_bench.features import Encoder
+from sparc_bench.metrics.object_mentions import ObjectMentions
+from sparc_bench.metrics.statistic import Mean, Statistic
+from sparc_bench.outcome import Outcome
+from sparc_bench.outputs.captions import Captions
+from sparc_bench.outputs.scores_encoder import looked_up
+from sparc_bench.protocols._pairs import DistinctTexts
+from sparc_bench.protocols._top_captions import TopCaptions, given, own_strings, retrieved
+
+VERSION = 1
+TITLE = "CHAIR: hallucinated objects in the caption that an image gets"
+NEEDS = frozenset({"image", "text"})
+DATA = frozenset({"captions", "objects", "synonyms"})
+_QUANTITIES = ("mentioned", "wrong", "any_wrong", "named")
+"""Of a caption on an image: objects it mentions, those that are not there, whether any, annotated ones it names."""
+
+
+class Options(Strict):
+    """What a card decides."""
+
+    objects: Literal["instances_and_captions", "instances"]
+    """what an image has: its annotated objects and those that its own captions mention (the official rule), or the
+    annotated ones alone"""
+    ties: Literal["expected"]
+    """expected: the mean over the candidates that share the top score"""
+
+
+class _Worth:
+    """What every candidate caption is worth on every image."""
+
+    def __init__(self, texts: Sequence[str], mentions: ObjectMentions, classes: Sequence[str]) -> None:
+        place = {label: index for index, label in enumerate(classes)}
+        self.mentions_UO = np.zeros((len(texts), len(classes)))
+        for row, text in enumerate(texts):
+            for label in mentions.of(text):
+                if label in place:
+                    self.mentions_UO[row, place[label]] += 1
+
+    def on(self, has_NO: Bool[ndarray, "N O"], annotated_NO: Bool[ndarray, "N O"]) -> dict[str, Float[ndarray, "N U"]]:
+        """The quantities, by image and candidate."""
+        wrong_NU = (~has_NO).astype(np.float64) @ self.mentions_UO.T
+        return {
+            "mentioned": np.broadcast_to(self.mentions_UO.sum(axis=1), wrong_NU.shape),
+            "wrong": wrong_NU,
+            "any_wrong": (wrong_NU > 0).astype(np.float64),
+            "named": annotated_NO.astype(np.float64) @ (self.mentions_UO > 0).T,
+        }
+
+
+class _Sums:
+    """The quantities of what each image gets, and the weight of it: 1, or less where a part is left out."""
+
+    def __init__(self, annotated_N: Float[ndarray, "N"]) -> None:
+        self.of = {name: np.zeros(len(annotated_N)) for name in _QUANTITIES}
+        self.weight_N = np.zeros(len(annotated_N))
+        self._annotated_N = annotated_N
+
+    def add(self, rows: slice, worth: Mapping[str, Float[ndarray, "N U"]], weight_NU: Float[ndarray, "N U"]) -> None:
+        """Take in some images."""
+        for name, value_NU in worth.items():
+            self.of[name][rows] = (weight_NU * value_NU).sum(axis=1)
+        self.weight_N[rows] = weight_NU.sum(axis=1)
+
+    def metrics(self) -> dict[str, Mean]:
+        """As `run` names them."""
+        mentioned_N, wrong_N, any_wrong_N, named_N = (self.of[name] for name in _QUANTITIES)
+        return {
+            "faithful_objects": Mean(mentioned_N - wrong_N, mentioned_N),
+            "faithful_captions": Mean(self.weight_N - any_wrong_N, self.weight_N),
+            "coverage": Mean(named_N, self.weight_N * self._annotated_N),
+        }
+
+
+class _Constant:
+    """The caption that is best on one half of the images, by position, scored on the other, and the reverse."""
+
+    def __init__(self, pool_U: Bool[ndarray, "U"]) -> None:
+        self._pool_U = pool_U
+        self._sums_2U = {name: np.zeros((2, len(pool_U))) for name in ("mentioned", "wrong", "any_wrong", "images")}
+
+    def add(self, rows: slice, worth: Mapping[str, Float[ndarray, "N U"]]) -> None:
+        """Take in some images."""
+        half_N = np.arange(rows.start, rows.stop) % 2
+        for half in (0, 1):
+            for name, sums_2U in self._sums_2U.items():
+                sums_2U[half] += worth[name][half_N == half].sum(axis=0) if name in worth else (half_N == half).sum()
+
+    def row(self) -> dict[str, float]:
+        """What one caption for all images reaches by either metric."""
+        found: dict[str, float] = {}
+        for name, part, whole in (("objects", "wrong", "mentioned"), ("captions", "any_wrong", "images")):
+            part_2U, whole_2U = self._sums_2U[part], self._sums_2U[whole]
+            share_2U = np.divide(part_2U, whole_2U, out=np.full_like(part_2U, np.inf), where=whole_2U > 0)
+            best = [int(np.where(self._pool_U, share_2U[half], np.inf).argmin()) for half in (1, 0)]
+            total = sum(whole_2U[half, best[half]] for half in (0, 1))
+            lost = sum(part_2U[half, best[half]] for half in (0, 1)) / total if total else float("nan")
+            found[f"faithful_{name}"] = float(1 - lost)
+        return found
+
+
+def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
+    """Give each image its best caption of the pool, and count the objects in it that the image does not have.
+
+    `faithful_objects` is 1 - CHAIR_i, the share of all mentions of objects that are right, and `faithful_captions` is
+    1 - CHAIR_s, the share of captions without a hallucinated object; so higher is better, and a note has both as
+    CHAIR. A caption that names nothing cannot hallucinate and raises faithful_captions alone: `coverage` stands beside
+    them, the share of an image's annotated objects that its caption names. The `_misses` variants are over images
+    whose caption is none of their own strings (an own caption never hallucinates under the official rule), `r1` is the
+    share of the others. Where candidates tie for the top, every quantity is its mean over them.
+
+    Reference rows: `constant` (for each of the two metrics the caption that is best on half of the images, scored on
+    the other half), `random_caption` (the exact mean over all candidates), `human` (each own caption on what the image
+    has without it). The tie count is the number of images with several candidates at the top. `retrieved` is the first
+    of them, as an index into the split's captions and then its pool.
+    """
+    return _outcome(data, options, (), retrieved(encoder, data))
+
+
+def score(outputs: Captions, data: DataSplit, options: Options) -> Outcome:
+    """The same of captions that another system gives for the images, from the pool or of its own making."""
+    given_N, notes, chosen = given(outputs, data)
+    outcome = _outcome(data, options, given_N, chosen)
+    return replace(outcome, notes=(*outcome.notes, *notes))
+
+
+OUTPUTS = {"captions": score, "similarity": looked_up(run)}
+
+
+def _outcome(data: DataSplit, options: Options, given_texts: Sequence[str], chosen: TopCaptions) -> Outcome:
+    """Count in the candidates that `chosen` marks for each image; captions given beside the pool are candidates too."""
+    pool = (*data.captions, *data.pool)
+    candidates = DistinctTexts.of((*pool, *given_texts))
+    pool_U = np.arange(len(candidates.texts)) <= candidates.index_M[: len(pool)].max()
+    worth = _Worth(candidates.texts, ObjectMentions(data.synonyms), data.classes)
+    annotated_NO = np.array([[example.facts.get(label, False) for label in data.classes] for example in data.examples])
+    images, objects_N = len(data), annotated_NO.sum(axis=1).astype(np.float64)
+    sums = {name: _Sums(objects_N) for name in ("all", "misses", "random", "random_misses")}
+    constant = _Constant(pool_U)
+    hit_N, tied_N, retrieved_N = np.zeros(images), np.zeros(images, dtype=np.int64), np.zeros(images, dtype=np.int64)
+    right_NO, mentioned_NO = np.zeros(annotated_NO.shape), np.zeros(annotated_NO.shape)
+    for rows, top_NU in chosen(candidates):
+        own_NU = own_strings(data, rows, candidates)
+        has_NO = annotated_NO[rows]
+        if options.objects == "instances_and_captions":
+            has_NO = has_NO | (own_NU.astype(np.float64) @ worth.mentions_UO > 0)
+        choice_NU = top_NU / top_NU.sum(axis=1, keepdims=True)
+        even_NU = np.broadcast_to(pool_U / pool_U.sum(), choice_NU.shape)
+        here = worth.on(has_NO, annotated_NO[rows])
+        for name, weight_NU in (("all", choice_NU), ("random", even_NU)):
+            sums[name].add(rows, here, weight_NU)
+            sums["misses" if name == "all" else f"{name}_misses"].add(rows, here, weight_NU * ~own_NU)
+        constant.add(rows, here)
+        mentioned_NO[rows] = choice_NU @ worth.mentions_UO
+        right_NO[rows] = mentioned_NO[rows] * has_NO
+        hit_N[rows] = (choice_NU * own_NU).sum(axis=1)
+        tied_N[rows] = top_NU.sum(axis=1)
+        retrieved_N[rows] = top_NU.argmax(axis=1)
+    metrics: dict[str, Statistic] = {**_with_misses(sums["all"], sums["misses"]), "r1": Mean.of(hit_N)}
+    random = _with_misses(sums["random"], sums["random_misses"])
+    first_place_U = np.unique(candidates.index_M, return_index=True)[1]
+    everything = sums["all"].of
+    return Outcome(
+        metrics=metrics,
+        groups={
+            "object": {
+                label: Mean(right_NO[:, column], mentioned_NO[:, column])
+                for column, label in enumerate(data.classes)
+                if mentioned_NO[:, column].any()
+            }
+        },
+        examples={
+            "correct": 1 - everything["any_wrong"],
+            "mentioned": everything["mentioned"].astype(np.float32),
+            "hallucinated": everything["wrong"].astype(np.float32),
+            "retrieved": first_place_U[retrieved_N],
+        },
+        ties=int((tied_N > 1).sum()),
+        counts={
+            "images": images,
+            "captions": len(data.captions),
+            "candidates": int(pool_U.sum()),
+            "mentions": round(float(everything["mentioned"].sum())),
+            "hallucinated": round(float(everything["wrong"].sum())),
+            "misses": round(float((1 - hit_N).sum())),
+        },
+        reference={
+            "constant": constant.row(),
+            "random_caption": {name: statistic.value for name, statistic in random.items()},
+            "human": human_reference(data, options),
+        },
+        notes=(
+            f"CHAIR_i {_percent(metrics['faithful_objects'])}, CHAIR_s {_percent(metrics['faithful_captions'])}: what "
+            "faithful_objects and faithful_captions leave of 1, better when lower.",
+            "The constant caption is the best on half of these images, scored on the other half, and the reverse; for "
+            "faithful_captions it is one that names no object.",
+            "The human row knows an image's objects without the caption that is judged.",
+        ),
+    )
+
+
+def human_reference(data: DataSplit, options: Options) -> dict[str, float]:
+    """Each own caption on the image's annotated objects and those of its other captions, averaged within the image."""
+    captions = DistinctTexts.of(data.captions)
+    worth = _Worth(captions.texts, ObjectMentions(data.synonyms), data.classes)
+    annotated_NO = np.array([[example.facts.get(label, False) for label in data.classes] for example in data.examples])
+    sums = _Sums(annotated_NO.sum(axis=1).astype(np.float64))
+    start = 0
+    for row, example in enumerate(data.examples):
+        mentions_KO = worth.mentions_UO[captions.index_M[start : start + len(example.captions)]]
+        start += len(example.captions)
+        has_KO = annotated_NO[[row] * len(mentions_KO)]
+        if options.objects == "instances_and_captions":
+            has_KO = has_KO | ((mentions_KO > 0).sum(axis=0) - (mentions_KO > 0) > 0)
+        wrong_K = (mentions_KO * ~has_KO).sum(axis=1)
+        values = {
+            "mentioned": mentions_KO.sum(axis=1),
+            "wrong": wrong_K,
+            "any_wrong": wrong_K > 0,
+            "named": ((mentions_KO > 0) & annotated_NO[row]).sum(axis=1),
+        }
+        weight_K = np.full((1, len(mentions_KO)), 1 / len(mentions_KO))
+        sums.add(
+            slice(row, row + 1), {name: value[None].astype(np.float64) for name, value in values.items()}, weight_K
+        )
+    return {name: statistic.value for name, statistic in sums.metrics().items()}
+
+
+def _with_misses(everything: _Sums, misses: _Sums) -> dict[str, Mean]:
+    found, on_misses = everything.metrics(), misses.metrics()
+    return found | {f"{name}_misses": on_misses[name] for name in ("faithful_objects", "faithful_captions")}
+
+
+def _percent(faithful: Statistic) -> str:
+    return "-" if np.isnan(faithful.value) else f"{100 * (1 - faithful.value):.1f} %"

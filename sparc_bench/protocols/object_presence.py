@@ -1,0 +1,184 @@
+"""Object presence: does the score of an image with "a photo of a {x}" say whether x is there?
+
+For encoders, which do not read a negation: a question is the object's prompt alone, and its answer a score.
+
+Shapes: N images, C objects, Q questions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from pydantic import Field
+
+from sparc_bench.cards import Strict
+from sparc_bench.errors import UserError
+from sparc_bench.examples import DataSplit
+from sparc_bench.features import Encoder
+from sparc_bench.metrics.presence import Auroc, ObjectAP, best_f1_threshold, tied_questions
+from sparc_bench.metrics.statistic import Mean, Statistic
+from sparc_bench.outcome import Outcome
+from sparc_bench.outputs.scores_encoder import looked_up
+from sparc_bench.prompts import PromptedClasses, class_words, templates
+from sparc_bench.protocols.classification import class_scores
+
+VERSION = 1
+TITLE = "object presence: AUROC, mean AP by object, F1 at a threshold set on other images"
+NEEDS = frozenset({"image", "text"})
+DATA = frozenset({"objects"})
+
+
+class Options(Strict):
+    """What a card decides."""
+
+    prompts: str
+    """prompt set: a card of tasks/prompts, `openai80` or `openai7`"""
+    classes: str
+    """words for the objects: a card of tasks/classes, or `own` for the data set's own names"""
+    folds: int = Field(ge=2)
+    """into how many parts the images fall, each answered at the threshold that is best on the others"""
+
+
+@dataclass(frozen=True)
+class _Questions:
+    """All questions of a split, image by image in its order."""
+
+    image_Q: Int[ndarray, "Q"]
+    object_Q: Int[ndarray, "Q"]
+    yes_Q: Bool[ndarray, "Q"]
+    fold_Q: Int[ndarray, "Q"]
+
+    @classmethod
+    def of(cls, data: DataSplit, folds: int) -> _Questions:
+        """From each example's `facts`; raises UserError where there are fewer images than folds."""
+        if len(data) < folds:
+            raise UserError(f"{len(data)} images do not fall into {folds} parts: take more images, or fewer folds.")
+        place = {name: index for index, name in enumerate(data.classes)}
+        rows = [
+            (n, place[name], answer)
+            for n, example in enumerate(data.examples)
+            for name, answer in example.facts.items()
+        ]
+        image_Q, object_Q, yes_Q = (np.array(column) for column in zip(*rows, strict=True))
+        fold_N = image_folds([example.id for example in data.examples], folds)
+        return cls(image_Q, object_Q, yes_Q, fold_N[image_Q])
+
+    @property
+    def both_C(self) -> list[int]:
+        """The objects with questions of either answer."""
+        return sorted({*self.object_Q[self.yes_Q].tolist()} & {*self.object_Q[~self.yes_Q].tolist()})
+
+
+def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
+    """Score every question's image with its object's prompt.
+
+    `auroc` compares all questions with one another, over images and objects, ties half. `map` is the mean over objects
+    of the average precision among the images that were asked about it (objects asked about with one answer alone are
+    left out, and `objects_both` counts the others). For `f1`, with `precision`, `recall`, `accuracy` and `yes_rate` (of
+    "yes" as POPE reports them) an answer is "yes" from a threshold on that is best for F1 on the images of the other
+    folds; folds follow from the images' ids alone.
+
+    Equal scores everywhere: auroc .5, every answer "yes". `blind` is a reference row that sees no image: an object's
+    score is its share of yes among the questions of the other folds. The tie count is the number of questions whose
+    score is that of a question with the other answer.
+    """
+    asked = _Questions.of(data, options.folds)
+    words_C = class_words(options.classes, data.classes)
+    scores_NC = class_scores(encoder, data, PromptedClasses(encoder, words_C, templates(options.prompts)))
+    score_Q = scores_NC[asked.image_Q, asked.object_Q].astype(np.float64)
+    metrics, said_Q = _metrics(score_Q, asked, len(data))
+    blind, _ = _metrics(_blind(asked, len(data.classes)), asked, len(data))
+    counts_N = np.bincount(asked.image_Q, minlength=len(data))
+    right_N = np.bincount(asked.image_Q, said_Q == asked.yes_Q, minlength=len(data))
+    ranked = Auroc.of(score_Q, asked.image_Q, asked.object_Q, asked.yes_Q, len(data))
+    return Outcome(
+        metrics=metrics,
+        groups={"object": _by_object(score_Q, asked, data)},
+        examples={"correct": right_N / np.maximum(counts_N, 1)},
+        rows={"score": score_Q.astype(np.float32), "object": asked.object_Q, "yes": asked.yes_Q.astype(np.uint8)},
+        ties=tied_questions(ranked.level_Q, asked.yes_Q),
+        counts={
+            "images": len(data),
+            "questions": len(score_Q),
+            "yes": int(asked.yes_Q.sum()),
+            "objects": len(np.unique(asked.object_Q)),
+            "objects_both": len(asked.both_C),
+        },
+        reference={"blind": {name: statistic.value for name, statistic in blind.items()}},
+        notes=(
+            f"map is over {len(asked.both_C)} of {len(np.unique(asked.object_Q))} objects, those asked about with "
+            "either answer.",
+            f"Thresholds are set on {options.folds - 1} of {options.folds} parts of the images for the remaining one.",
+            "The blind row sees no image: an object's score is its share of yes among the questions of other images.",
+        ),
+    )
+
+
+OUTPUTS = {"similarity": looked_up(run)}
+
+
+def image_folds(ids: Sequence[str], folds: int) -> Int[ndarray, "N"]:
+    """The fold of each image: turns are taken in the order of the ids' sha256, so that a split's order is nothing.
+
+    >>> image_folds(["1", "2", "3", "4"], 2).tolist()
+    [0, 1, 1, 0]
+    """
+    order_N = sorted(range(len(ids)), key=lambda index: hashlib.sha256(ids[index].encode()).hexdigest())
+    fold_N = np.empty(len(ids), dtype=np.int64)
+    fold_N[order_N] = np.arange(len(ids)) % folds
+    return fold_N
+
+
+def _metrics(
+    score_Q: Float[ndarray, "Q"], asked: _Questions, images: int
+) -> tuple[dict[str, Statistic], Bool[ndarray, "Q"]]:
+    """The metrics of some scores, and which questions they answer with yes."""
+    said_Q = np.zeros(len(score_Q), dtype=bool)
+    for fold in np.unique(asked.fold_Q):
+        here_Q = asked.fold_Q == fold
+        said_Q[here_Q] = score_Q[here_Q] >= best_f1_threshold(score_Q[~here_Q], asked.yes_Q[~here_Q])
+
+    def of_images(chosen_Q: ndarray) -> ndarray:
+        return np.bincount(asked.image_Q, chosen_Q, minlength=images)
+
+    found_N, said_N, there_N = of_images(said_Q & asked.yes_Q), of_images(said_Q), of_images(asked.yes_Q)
+    asked_N = of_images(np.ones(len(score_Q)))
+    ranked = (score_Q, asked.image_Q, asked.object_Q, asked.yes_Q, images)
+    metrics: dict[str, Statistic] = {
+        "auroc": Auroc.of(*ranked),
+        "map": ObjectAP.of(*ranked),
+        "f1": Mean(2 * found_N, said_N + there_N),
+        "precision": Mean(found_N, said_N),
+        "recall": Mean(found_N, there_N),
+        "accuracy": Mean(of_images(said_Q == asked.yes_Q), asked_N),
+        "yes_rate": Mean(said_N, asked_N),
+    }
+    return metrics, said_Q
+
+
+def _blind(asked: _Questions, objects: int) -> Float[ndarray, "Q"]:
+    """For each question its object's share of yes in the other folds; that of all objects where none is asked there."""
+    score_Q = np.empty(len(asked.yes_Q))
+    for fold in np.unique(asked.fold_Q):
+        here_Q = asked.fold_Q == fold
+        there_Q, yes_Q = asked.object_Q[~here_Q], asked.yes_Q[~here_Q]
+        count_C = np.bincount(there_Q, minlength=objects)
+        share_C = np.full(objects, yes_Q.mean())
+        np.divide(np.bincount(there_Q, yes_Q, minlength=objects), count_C, out=share_C, where=count_C > 0)
+        score_Q[here_Q] = share_C[asked.object_Q[here_Q]]
+    return score_Q
+
+
+def _by_object(score_Q: ndarray, asked: _Questions, data: DataSplit) -> dict[str, Statistic]:
+    found: dict[str, Statistic] = {}
+    for label in asked.both_C:
+        chosen_Q = asked.object_Q == label
+        found[data.classes[label]] = Auroc.of(
+            score_Q[chosen_Q], asked.image_Q[chosen_Q], asked.object_Q[chosen_Q], asked.yes_Q[chosen_Q], len(data)
+        )
+    return found
