@@ -5,7 +5,7 @@ resamples, moved by the difference between the value and the resamples' mean: me
 biased under repeated images, so that a plain percentile interval can miss the value itself. The draws depend on the
 number of clusters alone: all metrics of a task, and both sides of a paired difference, see the same ones.
 
-Shapes: S resamples, G clusters, C classes.
+Shapes: S resamples, G clusters, P kinds of clusters, C classes, E cells (a cluster and a class that it holds items of).
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 
-from sparc_bench.metrics.statistic import RESAMPLES, ClassMean, IoU, Mean, Statistic
+from sparc_bench.metrics.merging import kinds
+from sparc_bench.metrics.statistic import RESAMPLES, ClassMean, IoU, Mean, SparseMean, Statistic
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -27,6 +28,8 @@ Z = 1.959963984540054
 """The normal quantile of a two-sided 95 % interval."""
 
 _CHUNK_CELLS = 2_000_000
+_DRAWS_AT_ONCE = 200_000
+"""As many as stay in a core's cache until they are counted."""
 _SEED = 20240118
 
 
@@ -67,63 +70,77 @@ def wilson_interval(share: float, n: float) -> tuple[float, float]:
     return low, high
 
 
-def cluster_weights(clusters: int, resamples: int, seed: int = _SEED) -> Iterator[Float[ndarray, "S G"]]:
-    """Multinomial weights (how often each cluster was drawn) in chunks of bounded memory; each row sums to G."""
+def cluster_weights(
+    clusters: int, resamples: int, seed: int = _SEED, place_G: Int[ndarray, "G"] | None = None
+) -> Iterator[Float[ndarray, "S G"]]:
+    """Multinomial weights (how often each cluster was drawn) in chunks of bounded memory; each row sums to G.
+
+    With `place_G` how often clusters of each kind were drawn, in the same draws (S P).
+    """
     rng = np.random.default_rng([seed, clusters])
-    rows = max(1, _CHUNK_CELLS // max(clusters, 1))
+    columns = clusters if place_G is None else int(place_G.max()) + 1
+    rows, rows_drawn = max(1, _CHUNK_CELLS // max(columns, 1)), max(1, _DRAWS_AT_ONCE // max(clusters, 1))
     for start in range(0, resamples, rows):
-        count = min(rows, resamples - start)
-        drawn_SG = rng.integers(0, clusters, size=(count, clusters))
-        drawn_SG += np.arange(count)[:, None] * clusters
-        counts = np.bincount(drawn_SG.ravel(), minlength=count * clusters)
-        yield counts.reshape(count, clusters).astype(np.float64)
+        weights_SG = np.empty((min(rows, resamples - start), columns))
+        for first in range(0, len(weights_SG), rows_drawn):
+            part_RG = weights_SG[first : first + rows_drawn]
+            drawn_RG = rng.integers(0, clusters, size=(len(part_RG), clusters))
+            if place_G is not None:
+                drawn_RG = place_G.take(drawn_RG)
+            drawn_RG += np.arange(len(part_RG))[:, None] * columns
+            part_RG[:] = np.bincount(drawn_RG.ravel(), minlength=part_RG.size).reshape(part_RG.shape)
+        yield weights_SG
 
 
 def occupied_clusters(statistic: Statistic) -> int:
     """How many clusters hold anything that the statistic averages."""
-    cells_GC = _occupancy(statistic)
-    return statistic.clusters if cells_GC is None else int(cells_GC.any(axis=1).sum())
+    cells = _occupied(statistic)
+    return statistic.clusters if cells is None else len(np.unique(cells[0]))
 
 
-def _occupancy(statistic: Statistic) -> ndarray | None:
-    if isinstance(statistic, Mean):
-        return np.asarray(statistic.count_G)[:, None] > 0
+def _occupied(statistic: Statistic) -> tuple[Int[ndarray, "E"], Int[ndarray, "E"]] | None:
+    """Cluster and class of what the statistic averages; None where it does not say."""
     if isinstance(statistic, ClassMean):
-        return np.asarray(statistic.count_GC) > 0
-    if isinstance(statistic, IoU):
-        return np.asarray(statistic.union_GC) > 0
-    return None
+        return statistic.cluster_E, statistic.class_E
+    if isinstance(statistic, SparseMean):
+        return statistic.cluster_O, np.zeros_like(statistic.cluster_O)
+    if isinstance(statistic, Mean):
+        cluster_E = np.flatnonzero(np.asarray(statistic.count_G) > 0)
+        return cluster_E, np.zeros_like(cluster_E)
+    return _both(statistic.union_GC) if isinstance(statistic, IoU) else None
+
+
+def _both(holds_GC: ndarray) -> tuple[Int[ndarray, "E"], Int[ndarray, "E"]]:
+    cluster_E, class_E = np.nonzero(np.asarray(holds_GC) > 0)
+    return cluster_E, class_E
 
 
 def effective_n(statistic: Statistic) -> float:
     """The n of a Wilson interval: clusters; for means over classes the classes times the rarest class's clusters."""
-    cells_GC = _occupancy(statistic)
-    cells_GC = statistic.objects_GC if cells_GC is None else cells_GC
-    if cells_GC is None:
+    cells = _occupied(statistic)
+    if cells is None and statistic.objects_GC is not None:
+        cells = _both(statistic.objects_GC)
+    if cells is None:
         return statistic.clusters
-    per_class_C = cells_GC.sum(axis=0)
+    per_class_C = np.bincount(cells[1])
     per_class_C = per_class_C[per_class_C > 0]
-    return float(min(len(per_class_C) * per_class_C.min(), cells_GC.any(axis=1).sum())) if len(per_class_C) else 0.0
+    return float(min(len(per_class_C) * per_class_C.min(), len(np.unique(cells[0])))) if len(per_class_C) else 0.0
 
 
-def bootstrap_all(statistics: Mapping[Name, Statistic]) -> dict[Name, Estimate]:
+def bootstrap_all(statistics: Mapping[Name, Statistic], resamples: int = RESAMPLES) -> dict[Name, Estimate]:
     """The estimate of every statistic; those with equal numbers of clusters share their draws.
 
     Where no resample differs from another (all right, all wrong, one cluster) a percentile interval would claim
     certainty: Wilson's interval stands in its place, with the number of clusters as n; for a mean over classes n is
     the number of classes times the clusters of the rarest one, if that is less.
+
+    Args:
+        statistics: by any names.
+        resamples: of each that asks for no number of its own.
     """
-    plans: dict[tuple[int, int], list[Name]] = {}
-    for name, statistic in statistics.items():
-        plans.setdefault((statistic.clusters, resamples_of(statistic)), []).append(name)
-    drawn: dict[Name, list[ndarray]] = {name: [] for name in statistics}
-    for (clusters, resamples), names in plans.items():
-        if clusters == 0:
-            continue
-        for weights_SG in cluster_weights(clusters, resamples):
-            for name in names:
-                drawn[name].append(statistics[name].values_S(weights_SG))
-    return {name: _estimate(statistic, drawn[name]) for name, statistic in statistics.items()}
+    asked = {name: resamples_of(statistic, resamples) for name, statistic in statistics.items()}
+    drawn = _resampled({name: (statistic,) for name, statistic in statistics.items()}, asked)
+    return {name: _estimate(statistic, *drawn.pop(name)) for name, statistic in statistics.items()}
 
 
 def bootstrap(statistic: Statistic) -> Estimate:
@@ -131,19 +148,40 @@ def bootstrap(statistic: Statistic) -> Estimate:
     return bootstrap_all({"": statistic})[""]
 
 
-def resamples_of(statistic: Statistic) -> int:
+def resamples_of(statistic: Statistic, resamples: int = RESAMPLES) -> int:
     """How many resamples the statistic asks for."""
-    return int(getattr(statistic, "resamples", RESAMPLES))
+    return int(getattr(statistic, "resamples", resamples))
 
 
-def _estimate(statistic: Statistic, chunks: list[ndarray]) -> Estimate:
+def _resampled(
+    statistics: Mapping[Name, tuple[Statistic, ...]], resamples: Mapping[Name, int]
+) -> dict[Name, list[Float[ndarray, "S"]]]:
+    """The resamples of each of some statistics under one name, which are of the same clusters."""
+    plans: dict[tuple[int, int], list[Name]] = {}
+    for name, several in statistics.items():
+        plans.setdefault((several[0].clusters, resamples[name]), []).append(name)
+    values: dict[Name, list[ndarray]] = {}
+    for (clusters, number), names in plans.items():
+        merged = kinds((each for name in names for each in statistics[name]), clusters)
+        ready = {name: [each if merged is None else merged.of(each) for each in statistics[name]] for name in names}
+        chunks: dict[Name, list[list[ndarray]]] = {name: [[] for _ in each] for name, each in ready.items()}
+        if clusters > 0:
+            for weights_SG in cluster_weights(clusters, number, place_G=None if merged is None else merged.place_G):
+                for name in names:
+                    for each, parts in zip(ready[name], chunks[name], strict=True):
+                        parts.append(each.values_S(weights_SG))
+        values |= {name: [np.concatenate(parts or [np.zeros(0)]) for parts in chunks.pop(name)] for name in names}
+    return values
+
+
+def _estimate(statistic: Statistic, values_S: Float[ndarray, "S"]) -> Estimate:
     occupied = occupied_clusters(statistic)
     value = statistic.value if statistic.clusters else float("nan")
     if np.isnan(value):
         return Estimate(value, float("nan"), float("nan"), float("nan"), occupied, "bootstrap")
-    ends = spread(np.concatenate(chunks), value, (0.0, 1.0))
+    ends = spread(values_S, value, (0.0, statistic.most))
     if ends is None:
-        low, high = wilson_interval(value, effective_n(statistic))
+        low, high = (statistic.most * end for end in wilson_interval(value / statistic.most, effective_n(statistic)))
         return Estimate(value, (high - low) / (2 * Z), low, high, occupied, "wilson")
     return Estimate(value, *ends, occupied, "bootstrap")
 
@@ -168,23 +206,33 @@ def spread(
     return float(values_S.std(ddof=1)), float(low), float(high)
 
 
-def paired_difference(a: Statistic, b: Statistic) -> Estimate:
-    """`a` minus `b` under common draws: two models on the same images, row for row.
+def paired_differences(pairs: Mapping[Name, tuple[Statistic, Statistic]]) -> dict[Name, Estimate]:
+    """The first minus the second of each pair under common draws: two models on the same images, row for row.
 
     Where no resample differs (no image on which the models differ, or all by the same amount) the interval is the
     difference plus and minus Wilson's upper end for 0 of the number of images.
     """
-    if a.clusters != b.clusters:
-        raise RuntimeError(f"paired statistics of {a.clusters} and {b.clusters} clusters")
+    for a, b in pairs.values():
+        if a.clusters != b.clusters:
+            raise RuntimeError(f"paired statistics of {a.clusters} and {b.clusters} clusters")
+    drawn = _resampled(pairs, {name: min(map(resamples_of, pair)) for name, pair in pairs.items()})
+    return {name: _difference(*pair, *drawn.pop(name)) for name, pair in pairs.items()}
+
+
+def paired_difference(a: Statistic, b: Statistic) -> Estimate:
+    """`a` minus `b` (see `paired_differences`)."""
+    return paired_differences({"": (a, b)})[""]
+
+
+def _difference(a: Statistic, b: Statistic, a_S: Float[ndarray, "S"], b_S: Float[ndarray, "S"]) -> Estimate:
     occupied = min(occupied_clusters(a), occupied_clusters(b))
     difference = a.value - b.value if a.clusters else float("nan")
     if np.isnan(difference):
         return Estimate(difference, float("nan"), float("nan"), float("nan"), occupied, "bootstrap")
-    resamples = min(resamples_of(a), resamples_of(b))
-    chunks = [a.values_S(weights_SG) - b.values_S(weights_SG) for weights_SG in cluster_weights(a.clusters, resamples)]
-    ends = spread(np.concatenate(chunks), difference, (-1.0, 1.0))
+    most = max(a.most, b.most)
+    ends = spread(a_S - b_S, difference, (-most, most))
     if ends is None:
-        half = wilson_interval(0.0, min(effective_n(a), effective_n(b)))[1]
-        low, high = max(-1.0, difference - half), min(1.0, difference + half)
+        half = most * wilson_interval(0.0, min(effective_n(a), effective_n(b)))[1]
+        low, high = max(-most, difference - half), min(most, difference + half)
         return Estimate(difference, half / Z, low, high, occupied, "wilson")
     return Estimate(difference, *ends, occupied, "bootstrap")

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sparc_bench import discover, records, stored_outcome
-from sparc_bench.bootstrap import Estimate, paired_difference
+from sparc_bench.bootstrap import Estimate, paired_differences
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.metrics.statistic import Statistic
 from sparc_bench.records import Record
@@ -181,12 +181,12 @@ def _compared(path_a: Path, path_b: Path) -> TaskComparison:
     return TaskComparison(
         a=a,
         b=b,
-        metrics=tuple(
-            _difference(
-                mine if mine == other else f"{mine} and {other}", outcome_a.metrics[mine], outcome_b.metrics[other]
-            )
-            for mine, other in _pairs(a, b)
-            if mine in outcome_a.metrics and other in outcome_b.metrics
+        metrics=_differences(
+            {
+                mine if mine == other else f"{mine} and {other}": (outcome_a.metrics[mine], outcome_b.metrics[other])
+                for mine, other in _pairs(a, b)
+                if mine in outcome_a.metrics and other in outcome_b.metrics
+            }
         ),
         groups=_groups(outcome_a, outcome_b),
         only_a=only_a,
@@ -203,16 +203,15 @@ def _pairs(a: Record, b: Record) -> list[tuple[str, str]]:
     return [(mine, other) for mine in a.headline_metrics for other in b.headline_metrics] + shared
 
 
-def _difference(name: str, a: Statistic, b: Statistic) -> Difference:
-    return Difference(name, a.value, b.value, paired_difference(a, b))
+def _differences(pairs: Mapping[str, tuple[Statistic, Statistic]]) -> tuple[Difference, ...]:
+    estimates = paired_differences(pairs)
+    return tuple(Difference(name, a.value, b.value, estimates[name]) for name, (a, b) in pairs.items())
 
 
 def _groups(a: StoredOutcome, b: StoredOutcome) -> dict[str, tuple[Difference, ...]]:
     return {
-        grouping: tuple(
-            _difference(group, statistic, b.groups[grouping][group])
-            for group, statistic in of.items()
-            if group in b.groups[grouping]
+        grouping: _differences(
+            {group: (of[group], b.groups[grouping][group]) for group in of if group in b.groups[grouping]}
         )
         for grouping, of in a.groups.items()
         if grouping in b.groups

@@ -7,7 +7,7 @@ from sparc_bench.binding import BoundTask
 from sparc_bench.bootstrap import bootstrap_all
 from sparc_bench.examples import DataSplit
 from sparc_bench.features import Encoder
-from sparc_bench.metrics.statistic import Statistic
+from sparc_bench.metrics.statistic import RESAMPLES, Statistic
 from sparc_bench.outcome import Outcome
 from sparc_bench.records import Metric
 from sparc_bench.reference_encoders import ConstantEncoder, RandomEncoder
@@ -38,11 +38,11 @@ def reference_rows(
     return rows, notes
 
 
-def estimated(outcome: Outcome) -> tuple[dict[str, Metric], dict[str, dict[str, Metric]]]:
+def estimated(outcome: Outcome, resamples: int = RESAMPLES) -> tuple[dict[str, Metric], dict[str, dict[str, Metric]]]:
     """Metrics, and grouping -> group -> metric, each with its interval."""
     statistics: dict[tuple[str, ...], Statistic] = {(name,): stat for name, stat in outcome.metrics.items()}
     statistics |= {(grouping, group): stat for grouping, of in outcome.groups.items() for group, stat in of.items()}
-    estimates = bootstrap_all(statistics)
+    estimates = bootstrap_all(statistics, resamples)
     metrics = {name: Metric.of(estimates[(name,)], stat.kind) for name, stat in outcome.metrics.items()}
     groups = {
         grouping: {group: Metric.of(estimates[grouping, group], stat.kind) for group, stat in of.items()}

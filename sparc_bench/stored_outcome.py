@@ -1,8 +1,12 @@
 """What happened to every example, kept beside a record so that two models can be compared later without a rerun.
 
-Members of `<task>.npz`: `ids`, `example/<name>` (one row per example), `row/<name>` (one per caption, detection or
-region), `metric/<name>/<array>` and `group/<grouping>/<group>/<array>` (the arrays of each statistic), and `manifest`
-(JSON: kinds of statistics, original dtypes, what was left out to stay small).
+Members of `<task>.npz`: `ids` (JSON, compressed by xz; in files of before an array of strings), `example/<name>` (one
+row per example), `row/<name>` (one per caption, detection or region), `metric/<name>/<array>` and
+`group/<grouping>/<group>/<array>` (the arrays of each statistic), `table/<grouping>/<array>` (all groups of a grouping
+whose statistics are means, one after the other), and `manifest` (JSON: kinds of statistics, original dtypes, which
+arrays are kept as differences, which equal another one, what was left out to stay small).
+
+Shapes: E cells (a group and a cluster that it holds items of), K groups.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import lzma
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,9 +25,12 @@ import numpy as np
 from numpy import ndarray
 
 from sparc_bench.errors import UserError
-from sparc_bench.metrics.statistic import Statistic
+from sparc_bench.metrics.statistic import Mean, SparseMean, Statistic
 
 MAX_BYTES = 200_000
+_ZIP_BYTES = 22
+"""Of an archive without members."""
+_TABLE = ("cluster_E", "sum_E", "count_E", "cells_K")
 
 
 @dataclass(frozen=True)
@@ -63,20 +71,21 @@ def pack(
     parts = {"rows": _Part({f"row/{name}": array for name, array in rows.items()})}
     for grouping, of in reversed(list(groups.items())):
         part = parts[f"groups by {grouping}"] = _Part()
-        for group, statistic in of.items():
-            part.add("group", [grouping, group], statistic)
+        part.add_groups(grouping, of)
     others = {f"example/{name}": array for name, array in examples.items() if name != "correct"}
     parts["example arrays other than correct"] = _Part(others)
     for name, statistic in reversed(list(metrics.items())):
         part = core if name in headline else parts.setdefault(f"metric {name}", _Part())
         part.add("metric", [name], statistic)
+    names = _Member.of("ids", np.frombuffer(lzma.compress(json.dumps(list(ids)).encode()), dtype=np.uint8))
+    members = {key: _Member.of(key, array) for part in [core, *parts.values()] for key, array in part.arrays.items()}
     dropped: list[str] = []
     while True:
         # in the protocol's order again
-        content = _compressed(ids, [core, *parts.values()][::-1], dropped)
+        kept = [names, *_kept([core, *parts.values()][::-1], members, dropped)]
         candidates = [name for name, part in parts.items() if part.arrays]
-        if len(content) <= max_bytes or not candidates:
-            return content, tuple(dropped)
+        if not candidates or sum(member.bytes for member in kept) + _ZIP_BYTES <= max_bytes:
+            return _archive({member.key: member.array for member in kept}), tuple(dropped)
         dropped.append(candidates[0])
         del parts[candidates[0]]
 
@@ -87,26 +96,84 @@ class _Part:
 
     arrays: dict[str, ndarray] = field(default_factory=dict)
     statistics: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    tables: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def add(self, prefix: str, names: list[str], statistic: Statistic) -> None:
-        arrays = statistic.arrays()
+        arrays = {key: np.asarray(array) for key, array in statistic.arrays().items()}
         self.arrays |= {"/".join([prefix, *names, key]): array for key, array in arrays.items()}
         entry = {"names": names, "kind": statistic.kind, "arrays": list(arrays)}
         self.statistics.setdefault(prefix, []).append(entry)
 
+    def add_groups(self, grouping: str, of: Mapping[str, Statistic]) -> None:
+        """One table, if all are means: thousands of small members would take more than what they hold."""
+        means = [SparseMean.of(each) for each in of.values() if isinstance(each, Mean | SparseMean)]
+        if not of or len(means) < len(of) or len({mean.size for mean in means}) > 1:
+            for group, statistic in of.items():
+                self.add("group", [grouping, group], statistic)
+            return
+        columns = [[mean.cluster_O, mean.sum_O, mean.count_O] for mean in means]
+        arrays = [
+            *(np.concatenate(cells) for cells in zip(*columns, strict=True)),
+            np.array([len(c[0]) for c in columns]),
+        ]
+        self.arrays |= {f"table/{grouping}/{key}": array for key, array in zip(_TABLE, arrays, strict=True)}
+        self.tables[grouping] = {"groups": list(of), "clusters": means[0].size}
 
-def _compressed(ids: Sequence[str], parts: Sequence[_Part], dropped: Sequence[str]) -> bytes:
-    arrays = {key: np.asarray(array) for part in parts for key, array in part.arrays.items()}
+
+@dataclass(frozen=True)
+class _Member:
+    """An array as it lies in the file.
+
+    Attributes:
+        key: its name.
+        dtype: of the array as it was.
+        array: in the smallest dtype, as differences where these take less.
+        differences: whether it is.
+        bytes: what it takes, compressed, with its name.
+        content: equal for equal arrays.
+    """
+
+    key: str
+    dtype: str
+    array: ndarray
+    differences: bool
+    bytes: int
+    content: tuple[object, ...]
+
+    @classmethod
+    def of(cls, key: str, array: ndarray) -> _Member:
+        plain = _compact(array)
+        forms = [plain]
+        if plain.ndim == 1 and plain.dtype.kind in "iu" and 1 < plain.dtype.itemsize < 8:
+            forms.append(_compact(np.diff(plain.astype(np.int64), prepend=0)))
+        sizes = [len(_archive({key: form})) - _ZIP_BYTES for form in forms]
+        best = int(np.argmin(sizes))
+        stored = np.ascontiguousarray(forms[best]).reshape(forms[best].shape)
+        content = (stored.dtype.str, stored.shape, best, sha256(stored.tobytes()))
+        return cls(key, array.dtype.str, stored, best == 1, sizes[best], content)
+
+
+def _kept(parts: Sequence[_Part], members: Mapping[str, _Member], dropped: Sequence[str]) -> list[_Member]:
+    """The members of some parts, each content once, and the manifest."""
+    found = [members[key] for part in parts for key in part.arrays]
+    first: dict[tuple[object, ...], _Member] = {}
+    for member in found:
+        first.setdefault(member.content, member)
     manifest = {
         "statistics": {
             prefix: [entry for part in parts for entry in part.statistics.get(prefix, [])]
             for prefix in ("group", "metric")
         },
-        "dtypes": {key: array.dtype.str for key, array in arrays.items()},
+        "tables": {grouping: table for part in parts for grouping, table in part.tables.items()},
+        "dtypes": {member.key: member.dtype for member in found},
+        "differences": [member.key for member in found if member.differences],
+        "same": {member.key: first[member.content].key for member in found if first[member.content] is not member},
         "dropped": list(dropped),
     }
-    members = {key: _compact(array) for key, array in arrays.items()}
-    members |= {"ids": np.array(ids, dtype=np.str_), "manifest": np.array(json.dumps(manifest))}
+    return [*first.values(), _Member.of("manifest", np.array(json.dumps(manifest)))]
+
+
+def _archive(members: Mapping[str, ndarray]) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **members)  # type: ignore[arg-type]  # the stub takes the members for its allow_pickle
     return buffer.getvalue()
@@ -141,12 +208,11 @@ def read(path: Path) -> StoredOutcome:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             members = {name: file[name] for name in file.files}
         manifest = json.loads(str(members["manifest"]))
-        ids = tuple(str(item) for item in members["ids"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        ids = _ids(members["ids"])
+        arrays = _arrays(members, manifest)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, lzma.LZMAError) as error:
         raise UserError(f"The outcomes {path} cannot be read ({error}): {again}") from None
-    dtypes = manifest["dtypes"]
-    arrays = {key: members[key].astype(dtype) for key, dtype in dtypes.items()}
-    kinds = {cls.kind: cls for cls in _subclasses(Statistic)}
+    kinds = {cls.kind: cls for cls in _subclasses(Statistic) if cls.stored}
 
     def rebuilt(prefix: str) -> list[tuple[list[str], Statistic]]:
         found = []
@@ -155,10 +221,13 @@ def read(path: Path) -> StoredOutcome:
                 raise UserError(f"{path} holds the unknown kind of statistic '{entry['kind']}': {again}")
             stem = "/".join([prefix, *entry["names"]])
             values = {name: arrays[f"{stem}/{name}"] for name in entry["arrays"]}
-            found.append((entry["names"], kinds[entry["kind"]](**values)))
+            found.append((entry["names"], kinds[entry["kind"]].of_arrays(values)))
         return found
 
-    groups: dict[str, dict[str, Statistic]] = {}
+    groups: dict[str, dict[str, Statistic]] = {
+        grouping: _of_table({key: arrays[f"table/{grouping}/{key}"] for key in _TABLE}, **table)
+        for grouping, table in manifest.get("tables", {}).items()
+    }
     for (grouping, group), statistic in rebuilt("group"):
         groups.setdefault(grouping, {})[group] = statistic
     return StoredOutcome(
@@ -168,6 +237,31 @@ def read(path: Path) -> StoredOutcome:
         groups=groups,
         dropped=tuple(manifest["dropped"]),
     )
+
+
+def _ids(member: ndarray) -> tuple[str, ...]:
+    if member.dtype == np.uint8:
+        return tuple(json.loads(lzma.decompress(member.tobytes())))
+    return tuple(str(item) for item in member)
+
+
+def _arrays(members: Mapping[str, ndarray], manifest: Mapping[str, Any]) -> dict[str, ndarray]:
+    """The arrays as they were."""
+    same, differences = manifest.get("same", {}), set(manifest.get("differences", ()))
+    arrays = {}
+    for key, dtype in manifest["dtypes"].items():
+        array = members[same.get(key, key)]
+        arrays[key] = (np.cumsum(array, dtype=np.int64) if key in differences else array).astype(dtype)
+    return arrays
+
+
+def _of_table(arrays: Mapping[str, ndarray], groups: Sequence[str], clusters: int) -> dict[str, Statistic]:
+    ends = np.cumsum(arrays["cells_K"])[:-1]
+    columns = [np.split(arrays[key], ends) for key in ("cluster_E", "sum_E", "count_E")]
+    return {
+        group: SparseMean(cluster_O, sum_O, count_O, clusters)
+        for group, cluster_O, sum_O, count_O in zip(groups, *columns, strict=True)
+    }
 
 
 def _subclasses(cls: type[Statistic]) -> list[type[Statistic]]:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
+
 from sparc_bench.feature_cache import Keep
 from sparc_bench.feature_cache.columns import ImageColumns, image_row, in_order, only, text_rows, together
 from sparc_bench.feature_cache.store import FeatureStore
@@ -74,17 +76,18 @@ class CachedEncoder(PassingEncoder):
             return
         store.refresh()
         rows = [image_row(item, size) for item in items]
-        absent = frozenset(kind for kind in need if not all(self._columns.kept(store, kind, row) for row in rows))
-        missing_N = [not all(self._columns.kept(store, kind, row) for kind in absent) for row in rows]
-        missing = [item for item, is_missing in zip(items, missing_N, strict=True) if is_missing]
+        lacking = {kind: self._columns.lacking(store, kind, rows) for kind in need}
+        absent = frozenset(kind for kind, places in lacking.items() if places)
+        missing = sorted(set().union(*lacking.values()))
+        missing_N = np.zeros(len(items), dtype=bool)
+        missing_N[missing] = True
         # runs as the encoder itself cuts them: a matrix product of another number of rows may round otherwise
         batch = self.inner.runtime.batch_size if isinstance(self.inner, ImageTextEncoder) else most
-        names = [row for row, is_missing in zip(rows, missing_N, strict=True) if is_missing]
-        computed = _Rest(self._computed(store, missing, names, absent, batch, size))
+        names = [rows[place] for place in missing]
+        computed = _Rest(self._computed(store, [items[place] for place in missing], names, absent, batch, size))
         for start in range(0, len(items), batch):
-            places = range(start, min(start + batch, len(items)))
-            new = [place for place in places if missing_N[place]]
-            old = [place for place in places if not missing_N[place]]
+            is_new = missing_N[start : start + batch]
+            new, old = ((np.flatnonzero(chosen) + start).tolist() for chosen in (is_new, ~is_new))
             parts = []
             if new:
                 features = computed.take(len(new))
@@ -111,7 +114,7 @@ class CachedEncoder(PassingEncoder):
 
     def _texts_together(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
         rows = text_rows(texts)
-        if all(self._texts.holds("global", row) for row in rows):
+        if not self._texts.lacks("global", rows):
             return TextFeatures(tuple(texts), self._texts.read("global", rows).to(self.device))
         features = self.inner.texts(texts, need)
         if features.global_MD is not None:

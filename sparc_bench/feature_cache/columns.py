@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -16,14 +17,20 @@ from sparc_bench.cards import canonical_hash
 from sparc_bench.errors import UserError
 from sparc_bench.feature_cache import Keep
 from sparc_bench.feature_cache.store import FeatureStore
-from sparc_bench.features import ImageFeatures, ImageItem
+from sparc_bench.features import Box, ImageFeatures, ImageItem
 
 _GRID, _AREA = "grid", "area"
+_JSON = json.JSONEncoder(ensure_ascii=False)
 
 
 def image_row(item: ImageItem, size: int | None) -> str:
     """What tells one image from another within a data set: id, crop, size."""
-    return json.dumps([item.id, item.crop, size], ensure_ascii=False)
+    return f"[{_JSON.encode(item.id)}, {_crop_and_size(item.crop, size)}]"
+
+
+@lru_cache(maxsize=1)
+def _crop_and_size(crop: Box | None, size: int | None) -> str:
+    return _JSON.encode([crop, size])[1:-1]  # of whole images always the same
 
 
 def text_rows(together: Sequence[str]) -> list[str]:
@@ -48,10 +55,10 @@ class ImageColumns:
             "patches": tuple(patches.format(path) for path in self._paths) if patches else (),
         }
 
-    def kept(self, store: FeatureStore, kind: str, row: str) -> bool:
-        """Whether the store has this kind of a row."""
+    def lacking(self, store: FeatureStore, kind: str, rows: Sequence[str]) -> set[int]:
+        """Which rows the store does not have this kind of, by their place."""
         names = self._names.get(kind, ())
-        return bool(names) and all(store.holds(name, row) for name in names)
+        return set().union(*(store.lacks(name, rows) for name in names)) if names else set(range(len(rows)))
 
     def to_columns(self, features: ImageFeatures) -> dict[str, Tensor]:
         """What is kept of features, on the CPU; empty where nothing is."""

@@ -11,6 +11,7 @@ Shapes: R rows.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -29,6 +31,9 @@ from torch import Tensor
 from sparc_bench.atomic import write_atomic
 from sparc_bench.errors import UserError
 from sparc_bench.feature_cache import KEY_FILE, ROWS
+
+_STRIDE = 2**32
+"""A row's place is the number of its block times this, plus its index there."""
 
 SHARD_ROWS = 1024
 SHARD_BYTES = 64 * 2**20
@@ -71,8 +76,10 @@ class FeatureStore:
         self.folder, self.error = folder, ""
         self._about = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
         self._read: set[str] = set()
-        self._blocks: dict[str, list[tuple[Block, int]]] = {}
-        self._pending: list[Block] = []
+        self._blocks: dict[int, Block] = {}
+        self._places: dict[str, dict[str, int]] = {}
+        self._numbers = itertools.count()
+        self._pending: dict[int, Block] = {}
         self._waiting_since = 0.0
 
     def refresh(self) -> None:
@@ -86,24 +93,26 @@ class FeatureStore:
 
     def holds(self, column: str, row: str) -> bool:
         """Whether a row has the column."""
-        return any(column in block.columns for block, _ in self._blocks.get(row, ()))
+        return row in self._places.get(column, ())
+
+    def lacks(self, column: str, rows: Sequence[str]) -> list[int]:
+        """Which of some rows do not have the column, by their place among them."""
+        held = self._places.get(column, {})
+        return [place for place, row in enumerate(rows) if row not in held]
 
     def read(self, column: str, rows: Sequence[str], beside: str | None = None) -> Tensor:
         """The column of some rows that hold it, copied, in this order; with `beside`, from where that column is."""
-        places: dict[Block, tuple[list[int], list[int]]] = {}
-        for position, row in enumerate(rows):
-            block, index = next(place for place in self._blocks[row] if (beside or column) in place[0].columns)
-            positions, indices = places.setdefault(block, ([], []))
-            positions.append(position)
-            indices.append(index)
-        first = next(iter(places)).columns[column]
+        held = self._places[beside or column]
+        place_R = np.fromiter(map(held.__getitem__, rows), np.int64, len(rows))
+        block_R, index_R = np.divmod(place_R, _STRIDE)
+        first = self._blocks[block_R[0]].columns[column]
         # torch's own memory is aligned, a mapped file is not: sums of equal numbers could round differently
         found = torch.empty(len(rows), *first.shape[1:], dtype=first.dtype)
-        for block, (positions, indices) in places.items():
-            at = indices[0]
-            if positions == list(range(len(rows))) and indices == list(range(at, at + len(rows))):
-                return found.copy_(block.columns[column][at : at + len(rows)])  # as they were added
-            found[positions] = block.columns[column][indices]
+        if (np.diff(place_R) == 1).all():
+            return found.copy_(first[index_R[0] : index_R[0] + len(rows)])  # as they were added
+        for number in np.unique(block_R):
+            positions = np.flatnonzero(block_R == number)
+            found[positions] = self._blocks[number].columns[column][index_R[positions]]
         return found
 
     def add(self, rows: Sequence[str], columns: Mapping[str, Tensor]) -> None:
@@ -119,8 +128,7 @@ class FeatureStore:
                 self.flush()
             if not self._pending:
                 self._waiting_since = time.monotonic()
-            self._pending.append(block)
-            self._index(block)
+            self._pending[self._index(block)] = block
         if time.monotonic() - self._waiting_since > SHARD_SECONDS:
             self.flush()
 
@@ -128,10 +136,9 @@ class FeatureStore:
         """Write what waits; where that is not possible `error` says why, and the rows stay in memory."""
         if not self._pending or self.error:
             return
-        rows = tuple(row for block in self._pending for row in block.rows)
-        columns = {
-            name: torch.cat([block.columns[name] for block in self._pending]) for name in self._pending[0].columns
-        }
+        pending = list(self._pending.values())
+        rows = tuple(row for block in pending for row in block.rows)
+        columns = {name: torch.cat([block.columns[name] for block in pending]) for name in pending[0].columns}
         name = f"{uuid.uuid4().hex}.safetensors"
         try:
             if not (self.folder / KEY_FILE).is_file():
@@ -143,10 +150,9 @@ class FeatureStore:
         written = open_shard(self.folder / name)
         self._read.add(name)
         if written is not None:  # from now on in the file, no longer in memory
-            for block in self._pending:
-                self._forget(block)
+            self._forget(self._pending)
             self._index(written)
-        self._pending = []
+        self._pending = {}
 
     def free_bytes(self) -> int:
         """On the disk that the folder lies on, or will."""
@@ -159,20 +165,32 @@ class FeatureStore:
             os.utime(self.folder / KEY_FILE)
 
     def _fits(self, block: Block) -> bool:
-        together = [*self._pending, block]
+        together = [*self._pending.values(), block]
         return (
-            block.layout == self._pending[0].layout
+            block.layout == together[0].layout
             and sum(len(each.rows) for each in together) <= SHARD_ROWS
             and sum(each.bytes for each in together) <= SHARD_BYTES
         )
 
-    def _index(self, block: Block) -> None:
-        for index, row in enumerate(block.rows):
-            self._blocks.setdefault(row, []).append((block, index))
+    def _index(self, block: Block) -> int:
+        """Take in the rows of a block, except where another holds them already; its number."""
+        number = next(self._numbers)
+        self._blocks[number] = block
+        places = range(number * _STRIDE, number * _STRIDE + len(block.rows))
+        new = dict(zip(reversed(block.rows), reversed(places), strict=True))  # of a repeated row the first
+        for column in block.columns:
+            held = self._places.setdefault(column, {})
+            held.update(new if held.keys().isdisjoint(new) else {row: new[row] for row in new.keys() - held.keys()})
+        return number
 
-    def _forget(self, block: Block) -> None:
-        for row in block.rows:
-            self._blocks[row] = [place for place in self._blocks[row] if place[0] is not block]
+    def _forget(self, blocks: Mapping[int, Block]) -> None:
+        for number, block in blocks.items():
+            for column in block.columns:
+                held = self._places[column]
+                for row in block.rows:
+                    if held.get(row, -1) // _STRIDE == number:
+                        del held[row]
+            del self._blocks[number]
 
 
 def shard_names(folder: Path) -> list[str]:

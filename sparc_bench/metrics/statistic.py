@@ -4,30 +4,46 @@ A cluster is an image: its captions, regions and pixels are drawn together. A st
 statistics and computes its value for any cluster weights; weights of one give the plain metric, multinomial weights
 give the bootstrap, and the same weights for two models give the paired difference.
 
-Shapes: G clusters, C classes, S resamples.
+Shapes: G clusters, C classes, S resamples, E cells (a cluster and a class with at least one item), O clusters that hold
+items.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int, Shaped
 from numpy import ndarray
 
 RESAMPLES = 2000
 
+_CELLS_AT_ONCE = 2_000_000
+
 
 @dataclass(frozen=True)
 class Statistic:
-    """A metric with what it takes to resample it; subclasses hold arrays whose first axis is the cluster."""
+    """A metric with what it takes to resample it; subclasses hold arrays whose first axis is the cluster.
+
+    Attributes:
+        kind: what it is, for records and the file of outcomes.
+        stored: whether the file of outcomes knows it; else it is kept as another of the same kind (`arrays`).
+    """
 
     kind: ClassVar[str]
+    stored: ClassVar[bool] = True
 
     def values_S(self, weights_SG: Float[ndarray, "S G"]) -> Float[ndarray, "S"]:
         """The metric under each row of cluster weights; NaN where nothing is left to average."""
         raise NotImplementedError
+
+    @property
+    def most(self) -> float:
+        """The largest value that there can be; the least is 0."""
+        return 1.0
 
     @property
     def clusters(self) -> int:
@@ -44,15 +60,42 @@ class Statistic:
         """The metric itself (every cluster once)."""
         return float(self.values_S(np.ones((1, self.clusters)))[0])
 
+    def cells(self) -> tuple[Int[ndarray, "E"], tuple[Shaped[ndarray, "E"], ...]] | None:
+        """All that a weighted sum knows of the clusters: rows of values, and the cluster that each belongs to.
+
+        Clusters with equal rows can be weighted as one (`sparc_bench.metrics.merging`). None where they cannot.
+        """
+        return None
+
+    def of_clusters(self, place_G: Int[ndarray, "G"], first_P: Int[ndarray, "P"]) -> Statistic:
+        """The same with equal clusters as one: cluster g becomes place_G[g], of which first_P is one; needs `cells`."""
+        raise NotImplementedError
+
     def arrays(self) -> dict[str, ndarray]:
         """The arrays by name, for the file of outcomes."""
         return {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, ndarray]) -> Statistic:
+        """From `arrays`."""
+        return cls(**arrays)
 
 
 def _ratio(numerator: ndarray, denominator: ndarray) -> ndarray:
     quotient = np.full(np.shape(numerator), np.nan)
     np.divide(numerator, denominator, out=quotient, where=denominator > 0)
     return quotient
+
+
+def _summed(place_I: ndarray, values_I: ndarray, size: int) -> Float[ndarray, "size"]:
+    # of no items at all numpy's sum is one of integers
+    sum_: Float[ndarray, "size"] = np.bincount(place_I, np.asarray(values_I, dtype=np.float64), size).astype(np.float64)
+    return sum_
+
+
+def _counted(place_I: ndarray, size: int) -> Float[ndarray, "size"]:
+    count: Float[ndarray, "size"] = np.bincount(place_I, minlength=size).astype(np.float64)
+    return count
 
 
 @dataclass(frozen=True)
@@ -74,9 +117,7 @@ class Mean(Statistic):
         if cluster_I is None:
             return cls(values_I, np.ones_like(values_I))
         size = clusters if clusters is not None else int(cluster_I.max(initial=-1)) + 1
-        return cls(
-            np.bincount(cluster_I, values_I, minlength=size), np.bincount(cluster_I, minlength=size).astype(np.float64)
-        )
+        return cls(_summed(cluster_I, values_I, size), _counted(cluster_I, size))
 
     def values_S(self, weights_SG: Float[ndarray, "S G"]) -> Float[ndarray, "S"]:
         """Weighted sum of credits over weighted number of items."""
@@ -87,26 +128,154 @@ class Mean(Statistic):
         weights_SO = weights_SG[:, occupied]
         return _ratio(weights_SO @ self.sum_G[occupied], weights_SO @ self.count_G[occupied])
 
+    def cells(self) -> tuple[ndarray, tuple[ndarray, ...]]:
+        """Sum and number of every cluster."""
+        return np.arange(self.clusters), (self.sum_G, self.count_G)
+
+    def of_clusters(self, place_G: ndarray, first_P: ndarray) -> Mean:  # noqa: ARG002
+        """One cluster of each kind."""
+        return Mean(self.sum_G[first_P], self.count_G[first_P])
+
+
+@dataclass(frozen=True)
+class SparseMean(Statistic):
+    """A `Mean` that only a few of many clusters have a part in, such as one class of a thousand.
+
+    Attributes:
+        cluster_O: the clusters that hold items, ascending.
+        sum_O: their sums of credits.
+        count_O: their numbers of items.
+        size: how many clusters there are.
+    """
+
+    kind: ClassVar[str] = "mean"
+    stored: ClassVar[bool] = False
+    cluster_O: Int[ndarray, "O"]
+    sum_O: Float[ndarray, "O"]
+    count_O: Float[ndarray, "O"]
+    size: int
+
+    @classmethod
+    def of(cls, mean: Mean | SparseMean) -> SparseMean:
+        """The same mean."""
+        if isinstance(mean, SparseMean):
+            return mean
+        cluster_O = np.flatnonzero(mean.count_G)
+        return cls(cluster_O, mean.sum_G[cluster_O], mean.count_G[cluster_O], mean.clusters)
+
+    @classmethod
+    def of_groups(
+        cls, values_I: ndarray, group_I: ndarray, cluster_I: ndarray, clusters: int, groups: int
+    ) -> list[SparseMean]:
+        """The mean of each group, from one value, group and cluster per item.
+
+        >>> [mean.value for mean in SparseMean.of_groups(np.array([1.0, 0.0]), np.array([1, 1]), np.arange(2), 2, 2)]
+        [nan, 0.5]
+        """
+        whole = ClassMean.of(values_I, group_I, cluster_I, clusters, groups)
+        ends = np.searchsorted(whole.class_E, np.arange(groups + 1))
+        parts = [slice(start, end) for start, end in pairwise(ends.tolist())]
+        return [cls(whole.cluster_E[part], whole.sum_E[part], whole.count_E[part], clusters) for part in parts]
+
+    @property
+    def clusters(self) -> int:
+        """How many clusters there are, empty ones among them."""
+        return self.size
+
+    def values_S(self, weights_SG: Float[ndarray, "S G"]) -> Float[ndarray, "S"]:
+        """Weighted sum of credits over weighted number of items."""
+        weights_SO = weights_SG[:, self.cluster_O]
+        return _ratio(weights_SO @ self.sum_O, weights_SO @ self.count_O)
+
+    def cells(self) -> tuple[ndarray, tuple[ndarray, ...]]:
+        """Sum and number of the clusters that hold items."""
+        return self.cluster_O, (self.sum_O, self.count_O)
+
+    def of_clusters(self, place_G: ndarray, first_P: ndarray) -> SparseMean:
+        """One cluster of each kind that holds items."""
+        place_O, first_O = np.unique(place_G[self.cluster_O], return_index=True)
+        return SparseMean(place_O, self.sum_O[first_O], self.count_O[first_O], len(first_P))
+
+    def arrays(self) -> dict[str, ndarray]:
+        """Those of the `Mean`."""
+        sum_G, count_G = np.zeros((2, self.size))
+        sum_G[self.cluster_O], count_G[self.cluster_O] = self.sum_O, self.count_O
+        return {"sum_G": sum_G, "count_G": count_G}
+
 
 @dataclass(frozen=True)
 class ClassMean(Statistic):
-    """Mean over classes of the mean within the class; classes without items are left out of the mean."""
+    """Mean over classes of the mean within the class; classes without items are left out of the mean.
+
+    Attributes:
+        cluster_E: cluster of each cell; ordered by class, then by cluster.
+        class_E: its class.
+        sum_E: sum of the credits of its items.
+        count_E: number of its items, never 0.
+        size: how many clusters there are.
+    """
 
     kind: ClassVar[str] = "class_mean"
-    sum_GC: Float[ndarray, "G C"]
-    count_GC: Float[ndarray, "G C"]
+    cluster_E: Int[ndarray, "E"]
+    class_E: Int[ndarray, "E"]
+    sum_E: Float[ndarray, "E"]
+    count_E: Float[ndarray, "E"]
+    size: int
 
     @classmethod
     def of(cls, values_I: ndarray, class_I: ndarray, cluster_I: ndarray, clusters: int, classes: int) -> ClassMean:
         """From one value, class and cluster per item."""
-        sum_GC, count_GC = np.zeros((clusters, classes)), np.zeros((clusters, classes))
-        np.add.at(sum_GC, (cluster_I, class_I), values_I)
-        np.add.at(count_GC, (cluster_I, class_I), 1.0)
-        return cls(sum_GC, count_GC)
+        if np.any((class_I < 0) | (class_I >= classes)):
+            raise IndexError(f"a class outside 0..{classes - 1}")
+        cell_I = np.asarray(class_I, dtype=np.int64) * clusters + cluster_I
+        cell_E, index_I = np.unique(cell_I, return_inverse=True)
+        sum_E, count_E = _summed(index_I, values_I, len(cell_E)), _counted(index_I, len(cell_E))
+        return cls(cell_E % max(clusters, 1), cell_E // max(clusters, 1), sum_E, count_E, clusters)
+
+    @classmethod
+    def of_table(cls, sum_GC: Shaped[ndarray, "G C"], count_GC: Shaped[ndarray, "G C"]) -> ClassMean:
+        """From the sums and numbers of every cluster and class."""
+        class_E, cluster_E = np.nonzero(np.asarray(count_GC).T)
+        sum_E, count_E = (np.asarray(of_GC)[cluster_E, class_E].astype(np.float64) for of_GC in (sum_GC, count_GC))
+        return cls(cluster_E, class_E, sum_E, count_E, len(sum_GC))
+
+    @property
+    def clusters(self) -> int:
+        """How many clusters there are, empty ones among them."""
+        return self.size
 
     def values_S(self, weights_SG: Float[ndarray, "S G"]) -> Float[ndarray, "S"]:
         """Macro mean under the weights."""
-        return _mean_of_present(_ratio(weights_SG @ self.sum_GC, weights_SG @ self.count_GC))
+        if not len(self.class_E):
+            return np.full(len(weights_SG), np.nan)
+        starts_C = np.flatnonzero(np.diff(self.class_E, prepend=-1))
+        values = []
+        step = max(1, _CELLS_AT_ONCE // len(self.class_E))
+        for start in range(0, len(weights_SG), step):
+            weights_SE = weights_SG[start : start + step].take(self.cluster_E, axis=1)
+            count_SC = np.add.reduceat(weights_SE * self.count_E, starts_C, axis=1)
+            weights_SE *= self.sum_E
+            values.append(_mean_of_present(_ratio(np.add.reduceat(weights_SE, starts_C, axis=1), count_SC)))
+        return np.concatenate(values)
+
+    def cells(self) -> tuple[ndarray, tuple[ndarray, ...]]:
+        """Class, sum and number of every cell."""
+        return self.cluster_E, (self.class_E, self.sum_E, self.count_E)
+
+    def of_clusters(self, place_G: ndarray, first_P: ndarray) -> ClassMean:
+        """The cells of one cluster of each kind."""
+        kept_E = np.flatnonzero(first_P[place_G[self.cluster_E]] == self.cluster_E)
+        kept_E = kept_E[np.lexsort((place_G[self.cluster_E[kept_E]], self.class_E[kept_E]))]
+        place_E = place_G[self.cluster_E[kept_E]]
+        return ClassMean(place_E, self.class_E[kept_E], self.sum_E[kept_E], self.count_E[kept_E], len(first_P))
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, ndarray]) -> ClassMean:
+        """From `arrays`, or from the tables in files of before."""
+        if "sum_GC" in arrays:
+            return cls.of_table(arrays["sum_GC"], arrays["count_GC"])
+        cluster_E, class_E, sum_E, count_E = (arrays[key] for key in ("cluster_E", "class_E", "sum_E", "count_E"))
+        return cls(cluster_E, class_E, sum_E, count_E, int(arrays["size"]))
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,35 @@ Shapes: N images, C classes.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where each image's own class stands: all that top-k credits depend on.
+
+    Attributes:
+        above_N: classes that score higher than its own.
+        tied_N: classes that score the same, its own among them.
+    """
+
+    above_N: Int[ndarray, "N"]
+    tied_N: Int[ndarray, "N"]
+
+    @classmethod
+    def of(cls, scores_NC: Float[ndarray, "N C"], label_N: Int[ndarray, "N"]) -> Places:
+        """Of the class `label_N` of each image."""
+        own_N1 = np.take_along_axis(scores_NC, label_N[:, None], axis=1)
+        return cls((scores_NC > own_N1).sum(axis=1), (scores_NC == own_N1).sum(axis=1))
+
+    def credit(self, k: int) -> Float[ndarray, "N"]:
+        """Expected top-k credit (see `topk_score`)."""
+        credit_N: ndarray = np.clip((k - self.above_N) / self.tied_N, 0.0, 1.0)
+        return credit_N
 
 
 def topk_score(scores_NC: Float[ndarray, "N C"], label_N: Int[ndarray, "N"], k: int) -> Float[ndarray, "N"]:
@@ -20,8 +46,4 @@ def topk_score(scores_NC: Float[ndarray, "N C"], label_N: Int[ndarray, "N"], k: 
     >>> topk_score(np.array([[3.0, 2.0, 2.0, 2.0]]), np.array([2]), k=2)
     array([0.33333333])
     """
-    own_N1 = np.take_along_axis(scores_NC, label_N[:, None], axis=1)
-    above_N = (scores_NC > own_N1).sum(axis=1)
-    tied_N = (scores_NC == own_N1).sum(axis=1)
-    score_N: ndarray = np.clip((k - above_N) / tied_N, 0.0, 1.0)
-    return score_N
+    return Places.of(scores_NC, label_N).credit(k)

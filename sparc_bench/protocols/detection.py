@@ -144,7 +144,7 @@ def _outcome(found: Found, data: DataSplit, options: Options, notes: Sequence[st
             if chosen:
                 metrics[f"ap_{name}"] = AveragePrecision.joined([by_name["ap"][i] for i in chosen])
     for name, columns in recall.items():
-        metrics[name] = ClassMean(np.stack([c[0] for c in columns], axis=1), np.stack([c[1] for c in columns], axis=1))
+        metrics[name] = ClassMean.of_table(*(np.stack(of_G, axis=1) for of_G in zip(*columns, strict=True)))
     if options.engine == _faster_coco_eval.ENGINE:
         ours = {name: statistic.value for name, statistic in metrics.items()}
         said.append(_faster_coco_eval.agreed(ours, truth.by_faster_coco_eval(found)))

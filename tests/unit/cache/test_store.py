@@ -50,6 +50,22 @@ def test_rows_come_back_in_any_order(folder):
     assert store.read("global", ["row 7", "row 0", "row 7", "row 3"])[:, 0].tolist() == [7, 0, 7, 3]
 
 
+def test_which_rows_are_lacking(folder):
+    store = filled(folder, 3)
+    assert store.lacks("global", ["row 7", "row 1", "row 3"]) == [0, 2]
+    assert store.lacks("patches:local", rows_of(2)) == [0, 1]
+
+
+def test_the_first_of_equal_rows_wins_and_keeps_winning_when_it_is_written(folder):
+    store = FeatureStore(folder, {})
+    store.add(["a", "b", "a"], {"global": torch.tensor([[0.0], [1.0], [2.0]])})
+    store.add(["b", "c"], {"global": torch.tensor([[3.0], [4.0]])})
+    for _ in range(2):
+        assert store.read("global", ["a", "b", "c", "a"])[:, 0].tolist() == [0, 1, 4, 0]
+        store.flush()
+    assert fresh(folder).read("global", ["c", "b", "a"])[:, 0].tolist() == [4, 1, 0]
+
+
 def test_the_file_says_what_it_is(folder):
     filled(folder, 2)
     assert json.loads((folder / "key.json").read_text()) == {"model": "m"}

@@ -1,7 +1,10 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from sparc_bench.metrics.statistic import Mean
+from sparc_bench.metrics import statistic as module
+from sparc_bench.metrics.statistic import ClassMean, Mean, SparseMean
 
 
 @pytest.mark.parametrize("occupied", [0, 1, 7, 19, 20, 21, 40])
@@ -14,3 +17,68 @@ def test_a_mean_over_few_clusters_is_the_plain_quotient(occupied):
     with np.errstate(invalid="ignore"):
         expected_S = (weights_SG * sum_G).sum(1) / (weights_SG * count_G).sum(1)
     np.testing.assert_allclose(Mean(sum_G, count_G).values_S(weights_SG), expected_S, rtol=1e-12)
+
+
+def dense(values_I, class_I, cluster_I, clusters, classes):
+    sum_GC, count_GC = np.zeros((2, clusters, classes))
+    np.add.at(sum_GC, (cluster_I, class_I), values_I)
+    np.add.at(count_GC, (cluster_I, class_I), 1.0)
+    return sum_GC, count_GC
+
+
+def items(seed, clusters=30, classes=5):
+    rng = np.random.default_rng(seed)
+    class_I = rng.choice([0, 1, 3, 4], 90)  # class 2 has no items
+    return rng.random(90), class_I, rng.integers(0, clusters - 2, 90), clusters, classes
+
+
+def test_a_class_mean_is_the_mean_of_the_quotients_of_its_tables():
+    sum_GC, count_GC = dense(*items(0))
+    weights_SG = np.random.default_rng(1).multinomial(30, np.full(30, 1 / 30), size=40).astype(np.float64)
+    weights_SG[0], weights_SG[1] = 0.0, count_GC[:, 0] > 0
+    with np.errstate(invalid="ignore"):
+        quotient_SC = (weights_SG @ sum_GC) / (weights_SG @ count_GC)
+    expected_S = [np.nan, *(np.nanmean(quotient_C) for quotient_C in quotient_SC[1:])]
+    for statistic in (ClassMean.of(*items(0)), ClassMean.of_table(sum_GC, count_GC)):
+        assert statistic.clusters == 30
+        np.testing.assert_allclose(statistic.values_S(weights_SG), expected_S, rtol=1e-12)
+
+
+def test_blocks_of_resamples_do_not_change_a_class_mean(monkeypatch):
+    statistic = ClassMean.of(*items(2))
+    weights_SG = np.random.default_rng(3).multinomial(30, np.full(30, 1 / 30), size=7).astype(np.float64)
+    whole_S = statistic.values_S(weights_SG)
+    monkeypatch.setattr(module, "_CELLS_AT_ONCE", 2 * len(statistic.class_E))
+    assert statistic.values_S(weights_SG).tolist() == whole_S.tolist()
+
+
+def test_a_class_mean_without_items_or_of_a_class_that_is_not_there():
+    nothing = np.zeros(0, dtype=np.int64)
+    assert np.isnan(ClassMean.of(np.zeros(0), nothing, nothing, 3, 2).value)
+    with pytest.raises(IndexError, match=r"outside 0\.\.1"):
+        ClassMean.of(np.ones(1), np.array([2]), np.array([0]), 3, 2)
+
+
+def test_groups_of_a_thousand_are_the_means_of_their_parts():
+    values_I, class_I, cluster_I, clusters, classes = items(4)
+    means = SparseMean.of_groups(values_I, class_I, cluster_I, clusters, classes)
+    weights_SG = np.random.default_rng(5).multinomial(30, np.full(30, 1 / 30), size=20).astype(np.float64)
+    for label, sparse in enumerate(means):
+        mine = class_I == label
+        plain = Mean.of(values_I[mine], cluster_I[mine], clusters)
+        assert sparse.values_S(weights_SG) == pytest.approx(plain.values_S(weights_SG), rel=1e-12, nan_ok=True)
+        for name, array in plain.arrays().items():
+            assert np.array_equal(sparse.arrays()[name], array)
+        assert SparseMean.of(plain).cluster_O.tolist() == sparse.cluster_O.tolist()
+
+
+def test_a_thousand_classes_of_fifty_thousand_images_take_little_memory():
+    label_N = np.arange(50_000) % 1000
+    right_N = (label_N % 3 == 0).astype(np.float64)
+    tracemalloc.start()
+    statistic = ClassMean.of(right_N, label_N, np.arange(50_000), 50_000, 1000)
+    groups = SparseMean.of_groups(right_N, label_N, np.arange(50_000), 50_000, 1000)
+    assert (statistic.value, groups[3].value, groups[4].value) == (pytest.approx(0.334), 1.0, 0.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6  # a table of images and classes is 400 MB

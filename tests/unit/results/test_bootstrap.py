@@ -1,10 +1,19 @@
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from sparc_bench import bootstrap as module
-from sparc_bench.bootstrap import bootstrap, bootstrap_all, cluster_weights, paired_difference, wilson_interval
-from sparc_bench.metrics.statistic import ClassMean, IoU, Mean, Statistic
+from sparc_bench.bootstrap import (
+    bootstrap,
+    bootstrap_all,
+    cluster_weights,
+    paired_difference,
+    paired_differences,
+    wilson_interval,
+)
+from sparc_bench.metrics.statistic import ClassMean, IoU, Mean, SparseMean, Statistic
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 10), (3, 17), (17, 17), (1, 1)])
@@ -21,6 +30,18 @@ def test_weights_are_multinomial_and_indifferent_to_chunks(monkeypatch):
     chunks = list(cluster_weights(7, 50))
     assert len(chunks) == 17
     assert np.array_equal(np.concatenate(chunks), whole)
+
+
+def test_draws_are_indifferent_to_how_many_are_counted_at_once(monkeypatch):
+    whole = np.concatenate(list(cluster_weights(7, 50)))
+    monkeypatch.setattr(module, "_DRAWS_AT_ONCE", 7 * 4)
+    assert np.array_equal(np.concatenate(list(cluster_weights(7, 50))), whole)
+
+
+def test_weights_are_those_that_committed_intervals_were_drawn_with():
+    [weights] = cluster_weights(5, 3)
+    rng = np.random.default_rng([20240118, 5])
+    assert weights.tolist() == [np.bincount(rng.integers(0, 5, 5), minlength=5).tolist() for _ in range(3)]
 
 
 def test_standard_error_and_interval_of_a_mean():
@@ -84,6 +105,33 @@ def test_shared_draws_give_the_same_as_single_ones():
     statistics = {"a": Mean.of(rng.random(40)), "b": Mean.of(rng.random(60)), "c": Mean.of(rng.random(40))}
     together = bootstrap_all(statistics)
     assert together == {name: bootstrap(statistic) for name, statistic in statistics.items()}
+
+
+def test_merging_equal_clusters_changes_no_estimate(monkeypatch):
+    rng = np.random.default_rng(10)
+    label, right = rng.integers(0, 7, 300), (rng.random((2, 300)) < 0.6).astype(float)
+    right[:, :3] = 1 / 3  # ties
+    own = {"top1": Mean.of(right[0]), "macro": ClassMean.of(right[0], label, np.arange(300), 300, 7)}
+    statistics = own | dict(enumerate(SparseMean.of_groups(right[0], label, np.arange(300), 300, 7)))
+    pairs = {name: (Mean.of(right[0]), Mean.of(right[1])) for name in ("a", "b")}
+    merged, merged_pairs = bootstrap_all(statistics), paired_differences(pairs)
+    used = module.kinds(statistics.values(), 300)
+    assert used is not None
+    assert len(used.first_P) < 30
+    monkeypatch.setattr(module, "kinds", lambda *_: None)
+    for mine, plain in ((merged, bootstrap_all(statistics)), (merged_pairs, paired_differences(pairs))):
+        assert mine.keys() == plain.keys()
+        for name, estimate in plain.items():
+            assert astuple(mine[name])[:4] == pytest.approx(astuple(estimate)[:4], abs=1e-12)
+            assert astuple(mine[name])[4:] == astuple(estimate)[4:]
+
+
+def test_more_resamples_for_those_that_ask_for_no_number_of_their_own():
+    mean, biased = Mean.of(np.random.default_rng(11).random(50)), Biased(np.arange(50) / 50, np.ones(50))
+    estimates = bootstrap_all({"mean": mean, "biased": biased}, 3000)
+    draws = np.concatenate([mean.values_S(weights) for weights in cluster_weights(50, 3000)])
+    assert estimates["mean"].se == pytest.approx(draws.std(ddof=1))
+    assert estimates["biased"] == bootstrap(biased)
 
 
 class Biased(Mean):
@@ -154,5 +202,6 @@ def test_paired_difference_is_antisymmetric_and_refuses_other_sizes():
 
 
 def test_every_kind_of_statistic_has_one_name():
-    kinds = [cls.kind for cls in Statistic.__subclasses__() if cls.__module__.startswith("sparc_bench")]
+    stored = [cls for cls in Statistic.__subclasses__() if cls.stored and cls.__module__.startswith("sparc_bench")]
+    kinds = [cls.kind for cls in stored]
     assert len(kinds) == len(set(kinds)) >= 3
