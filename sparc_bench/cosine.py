@@ -14,9 +14,9 @@ from sparc_bench.features import ImageFeatures, Regions, TextFeatures
 
 def similarity(images: ImageFeatures, texts: TextFeatures, regions: Regions | None = None, path: str = "") -> Tensor:
     """Cosine of global vectors (NM), or of regions' weighted sums of the path's patches (RM), with the texts'."""
-    texts_MD = unit(present(texts.global_MD, "text"))
+    texts_MD = texts.unit_MD
     if regions is None:
-        return unit(present(images.global_ND, "image")) @ texts_MD.T
+        return images.unit_ND @ texts_MD.T
     return unit(pooled(images.patches[path], regions)) @ texts_MD.T
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -75,6 +76,12 @@ class ImageItem:
         return cls(item_id, partial(open_image_file, path), crop)
 
 
+def _unit(vectors: Tensor | None, side: str) -> Tensor:
+    if vectors is None:
+        raise RuntimeError(f"the {side} features hold no global vectors: ask for 'global'")
+    return F.normalize(vectors, dim=-1)
+
+
 @dataclass(frozen=True)
 class ImageFeatures:
     """What an encoder says about images; only what was asked for is not None (patches: not empty).
@@ -97,6 +104,11 @@ class ImageFeatures:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @cached_property
+    def unit_ND(self) -> Tensor:
+        """`global_ND` with rows of length 1, made once for all texts that they are scored with."""
+        return _unit(self.global_ND, "image")
 
     def __getitem__(self, rows: slice) -> ImageFeatures:
         """The features of a run of images."""
@@ -148,6 +160,11 @@ class TextFeatures:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    @cached_property
+    def unit_MD(self) -> Tensor:
+        """`global_MD` with rows of length 1, made once for all images that they are scored with."""
+        return _unit(self.global_MD, "text")
 
     def __getitem__(self, rows: slice) -> TextFeatures:
         """The features of a run of texts."""

@@ -1,6 +1,7 @@
 """Ranking with several positives per query, exact in expectation under a random order of tied candidates.
 
-Shapes: Q queries, C candidates. A candidate's place depends only on the scores, never on where it stands in the row.
+Shapes: Q queries, C candidates, U columns of a score matrix, P positives, E repeated candidates, X rows of a block, R
+queries that share another one's column. A candidate's place depends only on the scores, never on where it stands.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.special import gammaln
+
+_ROWS_AT_ONCE = 255
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,73 @@ def first_positives(scores_QC: Float[ndarray, "Q C"], truth_QC: Bool[ndarray, "Q
         tied_Q=tied_QC.sum(axis=1),
         positive_Q=(tied_QC & truth_QC).sum(axis=1),
     )
+
+
+def first_positives_of_rows(
+    scores_QU: Float[ndarray, "Q U"],
+    query_P: Int[ndarray, "P"],
+    column_P: Int[ndarray, "P"],
+    again_E: Int[ndarray, "E"],
+) -> FirstPositives:
+    """As `first_positives`, where few candidates are positive and these are named: no Q x C truth is made.
+
+    Args:
+        scores_QU: one row per query.
+        query_P: row of each positive.
+        column_P: its column; a column that stands there twice for a query is two positives of equal score.
+        again_E: columns that are candidates once more each (a wording that several captions share is scored once).
+    """
+    positive_P = scores_QU[query_P, column_P]
+    best_Q = np.full(len(scores_QU), -np.inf, dtype=scores_QU.dtype)
+    np.maximum.at(best_Q, query_P, positive_P)
+    above_Q, tied_Q = np.zeros(len(scores_QU), dtype=np.int64), np.zeros(len(scores_QU), dtype=np.int64)
+    for query, (score_U, best) in enumerate(zip(scores_QU, best_Q, strict=True)):
+        again = score_U[again_E]
+        above_Q[query] = np.count_nonzero(score_U > best) + np.count_nonzero(again > best)
+        tied_Q[query] = np.count_nonzero(score_U == best) + np.count_nonzero(again == best)
+    positives_Q = np.bincount(query_P, minlength=len(scores_QU))
+    return FirstPositives(
+        above_Q=above_Q,
+        tied_Q=np.where(positives_Q == 0, 0, tied_Q),
+        positive_Q=np.bincount(query_P[positive_P == best_Q[query_P]], minlength=len(scores_QU)),
+    )
+
+
+def first_positives_of_columns(
+    scores_CU: Float[ndarray, "C U"], column_Q: Int[ndarray, "Q"], positive_Q: Int[ndarray, "Q"]
+) -> FirstPositives:
+    """As `first_positives`, where each query is a column and has one positive: no transposed copy is made.
+
+    Args:
+        scores_CU: one row per candidate.
+        column_Q: the column of each query; several queries may share one.
+        positive_Q: the row of its positive.
+    """
+    queries = len(column_Q)
+    best_Q = scores_CU[positive_Q, column_Q]
+    # a column's first query is counted without a copy of the scores, those that share it with one
+    first_U = np.full(scores_CU.shape[1], -1)
+    first_U[column_Q[::-1]] = np.arange(queries)[::-1]
+    asked_U = first_U >= 0
+    best_U = np.where(asked_U, best_Q[first_U], np.inf) if queries else np.full(len(first_U), np.inf)
+    best_U = best_U.astype(scores_CU.dtype)
+    later_R = np.setdiff1d(np.arange(queries), first_U[asked_U])
+    above_Q, tied_Q = np.zeros(queries, dtype=np.int64), np.zeros(queries, dtype=np.int64)
+    for start in range(0, len(scores_CU), _ROWS_AT_ONCE):
+        block_XU = scores_CU[start : start + _ROWS_AT_ONCE]
+        above_Q[first_U[asked_U]] += _true_in_columns(block_XU > best_U)[asked_U]
+        tied_Q[first_U[asked_U]] += _true_in_columns(block_XU == best_U)[asked_U]
+        if len(later_R):
+            block_XR = block_XU[:, column_Q[later_R]]
+            above_Q[later_R] += _true_in_columns(block_XR > best_Q[later_R])
+            tied_Q[later_R] += _true_in_columns(block_XR == best_Q[later_R])
+    return FirstPositives(above_Q, tied_Q, (tied_Q > 0).astype(np.int64))
+
+
+def _true_in_columns(block_XU: Bool[ndarray, "X U"]) -> Int[ndarray, "U"]:
+    # bytes add up many times as fast as 64-bit sums of booleans; at most 255 rows fit
+    count_U: Int[ndarray, "U"] = np.add.reduce(block_XU.view(np.uint8), axis=0, dtype=np.uint8).astype(np.int64)
+    return count_U
 
 
 def hit_score(first: FirstPositives, k: int) -> Float[ndarray, "Q"]:

@@ -1,11 +1,14 @@
 """Scores of images and texts by the model's own rule, in bounded memory.
 
-Shapes: N images, U distinct texts.
+Shapes: N images, M original texts, U distinct texts, E repeated ones, L tokens of a text, W held tokens of all texts, D
+joint width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +21,10 @@ from sparc_bench.features import Encoder, ImageFeatures, ImageItem, TextFeatures
 from sparc_bench.image_stream import stream
 
 _TEXTS_AT_ONCE = 2048
+_PROBE_TEXTS = 256
+
+WORTH_SAYING = 5.0
+"""Seconds from which on the user is told beforehand how long the scores take."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,108 @@ class DistinctTexts:
         """In order of first appearance."""
         place = {text: index for index, text in enumerate(dict.fromkeys(texts))}
         return cls(tuple(place), np.array([place[text] for text in texts], dtype=np.int64))
+
+    @property
+    def again_E(self) -> Int[ndarray, "E"]:
+        """The distinct string of every original one that stood there before."""
+        return np.delete(self.index_M, np.unique(self.index_M, return_index=True)[1])
+
+
+@dataclass(frozen=True)
+class PackedTexts:
+    """Features of many texts; of their tokens only those up to each text's last word are held.
+
+    Attributes:
+        texts: the strings.
+        global_MD: one vector per text, or None.
+        tokens_WD: the held tokens of all texts, one text after the other; None where the model has none.
+        mask_W: which of them are words.
+        length_M: how many of them each text has.
+    """
+
+    texts: tuple[str, ...]
+    global_MD: Tensor | None
+    tokens_WD: Tensor | None
+    mask_W: Tensor | None
+    length_M: Tensor
+
+    @classmethod
+    def of(cls, encoder: Encoder, texts: Sequence[str]) -> PackedTexts:
+        """What the model's `similarity` may look at; padding is never there for all texts at once."""
+        need = text_need(encoder)
+        if "tokens" not in need:
+            return cls._packed(encoder.texts(texts, need))
+        runs = range(0, len(texts), _TEXTS_AT_ONCE)
+        parts = [cls._packed(encoder.texts(texts[start : start + _TEXTS_AT_ONCE], need)) for start in runs]
+        return cls(
+            texts=tuple(texts),
+            global_MD=_joined([part.global_MD for part in parts]),
+            tokens_WD=_joined([part.tokens_WD for part in parts]),
+            mask_W=_joined([part.mask_W for part in parts]),
+            length_M=torch.cat([part.length_M for part in parts]),
+        )
+
+    @classmethod
+    def _packed(cls, features: TextFeatures) -> PackedTexts:
+        tokens_MLD, mask_ML = features.tokens_MLD, features.mask_ML
+        if tokens_MLD is None or mask_ML is None:
+            none_M = torch.zeros(len(features), dtype=torch.long)
+            return cls(features.texts, features.global_MD, tokens_MLD, mask_ML, none_M)
+        place_L = torch.arange(1, mask_ML.shape[1] + 1, device=mask_ML.device)
+        length_M = (mask_ML * place_L).amax(1)
+        held_ML = place_L <= length_M.unsqueeze(1)
+        return cls(features.texts, features.global_MD, tokens_MLD[held_ML], mask_ML[held_ML], length_M)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: Int[ndarray, "m"]) -> TextFeatures:
+        """The features of some texts in that order, their tokens padded with masked zeros."""
+        texts = tuple(self.texts[row] for row in rows)
+        index_m = torch.from_numpy(rows).long().to(self.length_M.device)
+        global_mD = None if self.global_MD is None else self.global_MD[index_m]
+        if self.tokens_WD is None or self.mask_W is None:
+            return TextFeatures(texts, global_mD)
+        length_m = self.length_M[index_m]
+        start_m = (self.length_M.cumsum(0) - self.length_M)[index_m]
+        place_w = torch.arange(int(length_m.sum()), device=length_m.device)
+        first_w = (start_m - (length_m.cumsum(0) - length_m)).repeat_interleave(length_m)
+        tokens_mLD, mask_mL = _padded(self.tokens_WD[first_w + place_w], self.mask_W[first_w + place_w], length_m)
+        return TextFeatures(texts, global_mD, tokens_mLD, mask_mL)
+
+    def space(self) -> Tensor | None:
+        """Room for the padded tokens of each of `runs`: mapping new memory for each would take longer than filling it.
+
+        None where the model has no tokens.
+        """
+        if self.tokens_WD is None or not len(self):
+            return None
+        runs = (self.length_M[start : start + _TEXTS_AT_ONCE] for start in range(0, len(self), _TEXTS_AT_ONCE))
+        sizes = [len(length_m) * max(1, int(length_m.max())) for length_m in runs]
+        return self.tokens_WD.new_empty(max(sizes), self.tokens_WD.shape[1])
+
+    def runs(self, space: Tensor | None) -> Iterator[TextFeatures]:
+        """All texts, some at a time; the tokens of a run are overwritten by the next one's."""
+        ends_M = self.length_M.cumsum(0)
+        for start in range(0, len(self), _TEXTS_AT_ONCE):
+            part = slice(start, min(start + _TEXTS_AT_ONCE, len(self)))
+            global_mD = None if self.global_MD is None else self.global_MD[part]
+            if self.tokens_WD is None or self.mask_W is None:
+                yield TextFeatures(self.texts[part], global_mD)
+                continue
+            held = slice(int(ends_M[start - 1]) if start else 0, int(ends_M[part.stop - 1]))
+            padded = _padded(self.tokens_WD[held], self.mask_W[held], self.length_M[part], space)
+            yield TextFeatures(self.texts[part], global_mD, *padded)
+
+
+def _padded(tokens_wD: Tensor, mask_w: Tensor, length_m: Tensor, space: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    texts, longest, width = len(length_m), max(1, int(length_m.max())), tokens_wD.shape[1]
+    place_L = torch.arange(longest, device=length_m.device)
+    place_w = (place_L < length_m.unsqueeze(1)).flatten().nonzero()[:, 0]
+    flat_xD = tokens_wD.new_empty(texts * longest, width) if space is None else space[: texts * longest]
+    flat_xD.zero_().index_copy_(0, place_w, tokens_wD)
+    mask_x = mask_w.new_zeros(texts * longest).index_copy_(0, place_w, mask_w)
+    return flat_xD.view(texts, longest, width), mask_x.view(texts, longest)
 
 
 def pairwise(encoder: Encoder) -> bool:
@@ -61,31 +170,73 @@ def image_chunks(encoder: Encoder, items: Sequence[ImageItem]) -> Iterator[tuple
 
 
 def score_chunks(
-    encoder: Encoder, items: Sequence[ImageItem], texts: Sequence[str]
+    encoder: Encoder, items: Sequence[ImageItem], texts: Sequence[str], into: Float32[ndarray, "N U"] | None = None
 ) -> Iterator[tuple[slice, Float32[ndarray, "N U"], Float32[ndarray, "N U"]]]:
     """For runs of images their rows, image-to-text scores and text-to-image scores with all texts, in float32.
 
-    The two arrays are one object where the model has one matrix for both.
+    The two arrays are one object where the model has one matrix for both. Of a pairwise model the user is told
+    beforehand how long it takes, where that is worth saying. Text-to-image scores are written to `into`, where it is
+    given, and what comes are its rows.
     """
-    features = encoder.texts(texts, text_need(encoder))
+    packed = PackedTexts.of(encoder, texts)
+    space = packed.space()
+    unpadded = tuple(packed.runs(None)) if packed.tokens_WD is None else ()
     for rows, images in image_chunks(encoder, items):
-        yield rows, *score(encoder, images, features)
+        if rows.start == 0 and pairwise(encoder):
+            say_how_long(encoder, images, packed, len(items) * len(packed))
+        out = None if into is None else into[rows]
+        yield rows, *_scores(encoder, images, unpadded or packed.runs(space), out)
 
 
 def score(
     encoder: Encoder, images: ImageFeatures, texts: TextFeatures
 ) -> tuple[Float32[ndarray, "N U"], Float32[ndarray, "N U"]]:
     """Image-to-text and text-to-image scores of some images with all texts (one object where they are the same)."""
-    blocks = [
-        encoder.similarity(images, texts[start : start + _TEXTS_AT_ONCE])
-        for start in range(0, len(texts), _TEXTS_AT_ONCE)
-    ]
-    image_to_text = _array([block[0] for block in blocks])
+    runs = (texts[start : start + _TEXTS_AT_ONCE] for start in range(0, len(texts), _TEXTS_AT_ONCE))
+    return _scores(encoder, images, runs)
+
+
+def say_how_long(encoder: Encoder, images: ImageFeatures, texts: PackedTexts, pairs: int) -> None:
+    """Time these images with a few texts and say on standard error how long so many pairs take.
+
+    Nothing is said below `WORTH_SAYING` seconds.
+    """
+    few = texts.take(np.arange(min(_PROBE_TEXTS, len(texts))))
+    _scores(encoder, images[:1], [few[:32]])  # what only the first call takes is no part of the rate
+    begun = time.perf_counter()
+    _scores(encoder, images, [few])
+    seconds = (time.perf_counter() - begun) * pairs / (len(images) * len(few))
+    if seconds >= WORTH_SAYING:
+        sys.stderr.write(
+            f"{encoder.card.name} scores {pairs:,} pairs of an image and a text one by one: about "
+            f"{_duration(seconds)} on {encoder.device}, beside the time that encoding takes.\n"
+        )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _scores(
+    encoder: Encoder, images: ImageFeatures, runs: Iterable[TextFeatures], out: Float32[ndarray, "N U"] | None = None
+) -> tuple[Float32[ndarray, "N U"], Float32[ndarray, "N U"]]:
+    blocks = [encoder.similarity(images, texts) for texts in runs]
+    text_to_image = _array([block[1] for block in blocks], out)
     if all(block[0] is block[1] for block in blocks):
-        return image_to_text, image_to_text
-    return image_to_text, _array([block[1] for block in blocks])
+        return text_to_image, text_to_image
+    return _array([block[0] for block in blocks]), text_to_image
 
 
-def _array(blocks: Sequence[Tensor]) -> Float32[ndarray, "N U"]:
-    scores: Float32[ndarray, "N U"] = torch.cat([block.detach().float().cpu() for block in blocks], dim=1).numpy()
-    return scores
+def _array(blocks: Sequence[Tensor], out: Float32[ndarray, "N U"] | None = None) -> Float32[ndarray, "N U"]:
+    parts = [block.detach().float().cpu() for block in blocks]
+    if out is None:
+        return np.asarray(torch.cat(parts, dim=1).numpy())
+    torch.cat(parts, dim=1, out=torch.from_numpy(out))
+    return out
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if present else None

@@ -6,21 +6,29 @@ Shapes: N images, M captions, U distinct captions, Q queries, C candidates.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Int, Shaped
 from numpy import ndarray
 
 from sparc_bench.cards import Strict
 from sparc_bench.errors import UserError
 from sparc_bench.examples import DataSplit
 from sparc_bench.features import Encoder
-from sparc_bench.metrics.ranking import expected_rank, first_positives, hit_score, map_at_r_score
-from sparc_bench.metrics.statistic import Mean, Statistic
+from sparc_bench.metrics.ranking import (
+    FirstPositives,
+    expected_rank,
+    first_positives,
+    first_positives_of_columns,
+    first_positives_of_rows,
+    hit_score,
+    map_at_r_score,
+)
+from sparc_bench.metrics.statistic import Mean
 from sparc_bench.outcome import Outcome
 from sparc_bench.outputs.scores_encoder import looked_up
+from sparc_bench.protocols._own_captions import OwnPairs, Ranked, by_kind, kept_ranks, metrics
 from sparc_bench.protocols._pairs import DistinctTexts, score_chunks
 
 VERSION = 1
@@ -41,20 +49,6 @@ class Options(Strict):
     """expected: the credit of a random order of the tied candidates"""
 
 
-@dataclass(frozen=True)
-class Ranked:
-    """One direction, one row per query: k -> hit credit, expected rank of the first positive, AP@R or None."""
-
-    hits: dict[int, Float[ndarray, "Q"]]
-    rank_Q: Float[ndarray, "Q"]
-    map_r_Q: Float[ndarray, "Q"] | None
-
-    @property
-    def undecided(self) -> int:
-        """How many queries have a hit credit that a tie left between 0 and 1."""
-        return int(np.any([(hit_Q > 0) & (hit_Q < 1) for hit_Q in self.hits.values()], axis=0).sum())
-
-
 def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     """Rank all captions for every image and all images for every caption.
 
@@ -64,57 +58,82 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     annotators' pairs are known, cannot tell equal strings apart), chance (all scores equal) and, for R@1, the
     best constant answer. The tie count is the number of queries whose credit at some k is neither 0 nor 1.
     """
-    distinct = DistinctTexts.of(data.captions)
-    image_to_text_NU, text_to_image_NU = _scores(encoder, data, distinct)
-    own_NM = data.own_truth()
-    known_NM = full_truth(data) if options.truth == "full" else same_string_truth(own_NM, distinct)
-    truth_NM = known_NM if options.truth == "full" else own_NM
-    with_map = options.truth == "full"
-    column_M = distinct.index_M
-    to_text = rank(image_to_text_NU, truth_NM, options.ks, with_map, column_C=column_M)
-    to_image = rank(text_to_image_NU.T, truth_NM.T, options.ks, with_map, row_Q=column_M)
-    image_M = data.caption_image_M
-    metrics = _metrics(to_text, to_image, image_M, len(data))
-    flat = np.broadcast_to(np.float32(0), truth_NM.shape)
-    reference = {
-        "ceiling": _reference(known_NM, truth_NM, options.ks, with_map),
-        "chance": _reference(flat, truth_NM, options.ks, with_map),
-        "constant": constant_reference(truth_NM),
-    }
-    notes: list[str] = []
+    pairs = OwnPairs.of(data)
     if options.truth == "full":
-        own_text = rank(image_to_text_NU, own_NM, (1,), with_map=False, column_C=column_M)
-        own_image = rank(text_to_image_NU.T, own_NM.T, (1,), with_map=False, row_Q=column_M)
-        metrics["image_to_text_own_r1"] = Mean.of(own_text.hits[1])
-        metrics["text_to_image_own_r1"] = Mean.of(own_image.hits[1], image_M, len(data))
-        for row, scores in (("ceiling", known_NM), ("chance", flat)):
-            own = _reference(scores, own_NM, (1,), with_map=False)
-            reference[row] |= {name.replace("_r1", "_own_r1"): value for name, value in own.items()}
-        owned_NM = same_string_truth(own_NM, distinct)
-        reference["ceiling"]["image_to_text_own_r1"] = own_caption_ceiling(truth_NM, owned_NM)
-        share = float(truth_NM.mean())
-        notes.append(f"A caption is true of {share:.2%} of the images on average; own_r1 counts its own image alone.")
-    captions_N = own_NM.sum(axis=1)
+        return _against_full_truth(encoder, data, options, pairs)
+    to_text, to_image = (Ranked.of(first, options.ks) for first in _own_first_positives(encoder, data, pairs))
+    examples, rows = kept_ranks(to_text, to_image, options.ks)
     return Outcome(
-        metrics=metrics,
-        groups=_by_kind(data, to_image, image_M),
-        examples={"correct": to_text.hits[min(options.ks)], "rank_image_to_text": to_text.rank_Q.astype(np.float32)},
-        rows={"rank_text_to_image": to_image.rank_Q.astype(np.float32)},
+        metrics=metrics(to_text, to_image, pairs.image_M, len(data)),
+        groups=by_kind(data, to_image, pairs.image_M),
+        examples=examples,
+        rows=rows,
         ties=to_text.undecided + to_image.undecided,
-        counts={
-            "images": len(data),
-            "captions": len(data.captions),
-            "distinct_captions": len(distinct.texts),
-            "captions_per_image_min": int(captions_N.min()),
-            "captions_per_image_max": int(captions_N.max()),
-            "true_pairs": int(truth_NM.sum()),
+        counts=pairs.counts(),
+        reference={
+            "ceiling": pairs.ceiling(options.ks),
+            "chance": pairs.chance(options.ks),
+            "constant": pairs.constant(),
         },
-        reference=reference,
-        notes=tuple(notes),
     )
 
 
 OUTPUTS = {"similarity": looked_up(run)}
+
+
+def _own_first_positives(encoder: Encoder, data: DataSplit, pairs: OwnPairs) -> tuple[FirstPositives, FirstPositives]:
+    """Images are ranked as their scores come; one matrix is held, of the text-to-image scores."""
+    distinct = pairs.distinct
+    text_to_image_NU = np.empty((pairs.images, len(distinct.texts)), dtype=np.float32)
+    again_E, parts = distinct.again_E, []
+    for rows, to_text, _ in score_chunks(encoder, data.items, distinct.texts, into=text_to_image_NU):
+        first, stop = np.searchsorted(pairs.image_M, (rows.start, rows.stop))
+        query_P, column_P = pairs.image_M[first:stop] - rows.start, distinct.index_M[first:stop]
+        parts.append(first_positives_of_rows(to_text, query_P, column_P, again_E))
+    to_text_first = FirstPositives(
+        above_Q=np.concatenate([part.above_Q for part in parts]),
+        tied_Q=np.concatenate([part.tied_Q for part in parts]),
+        positive_Q=np.concatenate([part.positive_Q for part in parts]),
+    )
+    return to_text_first, first_positives_of_columns(text_to_image_NU, distinct.index_M, pairs.image_M)
+
+
+def _against_full_truth(encoder: Encoder, data: DataSplit, options: Options, pairs: OwnPairs) -> Outcome:
+    distinct, image_M = pairs.distinct, pairs.image_M
+    column_M = distinct.index_M
+    image_to_text_NU, text_to_image_NU = _scores(encoder, data, distinct)
+    own_NM, truth_NM = data.own_truth(), full_truth(data)
+    to_text = rank(image_to_text_NU, truth_NM, options.ks, with_map=True, column_C=column_M)
+    to_image = rank(text_to_image_NU.T, truth_NM.T, options.ks, with_map=True, row_Q=column_M)
+    own_text = rank(image_to_text_NU, own_NM, (1,), with_map=False, column_C=column_M)
+    own_image = rank(text_to_image_NU.T, own_NM.T, (1,), with_map=False, row_Q=column_M)
+    flat_NM = np.broadcast_to(np.float32(0), truth_NM.shape)
+    reference = {
+        "ceiling": _reference(truth_NM, truth_NM, options.ks, with_map=True),
+        "chance": _reference(flat_NM, truth_NM, options.ks, with_map=True),
+        "constant": constant_reference(truth_NM),
+    }
+    for row, scores in (("ceiling", truth_NM), ("chance", flat_NM)):
+        own = _reference(scores, own_NM, (1,), with_map=False)
+        reference[row] |= {name.replace("_r1", "_own_r1"): value for name, value in own.items()}
+    owned_NM = same_string_truth(own_NM, distinct)
+    reference["ceiling"]["image_to_text_own_r1"] = own_caption_ceiling(truth_NM, owned_NM)
+    share = float(truth_NM.mean())
+    examples, rows = kept_ranks(to_text, to_image, options.ks)
+    return Outcome(
+        metrics={
+            **metrics(to_text, to_image, image_M, len(data)),
+            "image_to_text_own_r1": Mean.of(own_text.hits[1]),
+            "text_to_image_own_r1": Mean.of(own_image.hits[1], image_M, len(data)),
+        },
+        groups=by_kind(data, to_image, image_M),
+        examples=examples,
+        rows=rows,
+        ties=to_text.undecided + to_image.undecided,
+        counts={**pairs.counts(), "true_pairs": int(truth_NM.sum())},
+        reference=reference,
+        notes=(f"A caption is true of {share:.2%} of the images on average; own_r1 counts its own image alone.",),
+    )
 
 
 def rank(
@@ -191,35 +210,13 @@ def _scores(encoder: Encoder, data: DataSplit, distinct: DistinctTexts) -> tuple
         if to_image is not to_text and text_to_image_NU is image_to_text_NU:
             text_to_image_NU = np.empty(shape, dtype=np.float32)
         image_to_text_NU[rows] = to_text
-        text_to_image_NU[rows] = to_image
+        if text_to_image_NU is not image_to_text_NU:
+            text_to_image_NU[rows] = to_image
     return image_to_text_NU, text_to_image_NU
-
-
-def _metrics(to_text: Ranked, to_image: Ranked, image_M: ndarray, images: int) -> dict[str, Statistic]:
-    metrics: dict[str, Statistic] = {}
-    for k, hit_N in to_text.hits.items():
-        metrics[f"image_to_text_r{k}"] = Mean.of(hit_N)
-    for k, hit_M in to_image.hits.items():
-        metrics[f"text_to_image_r{k}"] = Mean.of(hit_M, image_M, images)
-    if to_text.map_r_Q is not None and to_image.map_r_Q is not None:
-        metrics["image_to_text_map_r"] = Mean.of(to_text.map_r_Q)
-        metrics["text_to_image_map_r"] = Mean.of(to_image.map_r_Q, image_M, images)
-    return metrics
 
 
 def _reference(scores_NM: ndarray, truth_NM: ndarray, ks: Sequence[int], with_map: bool) -> dict[str, float]:
     to_text = rank(scores_NM, truth_NM, ks, with_map)
     to_image = rank(scores_NM.T, truth_NM.T, ks, with_map)
     queries = np.zeros(truth_NM.shape[1], dtype=np.int64)
-    return {name: statistic.value for name, statistic in _metrics(to_text, to_image, queries, 1).items()}
-
-
-def _by_kind(data: DataSplit, to_image: Ranked, image_M: ndarray) -> dict[str, dict[str, Statistic]]:
-    kind_M = np.array([tag for example in data.examples for tag in example.caption_tags])
-    if len(kind_M) != len(image_M):
-        return {}
-    hit_M = to_image.hits[min(to_image.hits)]
-    kinds = {
-        str(kind): Mean.of(hit_M[kind_M == kind], image_M[kind_M == kind], len(data)) for kind in np.unique(kind_M)
-    }
-    return {"caption kind": dict(kinds)}
+    return {name: statistic.value for name, statistic in metrics(to_text, to_image, queries, 1).items()}

@@ -3,7 +3,15 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from sparc_bench.metrics.ranking import expected_rank, first_positives, hit_score, map_at_r_score
+from sparc_bench.metrics import ranking
+from sparc_bench.metrics.ranking import (
+    expected_rank,
+    first_positives,
+    first_positives_of_columns,
+    first_positives_of_rows,
+    hit_score,
+    map_at_r_score,
+)
 
 SCORES = np.array([0.9, 0.5, 0.5, 0.1])
 
@@ -102,3 +110,42 @@ def test_order_of_candidates_does_not_matter():
     np.testing.assert_allclose(
         map_at_r_score(scores, truth), map_at_r_score(scores[:, order], truth[:, order]), atol=1e-12
     )
+
+
+def same(left, right):
+    for name in ("above_Q", "tied_Q", "positive_Q"):
+        np.testing.assert_array_equal(getattr(left, name), getattr(right, name), err_msg=name)
+
+
+def test_named_positives_worked_by_hand():
+    scores = np.array([[4.0, 3.0, 2.0], [1.0, 1.0, 0.0]])
+    # query 0 has the positives of column 1 and 2, query 1 that of column 0; column 0 is there twice
+    rows = first_positives_of_rows(scores, np.array([0, 0, 1]), np.array([1, 2, 0]), np.array([0]))
+    assert (rows.above_Q.tolist(), rows.tied_Q.tolist(), rows.positive_Q.tolist()) == ([2, 0], [1, 3], [1, 1])
+    # queries are columns 2, 0, 0, their positives rows 1, 0, 1
+    columns = first_positives_of_columns(scores, np.array([2, 0, 0]), np.array([1, 0, 1]))
+    assert (columns.above_Q.tolist(), columns.tied_Q.tolist()) == ([1, 0, 1], [1, 1, 1])
+    assert columns.positive_Q.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_named_positives_are_the_same_as_a_matrix_of_truth(seed, monkeypatch):
+    monkeypatch.setattr(ranking, "_ROWS_AT_ONCE", 5)
+    rng = np.random.default_rng(seed)
+    rows, columns, candidates = 17, 23, 40
+    scores = rng.integers(0, 5, size=(rows, columns)).astype(np.float32) if seed % 2 else rng.random((rows, columns))
+    column_of = np.concatenate([np.arange(columns), rng.integers(0, columns, size=candidates - columns)])
+    owner = rng.integers(0, rows, size=candidates)  # some rows own no candidate
+    truth = np.arange(rows)[:, None] == owner
+    found = first_positives_of_rows(scores, owner, column_of, column_of[columns:])
+    plain = first_positives(scores[:, column_of], truth)
+    same(found, plain)
+    asked = rng.permutation(candidates)[:30]  # some columns are asked for twice, some never
+    found = first_positives_of_columns(scores, column_of[asked], owner[asked])
+    same(found, first_positives(scores[:, column_of[asked]].T, truth[:, asked].T))
+
+
+def test_many_candidates_above_in_a_column():
+    scores = np.arange(1000.0)[:, None]
+    found = first_positives_of_columns(scores, np.array([0]), np.array([100]))
+    assert (found.above_Q.tolist(), found.tied_Q.tolist()) == ([899], [1])
