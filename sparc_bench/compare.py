@@ -16,7 +16,7 @@ from rich.text import Text
 from sparc_bench import discover, records, stored_outcome
 from sparc_bench.bootstrap import Estimate, paired_differences
 from sparc_bench.errors import UserError, nearest
-from sparc_bench.metrics.statistic import Statistic
+from sparc_bench.metrics.statistic import LESS_IS_BETTER, Statistic
 from sparc_bench.records import Record
 from sparc_bench.stored_outcome import StoredOutcome
 
@@ -32,13 +32,15 @@ class Difference:
     a: float
     b: float
     estimate: Estimate
+    less_is_better: bool = False
 
     @property
     def verdict(self) -> str:
-        """`a` or `b` where the interval of the difference leaves out 0, else `open`."""
+        """Who is ahead: `a` or `b` where the interval of the difference leaves out 0, else `open`."""
+        more, less = ("b", "a") if self.less_is_better else ("a", "b")
         if self.estimate.low > 0:
-            return "a"
-        return "b" if self.estimate.high < 0 else "open"
+            return more
+        return less if self.estimate.high < 0 else "open"
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,9 @@ def _pairs(a: Record, b: Record) -> list[tuple[str, str]]:
 
 def _differences(pairs: Mapping[str, tuple[Statistic, Statistic]]) -> tuple[Difference, ...]:
     estimates = paired_differences(pairs)
-    return tuple(Difference(name, a.value, b.value, estimates[name]) for name, (a, b) in pairs.items())
+    return tuple(
+        Difference(name, a.value, b.value, estimates[name], a.kind in LESS_IS_BETTER) for name, (a, b) in pairs.items()
+    )
 
 
 def _groups(a: StoredOutcome, b: StoredOutcome) -> dict[str, tuple[Difference, ...]]:

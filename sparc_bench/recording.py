@@ -17,6 +17,7 @@ from sparc_bench.environment import git_state, library_versions
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.examples import DataSplit
 from sparc_bench.exposure import classes_seen, exposure
+from sparc_bench.metrics.statistic import LESS_IS_BETTER
 from sparc_bench.outcome import Outcome
 from sparc_bench.prompts import class_words
 from sparc_bench.records import Record
@@ -109,6 +110,8 @@ def headline(bare: Record, outcome: Outcome) -> list[str]:
     if not found:
         hint = nearest(bare.headline, outcome.metrics)
         raise UserError(f"Task {bare.task} has no metric '{bare.headline}' for its headline: {hint}")
+    if any(outcome.metrics[name].kind in LESS_IS_BETTER for name in found):
+        raise UserError(f"Task {bare.task}: '{bare.headline}' is an error, and tables rank by more: headline another.")
     return found
 
 

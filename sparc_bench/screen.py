@@ -31,9 +31,10 @@ def task_bar() -> Progress:
 def evaluated(results: Sequence[Result]) -> Table:
     """One row for each headline metric of each record, the models of a task together; in per cent.
 
-    A record that stands alone shows every metric, the headline first. Beside the value stand its interval, the highest
+    A record that stands alone shows every metric, the headline first. Beside the value stand its interval, the best
     reference row that it has to be clear of, and whether it is; a tie count beside the headline.
     """
+    from sparc_bench.metrics.statistic import LESS_IS_BETTER
     from sparc_bench.sections import CEILINGS, reference_values
 
     rows: list[tuple[str, ...]] = []
@@ -49,18 +50,26 @@ def evaluated(results: Sequence[Result]) -> Table:
                 assert record is not None
                 value, path = record.metrics[metric], metric.rpartition("/")[0]
                 floors = [(v, name) for name, v in reference_values(record, metric).items() if name not in CEILINGS]
-                floor, name = max(floors, default=(None, ""))
+                less = value.kind in LESS_IS_BETTER
+                floor, name = (min if less else max)(floors, default=(None, ""))
                 rows.append(
                     (
                         f"  {metric}",
                         result.model + ("" if record.paths.get(path, True) else " (untrained path)"),
                         with_interval(value),
                         "" if floor is None else f"{name} {100 * floor:.1f}",
-                        "" if floor is None else "yes" if value.low is not None and value.low > floor else "no",
+                        "" if floor is None else "yes" if _clear(value, floor, less) else "no",
                         _aside(result, metric in record.headline_metrics),
                     )
                 )
     return table(("task", "model", "% [95 %]", "reference row", "clear of it", ""), rows)
+
+
+def _clear(metric: Metric, floor: float, less_is_better: bool) -> bool:
+    """Whether the whole interval is on the better side of a reference row."""
+    if metric.low is None or metric.high is None:
+        return False
+    return metric.high < floor if less_is_better else metric.low > floor
 
 
 def _aside(result: Result, headline: bool) -> str:

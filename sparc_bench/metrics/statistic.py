@@ -24,6 +24,10 @@ RESAMPLES = 2000
 _CELLS_AT_ONCE = 2_000_000
 
 
+LESS_IS_BETTER = frozenset({"corruption_error"})
+"""Kinds of statistic that are errors; no headline is one, for tables rank by more."""
+
+
 @dataclass(frozen=True)
 class Statistic:
     """A metric with what it takes to resample it; subclasses hold arrays whose first axis is the cluster.

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 from sparc_bench import discover
-from sparc_bench.bootstrap import bootstrap, paired_difference
+from sparc_bench.bootstrap import Estimate, bootstrap, paired_difference
 from sparc_bench.cards import parse
+from sparc_bench.compare import Difference
 from sparc_bench.datasets.imagenet_corruptions import CORRUPTIONS, SEVERITIES
 from sparc_bench.errors import UserError
 from sparc_bench.examples import Example
 from sparc_bench.features import ImageItem
+from sparc_bench.metrics.statistic import LESS_IS_BETTER
 from sparc_bench.protocols import classification_corruptions
 from sparc_bench.protocols.classification_corruptions import CorruptionError, Options, run
 from tests.contract.encoders import LookupEncoder, constant_encoder, item, split_of
@@ -147,3 +149,10 @@ def test_the_statistic_is_stored_and_read_back():
     assert again.value == statistic.value == pytest.approx((0.25 / 0.8 + 0.6 / 0.5) / 2)
     assert statistic.clusters == 2
     assert classification_corruptions.VERSION == 1
+
+
+def test_the_error_is_known_as_one():
+    assert CorruptionError.kind in LESS_IS_BETTER
+    estimate = Estimate(value=0.2, se=0.05, low=0.1, high=0.3, clusters=9, method="bootstrap")
+    assert Difference("mce", 0.9, 0.7, estimate, less_is_better=True).verdict == "b"
+    assert Difference("top1", 0.9, 0.7, estimate).verdict == "a"
