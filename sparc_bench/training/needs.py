@@ -81,7 +81,9 @@ def _needs(objective: Objective) -> frozenset[str]:
 
 
 def _that_have(needs: frozenset[str]) -> str:
-    names = [name for name in discover.names("datasets") if needs <= discover.load("datasets", name).PROVIDES]
+    modules = {name: discover.load("datasets", name) for name in discover.names("datasets")}
+    trainable = {name: of for name, of in modules.items() if any(split.startswith("train") for split in of.SPLITS)}
+    names = [name for name, of in trainable.items() if needs <= of.PROVIDES]
     return f"name a data set that has them ({', '.join(names)})." if names else "no data set here has them: add one."
 
 

@@ -40,13 +40,13 @@ def no_reading(monkeypatch):
             "mv_infonce",
             "coco_instances",
             "mv_infonce needs captions and several captions per image, which coco_instances has none of: "
-            "name a data set that has them (coco_captions, flickr8k, scenes1).",
+            "name a data set that has them (coco_captions, coco_objects, flickr8k, karpathy, scenes1).",
         ),
         (
             "clip",
             "voc_segmentation",
             "clip needs captions, which voc_segmentation has none of: "
-            "name a data set that has them (coco_captions, flickr8k, scenes1).",
+            "name a data set that has them (coco_captions, coco_objects, flickr8k, karpathy, scenes1).",
         ),
     ],
 )
@@ -60,7 +60,9 @@ def test_missing_kinds_of_data_name_the_data_sets_that_have_them(tiny, objective
 def test_several_captions_are_needed_where_the_option_asks_for_them(tiny, monkeypatch):
     monkeypatch.setattr(scenes1, "PROVIDES", frozenset({"captions"}))
     refuse_missing(changed(tiny, "mv_dhel", objective_options={"captions": 1}))
-    with pytest.raises(UserError, match=r"needs several captions per image, .* \(coco_captions, flickr8k\)\.$"):
+    with pytest.raises(
+        UserError, match=r"needs several captions per image, .* \(coco_captions, coco_objects, flickr8k, karpathy\)\.$"
+    ):
         refuse_missing(changed(tiny, "mv_dhel"))
 
 
