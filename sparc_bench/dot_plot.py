@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +14,11 @@ from sparc_bench.overview import Reference, condensed
 from sparc_bench.sections import CEILINGS, Section
 
 COLUMNS = 6
-WIDTH, LINE, TITLE = 3.3, 0.26, 0.75
+WIDTH, LINE, TITLE = 3.3, 0.26, 0.85
 """Inches: width of a panel, height of a model's line, height of a panel's title and axis."""
+
+_LETTERS = 46
+"""Of a panel's title in one line."""
 
 _COLOURS = ("C2", "C3", "C1", "C4", "C8", "C6")
 _FLOOR_LINES = (":", (0, (4, 1, 1, 1)), (0, (1, 2.5)), (0, (1, 0.6)), (0, (4, 1, 1, 1, 1, 1)), (0, (2, 2)))
@@ -108,7 +112,7 @@ def _draw(panel: Any, title: str, section: Section, block: Block, styles: Mappin
         tick.label1.set_weight("bold" if model in block.headings else "normal")
     panel.set_ylim(len(block.models) - 0.4, -0.6)
     panel.set_xlim(0, end)
-    panel.set_title(title, loc="left", fontsize=8)
+    panel.set_title(textwrap.fill(title, _LETTERS), loc="left", fontsize=8)
     panel.tick_params(labelsize=8)
     panel.grid(axis="y", linewidth=0.3)
 

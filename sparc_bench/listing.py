@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import ModuleType
 
 from rich.table import Table
@@ -83,11 +83,11 @@ def suites() -> list[str]:
     return sorted({suite for name in discover.names("tasks") for suite in discover.task(name).suites})
 
 
-def table(columns: Row, rows: Sequence[Row]) -> Table:
-    """A plain table: names are never cut, the other columns wrap."""
+def table(columns: Row, rows: Sequence[Row], whole: Collection[int] = (0,)) -> Table:
+    """A plain table: the columns `whole` (names) are never cut, the others wrap."""
     drawn = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for number, column in enumerate(columns):
-        drawn.add_column(column, no_wrap=number == 0, overflow="fold")
+        drawn.add_column(column, no_wrap=number in whole, overflow="fold")
     for row in rows:
         drawn.add_row(*row)
     return drawn

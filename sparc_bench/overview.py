@@ -1,13 +1,14 @@
 """The short tables: a row for each model, a column for each headline metric, one table for each group of tasks.
 
-A group is what one data set's whole test splits hold, or all samples; metrics of patch vectors have a table for each
-path.
+A group is what one data set's whole test splits hold, or the samples of one family of tasks; metrics of patch vectors
+have a table for each path.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from sparc_bench.sections import CEILINGS, EXPOSURES, OUTPUTS_TITLE, Row, Section, percent
 
@@ -38,10 +39,7 @@ class Group:
 
     def columns(self) -> list[str]:
         """A short name for each section: its task without what all tasks of the group start with, and its metric."""
-        tokens = [section.task.split("_") for section in self.tasks]
-        shared = 0
-        while len({section.task for section in self.tasks}) > 1 and len({tuple(t[: shared + 1]) for t in tokens}) == 1:
-            shared += 1
+        shared = len(_shared(self.tasks))
         names = []
         for section in self.sections:
             size = f", n={section.n}" if section.sample else ""
@@ -60,19 +58,26 @@ def groups(sections: Iterable[Section]) -> list[Group]:
     by_data: dict[tuple[bool, str, bool], dict[str, list[Section]]] = {}
     for section in sections:
         path = section.metric.rpartition("/")[0]
-        data = (section.sample, "" if section.sample else section.dataset, section.outputs)
+        data = (section.sample, section.family if section.sample else section.dataset, section.outputs)
         by_data.setdefault(data, {}).setdefault(path, []).append(section)
     found = []
-    for (sample, dataset, outputs), by_path in sorted(by_data.items()):
+    for (sample, name, outputs), by_path in sorted(by_data.items()):
         tasks = tuple(section for of in by_path.values() for section in of)
-        title = f"`{dataset}`"
-        if sample:
-            title = f"Samples (`@sample`) of {', '.join(sorted({section.dataset for section in tasks}))}"
+        what = ", ".join(filter(None, (name, " ".join(_shared(tasks)))))
+        title = f"Samples (`@sample`): {what}" if sample else f"`{name}`"
         for path in sorted(by_path, key=lambda path: (path != "", by_path[path][0].main is False, path)):
             whose = f", patches by the path `{path}`" if path else ""
             whose += f", {OUTPUTS_TITLE}" if outputs else ""
             found.append(Group(f"{title}{whose}", tasks, tuple(by_path[path])))
     return found
+
+
+def _shared(tasks: Sequence[Section]) -> list[str]:
+    """The words that the names of all tasks begin with; none where there is one task alone."""
+    names = [task.split("_") for task in {section.task for section in tasks}]
+    if len(names) < 2:
+        return []
+    return [words[0] for words in takewhile(lambda words: len({*words}) == 1, zip(*names, strict=False))]
 
 
 def text(sections: Sequence[Section]) -> str:

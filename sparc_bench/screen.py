@@ -62,7 +62,7 @@ def evaluated(results: Sequence[Result]) -> Table:
                         _aside(result, metric in record.headline_metrics),
                     )
                 )
-    return table(("task", "model", "% [95 %]", "reference row", "clear of it", ""), rows)
+    return table(("task", "model", "% [95 %]", "reference row", "clear of it", ""), rows, whole=(1, 2, 3, 4))
 
 
 def _clear(metric: Metric, floor: float, less_is_better: bool) -> bool:

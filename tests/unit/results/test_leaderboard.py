@@ -242,7 +242,7 @@ def test_readme_table(board):
     assert text.endswith("<!-- /results -->\nrest\n")
     assert "| a | 1 | 80.0 [78.0, 82.0] |\n| b | 2 | 30.0° [" in text
     assert "| *highest reference row* | | *constant 30.0* |" in text
-    assert "**Samples (`@sample`) of toy_data**\n\n| model | seeds | toy: top1, n=30 |" in text
+    assert "**Samples (`@sample`): classification**\n\n| model | seeds | toy: top1, n=30 |" in text
     assert "| c | 1 | 90.0 [88.0, 92.0] |" in text
     assert "Where there is one seed, the interval is over images alone" in text
     assert leaderboard.readme_text(text, sections) == text
