@@ -42,7 +42,8 @@ def bind(card: TaskCard) -> BoundTask:
     """Find the modules that a task card names and check its tables.
 
     Raises:
-        UserError: an unknown module, split or option, or a protocol that needs what the data set does not provide.
+        UserError: an unknown module, split or option, a protocol that needs what the data set does not provide, or a
+            part of a benchmark that is not marked as a sample.
     """
     dataset, protocol = discover.load("datasets", card.dataset), discover.load("protocols", card.protocol)
     if card.split not in dataset.SPLITS:
@@ -55,10 +56,16 @@ def bind(card: TaskCard) -> BoundTask:
             f"Task {card.name}: the protocol {card.protocol} needs {', '.join(sorted(missing))}, which {card.dataset} "
             "does not provide: choose another data set or protocol."
         )
+    data_options = parse(dataset.Options, card.data, f"Task {card.name}, table [data]")
+    if getattr(data_options, "absent", "refuse") == "skip" and not card.sample:
+        raise UserError(
+            f"Task {card.name} leaves out what has no photo on disk, so that it may be a part of its benchmark: add "
+            'sample = true, or set absent = "refuse" in [data].'
+        )
     return BoundTask(
         card=card,
         dataset=dataset,
-        data_options=parse(dataset.Options, card.data, f"Task {card.name}, table [data]"),
+        data_options=data_options,
         protocol=protocol,
         options=parse(protocol.Options, card.options, f"Task {card.name}, table [options]"),
     )

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from sparc_bench import discover
+from sparc_bench.binding import bind
 from sparc_bench.cards import parse
+from sparc_bench.errors import UserError
 from tests.contract.encoders import constant_encoder, random_encoder
 
 CARDS = [name for name in discover.names("tasks") if discover.task(name).protocol == "caption_choice"]
@@ -57,3 +59,11 @@ def test_a_plain_loop_on_real_items(test_data):
     found = {name: statistic.value for name, statistic in outcome.metrics.items()}
     assert {group: found[group] for group in shares} == pytest.approx(shares)
     assert found["macro_accuracy"] == pytest.approx(np.mean(list(shares.values())))
+
+
+def test_part_of_the_photos_is_a_sample_or_nothing():
+    card = discover.task("sugar_crepe")
+    loose = card.model_copy(update={"data": {**card.data, "absent": "skip"}})
+    with pytest.raises(UserError, match=r"may be a part of its benchmark: add sample = true, or set absent"):
+        bind(loose)
+    assert bind(loose.model_copy(update={"sample": True}))
