@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from sparc_bench import __version__, cli_data
+from sparc_bench import __version__, cli_data, cli_look
 from sparc_bench.cli_mistakes import UsageError, disk, usage
 from sparc_bench.cli_options import (
     DataRoot,
@@ -38,6 +38,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_look.app)
 app.add_typer(cli_data.app, name="data")
 
 
@@ -301,91 +302,6 @@ def cost(
     console().print(render(rows))
     print(f"The table is in {file}, its picture beside it.")
     raise typer.Exit(any(row.status == "failed" for row in rows))
-
-
-@app.command("cache")
-def kept(
-    action: Annotated[Literal["show", "clear"], typer.Argument(help="show what is kept, or clear all of it.")],
-) -> None:
-    """Show or clear what is kept for later commands: features of evaluated models, decoded training images."""
-    from sparc_bench.feature_cache import listing
-    from sparc_bench.screen import console
-
-    if action == "clear":
-        print(listing.clear())
-        return
-    drawn, whole = listing.show()
-    console().print(drawn)
-    print(whole)
-
-
-@app.command("list")
-def list_kind(
-    kind: Annotated[str, typer.Argument(help="tasks, models, studies, datasets, objectives, encoders or protocols.")],
-    plugin: Plugins = None,
-) -> None:
-    """List what there is of a kind."""
-    from sparc_bench.listing import listing
-    from sparc_bench.screen import console
-
-    prepare(None, None, plugin)
-    console().print(listing(kind))
-
-
-@app.command()
-def show(
-    name: Annotated[str, typer.Argument(help="Any card or module.")],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="For a task: write the ids and texts that it needs of a model to this JSON file. For scenes1: write a "
-            "contact sheet to this PNG file."
-        ),
-    ] = None,
-    data_root: DataRoot = None,
-    plugin: Plugins = None,
-) -> None:
-    """Show what a card or module is, where its numbers come from and what it needs on disk."""
-    from sparc_bench import discover
-    from sparc_bench import show as cards
-    from sparc_bench.screen import console
-
-    prepare(data_root if out else None, None, plugin)
-    if out is None:
-        console().print(cards.show(name))
-    elif name.endswith(".toml") or name in discover.names("tasks"):
-        from sparc_bench.task_inputs import write_task_inputs
-
-        held = write_task_inputs(discover.task(name), data_root, out)
-        print(f"Wrote {out}: {held}.")
-    else:
-        cards.picture(name, out)
-        print(f"Wrote {out}.")
-
-
-@app.command()
-def check(
-    published: Annotated[
-        bool, typer.Option("--published", help="Compare records with the published numbers of model cards instead.")
-    ] = False,
-    results: Annotated[Path, typer.Option(help="Folder of the records that --published compares.")] = Path("results"),
-) -> None:
-    """Check that cards, records and generated tables are well formed and current, or that published numbers agree."""
-    if published:
-        from sparc_bench import published as numbers
-        from sparc_bench.screen import console
-
-        agreement = numbers.compare(numbers.cards(), results)
-        console().print(numbers.render(agreement))
-        raise typer.Exit(bool(agreement.disagreeing))
-    from sparc_bench.check import check as problems
-
-    found = problems()
-    for sentence in found:
-        print(sentence, file=sys.stderr)
-    if found:
-        raise typer.Exit(1)
-    print("Cards, records and generated tables are well formed and current.")
 
 
 @app.command()
