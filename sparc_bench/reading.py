@@ -124,6 +124,20 @@ class CocoImage(CocoRow):
     height: int = 0
 
 
+class CocoCaption(CocoRow):
+    """An entry of a captions file's "annotations"."""
+
+    image_id: int | str
+    caption: str
+
+
+class CocoCaptionFile(CocoRow):
+    """A captions file."""
+
+    images: list[CocoImage]
+    annotations: list[CocoCaption]
+
+
 def coco_images(images: Sequence[CocoImage], annotated: Iterable[int | str], where: Path) -> dict[int | str, CocoImage]:
     """Image id -> entry, in the file's order.
 

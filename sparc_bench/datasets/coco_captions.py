@@ -20,8 +20,7 @@ from sparc_bench.photo_names import coco_photo
 from sparc_bench.reading import (
     COCO_SPLITS,
     Absent,
-    CocoImage,
-    CocoRow,
+    CocoCaptionFile,
     DataFolder,
     absent_notes,
     coco_images,
@@ -62,16 +61,6 @@ class Options(Strict):
         return values
 
 
-class _Caption(CocoRow):
-    image_id: int | str
-    caption: str
-
-
-class _CaptionFile(CocoRow):
-    images: list[CocoImage]
-    annotations: list[_Caption]
-
-
 def read(root: Path | None, split: str, options: Options) -> DataSplit:
     """One captions file, images in its order and each image's captions in its order; ids are COCO's image ids.
 
@@ -86,7 +75,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)
     name = options.annotations.replace("{split}", split)
     content = home.read(name)
-    file = read_json(_CaptionFile, content, home.path / name)
+    file = read_json(CocoCaptionFile, content, home.path / name)
     folder = home.folder(options.images.replace("{split}", split))
     by_id = coco_images(file.images, (row.image_id for row in file.annotations), home.path / name)
 
@@ -115,13 +104,13 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     if options.pool:
         pool_name = options.pool.replace("{split}", split)
         contents.append(home.read(pool_name))
-        pool_rows = read_json(_CaptionFile, contents[-1], home.path / pool_name).annotations
+        pool_rows = read_json(CocoCaptionFile, contents[-1], home.path / pool_name).annotations
         pool = tuple(row.caption for row in pool_rows if row.image_id not in present and row.caption.strip())
     tuning: dict[int | str, list[str]] = {}
     if options.tuning:
         tuning_name = options.tuning.replace("{split}", split)
         contents.append(home.read(tuning_name))
-        for row in read_json(_CaptionFile, contents[-1], home.path / tuning_name).annotations:
+        for row in read_json(CocoCaptionFile, contents[-1], home.path / tuning_name).annotations:
             if row.image_id not in present and row.caption.strip():
                 tuning.setdefault(row.image_id, []).append(row.caption)
     first = options.captions_per_image or None

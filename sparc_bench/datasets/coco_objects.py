@@ -18,6 +18,7 @@ from sparc_bench.photo_names import coco_photo
 from sparc_bench.reading import (
     COCO_SPLITS,
     Absent,
+    CocoCaptionFile,
     CocoImage,
     CocoRow,
     DataFolder,
@@ -54,16 +55,6 @@ class Options(Strict):
     karpathy: str = Field(default="", description="Karpathy's file in the folder: its test images alone; or none")
     pool: str = Field(default="", description="captions file whose captions of other images fill the pool, or none")
     absent: Absent = Field(default="refuse", description="rows of photos that are not on disk: refuse or skip")
-
-
-class _Caption(CocoRow):
-    image_id: int
-    caption: str
-
-
-class _CaptionFile(CocoRow):
-    images: list[CocoImage]
-    annotations: list[_Caption]
 
 
 class _Object(CocoRow):
@@ -111,7 +102,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         return contents[-1]
 
     name, instances_name = (path.replace("{split}", split) for path in (options.captions, options.instances))
-    file = read_json(_CaptionFile, content(name), home.path / name)
+    file = read_json(CocoCaptionFile, content(name), home.path / name)
     instances = read_json(_InstanceFile, content(instances_name), home.path / instances_name)
     synonyms = _synonyms(content(options.synonyms, DataFolder(root, NEEDS_ON_DISK)), root / options.synonyms)
     listed = _karpathy_test(content(options.karpathy), home.path / options.karpathy) if options.karpathy else None
@@ -144,7 +135,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     if options.pool:
         here = set(present)
         pool_name = options.pool.replace("{split}", split)
-        others = read_json(_CaptionFile, content(pool_name), home.path / pool_name).annotations
+        others = read_json(CocoCaptionFile, content(pool_name), home.path / pool_name).annotations
         pool = tuple(row.caption for row in others if row.image_id not in here and row.caption.strip())
     return DataSplit(
         dataset="coco_objects",
