@@ -1,9 +1,11 @@
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from sparc_bench import stored_outcome
+from sparc_bench import discover, stored_outcome
+from sparc_bench.binding import bind
 from sparc_bench.errors import UserError
 from sparc_bench.examples import Example
 from sparc_bench.protocols.object_presence import Options, image_folds, run
@@ -132,3 +134,21 @@ def test_the_order_of_images_moves_no_fold():
     shuffled = replace(DATA, examples=tuple(DATA.examples[n] for n in order))
     ids = [example.id for example in DATA]
     assert image_folds(ids, 2)[order].tolist() == image_folds([e.id for e in shuffled], 2).tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "auroc", "f1"), [("random", 0.774, 0.713), ("popular", 0.909, 0.871), ("adversarial", 0.753, 0.729)]
+)
+def test_how_far_the_questions_of_pope_are_answered_without_looking(test_data, tmp_path, name, auroc, f1):
+    task = bind(discover.task(f"pope_{name}"))
+    (tmp_path / "coco/val2014").mkdir(parents=True)
+    (tmp_path / "pope").symlink_to(test_data / "pope")
+    for row in (test_data / f"pope/coco_pope_{name}.json").read_text().splitlines():
+        (tmp_path / "coco/val2014" / json.loads(row)["image"]).touch()
+    data = task.dataset.read(tmp_path, name, task.data_options)
+    outcome = run(constant_encoder(), data, task.options)
+    assert {key: data.counts()[key] for key in task.card.expect} == task.card.expect
+    assert outcome.reference["blind"]["auroc"] == pytest.approx(auroc, abs=5e-4)
+    assert outcome.reference["blind"]["f1"] == pytest.approx(f1, abs=5e-4)
+    assert found(outcome)["auroc"] == 0.5
+    assert outcome.ties == 3000
