@@ -17,10 +17,11 @@ quickstart: $(VENV)/.installed-core  ## train SPARC and CLIP on the embedded dat
 test: $(VENV)/.installed-dev  ## all tests, the slow ones too; SPARC_BENCH_TEST_DATA names a folder of real data
 	$(BIN)/python -m pytest
 
-check: $(VENV)/.installed-dev  ## style, types, cards, records and generated tables
+check: $(VENV)/.installed-dev  ## style, types, floors, cards, records and generated tables
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/sparc-bench check
 
 results: $(VENV)/.installed-core  ## write the leaderboard and the tables made from it again

@@ -2,6 +2,6 @@
 
 import sys
 
-from sparc_bench.cli import main
+from sparc_bench.cli.app import main
 
 sys.exit(main())

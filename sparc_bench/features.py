@@ -5,75 +5,13 @@ Shapes: N images, M texts, K branches, P patches, L text tokens, D joint width, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
-from pathlib import Path
-from typing import BinaryIO, Literal, Protocol
+from functools import cached_property
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
-
-from sparc_bench.cards import ModelCard
-from sparc_bench.errors import UnreadableImageError
-
-Box = tuple[float, float, float, float]
-"""Left, top, right, bottom in pixels of the original image; right and bottom are exclusive."""
-
-
-def open_image_file(path: Path) -> Image.Image:
-    """Decode an image file to RGB, fully, so that a truncated file fails here; an EXIF orientation is not applied.
-
-    Raises:
-        UnreadableImageError: the file is missing, truncated or no image.
-    """
-    return decoded_image(path, str(path))
-
-
-def decoded_image(source: Path | BinaryIO, name: str) -> Image.Image:
-    """The same of a path or an open file; `name` says in errors what it is."""
-    try:
-        with Image.open(source) as image:
-            if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip to white instead of scaling
-                return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-            if "transparency" in image.info:  # dropped all the same, but without Pillow's warning
-                return image.convert("RGBA").convert("RGB")
-            return image.convert("RGB")
-    except FileNotFoundError as error:
-        raise UnreadableImageError(f"{name} does not exist: check --data-root.") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UnreadableImageError(f"{name} cannot be decoded ({error}): copy the file again.") from error
-
-
-@dataclass(frozen=True)
-class ImageItem:
-    """One image, not yet opened; picklable, so that loader workers can open it.
-
-    Attributes:
-        id: names the picture: unique within the data set, but for items about the same one, which share it.
-        opener: returns the RGB image; a module-level function or a `functools.partial` of one.
-        crop: the part of the opened image that is the image of this item, or None for all of it.
-    """
-
-    id: str
-    opener: Callable[[], Image.Image]
-    crop: Box | None = None
-
-    def open(self) -> Image.Image:
-        """The RGB image, cropped where the item says so; raises UnreadableImageError."""
-        image = self.opener()
-        if self.crop is None:
-            return image
-        left, top, right, bottom = (round(edge) for edge in self.crop)
-        return image.crop((left, top, right, bottom))
-
-    @classmethod
-    def file(cls, item_id: str, path: Path, crop: Box | None = None) -> ImageItem:
-        """The item of an image file."""
-        return cls(item_id, partial(open_image_file, path), crop)
 
 
 def _unit(vectors: Tensor | None, side: str) -> Tensor:
@@ -233,70 +171,3 @@ class Detections:
     text_index_R: Tensor
     box_R4: Tensor
     score_R: Tensor
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """How an encoder runs: torch device, dtype of the forward pass, images at once, processes that decode images."""
-
-    device: str = "cpu"
-    precision: str = "float32"
-    batch_size: int = 256
-    workers: int = 0
-
-
-class Encoder(Protocol):
-    """What a task sees of a model; everything that decides a number and belongs to the model stays inside it.
-
-    Attributes:
-        card: the model's card.
-        gives: what the model has, of image, text, global, branches, patches, tokens, detect.
-        paths: the model's patch paths in reporting order -> whether a loss trained that path. The first is the
-            default of `similarity` and `dense_scores`.
-        prompt_ensemble: whether several prompts of a class are averaged as embeddings or as scores.
-        weights_hash: sha256 of the weights, for the record and the cache.
-        precision: dtype of the forward pass, for the record.
-        device: where it runs.
-    """
-
-    card: ModelCard
-    gives: frozenset[str]
-    paths: Mapping[str, bool]
-    prompt_ensemble: Literal["embeddings", "scores"]
-    weights_hash: str
-    precision: str
-    device: torch.device
-
-    def preprocess(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
-        """Pixels of one image as the family batches them, and the area of the original that they show."""
-        ...
-
-    def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:
-        """Features of images; computes only what `need` names, of {"global", "branches", "patches"}."""
-        ...
-
-    def texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
-        """Features of texts; computes only what `need` names, of {"global", "tokens"}."""
-        ...
-
-    def similarity(
-        self, images: ImageFeatures, texts: TextFeatures, regions: Regions | None = None, path: str | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """The model's own scores, (image-to-text NM, text-to-image NM); with regions both are R x M, from `path`."""
-        ...
-
-    def dense_scores(self, images: ImageFeatures, texts: TextFeatures, path: str | None = None) -> Tensor:
-        """Scores (N, M, rows, columns) of every patch for every text, by the model's own rule."""
-        ...
-
-    def untrained(self) -> Encoder | None:
-        """The same towers with their initial weights (a reference row), or None where there are none."""
-        ...
-
-
-class Detector(Encoder, Protocol):
-    """An encoder whose `gives` has "detect"."""
-
-    def detect(self, items: Sequence[ImageItem], texts: Sequence[str]) -> Detections:
-        """Objects in the images that the texts name."""
-        ...

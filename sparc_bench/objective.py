@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparc_bench import cosine, distributed
-from sparc_bench.cards import Strict
-from sparc_bench.examples import Example
+from sparc_bench import distributed
+from sparc_bench.cards.card import Strict
+from sparc_bench.dataset import Example
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures
+from sparc_bench.metrics import cosine
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from sparc_bench import discover
-from sparc_bench.cards import Strict, TaskCard, parse, read_toml
+from sparc_bench.cards import discovery
+from sparc_bench.cards.card import Strict, parse, read_toml
+from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.errors import UserError, nearest
 
 Counts = dict[str, int]
@@ -68,7 +69,7 @@ def _leaves(path: str) -> bool:
 
 def folder() -> Path:
     """Where the cards lie."""
-    return discover.cards_folder("tasks") / "data"
+    return discovery.cards_folder("tasks") / "data"
 
 
 def names() -> list[str]:
@@ -121,7 +122,7 @@ def tasks_by_card(tasks: Sequence[TaskCard], cards: Sequence[DataCard]) -> dict[
 
 def lies_on_disk(task: TaskCard) -> bool:
     """Whether a task's data set says that it needs files (a plug-in need not say)."""
-    return bool(getattr(discover.load("datasets", task.dataset), "NEEDS_ON_DISK", ""))
+    return bool(getattr(discovery.load("datasets", task.dataset), "NEEDS_ON_DISK", ""))
 
 
 def _holds(card: DataCard, folder: str) -> bool:
@@ -131,7 +132,7 @@ def _holds(card: DataCard, folder: str) -> bool:
 
 def _folders(task: TaskCard) -> tuple[str, tuple[str, ...]]:
     """The folder that a task's reader has as its own, and the other options that may name one, as they are written."""
-    module = discover.load("datasets", task.dataset)
+    module = discovery.load("datasets", task.dataset)
     if not lies_on_disk(task):
         return "", ()
     options = parse(module.Options, task.data, f"Task {task.name}, table [data]").model_dump()

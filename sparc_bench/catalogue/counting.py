@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparc_bench.cards import TaskCard
+from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.catalogue.card import homes, load_all
 from sparc_bench.catalogue.recognise import Counts, Seen, recognised
 from sparc_bench.errors import UserError, nearest

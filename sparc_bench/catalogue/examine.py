@@ -11,17 +11,17 @@ from pathlib import Path
 
 from PIL import Image
 
-from sparc_bench import discover
-from sparc_bench.binding import BoundTask, bind
-from sparc_bench.cards import canonical_hash
+from sparc_bench.cards import discovery
+from sparc_bench.cards.binding import BoundTask, bind
+from sparc_bench.cards.card import canonical_hash
 from sparc_bench.catalogue.card import DataCard, homes, load_all
 from sparc_bench.catalogue.counting import check_counts
 from sparc_bench.catalogue.presence import Presence, presence
 from sparc_bench.catalogue.recognise import in_words, same_split
+from sparc_bench.dataset import DataSplit
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit
-from sparc_bench.features import ImageItem, open_image_file
-from sparc_bench.reading import some
+from sparc_bench.files.annotations import some
+from sparc_bench.images.item import ImageItem, open_image_file
 from sparc_bench.verify.finding import Finding, left_out
 
 DECODED = 10
@@ -122,8 +122,8 @@ def _reads(card: DataCard) -> list[tuple[str, list[BoundTask]]]:
     """What the tasks of a card read, each once: a label, and the tasks that read exactly this."""
     cards = load_all()
     grouped: dict[str, list[BoundTask]] = {}
-    for name in discover.names("tasks"):
-        task = discover.task(name)
+    for name in discovery.names("tasks"):
+        task = discovery.task(name)
         if [each.name for each in homes(task, cards)] == [card.name]:
             bound = bind(task)
             key = canonical_hash([task.dataset, task.split, bound.data_options.model_dump(mode="json")])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparc_bench import discover
-from sparc_bench.cards import TaskCard, read_task
+from sparc_bench.cards import discovery
+from sparc_bench.cards.task_card import TaskCard, read_task
 from sparc_bench.catalogue.card import DataCard, homes, lies_on_disk, read_card
 from sparc_bench.catalogue.recognise import in_words, same_split
 from sparc_bench.errors import UserError, nearest
@@ -33,7 +33,7 @@ def catalogue_problems(tasks: Path) -> list[str]:
 
 def _of_card(card: DataCard, cards: Sequence[DataCard]) -> list[str]:
     where = f"Data set {card.name}"
-    known = discover.names("datasets")
+    known = discovery.names("datasets")
     names = [other.name for other in cards]
     found = [
         f"{where}: there is no reader '{reader}': {nearest(reader, known)}"

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from sparc_bench.catalogue.examine import Report, verdict
-from sparc_bench.listing import table
+from sparc_bench.terminal import table
 
 _MARK = {"ok": "ok", "note": "note", "fail": "wrong", "left out": "-"}
 _STYLE = {"fail": "bold red", "note": "cyan"}

@@ -23,17 +23,17 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from sparc_bench import discover
-from sparc_bench.cards import ImageTower, Optim, Recipe, TextTower, TrainData
+from sparc_bench.cards import discovery
+from sparc_bench.cards.recipe import ImageTower, Optim, Recipe, TextTower, TrainData
+from sparc_bench.dataset import Example
 from sparc_bench.errors import UserError, nearest
-from sparc_bench.examples import Example
-from sparc_bench.features import ImageItem, open_image_file
+from sparc_bench.images.item import ImageItem, open_image_file
 from sparc_bench.objective import ImageOut, Objective, TextOut, Tokens
 from sparc_bench.training.loading import Loaded
 from sparc_bench.training.loop import forward_backward, make_optimizer
-from sparc_bench.training.model import TrainStep, build, objective_of
-from sparc_bench.training.tokenizer import Tokenizer
-from sparc_bench.training.towers import ImageTrunk
+from sparc_bench.two_towers.model import TrainStep, build, objective_of
+from sparc_bench.two_towers.tokenizer import Tokenizer
+from sparc_bench.two_towers.towers import ImageTrunk
 
 VOCABULARY = 32_000
 """Of the paper's text tower (arXiv 2401.09865, section 4.1)."""
@@ -116,8 +116,8 @@ def towers_of(model: str) -> TowerCards:
 def recipe_of(cell: Cell) -> Recipe:
     """The cell as a recipe, so that its model is built as training builds it."""
     for plugin in cell.plugins:
-        if plugin.stem not in discover.names("objectives"):  # in a fresh process
-            discover.add_plugin(plugin)
+        if plugin.stem not in discovery.names("objectives"):  # in a fresh process
+            discovery.add_plugin(plugin)
     towers = towers_of(cell.model)
     return Recipe(
         name="cost",

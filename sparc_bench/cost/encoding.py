@@ -33,22 +33,22 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from sparc_bench import discover
-from sparc_bench.atomic import write_atomic
-from sparc_bench.cards import ModelCard, TaskCard
+from sparc_bench.cards import discovery
+from sparc_bench.cards.model_card import ModelCard
+from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.cost import flickr8k_photos
-from sparc_bench.environment import library_versions
+from sparc_bench.dataset import DataSplit
+from sparc_bench.encoder import Encoder, Runtime, stream
 from sparc_bench.errors import UserError
-from sparc_bench.evaluate import Settings, evaluate_encoder
-from sparc_bench.examples import DataSplit
+from sparc_bench.evaluation.counted_encoder import WatchedEncoder
+from sparc_bench.evaluation.evaluate import Settings, evaluate_encoder
 from sparc_bench.feature_cache.cache import FeatureCache
-from sparc_bench.features import Encoder, ImageItem, Runtime
-from sparc_bench.image_stream import stream
-from sparc_bench.listing import table
-from sparc_bench.models import ResolvedModel, load_encoder
-from sparc_bench.screen import console
+from sparc_bench.files.atomic import write_atomic
+from sparc_bench.images.item import ImageItem
+from sparc_bench.models.resolve import ResolvedModel, load_encoder
+from sparc_bench.records.environment import library_versions
+from sparc_bench.terminal import console, table
 from sparc_bench.training.precision import device_name
-from sparc_bench.watched_encoder import WatchedEncoder
 
 FILE = Path("cost") / "encoding.csv"
 ARCHITECTURE = "ViT-B-32"
@@ -235,7 +235,7 @@ def main(
 
 
 def _plug_in() -> None:
-    discover.add_plugin(Path(flickr8k_photos.__file__))
+    discovery.add_plugin(Path(flickr8k_photos.__file__))
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ from pathlib import Path
 import open_clip
 from pydantic import Field
 
-from sparc_bench.cards import Strict
-from sparc_bench.examples import DataSplit, Example
-from sparc_bench.features import ImageItem
-from sparc_bench.reading import DataFolder, file_sizes, fingerprint
+from sparc_bench.cards.card import Strict
+from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.files.annotations import DataFolder, file_sizes, fingerprint
+from sparc_bench.images.item import ImageItem
 
 TITLE = "Flickr8k's photos for measurements of time; labels mean nothing"
 SOURCE = "Hodosh, Young, Hockenmaier 2013"

@@ -32,8 +32,8 @@ from sparc_bench.cost.cell import (
 )
 from sparc_bench.objective import Objective
 from sparc_bench.training.loop import forward_backward
-from sparc_bench.training.model import TrainStep
-from sparc_bench.training.towers import Towers
+from sparc_bench.two_towers.model import TrainStep
+from sparc_bench.two_towers.towers import Towers
 
 
 @dataclass(frozen=True)

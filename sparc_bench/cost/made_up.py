@@ -16,10 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparc_bench.cards import ModelCard, Strict
-from sparc_bench.examples import DataSplit, Example
-from sparc_bench.features import Box, ImageFeatures, ImageItem, Runtime, TextFeatures
-from sparc_bench.image_text_encoder import ImageTextEncoder
+from sparc_bench.cards.card import Strict
+from sparc_bench.cards.model_card import ModelCard
+from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.encoder import ImageTextEncoder, Runtime
+from sparc_bench.features import ImageFeatures, TextFeatures
+from sparc_bench.images.item import Box, ImageItem
 
 TITLE = "made-up labels and captions for measurements of time"
 SOURCE = "none"

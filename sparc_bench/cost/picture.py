@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sparc_bench.atomic import write_atomic
 from sparc_bench.cost.rows import BASE, Row, published
+from sparc_bench.files.atomic import write_atomic
 
 PANELS: Sequence[tuple[str, str]] = (
     ("Time of a step", "step_ratio"),

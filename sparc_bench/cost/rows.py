@@ -10,10 +10,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from sparc_bench.atomic import write_atomic
-from sparc_bench.cards import Strict, parse, read_toml
-from sparc_bench.discover import cards_folder
+from sparc_bench.cards.card import Strict, parse, read_toml
+from sparc_bench.cards.discovery import cards_folder
 from sparc_bench.errors import UserError
+from sparc_bench.files.atomic import write_atomic
 
 BASE = "clip"
 """The objective that every row is set against."""

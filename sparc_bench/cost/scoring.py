@@ -28,21 +28,20 @@ from typing import Annotated, TypeVar
 import torch
 import typer
 
-from sparc_bench import discover
-from sparc_bench.atomic import write_atomic
-from sparc_bench.binding import bind
-from sparc_bench.bootstrap import bootstrap_all
-from sparc_bench.cards import TaskCard
+from sparc_bench.cards import discovery
+from sparc_bench.cards.binding import bind
+from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.cost import made_up
-from sparc_bench.environment import library_versions
 from sparc_bench.errors import UserError
-from sparc_bench.evaluate import Settings, evaluate_encoder
+from sparc_bench.evaluation.evaluate import Settings, evaluate_encoder
+from sparc_bench.evaluation.reference_rows import estimated
 from sparc_bench.feature_cache.cache import FeatureCache
-from sparc_bench.listing import table
-from sparc_bench.outcome import Outcome
-from sparc_bench.scoring import estimated
-from sparc_bench.screen import console
-from sparc_bench.stored_outcome import MAX_BYTES
+from sparc_bench.files.atomic import write_atomic
+from sparc_bench.metrics.bootstrap import bootstrap_all
+from sparc_bench.protocol import Outcome
+from sparc_bench.records.environment import library_versions
+from sparc_bench.records.outcome_file import MAX_BYTES
+from sparc_bench.terminal import console, table
 from sparc_bench.training.precision import device_name
 
 FILE = Path("cost") / "scoring.csv"
@@ -146,7 +145,7 @@ class Bench:
     """A benchmark with its made-up data and model, in this process."""
 
     def __init__(self, benchmark: Benchmark) -> None:
-        discover.add_plugin(Path(made_up.__file__))
+        discovery.add_plugin(Path(made_up.__file__))
         self.card = benchmark.card
         self.task = bind(self.card)
         self.data = made_up.read(None, self.card.split, made_up.Options.model_validate(self.card.data))

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from sparc_bench.cost.rows import BASE, PublishedCosts, Row, published
-from sparc_bench.listing import table
+from sparc_bench.terminal import table
 
 
 def render(rows: Sequence[Row]) -> RenderableType:

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.datasets._photo_names import coco_photo
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit, Example
-from sparc_bench.features import Box, ImageItem
-from sparc_bench.photo_names import coco_photo
-from sparc_bench.reading import Absent, absent_notes, file_sizes, fingerprint, repeated, some
+from sparc_bench.files.annotations import Absent, absent_notes, file_sizes, fingerprint, repeated, some
+from sparc_bench.images.item import Box, ImageItem
 
 _COCO_2017_FILE = re.compile(r"\d{12}\.jpg")
 

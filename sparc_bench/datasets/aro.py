@@ -16,12 +16,12 @@ from typing import Annotated
 
 from pydantic import Field, RootModel
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
+from sparc_bench.dataset import DataSplit
 from sparc_bench.datasets._photo_items import PhotoItem, photo_split
+from sparc_bench.datasets._photo_names import flickr_photo
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit
-from sparc_bench.photo_names import flickr_photo
-from sparc_bench.reading import Absent, CocoRow, DataFolder, known_split, read_json
+from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, known_split, read_json
 
 TITLE = "ARO: relations and attributes in parts of Visual Genome photos, and the order of words in COCO and Flickr30k"
 SOURCE = "Yuksekgonul et al. 2023, When and why VLMs behave like bags-of-words (arXiv:2210.01936), official repository"

@@ -20,11 +20,11 @@ from numpy import ndarray
 from PIL import Image
 from pydantic import Field
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
+from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit, Example
-from sparc_bench.features import ImageItem
-from sparc_bench.reading import DataFolder, known_split
+from sparc_bench.files.annotations import DataFolder, known_split
+from sparc_bench.images.item import ImageItem
 
 TITLE = "CIFAR-10 and CIFAR-100: pictures of 32 x 32 pixels, 50,000 for training and 10,000 for test"
 SOURCE = "Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images; cs.toronto.edu/~kriz/cifar.html"

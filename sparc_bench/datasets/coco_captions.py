@@ -12,12 +12,11 @@ from typing import Any
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
+from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.datasets._photo_names import coco_photo
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit, Example
-from sparc_bench.features import ImageItem
-from sparc_bench.photo_names import coco_photo
-from sparc_bench.reading import (
+from sparc_bench.files.annotations import (
     COCO_SPLITS,
     Absent,
     CocoCaptionFile,
@@ -30,6 +29,7 @@ from sparc_bench.reading import (
     read_json,
     some,
 )
+from sparc_bench.images.item import ImageItem
 
 TITLE = "COCO captions, or any captions file in COCO's format: photos with about five captions each"
 SOURCE = "Chen et al. 2015, Microsoft COCO Captions (arXiv:1504.00325); Lin et al. 2014 (arXiv:1405.0312)"

@@ -16,12 +16,12 @@ from jaxtyping import Bool
 from numpy import ndarray
 from pydantic import Field, model_validator
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
+from sparc_bench.dataset import DataSplit, Example, Region
+from sparc_bench.datasets._photo_names import coco_photo
+from sparc_bench.datasets._run_lengths import refuse_damaged
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit, Example, Region
-from sparc_bench.features import ImageItem
-from sparc_bench.photo_names import coco_photo
-from sparc_bench.reading import (
+from sparc_bench.files.annotations import (
     COCO_SPLITS,
     Absent,
     CocoImage,
@@ -36,7 +36,7 @@ from sparc_bench.reading import (
     repeated,
     some,
 )
-from sparc_bench.run_lengths import refuse_damaged
+from sparc_bench.images.item import ImageItem
 
 TITLE = "COCO instances, or any instances file in COCO's format: boxes, classes and masks of objects"
 SOURCE = "Lin et al. 2014, Microsoft COCO: Common Objects in Context (arXiv:1405.0312)"

@@ -10,12 +10,11 @@ from pathlib import Path
 
 from pydantic import Field
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
+from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.datasets._photo_names import coco_photo
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit, Example
-from sparc_bench.features import ImageItem
-from sparc_bench.photo_names import coco_photo
-from sparc_bench.reading import (
+from sparc_bench.files.annotations import (
     COCO_SPLITS,
     Absent,
     CocoCaptionFile,
@@ -30,6 +29,7 @@ from sparc_bench.reading import (
     read_json,
     some,
 )
+from sparc_bench.images.item import ImageItem
 
 TITLE = "COCO photos with captions, the objects in them and the words for these objects (CHAIR)"
 SOURCE = (

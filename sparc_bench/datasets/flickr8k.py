@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
+from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.datasets._photo_names import flickr_photo
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit, Example
-from sparc_bench.features import ImageItem
-from sparc_bench.photo_names import flickr_photo
-from sparc_bench.reading import Absent, DataFolder, absent_notes, file_sizes, fingerprint, known_split, some
+from sparc_bench.files.annotations import Absent, DataFolder, absent_notes, file_sizes, fingerprint, known_split, some
+from sparc_bench.images.item import ImageItem
 
 TITLE = "Flickr8k: photos of people and animals with five captions each (6,000 / 1,000 / 1,000)"
 SOURCE = "Hodosh, Young, Hockenmaier 2013, Framing Image Description as a Ranking Task (JAIR 47); official split lists"

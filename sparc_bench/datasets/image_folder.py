@@ -13,12 +13,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
+from sparc_bench.cards.prompts import class_list
+from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit, Example
-from sparc_bench.features import ImageItem
-from sparc_bench.prompts import class_list
-from sparc_bench.reading import DataFolder, fingerprint, known_split, some
+from sparc_bench.files.annotations import DataFolder, fingerprint, known_split, some
+from sparc_bench.images.item import ImageItem
 
 TITLE = "image folder: photos in one folder per class (ImageNet and its kin, CIFAR as PNG, any ImageFolder)"
 SOURCE = "whoever laid the folders out; the task card names the data set"

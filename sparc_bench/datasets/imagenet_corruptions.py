@@ -12,12 +12,12 @@ from pathlib import Path
 
 from pydantic import Field
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
+from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.datasets.image_folder import class_folders, photo_sizes
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit, Example
-from sparc_bench.features import ImageItem
-from sparc_bench.reading import DataFolder, fingerprint, known_split, some
+from sparc_bench.files.annotations import DataFolder, fingerprint, known_split, some
+from sparc_bench.images.item import ImageItem
 
 TITLE = "ImageNet-C: the photos of ImageNet's val split under 15 test and 4 validation corruptions in five severities"
 SOURCE = "Hendrycks and Dietterich 2019, Benchmarking Neural Network Robustness (ICLR); Zenodo record 2235448"

@@ -11,12 +11,11 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import Field
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
+from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.datasets._photo_names import coco_photo, flickr_photo
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit, Example
-from sparc_bench.features import ImageItem
-from sparc_bench.photo_names import coco_photo, flickr_photo
-from sparc_bench.reading import (
+from sparc_bench.files.annotations import (
     Absent,
     CocoRow,
     DataFolder,
@@ -28,6 +27,7 @@ from sparc_bench.reading import (
     repeated,
     some,
 )
+from sparc_bench.images.item import ImageItem
 
 TITLE = "Karpathy's splits of COCO, Flickr30k and Flickr8k: photos with about five captions each"
 SOURCE = (

@@ -14,13 +14,12 @@ from typing import Any, Literal
 from PIL import Image
 from pydantic import Field
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
+from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.datasets._photo_names import coco_photo
 from sparc_bench.datasets.coco_instances import Category, Object, SizedImage, labels_of, region_of
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit, Example
-from sparc_bench.features import ImageItem
-from sparc_bench.photo_names import coco_photo
-from sparc_bench.reading import (
+from sparc_bench.files.annotations import (
     Absent,
     CocoRow,
     DataFolder,
@@ -32,6 +31,7 @@ from sparc_bench.reading import (
     read_json,
     some,
 )
+from sparc_bench.images.item import ImageItem
 
 TITLE = "LVIS: objects of over a thousand classes, each image checked for some of them (federated)"
 SOURCE = (

@@ -13,12 +13,20 @@ from typing import Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
+from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.datasets._photo_names import coco_photo
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit, Example
-from sparc_bench.features import ImageItem
-from sparc_bench.photo_names import coco_photo
-from sparc_bench.reading import Absent, CocoRow, DataFolder, absent_notes, file_sizes, fingerprint, known_split
+from sparc_bench.files.annotations import (
+    Absent,
+    CocoRow,
+    DataFolder,
+    absent_notes,
+    file_sizes,
+    fingerprint,
+    known_split,
+)
+from sparc_bench.images.item import ImageItem
 
 TITLE = "POPE: is the named object in the photo? Six questions on each of 500 photos of COCO"
 SOURCE = (

@@ -16,10 +16,10 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from sparc_bench.cards import Strict, canonical_hash
+from sparc_bench.cards.card import Strict, canonical_hash
+from sparc_bench.dataset import DataSplit, Example, Region
 from sparc_bench.errors import UserError, nearest
-from sparc_bench.examples import DataSplit, Example, Region
-from sparc_bench.features import ImageItem
+from sparc_bench.images.item import ImageItem
 from sparc_bench.scenes.captions import Caption, write_captions
 from sparc_bench.scenes.counter import Stream, fold
 from sparc_bench.scenes.generate import SPLITS, draw_scene

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from pydantic import Field, RootModel
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
+from sparc_bench.dataset import DataSplit
 from sparc_bench.datasets._photo_items import PhotoItem, photo_split
-from sparc_bench.examples import DataSplit
-from sparc_bench.reading import Absent, CocoRow, DataFolder, known_split, read_json
+from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, known_split, read_json
 
 TITLE = "SugarCrepe: 7,511 pairs of a true and a false caption of COCO val2017 photos, in seven groups"
 SOURCE = "Hsieh et al. 2023, SugarCrepe (arXiv:2306.14610), files of RAIVNLab/sugar-crepe; photos Lin et al. 2014"

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from pydantic import Field, RootModel
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
+from sparc_bench.dataset import DataSplit
 from sparc_bench.datasets._photo_items import PhotoItem, photo_split
-from sparc_bench.examples import DataSplit
-from sparc_bench.reading import Absent, CocoRow, DataFolder, known_split, read_json
+from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, known_split, read_json
 
 TITLE = "SugarCrepe++: 4,757 triplets of two true captions and a false one of COCO val2017 photos, in five groups"
 SOURCE = "Dumpala et al. 2024, SugarCrepe++ (arXiv:2406.11171), files of Sri-Harsha/scpp; photos Lin et al. 2014"

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from pydantic import Field, RootModel
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
+from sparc_bench.dataset import DataSplit
 from sparc_bench.datasets._photo_items import PhotoItem, photo_split
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit
-from sparc_bench.reading import Absent, CocoRow, DataFolder, known_split, read_json
+from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, known_split, read_json
 
 TITLE = "VALSE: 7,702 validated pairs of a caption and a foil, in eleven pieces"
 SOURCE = "Parcalabescu et al. 2022, VALSE (ACL 2022, arXiv:2112.07566), files of Heidelberg-NLP/VALSE"

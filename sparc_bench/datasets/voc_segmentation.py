@@ -14,11 +14,11 @@ from numpy import ndarray
 from PIL import Image
 from pydantic import Field
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
+from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.errors import UnreadableImageError, UserError
-from sparc_bench.examples import DataSplit, Example
-from sparc_bench.features import ImageItem
-from sparc_bench.reading import Absent, DataFolder, absent_notes, file_sizes, fingerprint, known_split
+from sparc_bench.files.annotations import Absent, DataFolder, absent_notes, file_sizes, fingerprint, known_split
+from sparc_bench.images.item import ImageItem
 
 TITLE = "PASCAL VOC 2012 segmentation: photos with one of 20 classes, background or void for every pixel"
 SOURCE = "Everingham et al. 2010, The PASCAL Visual Object Classes Challenge (IJCV 88); VOC2012 development kit"

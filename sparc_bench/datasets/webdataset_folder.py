@@ -14,12 +14,12 @@ from pathlib import Path
 from PIL import Image
 from pydantic import Field
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
+from sparc_bench.cards.prompts import class_list
+from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.errors import UnreadableImageError, UserError
-from sparc_bench.examples import DataSplit, Example
-from sparc_bench.features import ImageItem, decoded_image
-from sparc_bench.prompts import class_list
-from sparc_bench.reading import DataFolder, fingerprint, known_split, repeated, some
+from sparc_bench.files.annotations import DataFolder, fingerprint, known_split, repeated, some
+from sparc_bench.images.item import ImageItem, decoded_image
 
 TITLE = "webdataset: labelled photos in tar files, the layout of clip-benchmark/wds_* (VTAB and others)"
 SOURCE = "LAION-AI/CLIP_benchmark, which wrote them; the task card names the data set"

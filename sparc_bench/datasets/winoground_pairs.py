@@ -9,11 +9,11 @@ from pathlib import Path
 
 from pydantic import Field
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
+from sparc_bench.dataset import DataSplit
 from sparc_bench.datasets._photo_items import PhotoItem, photo_split
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit
-from sparc_bench.reading import Absent, CocoRow, DataFolder, known_split, read_json
+from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, known_split, read_json
 
 TITLE = "Winoground: 400 times two photos and two captions of the same words in another order"
 SOURCE = "Thrush et al. 2022, Winoground (arXiv:2204.03162), facebook/winoground on the Hugging Face hub"

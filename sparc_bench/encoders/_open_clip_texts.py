@@ -18,9 +18,9 @@ from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleToken
 from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 
-from sparc_bench import hub
 from sparc_bench.errors import UserError
 from sparc_bench.features import TextFeatures
+from sparc_bench.weights import hub
 
 TRIMMED_POOLING = ("argmax", "eos")
 """Pooling at the end-of-text token: under a causal mask, nothing behind it can be seen from there."""

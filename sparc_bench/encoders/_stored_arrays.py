@@ -17,7 +17,7 @@ from numpy import ndarray
 from safetensors import SafetensorError, safe_open
 
 from sparc_bench.errors import UserError
-from sparc_bench.weights_file import refuse_escaping_members
+from sparc_bench.weights.weights_file import refuse_escaping_members
 
 VECTORS = ("image_embeddings", "text_embeddings", "image_patches", "image_areas", "patch_grid")
 NAMES = {"image_ids": "image_id", "texts": "caption"}

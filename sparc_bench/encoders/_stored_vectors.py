@@ -16,7 +16,7 @@ from numpy import ndarray
 
 from sparc_bench.encoders._stored_arrays import VECTORS, Array, array_files, read_arrays
 from sparc_bench.errors import UserError
-from sparc_bench.weights_file import file_sha256
+from sparc_bench.weights.weights_file import file_sha256
 
 SAME = 1e-5
 """Vectors of one name that differ by at most this share of their length are the same vector."""

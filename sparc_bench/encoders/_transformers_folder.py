@@ -1,7 +1,7 @@
 """The files of a checkpoint in transformers' layout, and its parts loaded from them: nothing is unpickled or fetched.
 
-A folder of this machine, or a repository of the hub whose files `sparc_bench.hub` finds or obtains. Weights are read by
-`sparc_bench.weights_file`; code that lies with a checkpoint runs only where a card asks for it by name.
+A folder of this machine, or a repository of the hub whose files `sparc_bench.weights.hub` finds or obtains. Weights are
+read by `sparc_bench.weights.weights_file`; code that lies with a checkpoint runs only where a card asks for it by name.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparc_bench import hub
 from sparc_bench.errors import UserError
-from sparc_bench.weights_file import file_sha256, read_tensors
+from sparc_bench.weights import hub
+from sparc_bench.weights.weights_file import file_sha256, read_tensors
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparc_bench.errors import UserError
-from sparc_bench.features import Box, ImageItem
+from sparc_bench.images.item import Box, ImageItem
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,17 @@ from typing import Any
 
 from torch import Tensor
 
-from sparc_bench.cards import ModelCard, parse
-from sparc_bench.encoders._clip_pixels import ClipPixels, Normalised, clip_pixels
-from sparc_bench.encoders._open_clip_model import build
-from sparc_bench.encoders._open_clip_source import Options, Source, find
+from sparc_bench.cards.card import parse
+from sparc_bench.cards.model_card import ModelCard
+from sparc_bench.encoder import ImageTextEncoder, Runtime
 from sparc_bench.encoders._open_clip_texts import TextTower, tokenizer_of
 from sparc_bench.encoders._open_clip_towers import ImageTower, image_tower
 from sparc_bench.errors import UserError
-from sparc_bench.features import ImageFeatures, Runtime, TextFeatures
-from sparc_bench.image_text_encoder import ImageTextEncoder
-from sparc_bench.weights_file import file_sha256
+from sparc_bench.features import ImageFeatures, TextFeatures
+from sparc_bench.two_towers.clip_pixels import ClipPixels, Normalised, clip_pixels
+from sparc_bench.weights.open_clip_model import build
+from sparc_bench.weights.open_clip_source import Options, Source, find
+from sparc_bench.weights.weights_file import file_sha256
 
 TITLE = (
     "checkpoints of open_clip: MODEL/TAG, MODEL/FILE, hf-hub:OWNER/NAME or a folder; patches by the plain last layer, "
@@ -32,7 +33,7 @@ VERSION = 1
 
 
 class OpenClipEncoder(ImageTextEncoder):
-    """A model of open_clip (see `sparc_bench.features.Encoder`); vectors are not normalised, scores are cosines.
+    """A model of open_clip (see `sparc_bench.encoder.Encoder`); vectors are not normalised, scores are cosines.
 
     Attributes:
         logit_scale: what the model was trained to multiply cosines by.

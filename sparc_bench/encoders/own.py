@@ -8,15 +8,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sparc_bench.cards import ModelCard, canonical_hash
+from sparc_bench.cards.card import canonical_hash
+from sparc_bench.cards.model_card import ModelCard
+from sparc_bench.encoder import ImageTextEncoder, Runtime
 from sparc_bench.errors import UserError
-from sparc_bench.features import ImageFeatures, Regions, Runtime, TextFeatures
-from sparc_bench.image_text_encoder import ImageTextEncoder
-from sparc_bench.training import checkpoint
-from sparc_bench.training.checkpoint import Meta
-from sparc_bench.training.model import TrainStep, build
-from sparc_bench.training.tokenizer import Tokenizer
-from sparc_bench.weights_file import file_sha256, refuse_odd_values
+from sparc_bench.features import ImageFeatures, Regions, TextFeatures
+from sparc_bench.two_towers import checkpoint
+from sparc_bench.two_towers.checkpoint import Meta
+from sparc_bench.two_towers.model import TrainStep, build
+from sparc_bench.two_towers.tokenizer import Tokenizer
+from sparc_bench.weights.weights_file import file_sha256, refuse_odd_values
 
 TITLE = "models trained here: towers of a recipe, or of the checkpoint that it started from; heads of the objective"
 SOURCE = "this project's trainer"
@@ -31,7 +32,7 @@ IN_TRAINING = "in training"
 
 
 class OwnEncoder(ImageTextEncoder):
-    """Towers and objective of a recipe, at evaluation (see `sparc_bench.features.Encoder`).
+    """Towers and objective of a recipe, at evaluation (see `sparc_bench.encoder.Encoder`).
 
     Attributes:
         model: both.

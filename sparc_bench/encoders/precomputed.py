@@ -29,11 +29,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sparc_bench.cards import ModelCard, Strict, parse
+from sparc_bench.cards.card import Strict, parse
+from sparc_bench.cards.model_card import ModelCard
+from sparc_bench.encoder import ImageTextEncoder, Runtime
 from sparc_bench.encoders._stored_vectors import Named, StoredVectors, read_vectors
 from sparc_bench.errors import UserError
-from sparc_bench.features import Box, ImageFeatures, ImageItem, Runtime, TextFeatures
-from sparc_bench.image_text_encoder import ImageTextEncoder
+from sparc_bench.features import ImageFeatures, TextFeatures
+from sparc_bench.images.item import Box, ImageItem
 
 TITLE = "embeddings computed elsewhere, with their ids: .npy, .npz or .safetensors; no image is opened"
 SOURCE = "whoever computed them"
@@ -53,7 +55,7 @@ class Options(Strict):
 
 
 class StoredEncoder(ImageTextEncoder):
-    """Looks vectors up (see `sparc_bench.features.Encoder`); always on the CPU, in the precision of the files."""
+    """Looks vectors up (see `sparc_bench.encoder.Encoder`); always on the CPU, in the precision of the files."""
 
     def __init__(self, card: ModelCard, stored: StoredVectors, options: Options, runtime: Runtime) -> None:
         sides = [side for side in (stored.images, stored.texts) if side is not None]

@@ -1,8 +1,8 @@
 """Models in one Python file of the user's: a factory that returns an encoder.
 
 MODEL is `python:my_model.py` or `python:my_model.py:WEIGHTS`; a card names `file` in its [options]. The file has a
-function `load(card, weights, runtime)` that returns a `sparc_bench.features.Encoder`, best derived from
-`sparc_bench.image_text_encoder.ImageTextEncoder`. `weights` is the path of the weights, or None where WEIGHTS is no
+function `load(card, weights, runtime)` that returns a `sparc_bench.encoder.Encoder`, best derived from
+`sparc_bench.encoder.ImageTextEncoder`. `weights` is the path of the weights, or None where WEIGHTS is no
 path: then it is `card.options["weights"]`. All other options of the card are the file's own.
 
 With `--plugin my_model.py`, or from an installed package with the entry point `sparc_bench.plugins`, the same file is a
@@ -15,11 +15,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sparc_bench import discover
-from sparc_bench.cards import ModelCard
+from sparc_bench.cards import discovery
+from sparc_bench.cards.model_card import ModelCard
+from sparc_bench.encoder import Encoder, Runtime
 from sparc_bench.errors import UserError
-from sparc_bench.features import Encoder, Runtime
-from sparc_bench.plugin_encoder import adopted
+from sparc_bench.models.plugin_encoder import adopted
 
 TITLE = "a model in a Python file of one's own, which is run: load(card, weights, runtime) returns an encoder"
 SOURCE = "whoever wrote the file"
@@ -44,10 +44,10 @@ def load(card: ModelCard, weights: Path | None, runtime: Runtime) -> Encoder:
         UserError: no such file, one without `load`, or what `load` returns is no encoder.
     """
     file, card, weights = _parts(card, weights)
-    module = discover.add_plugin(file)
+    module = discovery.add_plugin(file)
     if not hasattr(module, "load"):
         raise UserError(f"{file} has no function load: define load(card, weights, runtime), which returns an encoder.")
-    return adopted(module.load(card, weights, runtime), str(file), discover.plugin_code(file.stem) or "")
+    return adopted(module.load(card, weights, runtime), str(file), discovery.plugin_code(file.stem) or "")
 
 
 def _parts(card: ModelCard, weights: Path | None) -> tuple[Path, ModelCard, Path | None]:

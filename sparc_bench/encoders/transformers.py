@@ -18,14 +18,15 @@ from typing import Any, Literal
 from pydantic import Field
 from torch import Tensor
 
-from sparc_bench.cards import ModelCard, Strict, parse
+from sparc_bench.cards.card import Strict, parse
+from sparc_bench.cards.model_card import ModelCard
+from sparc_bench.encoder import ImageTextEncoder, Runtime
 from sparc_bench.encoders import _transformers_folder as files
 from sparc_bench.encoders._transformers_layout import LAYOUTS, NAFLEX, Layout, tap
 from sparc_bench.encoders._transformers_pixels import Packed, Processed, output_shape, settings_of, unpacked
 from sparc_bench.encoders._transformers_words import Words, words
 from sparc_bench.errors import UserError
-from sparc_bench.features import ImageFeatures, Runtime, TextFeatures
-from sparc_bench.image_text_encoder import ImageTextEncoder
+from sparc_bench.features import ImageFeatures, TextFeatures
 
 TITLE = "transformers' checkpoints: CLIP, SigLIP, SigLIP 2 and what shares their API (extra hf)"
 SOURCE = "https://github.com/huggingface/transformers"
@@ -52,7 +53,7 @@ class Options(Strict):
 
 
 class TransformersEncoder(ImageTextEncoder):
-    """A checkpoint of transformers (see `sparc_bench.features.Encoder`).
+    """A checkpoint of transformers (see `sparc_bench.encoder.Encoder`).
 
     Attributes:
         logit_scale: what the model was trained to multiply cosines by; None where it has none.

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from sparc_bench.cache_folder import cache_folder
-from sparc_bench.cards import canonical_hash
-from sparc_bench.examples import DataSplit
+from sparc_bench.cards.card import canonical_hash
+from sparc_bench.dataset import DataSplit
+from sparc_bench.encoder import Encoder
 from sparc_bench.feature_cache import FEATURES, Keep
 from sparc_bench.feature_cache.cached_encoder import CachedEncoder
 from sparc_bench.feature_cache.key import image_key, text_key
 from sparc_bench.feature_cache.store import FeatureStore
-from sparc_bench.features import Encoder
+from sparc_bench.files.cache_folder import cache_folder
 
 
 def to_stderr(sentence: str) -> None:

@@ -13,18 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from sparc_bench.encoder import TEXTS_PER_IMAGE, Encoder, ImageTextEncoder, runs, stream
 from sparc_bench.feature_cache import Keep
 from sparc_bench.feature_cache.columns import ImageColumns, image_row, in_order, only, text_rows, together
 from sparc_bench.feature_cache.store import FeatureStore
-from sparc_bench.features import (
-    Encoder,
-    ImageFeatures,
-    ImageItem,
-    TextFeatures,
-)
-from sparc_bench.image_stream import runs, stream
-from sparc_bench.image_text_encoder import TEXTS_PER_IMAGE, ImageTextEncoder
-from sparc_bench.passing_encoder import PassingEncoder
+from sparc_bench.features import ImageFeatures, TextFeatures
+from sparc_bench.images.item import ImageItem
+from sparc_bench.models.encoder_wrapper import PassingEncoder
 
 WORTH_SAYING = 2**30
 """Bytes of patch vectors from which on the user is told what they take."""
@@ -34,7 +29,7 @@ LEFT_FREE = 2**30
 
 
 class CachedEncoder(PassingEncoder):
-    """Asks `inner` (see `sparc_bench.features.Encoder`) for what the stores do not hold.
+    """Asks `inner` (see `sparc_bench.encoder.Encoder`) for what the stores do not hold.
 
     Token vectors are not kept: only models that score token by token ask for them, and there the scores take the time.
 

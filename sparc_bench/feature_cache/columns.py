@@ -13,11 +13,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from sparc_bench.cards import canonical_hash
+from sparc_bench.cards.card import canonical_hash
 from sparc_bench.errors import UserError
 from sparc_bench.feature_cache import Keep
 from sparc_bench.feature_cache.store import FeatureStore
-from sparc_bench.features import Box, ImageFeatures, ImageItem
+from sparc_bench.features import ImageFeatures
+from sparc_bench.images.item import Box, ImageItem
 
 _GRID, _AREA = "grid", "area"
 _JSON = json.JSONEncoder(ensure_ascii=False)

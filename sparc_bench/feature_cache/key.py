@@ -7,8 +7,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from sparc_bench.examples import DataSplit
-from sparc_bench.features import Encoder
+from sparc_bench.dataset import DataSplit
+from sparc_bench.encoder import Encoder
 
 VERSION = 1
 """Of what stands between an encoder's vectors and the files: a change of it makes all of them stale."""

@@ -28,9 +28,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from sparc_bench.atomic import write_atomic
 from sparc_bench.errors import UserError
 from sparc_bench.feature_cache import KEY_FILE, ROWS
+from sparc_bench.files.atomic import write_atomic
 
 _STRIDE = 2**32
 """A row's place is the number of its block times this, plus its index there."""

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sparc_bench.objective import Ctx, ImageOut, TextOut
-from sparc_bench.training.heads import HeadedObjective, HeadOptions
+from sparc_bench.two_towers.heads import HeadedObjective, HeadOptions
 
 TITLE = "CLIP: symmetric softmax contrast of global vectors"
 SOURCE = "Radford et al. 2021, arXiv 2103.00020; SPARC eq. 1"

@@ -13,11 +13,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
 from sparc_bench.objective import Ctx, ImageOut, TextOut
 from sparc_bench.objectives.clip import contrastive_loss
 from sparc_bench.objectives.filip import TokenMaxOptions, kept_vectors, token_max_loss
-from sparc_bench.training.heads import HeadedObjective
+from sparc_bench.two_towers.heads import HeadedObjective
 
 TITLE = "CLIP + FILIP: the global contrast plus FILIP's token-wise one"
 SOURCE = "Bica et al. 2024, arXiv 2401.09865, section D.3; Yao et al. 2022, arXiv 2111.07783"

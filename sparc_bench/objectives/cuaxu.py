@@ -14,10 +14,10 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
 from sparc_bench.objective import Ctx, ImageOut, TextOut
 from sparc_bench.objectives.clip import contrastive_loss, full_precision
-from sparc_bench.training.heads import HeadedObjective, HeadOptions
+from sparc_bench.two_towers.heads import HeadedObjective, HeadOptions
 
 TITLE = "CUAXU: CLIP's loss plus alignment and uniformity within and across modalities"
 SOURCE = "arXiv 2405.18570 (CUA and CUAXU); uniformity after Wang and Isola 2020, arXiv 2005.10242"

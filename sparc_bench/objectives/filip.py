@@ -16,12 +16,12 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures
 from sparc_bench.objective import Ctx, ImageOut, ImageVectors, TextOut
 from sparc_bench.objectives._pairwise import over_texts, own_texts, without_padding
 from sparc_bench.objectives.clip import cross_entropy_both_ways, full_precision
-from sparc_bench.training.heads import HeadedObjective, HeadOptions
+from sparc_bench.two_towers.heads import HeadedObjective, HeadOptions
 
 TITLE = "FILIP: contrast of the mean best word of each patch and of the mean best patch of each word"
 SOURCE = "Yao et al. 2022, arXiv 2111.07783, section 3.1; as SPARC trained it: Bica et al. 2024, section D.3"

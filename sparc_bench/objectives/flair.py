@@ -15,13 +15,13 @@ from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures
 from sparc_bench.objective import Ctx, ImageOut, ImageVectors, TextOut
 from sparc_bench.objectives._pairwise import over_texts, own_texts
 from sparc_bench.objectives.clip import full_precision
 from sparc_bench.objectives.siglip import pair_losses
-from sparc_bench.training.heads import HeadedObjective, HeadOptions
+from sparc_bench.two_towers.heads import HeadedObjective, HeadOptions
 
 TITLE = "FLAIR: text-conditioned attention pooling of patches, sigmoid losses, several captions per image"
 SOURCE = "FLAIR, arXiv 2412.03561"

@@ -15,12 +15,12 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures
 from sparc_bench.objective import Ctx, ImageOut, TextOut
 from sparc_bench.objectives._pairwise import over_texts, own_texts
 from sparc_bench.objectives.clip import contrastive_loss, cross_entropy_both_ways, full_precision
-from sparc_bench.training.heads import HeadedObjective, HeadOptions
+from sparc_bench.two_towers.heads import HeadedObjective, HeadOptions
 
 TITLE = "GLoRIA: CLIP's loss plus a contrast of pairs by their words' attended patches"
 SOURCE = "Huang et al. 2021 (ICCV), its released code; SPARC's changes: arXiv 2401.09865 section D.3"

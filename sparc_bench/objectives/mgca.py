@@ -15,10 +15,10 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
 from sparc_bench.objective import Ctx, ImageOut, TextOut
 from sparc_bench.objectives.clip import contrastive_loss, full_precision
-from sparc_bench.training.heads import HeadedObjective, HeadOptions
+from sparc_bench.two_towers.heads import HeadedObjective, HeadOptions
 
 TITLE = "MGCA: CLIP's loss, words against patches within a pair, and swapped assignment to prototypes"
 SOURCE = "Wang et al. 2022 (NeurIPS), its released code; SPARC's changes: arXiv 2401.09865 section D.3"

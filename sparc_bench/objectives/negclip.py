@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sparc_bench.examples import Example
+from sparc_bench.dataset import Example
 from sparc_bench.objective import Ctx, ImageOut, TextOut
 from sparc_bench.objectives.clip import full_precision
-from sparc_bench.training.heads import HeadedObjective, HeadOptions
+from sparc_bench.two_towers.heads import HeadedObjective, HeadOptions
 
 TITLE = "NegCLIP: CLIP's loss with false captions among the negatives of every image"
 SOURCE = "Yuksekgonul et al. 2023, arXiv 2210.01936"

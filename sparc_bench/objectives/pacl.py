@@ -14,12 +14,12 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures
 from sparc_bench.objective import Ctx, ImageOut, ImageVectors, TextOut
 from sparc_bench.objectives._pairwise import over_texts, own_texts
 from sparc_bench.objectives.clip import cross_entropy_both_ways, full_precision
-from sparc_bench.training.heads import HeadedObjective, HeadOptions
+from sparc_bench.two_towers.heads import HeadedObjective, HeadOptions
 
 TITLE = "PACL: contrast of each text with the patches of every image as that text weighs them"
 SOURCE = "Mukhoti et al. 2023, arXiv 2212.04994; from scratch with a learned temperature: SPARC section D.4"

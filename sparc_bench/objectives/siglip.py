@@ -13,11 +13,11 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
 from sparc_bench.objective import Ctx, ImageOut, TextOut
 from sparc_bench.objectives._pairwise import own_texts
 from sparc_bench.objectives.clip import full_precision
-from sparc_bench.training.heads import HeadedObjective, HeadOptions
+from sparc_bench.two_towers.heads import HeadedObjective, HeadOptions
 
 TITLE = "SigLIP: sigmoid loss of global vectors, every pair by itself"
 SOURCE = "Zhai et al. 2023, arXiv 2303.15343, section 3.2"

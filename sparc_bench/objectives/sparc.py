@@ -15,10 +15,10 @@ from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
 from sparc_bench.objective import Ctx, ImageOut, TextOut
 from sparc_bench.objectives.clip import contrastive_loss, full_precision
-from sparc_bench.training.heads import HeadedObjective, HeadOptions
+from sparc_bench.two_towers.heads import HeadedObjective, HeadOptions
 
 TITLE = "SPARC: CLIP's loss plus a token-wise contrast with sparsely grouped patches of the same pair"
 SOURCE = "Bica et al. 2024, arXiv 2401.09865, eqs. 2 to 7"

@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from sparc_bench.errors import UserError
+from sparc_bench.files.annotations import CocoRow
+from sparc_bench.files.rows import checked
 from sparc_bench.outputs.content import Content
 from sparc_bench.outputs.ids import Places
-from sparc_bench.outputs.rows import checked
-from sparc_bench.reading import CocoRow
 
 TITLE = "a caption for each image"
 FORMAT = (

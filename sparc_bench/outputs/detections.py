@@ -15,13 +15,13 @@ from numpy import ndarray
 from pycocotools import mask as coco_mask
 from pydantic import AfterValidator, Field, TypeAdapter
 
+from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.datasets.coco_instances import RunLengths
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit, Example
+from sparc_bench.files.annotations import CocoRow, some
+from sparc_bench.files.rows import checked
 from sparc_bench.outputs.content import Content
 from sparc_bench.outputs.ids import Places
-from sparc_bench.outputs.rows import checked
-from sparc_bench.reading import CocoRow, some
 
 TITLE = "detections"
 FORMAT = (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from sparc_bench.errors import UserError
-from sparc_bench.reading import repeated, some
+from sparc_bench.files.annotations import repeated, some
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 

@@ -13,19 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparc_bench.cards import ModelCard, Strict
+from sparc_bench.cards.card import Strict
+from sparc_bench.cards.model_card import ModelCard
+from sparc_bench.dataset import DataSplit
+from sparc_bench.encoder import Encoder
 from sparc_bench.encoders.precomputed import stored_id
-from sparc_bench.examples import DataSplit
-from sparc_bench.features import Box, Encoder, ImageFeatures, ImageItem, Regions, TextFeatures
-from sparc_bench.outcome import Outcome
+from sparc_bench.features import ImageFeatures, Regions, TextFeatures
+from sparc_bench.images.item import Box, ImageItem
 from sparc_bench.outputs.ids import Places
 from sparc_bench.outputs.similarity import Similarity, columns
+from sparc_bench.protocol import Outcome
 
 AnyOptions = TypeVar("AnyOptions", bound=Strict)
 
 
 class ScoresEncoder:
-    """An encoder that knows ids and strings alone (see `sparc_bench.features.Encoder`); no image is opened."""
+    """An encoder that knows ids and strings alone (see `sparc_bench.encoder.Encoder`); no image is opened."""
 
     card = ModelCard(name="outputs", title="a similarity matrix", family="outputs", source="a file")
     gives = frozenset({"image", "text"})

@@ -13,8 +13,8 @@ from jaxtyping import Float32
 from numpy import ndarray
 
 from sparc_bench.errors import UserError
+from sparc_bench.files.annotations import some
 from sparc_bench.outputs.content import Content
-from sparc_bench.reading import some
 
 TITLE = "a similarity matrix"
 FORMAT = (

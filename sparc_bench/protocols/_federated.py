@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from pycocotools.cocoeval import COCOeval
 
+from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit, Example
 from sparc_bench.outputs.detections import Found
 
 FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from sparc_bench.examples import DataSplit
+from sparc_bench.dataset import DataSplit
 from sparc_bench.metrics.ranking import FirstPositives, expected_rank, hit_score
 from sparc_bench.metrics.statistic import Mean, Statistic
 from sparc_bench.protocols._pairs import DistinctTexts

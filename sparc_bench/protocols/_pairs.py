@@ -17,8 +17,9 @@ from jaxtyping import Float32, Int
 from numpy import ndarray
 from torch import Tensor
 
-from sparc_bench.features import Encoder, ImageFeatures, ImageItem, TextFeatures
-from sparc_bench.image_stream import stream
+from sparc_bench.encoder import Encoder, image_need, pairwise, stream, text_need
+from sparc_bench.features import ImageFeatures, TextFeatures
+from sparc_bench.images.item import ImageItem
 
 _TEXTS_AT_ONCE = 2048
 _PROBE_TEXTS = 256
@@ -144,21 +145,6 @@ def _padded(tokens_wD: Tensor, mask_w: Tensor, length_m: Tensor, space: Tensor |
     flat_xD.zero_().index_copy_(0, place_w, tokens_wD)
     mask_x = mask_w.new_zeros(texts * longest).index_copy_(0, place_w, mask_w)
     return flat_xD.view(texts, longest, width), mask_x.view(texts, longest)
-
-
-def pairwise(encoder: Encoder) -> bool:
-    """Whether the model's score needs more of an image and a text than one vector each."""
-    return encoder.prompt_ensemble == "scores" or "global" not in encoder.gives
-
-
-def image_need(encoder: Encoder) -> frozenset[str]:
-    """What `similarity` may look at in an image: the global vector, or all there is for a pairwise model."""
-    return frozenset({"global", "branches", "patches"} & encoder.gives) if pairwise(encoder) else frozenset({"global"})
-
-
-def text_need(encoder: Encoder) -> frozenset[str]:
-    """What `similarity` may look at in a text."""
-    return frozenset({"global", "tokens"} if pairwise(encoder) and "tokens" in encoder.gives else {"global"})
 
 
 def image_chunks(encoder: Encoder, items: Sequence[ImageItem]) -> Iterator[tuple[slice, ImageFeatures]]:

@@ -16,14 +16,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32, Int
 from numpy import ndarray
 
-from sparc_bench.cosine import present
+from sparc_bench.dataset import DataSplit
+from sparc_bench.encoder import Encoder, stream
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit
-from sparc_bench.features import Encoder, ImageItem
-from sparc_bench.image_stream import stream
+from sparc_bench.images.item import ImageItem
+from sparc_bench.metrics.cosine import present
 from sparc_bench.metrics.statistic import ClassMean, Mean, Statistic
 from sparc_bench.metrics.topk import topk_score
-from sparc_bench.outcome import Outcome
+from sparc_bench.protocol import Outcome
 
 
 @dataclass(frozen=True)

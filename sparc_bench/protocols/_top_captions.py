@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Bool
 from numpy import ndarray
 
+from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit, Example
-from sparc_bench.features import Encoder
 from sparc_bench.metrics.tokens import caption_words
 from sparc_bench.outputs.captions import Captions
 from sparc_bench.protocols._pairs import DistinctTexts, score_chunks

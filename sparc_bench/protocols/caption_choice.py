@@ -15,17 +15,19 @@ from jaxtyping import Float, Float32
 from numpy import ndarray
 from pydantic import Field
 
-from sparc_bench.cards import Strict
-from sparc_bench.cosine import present
+from sparc_bench.cards.card import Strict
+from sparc_bench.dataset import DataSplit
+from sparc_bench.encoder import Encoder, pairwise, text_need
 from sparc_bench.errors import UserError, nearest
-from sparc_bench.examples import DataSplit
-from sparc_bench.features import Box, Encoder, TextFeatures
+from sparc_bench.features import TextFeatures
+from sparc_bench.images.item import Box
 from sparc_bench.metrics.caption_choice import caption_choice
+from sparc_bench.metrics.cosine import present
 from sparc_bench.metrics.pair_comparison import Ties
 from sparc_bench.metrics.statistic import ClassMean, Mean, Statistic
-from sparc_bench.outcome import Outcome
 from sparc_bench.outputs.scores_encoder import looked_up
-from sparc_bench.protocols._pairs import DistinctTexts, image_chunks, pairwise, score, text_need
+from sparc_bench.protocol import Outcome
+from sparc_bench.protocols._pairs import DistinctTexts, image_chunks, score
 
 VERSION = 1
 TITLE = "caption choice: every true caption of an image above every false one"

@@ -13,14 +13,14 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from sparc_bench.cards import Strict
-from sparc_bench.examples import DataSplit
-from sparc_bench.features import Encoder
+from sparc_bench.cards.card import Strict
+from sparc_bench.dataset import DataSplit
+from sparc_bench.encoder import Encoder
 from sparc_bench.metrics.object_mentions import ObjectMentions
 from sparc_bench.metrics.statistic import Mean, Statistic
-from sparc_bench.outcome import Outcome
 from sparc_bench.outputs.captions import Captions
 from sparc_bench.outputs.scores_encoder import looked_up
+from sparc_bench.protocol import Outcome
 from sparc_bench.protocols._pairs import DistinctTexts
 from sparc_bench.protocols._top_captions import TopCaptions, given, own_strings, retrieved
 

@@ -13,16 +13,18 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from sparc_bench.cards import Strict
-from sparc_bench.examples import DataSplit
-from sparc_bench.features import Encoder, ImageFeatures, TextFeatures
+from sparc_bench.cards.card import Strict
+from sparc_bench.cards.prompts import class_words, templates
+from sparc_bench.dataset import DataSplit
+from sparc_bench.encoder import Encoder
+from sparc_bench.features import ImageFeatures, TextFeatures
 from sparc_bench.metrics.statistic import ClassMean, Mean, SparseMean, Statistic
 from sparc_bench.metrics.topk import Places
-from sparc_bench.outcome import Outcome
 from sparc_bench.outputs.scores_encoder import ScoresEncoder
 from sparc_bench.outputs.similarity import Similarity
-from sparc_bench.prompts import PromptedClasses, class_words, templates
+from sparc_bench.protocol import Outcome
 from sparc_bench.protocols._pairs import image_chunks
+from sparc_bench.protocols._prompted_classes import PromptedClasses
 
 VERSION = 1
 TITLE = "zero-shot classification: top-k and mean per class"

@@ -14,15 +14,17 @@ from numpy import ndarray
 from pydantic import Field
 from torch import Tensor
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
+from sparc_bench.cards.prompts import class_words, templates
+from sparc_bench.dataset import DataSplit
+from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit
-from sparc_bench.features import Encoder, ImageFeatures, TextFeatures
+from sparc_bench.features import ImageFeatures, TextFeatures
 from sparc_bench.metrics.statistic import Mean, Statistic
 from sparc_bench.metrics.topk import topk_score
-from sparc_bench.outcome import Outcome
-from sparc_bench.prompts import PromptedClasses, class_words, templates
+from sparc_bench.protocol import Outcome
 from sparc_bench.protocols._pairs import image_chunks
+from sparc_bench.protocols._prompted_classes import PromptedClasses
 from sparc_bench.protocols.classification import constant_reference, labels
 
 VERSION = 1

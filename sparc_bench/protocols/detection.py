@@ -16,15 +16,15 @@ from pycocotools import mask as coco_mask
 from pycocotools.cocoeval import COCOeval
 from pydantic import Field, model_validator
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
+from sparc_bench.cards.prompts import class_words, templates
+from sparc_bench.dataset import DataSplit, Region
+from sparc_bench.encoder import Detector, Encoder
 from sparc_bench.errors import UserError, nearest
-from sparc_bench.examples import DataSplit, Region
-from sparc_bench.features import Detector, Encoder
 from sparc_bench.metrics.average_precision import AveragePrecision
 from sparc_bench.metrics.statistic import ClassMean, Statistic
-from sparc_bench.outcome import Outcome
 from sparc_bench.outputs.detections import DetectionRows, Found
-from sparc_bench.prompts import class_words, templates
+from sparc_bench.protocol import Outcome
 from sparc_bench.protocols import _faster_coco_eval
 from sparc_bench.protocols._coco_evaluation import area_ranges, indexed, matched, precisions, recalled
 from sparc_bench.protocols._federated import FREQUENCIES, checked_for, ignore_unmatched, judged

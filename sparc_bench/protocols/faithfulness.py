@@ -15,17 +15,17 @@ from jaxtyping import Float
 from numpy import ndarray
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
+from sparc_bench.dataset import DataSplit
+from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit
-from sparc_bench.features import Encoder
 from sparc_bench.metrics.content_words import ContentWords, hanta_version, tagged_by, tagged_by_hanta
 from sparc_bench.metrics.k_precision import References, k_precision_score
 from sparc_bench.metrics.statistic import Mean, Statistic
 from sparc_bench.metrics.tokens import Tokens, caption_words
-from sparc_bench.outcome import Outcome
 from sparc_bench.outputs.captions import Captions
 from sparc_bench.outputs.scores_encoder import looked_up
+from sparc_bench.protocol import Outcome
 from sparc_bench.protocols._pairs import DistinctTexts
 from sparc_bench.protocols._precision_sums import ExactHits, PrecisionSums
 from sparc_bench.protocols._top_captions import TopCaptions, given, own_strings, retrieved

@@ -16,11 +16,11 @@ from numpy import ndarray
 from pydantic import Field, model_validator
 from sklearn.neighbors import NearestNeighbors
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
+from sparc_bench.dataset import DataSplit
+from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit
-from sparc_bench.features import Encoder
-from sparc_bench.outcome import Outcome
+from sparc_bench.protocol import Outcome
 from sparc_bench.protocols._probe import Parts, accuracy, chosen_note
 
 VERSION = 1

@@ -20,10 +20,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from sparc_bench.cards import Strict
-from sparc_bench.examples import DataSplit
-from sparc_bench.features import Encoder
-from sparc_bench.outcome import Outcome
+from sparc_bench.cards.card import Strict
+from sparc_bench.dataset import DataSplit
+from sparc_bench.encoder import Encoder
+from sparc_bench.protocol import Outcome
 from sparc_bench.protocols._probe import Parts, accuracy, chosen_note
 
 VERSION = 1

@@ -11,15 +11,15 @@ import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
+from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.encoder import Encoder, text_need
 from sparc_bench.errors import UserError, nearest
-from sparc_bench.examples import DataSplit, Example
-from sparc_bench.features import Encoder
 from sparc_bench.metrics.pair_comparison import Ties, compare_pairs
 from sparc_bench.metrics.statistic import Mean, Statistic
-from sparc_bench.outcome import Outcome
 from sparc_bench.outputs.scores_encoder import looked_up
-from sparc_bench.protocols._pairs import DistinctTexts, image_chunks, score, text_need
+from sparc_bench.protocol import Outcome
+from sparc_bench.protocols._pairs import DistinctTexts, image_chunks, score
 
 VERSION = 1
 TITLE = "minimal pairs: text, image and group score"

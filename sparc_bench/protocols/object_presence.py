@@ -16,15 +16,16 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from pydantic import Field
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
+from sparc_bench.cards.prompts import class_words, templates
+from sparc_bench.dataset import DataSplit
+from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit
-from sparc_bench.features import Encoder
 from sparc_bench.metrics.presence import Auroc, ObjectAP, best_f1_threshold, tied_questions
 from sparc_bench.metrics.statistic import Mean, Statistic
-from sparc_bench.outcome import Outcome
 from sparc_bench.outputs.scores_encoder import looked_up
-from sparc_bench.prompts import PromptedClasses, class_words, templates
+from sparc_bench.protocol import Outcome
+from sparc_bench.protocols._prompted_classes import PromptedClasses
 from sparc_bench.protocols.classification import class_scores
 
 VERSION = 1

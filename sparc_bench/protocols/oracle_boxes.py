@@ -19,13 +19,14 @@ from numpy import ndarray
 from pycocotools.cocoeval import COCOeval
 from pydantic import Field
 
-from sparc_bench.examples import DataSplit
-from sparc_bench.features import Encoder
+from sparc_bench.cards.prompts import class_words, templates
+from sparc_bench.dataset import DataSplit
+from sparc_bench.encoder import Encoder
 from sparc_bench.metrics.average_precision import AveragePrecision
 from sparc_bench.metrics.statistic import Statistic
-from sparc_bench.outcome import Outcome
-from sparc_bench.prompts import PromptedClasses, class_words, templates
+from sparc_bench.protocol import Outcome
 from sparc_bench.protocols._coco_evaluation import area_ranges, indexed, matched, precisions
+from sparc_bench.protocols._prompted_classes import PromptedClasses
 from sparc_bench.protocols.regions import (
     ChosenRegions,
     RegionOptions,

@@ -16,16 +16,17 @@ from jaxtyping import Float, Float32, Int
 from numpy import ndarray
 from pydantic import Field, model_validator
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
+from sparc_bench.cards.prompts import class_words, templates
+from sparc_bench.dataset import DataSplit, Example, Region
+from sparc_bench.encoder import Encoder, stream
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit, Example, Region
-from sparc_bench.features import Encoder, ImageFeatures, Regions, TextFeatures
-from sparc_bench.image_stream import stream
+from sparc_bench.features import ImageFeatures, Regions, TextFeatures
 from sparc_bench.metrics.region_weights import box_weights, mask_weights
 from sparc_bench.metrics.statistic import ClassMean, Mean, Statistic
 from sparc_bench.metrics.topk import topk_score
-from sparc_bench.outcome import Outcome
-from sparc_bench.prompts import PromptedClasses, class_words, templates
+from sparc_bench.protocol import Outcome
+from sparc_bench.protocols._prompted_classes import PromptedClasses
 
 VERSION = 1
 TITLE = "region classification with given boxes: top-1 and mean per class"

@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Bool, Int, Shaped
 from numpy import ndarray
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
+from sparc_bench.dataset import DataSplit
+from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit
-from sparc_bench.features import Encoder
 from sparc_bench.metrics.ranking import (
     FirstPositives,
     expected_rank,
@@ -26,8 +26,8 @@ from sparc_bench.metrics.ranking import (
     map_at_r_score,
 )
 from sparc_bench.metrics.statistic import Mean
-from sparc_bench.outcome import Outcome
 from sparc_bench.outputs.scores_encoder import looked_up
+from sparc_bench.protocol import Outcome
 from sparc_bench.protocols._own_captions import OwnPairs, Ranked, by_kind, kept_ranks, metrics
 from sparc_bench.protocols._pairs import DistinctTexts, score_chunks
 

@@ -15,15 +15,16 @@ from jaxtyping import Bool, Float32, Int
 from numpy import ndarray
 from pydantic import Field
 
-from sparc_bench import cosine
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
+from sparc_bench.dataset import DataSplit
+from sparc_bench.encoder import Encoder, pairwise
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit
-from sparc_bench.features import Encoder, ImageFeatures, TextFeatures
+from sparc_bench.features import ImageFeatures, TextFeatures
+from sparc_bench.metrics import cosine
 from sparc_bench.metrics.ranking import FirstPositives
-from sparc_bench.outcome import Outcome
+from sparc_bench.protocol import Outcome
 from sparc_bench.protocols._own_captions import OwnPairs, Ranked, by_kind, kept_ranks, metrics
-from sparc_bench.protocols._pairs import PackedTexts, image_chunks, pairwise, say_how_long
+from sparc_bench.protocols._pairs import PackedTexts, image_chunks, say_how_long
 
 VERSION = 1
 TITLE = "image-text retrieval both ways, the best by global vectors re-ranked by the model's own score: hit rate R@k"

@@ -23,11 +23,12 @@ from jaxtyping import Float32, Float64, Int, Shaped
 from numpy import ndarray
 from pydantic import model_validator
 
-from sparc_bench.cards import Strict
+from sparc_bench.cards.card import Strict
+from sparc_bench.cards.prompts import class_words, templates
+from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.encoder import Encoder, stream
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit, Example
-from sparc_bench.features import Encoder, ImageFeatures, TextFeatures
-from sparc_bench.image_stream import stream
+from sparc_bench.features import ImageFeatures, TextFeatures
 from sparc_bench.metrics.iou import (
     PixelCounts,
     best_constant,
@@ -39,10 +40,10 @@ from sparc_bench.metrics.iou import (
 )
 from sparc_bench.metrics.region_weights import class_fractions
 from sparc_bench.metrics.statistic import IoU, Mean, Statistic
-from sparc_bench.outcome import Outcome
 from sparc_bench.outputs.masks import BACKGROUND as BACKGROUND_NAME
 from sparc_bench.outputs.masks import Masks
-from sparc_bench.prompts import PromptedClasses, class_words, templates
+from sparc_bench.protocol import Outcome
+from sparc_bench.protocols._prompted_classes import PromptedClasses
 from sparc_bench.protocols.regions import refuse_non_finite, untrained_notes
 
 VERSION = 1

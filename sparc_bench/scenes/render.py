@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int, UInt8
 from numpy import ndarray
 from PIL import Image
 
-from sparc_bench.features import Box
+from sparc_bench.images.item import Box
 from sparc_bench.scenes.counter import Stream, words
 from sparc_bench.scenes.scene import Object, Scene
 from sparc_bench.scenes.shapes import silhouette, silhouette_bounds, stamp

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from sparc_bench.examples import Example, Region
-from sparc_bench.features import ImageItem
+from sparc_bench.dataset import Example, Region
+from sparc_bench.images.item import ImageItem
 from sparc_bench.scenes.world import SIDE
 
 _ZOOM = 4

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool
 from numpy import ndarray
 
-from sparc_bench.examples import Example
+from sparc_bench.dataset import Example
 from sparc_bench.scenes.forms import Code, Form
 from sparc_bench.scenes.scene import Scene
 from sparc_bench.scenes.world import MAX_OBJECTS

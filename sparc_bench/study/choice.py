@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sparc_bench import discover
-from sparc_bench.cards import Optim, Recipe, canonical_hash, parse
+from sparc_bench.cards import discovery
+from sparc_bench.cards.card import canonical_hash, parse
+from sparc_bench.cards.recipe import Optim, Recipe
+from sparc_bench.cards.study_card import StudyCard, draws
 from sparc_bench.errors import UserError, nearest
-from sparc_bench.study.card import StudyCard, draws
 from sparc_bench.study.rows import TrialRow
-from sparc_bench.training.checkpoint import training_part
-from sparc_bench.training.model import objective_of
+from sparc_bench.two_towers.checkpoint import training_part
+from sparc_bench.two_towers.model import objective_of
 
 TRIAL_SEED = 0
 MAY_DIFFER = "negatives"
@@ -24,7 +25,7 @@ def recipes_of(study: StudyCard) -> dict[str, Recipe]:
     Raises:
         UserError: an unknown recipe, recipes that differ in more than their objective, a box that does not fit one.
     """
-    recipes = {card.name: card for card in map(discover.recipe, study.recipes)}
+    recipes = {card.name: card for card in map(discovery.recipe, study.recipes)}
     for recipe in recipes.values():
         _check_box(study, recipe)
     _refuse_unlike(study, recipes)
@@ -123,7 +124,7 @@ def _check_box(study: StudyCard, recipe: Recipe) -> None:
     where = f"Study {study.name}, box of {recipe.name}"
     if study.trial_steps > recipe.steps:
         raise UserError(f"Study {study.name}: trial_steps ({study.trial_steps}) is over the {recipe.steps}: lower it.")
-    options = discover.load("objectives", recipe.objective).Objective.Options
+    options = discovery.load("objectives", recipe.objective).Objective.Options
     fields = {"optim": Optim.model_fields, "objective_options": options.model_fields}
     for dotted, interval in study.box_of(recipe.name).items():
         head, _, key = dotted.partition(".")
@@ -153,7 +154,7 @@ def _refuse_unlike(study: StudyCard, recipes: Mapping[str, Recipe]) -> None:
 
 def _kept_equal(recipe: Recipe) -> dict[str, Any]:
     """All in a recipe that has to be equal for a comparison to be one of objectives."""
-    dataset = discover.load("datasets", recipe.data.dataset)
+    dataset = discovery.load("datasets", recipe.data.dataset)
     data = recipe.data.model_dump()
     tables: dict[str, Mapping[str, Any]] = {"data": data, "optim": recipe.optim.model_dump()}
     tables |= {name: tower.model_dump() for name in ("image", "text") if (tower := getattr(recipe, name)) is not None}

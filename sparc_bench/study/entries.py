@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparc_bench import discover, recorded, records
-from sparc_bench.binding import bind
-from sparc_bench.cards import Recipe, Sees
-from sparc_bench.recorded import Recorded
-from sparc_bench.sections import Section, sections_of
-from sparc_bench.seeds import SeedsEstimate
-from sparc_bench.study.card import StudyCard
+from sparc_bench.cards import discovery
+from sparc_bench.cards.binding import bind
+from sparc_bench.cards.recipe import Recipe, Sees
+from sparc_bench.cards.study_card import StudyCard
+from sparc_bench.metrics.seeds import SeedsEstimate
+from sparc_bench.records import record_file
+from sparc_bench.records.record import recipe_hash
+from sparc_bench.records.record_file import Recorded
+from sparc_bench.report.ranking import Section, sections_of
 from sparc_bench.study.choice import best_trial, current_trials, described, training_hash, with_values
 from sparc_bench.study.rows import RUNS, TRIALS, RunRow, TrialRow, folder_of, read_rows
 from sparc_bench.training.needs import sees
@@ -110,12 +112,12 @@ def collect(study: StudyCard, results: Path) -> Outcome:
     """
     folder = folder_of(study.name, results)
     trials, runs = read_rows(folder / TRIALS, TrialRow), read_rows(folder / RUNS, RunRow)
-    tasks = {card.name: bind(card).protocol_hash() for card in map(discover.task, study.tasks)}
-    found = [each for each in recorded.read_all(results) if each.record.task in tasks]
+    tasks = {card.name: bind(card).protocol_hash() for card in map(discovery.task, study.tasks)}
+    found = [each for each in record_file.read_all(results) if each.record.task in tasks]
     of_study: dict[str, list[Recorded]] = {}
     left_out: list[str] = []
     entries = []
-    for recipe in map(discover.recipe, study.recipes):
+    for recipe in map(discovery.recipe, study.recipes):
         best = best_trial(study, recipe, trials)
         chosen = with_values(recipe, best.values) if best else None
         mine = [each for each in found if each.record.model == recipe.name]
@@ -143,7 +145,7 @@ def _is_of(each: Recorded, study: StudyCard, chosen: Recipe | None, tasks: Mappi
     record = each.record
     return (
         chosen is not None
-        and record.recipe_hash == records.recipe_hash(chosen)
+        and record.recipe_hash == recipe_hash(chosen)
         and record.protocol_hash == tasks[record.task]
         and record.seed < study.runs_of(record.model)
     )
@@ -173,11 +175,11 @@ def _entry(
 
 
 def _difference(study: StudyCard, mine: Sequence[Recorded], base: Sequence[Recorded]) -> SeedsEstimate | None:
-    first = discover.task(study.tasks[0])
+    first = discovery.task(study.tasks[0])
     a, b = ([each for each in of if each.record.task == first.name] for of in (mine, base))
     if not a or not b or not all(first.headline in each.record.metrics for each in (*a, *b)):
         return None
-    found = recorded.difference(a, b, first.headline)
+    found = record_file.difference(a, b, first.headline)
     return found if found.value == found.value else None
 
 
@@ -188,7 +190,7 @@ def _missing(
         return [f"{name}: {study.trials - len(current)} of {study.trials} trials, and all runs"]
     if all(row.diverged_at is not None for row in current):
         return []
-    tasks = [discover.task(task).name for task in study.tasks]
+    tasks = [discovery.task(task).name for task in study.tasks]
     sentences = []
     for seed in range(study.runs_of(name)):
         there = {each.record.task for each in mine if each.record.seed == seed}

@@ -14,9 +14,9 @@ from typing import Any, Self, TypeVar
 
 from pydantic import Field, model_validator
 
-from sparc_bench.atomic import write_atomic
-from sparc_bench.cards import Strict, parse
+from sparc_bench.cards.card import Strict, parse
 from sparc_bench.errors import UserError
+from sparc_bench.files.atomic import write_atomic
 
 TRIALS, RUNS = "trials.csv", "runs.csv"
 

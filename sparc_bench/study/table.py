@@ -16,10 +16,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sparc_bench import dot_plot, overview
-from sparc_bench.atomic import write_atomic
-from sparc_bench.sections import Row, ranked
-from sparc_bench.study.card import StudyCard
+from sparc_bench.cards.study_card import StudyCard
+from sparc_bench.files.atomic import write_atomic
+from sparc_bench.report import interval_plot, overview
+from sparc_bench.report.ranking import Row, ranked
 from sparc_bench.study.entries import KINDS, Entry, Outcome, collect
 from sparc_bench.study.rows import folder_of
 
@@ -272,7 +272,7 @@ def plot(outcome: Outcome, path: Path) -> None:
     found = blocks(outcome)
     names = [name for block in found for name in (block.kind, *block.recipes)]
     pictures = [
-        dot_plot.Block(
+        interval_plot.Block(
             title=f"{group.title.replace('`', '')}, %",
             panels=list(zip(group.columns(), group.sections, strict=True)),
             models=names,
@@ -281,4 +281,4 @@ def plot(outcome: Outcome, path: Path) -> None:
         )
         for group in overview.groups(outcome.sections)
     ]
-    dot_plot.save(pictures, path)
+    interval_plot.save(pictures, path)

@@ -24,16 +24,18 @@ from typing import Any
 
 import torch
 
-from sparc_bench import discover
-from sparc_bench.cards import Recipe, TaskCard, parse
+from sparc_bench.cards import discovery
+from sparc_bench.cards.card import parse
+from sparc_bench.cards.recipe import Recipe
+from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.errors import UserError
-from sparc_bench.evaluate import Settings, evaluate
+from sparc_bench.evaluation.evaluate import Settings, evaluate
 from sparc_bench.study.choice import training_hash
 from sparc_bench.study.rows import RunRow, TrialRow
-from sparc_bench.training.checkpoint import training_part
 from sparc_bench.training.loop import NotFiniteError
 from sparc_bench.training.prepared import Prepared, prepare
-from sparc_bench.training.run import train
+from sparc_bench.training.train import train
+from sparc_bench.two_towers.checkpoint import training_part
 
 SHELF = 2
 """Data sets that a worker keeps in memory: recipes of a study read one, or one with and one without negatives."""
@@ -192,7 +194,7 @@ def _serve(pipe: Connection, threads: int, plugins: Sequence[Path]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's, which ends its workers
     torch.set_num_threads(threads)
     for path in plugins:
-        discover.add_plugin(path)
+        discovery.add_plugin(path)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             work = pipe.recv()

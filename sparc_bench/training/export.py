@@ -24,17 +24,18 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from sparc_bench.atomic import draft
+from sparc_bench.encoder import Encoder, Runtime
 from sparc_bench.encoders import open_clip, own
-from sparc_bench.encoders._open_clip_source import CONFIG
 from sparc_bench.errors import UserError
-from sparc_bench.features import Encoder, ImageItem, Runtime
-from sparc_bench.models import ResolvedModel
+from sparc_bench.files.atomic import draft
+from sparc_bench.images.item import ImageItem
+from sparc_bench.models.resolve import ResolvedModel
 from sparc_bench.objective import Objective
-from sparc_bench.training import checkpoint
-from sparc_bench.training.architecture import OpenClipTowers
-from sparc_bench.training.heads import HeadedObjective
-from sparc_bench.training.open_clip_towers import to_open_clip
+from sparc_bench.two_towers import checkpoint
+from sparc_bench.two_towers.architecture import OpenClipTowers
+from sparc_bench.two_towers.heads import HeadedObjective
+from sparc_bench.two_towers.open_clip_towers import to_open_clip
+from sparc_bench.weights.open_clip_source import CONFIG
 
 WEIGHTS = "open_clip_model.safetensors"
 LARGEST = 1e-5

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
-from sparc_bench.discover import cards_folder
+from sparc_bench.cards.discovery import cards_folder
 from sparc_bench.encoders.own import WEIGHTS_FILE
 from sparc_bench.errors import UserError
-from sparc_bench.training import checkpoint
-from sparc_bench.weights_file import file_sha256
+from sparc_bench.two_towers import checkpoint
+from sparc_bench.weights.weights_file import file_sha256
 
 LIMIT = 5_000_000
 """Bytes that a file of weights in the repository may have."""

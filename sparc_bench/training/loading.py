@@ -12,9 +12,9 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
+from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.distributed import rows_of
 from sparc_bench.errors import UnreadableImageError, UserError
-from sparc_bench.examples import DataSplit, Example
 from sparc_bench.objective import Batch, Objective, Tokens
 from sparc_bench.training.pixels import Pixels
 

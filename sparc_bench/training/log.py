@@ -10,8 +10,8 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from sparc_bench.atomic import write_atomic
 from sparc_bench.errors import UserError
+from sparc_bench.files.atomic import write_atomic
 from sparc_bench.training.loop import StepReport
 
 SHOWN = ("loss", "global_loss", "local_loss", "fine_loss", "fine_accuracy")

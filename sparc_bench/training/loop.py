@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from sparc_bench import distributed
-from sparc_bench.cards import Optim, Recipe
+from sparc_bench.cards.recipe import Optim, Recipe
 from sparc_bench.errors import UserError
 from sparc_bench.objective import Ctx
 from sparc_bench.training.loading import Loaded
-from sparc_bench.training.model import TrainStep
-from sparc_bench.training.towers import no_weight_decay
+from sparc_bench.two_towers.model import TrainStep
+from sparc_bench.two_towers.towers import no_weight_decay
 
 
 class NotFiniteError(UserError):

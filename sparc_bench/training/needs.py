@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from sparc_bench import discover
-from sparc_bench.cards import Recipe, Sees
+from sparc_bench.cards import discovery
+from sparc_bench.cards.recipe import Recipe, Sees
+from sparc_bench.dataset import DataSplit
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit
 from sparc_bench.objective import Objective
-from sparc_bench.training.model import objective_of
+from sparc_bench.two_towers.model import objective_of
 
 _IN_WORDS = {"several_captions": "several captions per image"}
 
@@ -24,7 +24,7 @@ def refuse_missing(recipe: Recipe) -> None:
     needs = _needs(_objective(recipe))
     if recipe.sees not in (None, seen := sees(recipe)):
         raise UserError(f"{recipe.name} declares [sees] {recipe.sees}, but a step of it sees {seen}: mend the card.")
-    missing = needs - discover.load("datasets", recipe.data.dataset).PROVIDES
+    missing = needs - discovery.load("datasets", recipe.data.dataset).PROVIDES
     if missing:
         raise UserError(
             f"{recipe.objective} needs {_listed(missing)}, which {recipe.data.dataset} has none of: {_that_have(needs)}"
@@ -47,7 +47,7 @@ def refuse_unfilled(recipe: Recipe, data: DataSplit) -> None:
             the option to set.
     """
     objective = _objective(recipe)
-    known = discover.load("datasets", recipe.data.dataset).Options.model_fields
+    known = discovery.load("datasets", recipe.data.dataset).Options.model_fields
     if "negatives" in objective.data_needs:
         bare = next((example for example in data if len(example.negatives) != len(example.captions)), None)
         if bare is not None:
@@ -81,7 +81,7 @@ def _needs(objective: Objective) -> frozenset[str]:
 
 
 def _that_have(needs: frozenset[str]) -> str:
-    modules = {name: discover.load("datasets", name) for name in discover.names("datasets")}
+    modules = {name: discovery.load("datasets", name) for name in discovery.names("datasets")}
     trainable = {name: of for name, of in modules.items() if any(split.startswith("train") for split in of.SPLITS)}
     names = [name for name, of in trainable.items() if needs <= of.PROVIDES]
     return f"name a data set that has them ({', '.join(names)})." if names else "no data set here has them: add one."

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
-from sparc_bench.atomic import draft, write_atomic
-from sparc_bench.cache_folder import cache_folder
-from sparc_bench.cards import canonical_hash
+from sparc_bench.cards.card import canonical_hash
+from sparc_bench.dataset import DataSplit
 from sparc_bench.errors import UnreadableImageError, UserError
-from sparc_bench.examples import DataSplit
-from sparc_bench.features import ImageItem
-from sparc_bench.training.framing import Framing
+from sparc_bench.files.atomic import draft, write_atomic
+from sparc_bench.files.cache_folder import cache_folder
+from sparc_bench.images.item import ImageItem
+from sparc_bench.two_towers.framing import Framing
 
 CACHE_LIMIT = 4 * 2**30
 """Bytes of pixels up to which a split is decoded once; a larger one is decoded by loader workers as it is needed."""

@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from sparc_bench.atomic import write_atomic
-from sparc_bench.cache_folder import cache_folder
-from sparc_bench.cards import Recipe, canonical_hash
-from sparc_bench.training.architecture import Start
+from sparc_bench.cards.card import canonical_hash
+from sparc_bench.cards.recipe import Recipe
+from sparc_bench.files.atomic import write_atomic
+from sparc_bench.files.cache_folder import cache_folder
+from sparc_bench.two_towers.architecture import Start
 
 STEPS = 10
 MARGIN = 1.05

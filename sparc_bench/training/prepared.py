@@ -15,18 +15,19 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from sparc_bench import discover
-from sparc_bench.cards import Recipe, parse
+from sparc_bench.cards import discovery
+from sparc_bench.cards.card import parse
+from sparc_bench.cards.recipe import Recipe
+from sparc_bench.dataset import DataSplit
 from sparc_bench.distributed import first_then_others
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit
-from sparc_bench.training.architecture import Start, architecture_of
-from sparc_bench.training.framing import Framing
 from sparc_bench.training.loading import rare_captions_only
 from sparc_bench.training.needs import refuse_unfilled
 from sparc_bench.training.pixels import Pixels, load_pixels
 from sparc_bench.training.start import InitialModel, initial_model
-from sparc_bench.training.tokenizer import Tokenizer, make_tokenizer
+from sparc_bench.two_towers.architecture import Start, architecture_of
+from sparc_bench.two_towers.framing import Framing
+from sparc_bench.two_towers.tokenizer import Tokenizer, make_tokenizer
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def read_split(recipe: Recipe, data_root: Path | None, val: bool) -> DataSplit:
         raise UserError(
             f"{recipe.name} trains on the split '{split}': name another; test splits are for sparc-bench eval."
         )
-    module = discover.load("datasets", recipe.data.dataset)
+    module = discovery.load("datasets", recipe.data.dataset)
     values = {**recipe.data.options, **(recipe.data.val_options if val else {})}
     options = parse(module.Options, values, f"{recipe.name}: [data.{'val_' if val else ''}options]")
     data: DataSplit = module.read(data_root, split, options)

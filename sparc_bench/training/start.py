@@ -8,16 +8,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparc_bench.cards import UNKNOWN, Recipe, parse
-from sparc_bench.encoders import _open_clip_model, _open_clip_source
+from sparc_bench.cards.card import parse
+from sparc_bench.cards.model_card import UNKNOWN
+from sparc_bench.cards.recipe import Recipe
 from sparc_bench.errors import UserError
-from sparc_bench.models import ResolvedModel, resolve
-from sparc_bench.training import checkpoint
-from sparc_bench.training.architecture import OpenClipTowers, Start
-from sparc_bench.training.model import TrainStep
-from sparc_bench.training.open_clip_towers import from_open_clip, refuse_other_towers
-from sparc_bench.training.tokenizer import Tokenizer
-from sparc_bench.weights_file import file_sha256
+from sparc_bench.models.resolve import ResolvedModel, resolve
+from sparc_bench.two_towers import checkpoint
+from sparc_bench.two_towers.architecture import OpenClipTowers, Start
+from sparc_bench.two_towers.model import TrainStep
+from sparc_bench.two_towers.open_clip_towers import from_open_clip, refuse_other_towers
+from sparc_bench.two_towers.tokenizer import Tokenizer
+from sparc_bench.weights import open_clip_model, open_clip_source
+from sparc_bench.weights.weights_file import file_sha256
 
 SET_BY_OPTION = {"log_scale": "temperature", "bias": "bias"}
 """Parameter of an objective -> the option that sets its first value: a recipe that names it wants that value."""
@@ -111,8 +113,8 @@ def _of_own(found: ResolvedModel) -> InitialModel:
 
 def _of_open_clip(found: ResolvedModel) -> InitialModel:
     card = found.card
-    options = parse(_open_clip_source.Options, card.options, f"Model {card.name}: [options]")
-    source = _open_clip_source.find(options, found.weights, card.name)
+    options = parse(open_clip_source.Options, card.options, f"Model {card.name}: [options]")
+    source = open_clip_source.find(options, found.weights, card.name)
     refuse_other_towers(source.name, source.model_cfg)
     vision = dict(source.model_cfg["vision_cfg"])
     vision |= {"image_size": options.size or vision.get("image_size", 224), "patch_dropout": 0.0}
@@ -127,6 +129,6 @@ def _of_open_clip(found: ResolvedModel) -> InitialModel:
     )
 
     def tensors() -> dict[str, Tensor]:
-        return from_open_clip(_open_clip_model.build(source, options.size).state_dict())
+        return from_open_clip(open_clip_model.build(source, options.size).state_dict())
 
     return InitialModel(start, towers.tokenizer(""), None, tensors)

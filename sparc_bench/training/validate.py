@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from sparc_bench.dataset import DataSplit
+from sparc_bench.encoder import image_need, text_need
 from sparc_bench.encoders.own import OwnEncoder
-from sparc_bench.examples import DataSplit
 from sparc_bench.metrics.ranking import first_positives, hit_score
-from sparc_bench.protocols._pairs import image_need, score, text_need
-from sparc_bench.training.model import TrainStep
+from sparc_bench.protocols._pairs import score
 from sparc_bench.training.pixels import Pixels
-from sparc_bench.training.tokenizer import Tokenizer
+from sparc_bench.two_towers.model import TrainStep
+from sparc_bench.two_towers.tokenizer import Tokenizer
 
 HELD_OUT_IMAGES = 512
 BATCH = 128

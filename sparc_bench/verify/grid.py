@@ -14,7 +14,7 @@ from numpy import ndarray
 from PIL import Image
 from torch import Tensor
 
-from sparc_bench.features import Box, ImageItem
+from sparc_bench.images.item import Box, ImageItem
 from sparc_bench.verify import probe
 from sparc_bench.verify.finding import Finding, left_out
 from sparc_bench.verify.subject import Subject

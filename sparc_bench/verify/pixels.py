@@ -11,8 +11,8 @@ import numpy as np
 from numpy import ndarray
 from PIL import Image
 
-from sparc_bench.features import Box
-from sparc_bench.image_text_encoder import ImageTextEncoder
+from sparc_bench.encoder import ImageTextEncoder
+from sparc_bench.images.item import Box
 from sparc_bench.verify import probe
 from sparc_bench.verify.finding import Finding, Status, left_out
 from sparc_bench.verify.subject import Subject

@@ -11,7 +11,7 @@ import numpy as np
 from numpy import ndarray
 from PIL import Image
 
-from sparc_bench.features import ImageItem
+from sparc_bench.images.item import ImageItem
 from sparc_bench.scenes.counter import Stream, fold
 from sparc_bench.scenes.generate import draw_scene
 from sparc_bench.scenes.render import render_array

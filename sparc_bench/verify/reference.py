@@ -11,7 +11,7 @@ from itertools import combinations
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparc_bench.cards import Reference
+from sparc_bench.cards.model_card import Reference
 from sparc_bench.verify import probe
 from sparc_bench.verify.finding import Finding, left_out
 from sparc_bench.verify.subject import Subject

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from sparc_bench.listing import table
+from sparc_bench.terminal import table
 from sparc_bench.verify.finding import Finding
-from sparc_bench.verify.run import Report
+from sparc_bench.verify.verify import Report
 
 _STYLE = {"ok": "green", "note": "cyan", "warning": "yellow", "fail": "bold red"}
 _UNJUDGED = ("not judged", "left out")

@@ -15,7 +15,9 @@ from numpy import ndarray
 from PIL import Image
 from torch import Tensor
 
-from sparc_bench.features import Box, Encoder, ImageFeatures, ImageItem, TextFeatures
+from sparc_bench.encoder import Encoder
+from sparc_bench.features import ImageFeatures, TextFeatures
+from sparc_bench.images.item import Box, ImageItem
 from sparc_bench.verify import probe
 
 TOLERANCE = {"float32": 1e-5, "bf16": 2e-2}

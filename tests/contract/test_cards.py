@@ -4,18 +4,18 @@ import re
 
 import pytest
 
-from sparc_bench import discover
-from sparc_bench.binding import bind
-from sparc_bench.cards import Recipe
-from sparc_bench.check import check_model, check_task, name_problems, word_list_problems
+from sparc_bench.cards import discovery
+from sparc_bench.cards.binding import bind
+from sparc_bench.cards.recipe import Recipe
+from sparc_bench.cli.check import check_model, check_task, name_problems, word_list_problems
 
-TASKS = discover.names("tasks")
-MODELS = discover.names("models")
+TASKS = discovery.names("tasks")
+MODELS = discovery.names("models")
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_task(name):
-    card = discover.task(name)
+    card = discovery.task(name)
     check_task(card)
     assert re.fullmatch(r"[a-z0-9_]+", name)
     assert card.title
@@ -30,29 +30,29 @@ def test_task(name):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_protocol_options_have_no_defaults(name):
-    fields = discover.load("protocols", discover.task(name).protocol).Options.model_fields
+    fields = discovery.load("protocols", discovery.task(name).protocol).Options.model_fields
     assert [key for key, field in fields.items() if not field.is_required()] == []
 
 
 def test_tasks_differ_in_their_protocol():
-    hashes = {name: bind(discover.task(name)).protocol_hash() for name in TASKS}
+    hashes = {name: bind(discovery.task(name)).protocol_hash() for name in TASKS}
     assert len(set(hashes.values())) == len(hashes), "two cards ask for the same"
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_model(name):
-    card = discover.model(name)
-    check_model(card, discover.cards_folder("reference_models"))
+    card = discovery.model(name)
+    check_model(card, discovery.cards_folder("reference_models"))
     assert card.title
     assert card.source
     trained_on = card.model_card().trained_on if isinstance(card, Recipe) else card.trained_on
     assert all(
-        entry.partition(":")[0] in discover.names("datasets") for entry in trained_on if isinstance(card, Recipe)
+        entry.partition(":")[0] in discovery.names("datasets") for entry in trained_on if isinstance(card, Recipe)
     )
 
 
 def test_class_lists_and_prompts():
-    assert word_list_problems(discover.cards_folder("tasks")) == []
+    assert word_list_problems(discovery.cards_folder("tasks")) == []
 
 
 def test_names_are_unique_over_all_kinds():

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparc_bench import discover
-from sparc_bench.cards import Strict, TaskCard, canonical_hash, parse
+from sparc_bench.cards import discovery
+from sparc_bench.cards.card import Strict, canonical_hash, parse
+from sparc_bench.cards.task_card import TaskCard
+from sparc_bench.dataset import DataSplit
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit
 
 KNOWN = {
     *("captions", "several_captions", "negatives", "labels", "boxes", "masks", "semantic"),
@@ -21,19 +22,19 @@ KNOWN = {
 
 def cards_by_data() -> list[TaskCard]:
     """One task card for each data set, split and options that any card names."""
-    cards = [discover.task(name) for name in discover.names("tasks")]
+    cards = [discovery.task(name) for name in discovery.names("tasks")]
     return list({canonical_hash([card.dataset, card.split, card.data]): card for card in cards}.values())
 
 
-@pytest.fixture(params=discover.names("datasets"))
+@pytest.fixture(params=discovery.names("datasets"))
 def module(request):
-    return discover.load("datasets", request.param)
+    return discovery.load("datasets", request.param)
 
 
 @pytest.fixture(scope="module", params=cards_by_data(), ids=lambda card: card.name)
 def data(request) -> DataSplit:
     card = request.param
-    module = discover.load("datasets", card.dataset)
+    module = discovery.load("datasets", card.dataset)
     options = parse(module.Options, card.data, card.name)
     if not module.NEEDS_ON_DISK:
         return module.read(None, card.split, options)
@@ -83,7 +84,7 @@ def test_ids_and_fingerprint(data):
         same = files.setdefault(example.image.id, opener)
         assert same is opener or (same.func, same.args) == (opener.func, opener.args)
     if (
-        "negatives" not in discover.load("datasets", data.dataset).PROVIDES
+        "negatives" not in discovery.load("datasets", data.dataset).PROVIDES
     ):  # else items, of which several are of a photo
         assert ids == [item.id for item in data.items]
     assert re.fullmatch(r"[0-9a-f]{64}", data.fingerprint)
@@ -115,7 +116,7 @@ def test_captions_and_labels(data):
         assert all(text.strip() for text in (*example.captions, *example.negatives))
         assert len(example.caption_tags) in (0, len(example.captions))
         assert example.label is None or 0 <= example.label < len(data.classes)
-    if "captions" in discover.load("datasets", data.dataset).PROVIDES:
+    if "captions" in discovery.load("datasets", data.dataset).PROVIDES:
         assert all(example.captions for example in data)
     assert all(caption.strip() for caption in data.pool)
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sparc_bench import discover
-from sparc_bench.examples import DataSplit, Example, Region
+from sparc_bench.cards import discovery
+from sparc_bench.dataset import DataSplit, Example, Region
 from sparc_bench.metrics.region_weights import class_fractions
-from sparc_bench.outcome import Outcome
+from sparc_bench.protocol import Outcome
 from sparc_bench.protocols import oracle_boxes, regions, segmentation
-from tests.contract.encoders import LookupEncoder, constant_encoder, item, noise, split_of
+from tests.toys.encoders import LookupEncoder, constant_encoder, item, noise, split_of
 
 GRID = (4, 4)
 SIDE = 8
@@ -219,8 +219,8 @@ def test_both_paths_are_reported_and_the_untrained_one_is_named(case):
 
 @pytest.mark.parametrize("name", ["segmentation", "regions", "oracle_boxes"])
 def test_cards_fit_their_protocol(name):
-    protocol = discover.load("protocols", name)
-    cards = [card for card in map(discover.task, discover.names("tasks")) if card.protocol == name]
+    protocol = discovery.load("protocols", name)
+    cards = [card for card in map(discovery.task, discovery.names("tasks")) if card.protocol == name]
     assert cards
     for card in cards:
         protocol.Options.model_validate(card.options)

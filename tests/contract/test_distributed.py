@@ -11,10 +11,10 @@ import torch.multiprocessing
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sparc_bench import discover
+from sparc_bench.cards import discovery
 from sparc_bench.distributed import mean_over_ranks, rows_of
 from sparc_bench.objective import Ctx, ImageOut, TextOut
-from tests.contract.tower_outputs import WI, WT, make, outputs, rows
+from tests.toys.tower_outputs import WI, WT, make, outputs, rows
 
 ROWS = 7
 DROPPING = {"filip": {"token_drop": 0.4}, "clip_filip": {"token_drop": 0.4}}
@@ -24,8 +24,8 @@ DROPPING = {"filip": {"token_drop": 0.4}, "clip_filip": {"token_drop": 0.4}}
 def cases():
     """(objective, its options): the defaults, every weight tripled in turn, every choice that is not the default."""
     found = []
-    for name in discover.names("objectives"):
-        fields = discover.load("objectives", name).Objective.Options.model_fields
+    for name in discovery.names("objectives"):
+        fields = discovery.load("objectives", name).Objective.Options.model_fields
         variants = [{}, DROPPING.get(name, {})]
         for key, field in fields.items():
             if key.endswith("_weight"):

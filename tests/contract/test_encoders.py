@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparc_bench import discover
+from sparc_bench.cards import discovery
+from sparc_bench.cli.evaluated import with_interval
+from sparc_bench.encoder import ImageTextEncoder, Runtime, stream
 from sparc_bench.errors import UserError
-from sparc_bench.evaluate import Settings, evaluate
-from sparc_bench.features import ImageItem, Regions, Runtime, open_image_file
-from sparc_bench.image_stream import stream
-from sparc_bench.image_text_encoder import ImageTextEncoder
-from sparc_bench.models import load_encoder, resolve
-from sparc_bench.plugin_encoder import GIVES, adopted
-from sparc_bench.screen import with_interval
-from tests.contract.tiny_encoders import FAMILIES, OTHER_OPTIONS, TEXTS, cropped, items, task
+from sparc_bench.evaluation.evaluate import Settings, evaluate
+from sparc_bench.features import Regions
+from sparc_bench.images.item import ImageItem, open_image_file
+from sparc_bench.models.plugin_encoder import GIVES, adopted
+from sparc_bench.models.resolve import load_encoder, resolve
+from tests.toys.families import FAMILIES, OTHER_OPTIONS, TEXTS, cropped, items, task
 
 MANY = 40
 """Images: more than are decoded without workers."""
@@ -34,13 +34,13 @@ IMAGE, TEXT = frozenset({"global", "branches", "patches"}), frozenset({"global",
 
 @pytest.fixture(scope="module", autouse=True)
 def plugins_are_forgotten():
-    before = dict(discover._plugins)
+    before = dict(discovery._plugins)
     yield
-    discover._plugins.clear()
-    discover._plugins.update(before)
+    discovery._plugins.clear()
+    discovery._plugins.update(before)
 
 
-@pytest.fixture(scope="module", params=sorted({*FAMILIES, *discover.names("encoders")}))
+@pytest.fixture(scope="module", params=sorted({*FAMILIES, *discovery.names("encoders")}))
 def model(request, tmp_path_factory):
     """The word that names a small random model as MODEL."""
     if request.param not in FAMILIES:
@@ -272,8 +272,8 @@ def test_metrics_do_not_hang_on_batches_and_workers(model, tmp_path, monkeypatch
 
 
 def test_what_a_model_lacks_is_refused_by_name(model, encoder, tmp_path):
-    for card in map(discover.task, discover.names("tasks")):
-        lacks = discover.load("protocols", card.protocol).NEEDS - encoder.gives
+    for card in map(discovery.task, discovery.names("tasks")):
+        lacks = discovery.load("protocols", card.protocol).NEEDS - encoder.gives
         if lacks:
             (result,) = evaluate(model, [card], Settings(tmp_path))
             assert f"{card.name} needs {', '.join(sorted(lacks))} of a model, which" in result.error

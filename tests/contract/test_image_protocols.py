@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from sparc_bench import discover
-from sparc_bench.examples import DataSplit, Example
-from sparc_bench.outcome import Outcome
+from sparc_bench.cards import discovery
+from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.protocol import Outcome
 from sparc_bench.protocols import (
     caption_choice,
     chair,
@@ -20,7 +20,7 @@ from sparc_bench.protocols import (
     object_presence,
     retrieval,
 )
-from tests.contract.encoders import (
+from tests.toys.encoders import (
     LookupEncoder,
     answer_key,
     caption_key,
@@ -318,7 +318,7 @@ def test_every_statistic_is_over_the_images_and_every_credit_a_fraction(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_module_is_what_a_protocol_is(name):
-    module = discover.load("protocols", name)
+    module = discovery.load("protocols", name)
     assert module.VERSION >= 1
     assert module.TITLE
     assert not module.NEEDS - {"image", "text", "global", "branches", "patches", "tokens", "detect"}

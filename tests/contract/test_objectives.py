@@ -3,24 +3,24 @@
 import pytest
 import torch
 
-from sparc_bench import discover
+from sparc_bench.cards import discovery
 from sparc_bench.objective import Ctx
-from tests.contract.tower_outputs import B, make, outputs, permuted, vectors
+from tests.toys.tower_outputs import B, make, outputs, permuted, vectors
 
 PAIRWISE = [
     name
-    for name in discover.names("objectives")
-    if "text_chunk" in discover.load("objectives", name).Objective.Options.model_fields
+    for name in discovery.names("objectives")
+    if "text_chunk" in discovery.load("objectives", name).Objective.Options.model_fields
 ]
 
 
-@pytest.fixture(params=discover.names("objectives"))
+@pytest.fixture(params=discovery.names("objectives"))
 def name(request):
     return request.param
 
 
 def test_it_has_a_title_a_source_and_described_options(name):
-    module = discover.load("objectives", name)
+    module = discovery.load("objectives", name)
     assert module.TITLE
     assert module.SOURCE
     assert all(field.description for field in module.Objective.Options.model_fields.values())

@@ -8,15 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sparc_bench import discover, stored_outcome
-from sparc_bench.cards import TaskCard
+from sparc_bench.cards import discovery
+from sparc_bench.cards.task_card import TaskCard
+from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.datasets import image_folder
 from sparc_bench.errors import UserError
-from sparc_bench.evaluate import Settings, evaluate_encoder
-from sparc_bench.examples import DataSplit, Example
-from sparc_bench.outcome import Outcome
+from sparc_bench.evaluation.evaluate import Settings, evaluate_encoder
+from sparc_bench.protocol import Outcome
 from sparc_bench.protocols import knn, linear_probe
-from tests.contract.encoders import LookupEncoder, blank, constant_encoder, item, label_key, random_encoder, split_of
+from sparc_bench.records import outcome_file
+from tests.toys.encoders import LookupEncoder, blank, constant_encoder, item, label_key, random_encoder, split_of
 
 CLASSES = ("red", "green", "blue", "yellow", "purple", "orange", "grey", "brown")
 TRAIN, TEST = 80, 96
@@ -184,13 +185,13 @@ def test_a_class_without_train_images_is_never_named_and_noted(probe: Probe):
 
 @pytest.mark.parametrize("name", ["linear_probe", "knn"])
 def test_the_module_is_what_a_protocol_is(name: str):
-    module = discover.load("protocols", name)
+    module = discovery.load("protocols", name)
     assert module.VERSION >= 1
     assert module.TITLE
     assert {"image", "global"} == module.NEEDS  # no text is asked for, and PACL, which has no such vector, is refused
     assert {"labels", "splits"} == module.DATA
     assert all(field.is_required() for field in module.Options.model_fields.values())
-    assert "global" not in discover.load("objectives", "pacl").Objective.gives
+    assert "global" not in discovery.load("objectives", "pacl").Objective.gives
 
 
 @pytest.fixture
@@ -231,7 +232,7 @@ def test_a_record_is_of_the_test_images(task: TaskCard, tmp_path):
     }
     assert result.record.reference["constant"] == {"top1": 0.5, "mean_per_class": 0.5}
     assert result.record.reference["random"].keys() == {"top1", "mean_per_class"}
-    stored = stored_outcome.read(result.path.with_suffix(".npz"))
+    stored = outcome_file.read(result.path.with_suffix(".npz"))
     read = image_folder.read(tmp_path, "test", image_folder.Options(folder="photos", train_per_class=4))
     assert stored.ids == tuple(example.id for example in read if example.tags["split"] == "test")
     assert stored.metrics["top1"].value == pytest.approx(result.record.metrics["top1"].value, abs=1e-6)

@@ -5,9 +5,10 @@ import re
 import open_clip
 import pytest
 
-from sparc_bench import discover, photo_lists, published
-from sparc_bench.encoders._open_clip_source import Options, _split
-from sparc_bench.exposure import exposure
+from sparc_bench.cards import discovery, photo_lists
+from sparc_bench.evaluation.exposure import exposure
+from sparc_bench.report import published
+from sparc_bench.weights.open_clip_source import Options, _split
 
 CARDS = {card.name: card for card in published.cards()}
 TOLERANCES = {"classification": 0.0005, "retrieval": 0.002, "compositionality": 0.005}
@@ -33,7 +34,7 @@ def test_numbers(name):
     card = CARDS[name]
     published.refuse_odd(card)
     for row in card.published:
-        task = discover.task(row.task)
+        task = discovery.task(row.task)
         assert row.metric in metrics(task)
         assert row.tolerance == TOLERANCES[task.family]
         assert re.search(r"@[0-9a-f]{7} ", row.source), "the table and its commit"

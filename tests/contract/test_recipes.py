@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from sparc_bench import discover
-from sparc_bench.cards import Recipe
+from sparc_bench.cards import discovery
+from sparc_bench.cards.recipe import Recipe
+from sparc_bench.encoder import Runtime
 from sparc_bench.encoders import own
-from sparc_bench.evaluate import Settings, evaluate
-from sparc_bench.features import Runtime
+from sparc_bench.evaluation.evaluate import Settings, evaluate
 from sparc_bench.study.choice import current_trials, differences, recipes_of
 from sparc_bench.study.rows import TRIALS, TrialRow, folder_of, read_rows
-from sparc_bench.training.run import train
+from sparc_bench.training.train import train
 
 RESULTS = Path(__file__).parents[2] / "results"
-RECIPES = [name for name in discover.names("models") if isinstance(discover.model(name), Recipe)]
+RECIPES = [name for name in discovery.names("models") if isinstance(discovery.model(name), Recipe)]
 
 
 def shrunk(recipe):
@@ -39,7 +39,7 @@ def shrunk(recipe):
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_trains_three_steps(name, request, tmp_path, monkeypatch):
     monkeypatch.setenv("SPARC_BENCH_CACHE", str(tmp_path / "cache"))
-    recipe = shrunk(discover.recipe(name))
+    recipe = shrunk(discovery.recipe(name))
     root = None if recipe.data.dataset == "scenes1" else request.getfixturevalue("test_data")
     summary = train(recipe, tmp_path / "run", root, 0, "cpu")
     assert summary["steps"] == 3
@@ -48,11 +48,11 @@ def test_recipe_trains_three_steps(name, request, tmp_path, monkeypatch):
     assert encoder.gives >= {"image", "text", "patches"}
 
 
-@pytest.mark.parametrize("objective", discover.names("objectives"))
+@pytest.mark.parametrize("objective", discovery.names("objectives"))
 def test_every_objective_trains_and_is_evaluated(objective, tmp_path, monkeypatch):
     """Those without a recipe of their own too, on several captions and written negatives where they want them."""
     monkeypatch.setenv("SPARC_BENCH_CACHE", str(tmp_path / "cache"))
-    recipe = shrunk(discover.recipe("scenes_negclip"))
+    recipe = shrunk(discovery.recipe("scenes_negclip"))
     recipe = recipe.model_copy(
         update={"name": "smoke", "objective": objective, "objective_options": {"dim": 16}, "sees": None}
     )
@@ -60,16 +60,16 @@ def test_every_objective_trains_and_is_evaluated(objective, tmp_path, monkeypatc
     assert summary["steps"] == 3
     assert all(0 <= value <= 1 for value in summary["val"].values())
     settings = Settings(results=tmp_path / "results", limit=8)
-    tasks = [discover.task(f"scenes_{name}") for name in ("retrieval", "regions_colour", "segmentation_colour")]
+    tasks = [discovery.task(f"scenes_{name}") for name in ("retrieval", "regions_colour", "segmentation_colour")]
     for result in evaluate(str(tmp_path / "run"), tasks, settings):
         assert result.error is None
         assert all(math.isfinite(metric.value) for metric in result.record.metrics.values())
 
 
-@pytest.mark.parametrize("study", discover.names("studies"))
+@pytest.mark.parametrize("study", discovery.names("studies"))
 def test_recipes_of_a_study_hold_the_settings_that_its_trials_chose(study):
     """A comparison of objectives is one of objectives only: all else is equal, and nobody got more trials."""
-    card = discover.study(study)
+    card = discovery.study(study)
     recipes = recipes_of(card)
     trials = read_rows(folder_of(study, RESULTS) / TRIALS, TrialRow)
     for name in card.names:
@@ -79,7 +79,7 @@ def test_recipes_of_a_study_hold_the_settings_that_its_trials_chose(study):
 
 def test_the_two_recipes_on_photos_train_alike():
     first, second = (
-        discover.recipe(f"flickr8k_{objective}").model_dump(
+        discovery.recipe(f"flickr8k_{objective}").model_dump(
             exclude={"name", "title", "source", "objective", "notes", "cost", "reaches", "weights"}
         )
         for objective in ("clip", "sparc")

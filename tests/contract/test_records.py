@@ -2,19 +2,22 @@
 
 import pytest
 
-from sparc_bench import discover, leaderboard, records, stored_outcome
-from sparc_bench.check import readme_problems, result_problems
+from sparc_bench.cards import discovery
+from sparc_bench.cli.check import readme_problems, result_problems
 from sparc_bench.protocols.classification_corruptions import CorruptionError
+from sparc_bench.records import outcome_file
+from sparc_bench.records.record import SAMPLES, read_record, record_files
+from sparc_bench.report import leaderboard
 
-TASKS = discover.cards_folder("tasks")
+TASKS = discovery.cards_folder("tasks")
 RESULTS = TASKS.parent / "results"
-FILES = records.record_files(RESULTS)
+FILES = record_files(RESULTS)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_record(path):
-    record = records.read_record(path)
-    assert (records.SAMPLES in path.relative_to(RESULTS).parts) == record.sample
+    record = read_record(path)
+    assert (SAMPLES in path.relative_to(RESULTS).parts) == record.sample
     assert record.limit is None, "a testing record was committed"
     assert record.headline_metrics
     for metric in (*record.metrics.values(), *(m for of in record.groups.values() for m in of.values())):
@@ -23,17 +26,17 @@ def test_record(path):
         assert 0 <= metric.low <= metric.value + 1e-6
         assert metric.value - 1e-6 <= metric.high
         assert metric.high <= 1 or metric.kind == CorruptionError.kind, "only an error relative to another's passes 1"
-    asked_for = set(discover.task(record.task).references)
+    asked_for = set(discovery.task(record.task).references)
     no_towers = any("no untrained towers" in note for note in record.notes)
     assert asked_for - record.reference.keys() <= ({"untrained"} if no_towers else set())
-    assert path.with_suffix(".npz").stat().st_size <= stored_outcome.MAX_BYTES
+    assert path.with_suffix(".npz").stat().st_size <= outcome_file.MAX_BYTES
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_outcomes_give_the_record_again(path):
-    record = records.read_record(path)
-    discover.load("protocols", record.protocol)
-    outcome = stored_outcome.read(path.with_suffix(".npz"))
+    record = read_record(path)
+    discovery.load("protocols", record.protocol)
+    outcome = outcome_file.read(path.with_suffix(".npz"))
     assert len(outcome.ids) == record.n
     assert set(record.headline_metrics) <= outcome.metrics.keys()
     for name, statistic in outcome.metrics.items():
@@ -42,7 +45,7 @@ def test_outcomes_give_the_record_again(path):
 
 
 def test_records_and_generated_tables_are_current():
-    assert result_problems(RESULTS, TASKS, discover.cards_folder("reference_models")) == []
+    assert result_problems(RESULTS, TASKS, discovery.cards_folder("reference_models")) == []
     if FILES:
         assert readme_problems(RESULTS.parent / "README.md", RESULTS) == []
 
@@ -50,5 +53,5 @@ def test_records_and_generated_tables_are_current():
 def test_the_leaderboard_holds_every_record():
     rows = leaderboard.frame(leaderboard.build(RESULTS)) if FILES else None
     for path in FILES:
-        record = records.read_record(path)
+        record = read_record(path)
         assert ((rows["task"] == record.task) & (rows["name"] == record.model)).any()

@@ -11,11 +11,11 @@ import json
 import numpy as np
 import pytest
 
+from sparc_bench.dataset import Example, Region
 from sparc_bench.datasets import lvis
-from sparc_bench.examples import Example, Region
 from sparc_bench.outputs import kinds
 from sparc_bench.protocols import detection
-from tests.contract.encoders import item, split_of
+from tests.toys.encoders import item, split_of
 
 pytest.importorskip("faster_coco_eval", reason="faster-coco-eval is not installed (extra lvis)")
 

@@ -14,13 +14,14 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sparc_bench import discover
-from sparc_bench.encoders._clip_pixels import clip_pixels
+from sparc_bench.cards import discovery
+from sparc_bench.encoder import Runtime
 from sparc_bench.encoders.open_clip import OpenClipEncoder
-from sparc_bench.evaluate import Settings, evaluate
-from sparc_bench.features import ImageItem, Runtime, open_image_file
-from sparc_bench.sections import percent
-from tests.unit.encoders.tiny_open_clip import CONFIGS, TEXTS, encoder, folder, items, picture
+from sparc_bench.evaluation.evaluate import Settings, evaluate
+from sparc_bench.images.item import ImageItem, open_image_file
+from sparc_bench.report.ranking import percent
+from sparc_bench.two_towers.clip_pixels import clip_pixels
+from tests.toys.tiny_open_clip import CONFIGS, TEXTS, encoder, folder, items, picture
 
 GLOBAL = frozenset({"global"})
 OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -254,7 +255,7 @@ def _big_vision(tensors: dict[str, Tensor], heads: int = 4) -> dict[str, np.ndar
 @pytest.mark.slow
 def test_batch_size_and_workers_change_no_printed_metric(tmp_path):
     saved = folder(tmp_path / "saved", "vit")
-    card = discover.task("scenes_retrieval")
+    card = discovery.task("scenes_retrieval")
     printed = []
     for place, runtime in enumerate((Runtime(batch_size=64), Runtime(batch_size=7), Runtime(batch_size=16, workers=2))):
         settings = Settings(results=tmp_path / str(place), limit=40, runtime=runtime)

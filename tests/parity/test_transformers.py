@@ -8,10 +8,11 @@ import torch
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("sentencepiece")
 
-from sparc_bench.cards import ModelCard  # noqa: E402
+from sparc_bench.cards.model_card import ModelCard  # noqa: E402
+from sparc_bench.encoder import Runtime  # noqa: E402
 from sparc_bench.encoders.transformers import load  # noqa: E402
-from sparc_bench.features import ImageItem, Runtime  # noqa: E402
-from tests.unit.encoders.tiny_transformers import CONTEXT, KINDS, TEXTS, Folders, photos  # noqa: E402
+from sparc_bench.images.item import ImageItem  # noqa: E402
+from tests.toys.tiny_transformers import CONTEXT, KINDS, TEXTS, Folders, photos  # noqa: E402
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 CLIPS = ("clip", "chinese_clip", "altclip", "metaclip_2")

@@ -9,9 +9,9 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
 
+from sparc_bench.encoder import ImageTextEncoder
 from sparc_bench.features import ImageFeatures, TextFeatures
-from sparc_bench.image_text_encoder import ImageTextEncoder
-from sparc_bench.weights_file import file_sha256, load_into, read_tensors
+from sparc_bench.weights.weights_file import file_sha256, load_into, read_tensors
 
 
 def towers(words, longest):

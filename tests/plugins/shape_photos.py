@@ -5,9 +5,9 @@ from math import cos, pi, sin
 
 from PIL import Image, ImageDraw
 
-from sparc_bench.cards import Strict, canonical_hash
-from sparc_bench.examples import DataSplit, Example
-from sparc_bench.features import ImageItem
+from sparc_bench.cards.card import Strict, canonical_hash
+from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.images.item import ImageItem
 from sparc_bench.scenes.world import RGB
 
 TITLE = "Rendered photos of one shape, in the wording of Mini-CLIP's training captions"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sparc_bench import discover
+from sparc_bench.cards import discovery
 from sparc_bench.catalogue import card
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ def test_wheel_works_outside_the_checkout(tmp_path):
     with zipfile.ZipFile(wheel) as opened:
         opened.extractall(tmp_path / "site")
     script = (
-        "import sparc_bench, sparc_bench.discover as d, sparc_bench.models as m\n"
+        "import sparc_bench, sparc_bench.cards.discovery as d, sparc_bench.models.resolve as m\n"
         "from sparc_bench.catalogue import card\n"
         "from sparc_bench.features import Runtime\n"
         f"assert sparc_bench.__file__.startswith({str(tmp_path)!r})\n"
@@ -40,6 +40,6 @@ def test_wheel_works_outside_the_checkout(tmp_path):
         text=True,
     )
     tasks, models, data_sets = run.stdout.splitlines()
-    assert tasks.split() == discover.names("tasks")
-    assert models.split() == discover.names("models")
+    assert tasks.split() == discovery.names("tasks")
+    assert models.split() == discovery.names("models")
     assert data_sets.split() == card.names()

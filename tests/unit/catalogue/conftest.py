@@ -5,7 +5,7 @@ import hashlib
 import pytest
 from PIL import Image
 
-from sparc_bench import discover
+from sparc_bench.cards import discovery
 
 TASK = """
 title = "Toy retrieval"
@@ -93,5 +93,5 @@ def checkout(tmp_path, root, monkeypatch):
     for split, images in (("test", 12), ("val", 14)):
         options = TASK.format(split=split, images=images, captions=5 * images)
         (tasks / f"toy_{split}.toml").write_text(options)
-    monkeypatch.setattr(discover, "cards_folder", lambda kind: tmp_path / kind)
+    monkeypatch.setattr(discovery, "cards_folder", lambda kind: tmp_path / kind)
     return tasks

@@ -2,8 +2,8 @@
 
 import pytest
 
-from sparc_bench import discover
-from sparc_bench.cards import read_task
+from sparc_bench.cards import discovery
+from sparc_bench.cards.task_card import read_task
 from sparc_bench.catalogue.card import homes, load, load_all, names, read_card, tasks_by_card
 from sparc_bench.catalogue.presence import presence
 from sparc_bench.catalogue.problems import catalogue_problems
@@ -17,14 +17,14 @@ def edit(path, old, new):
 
 
 def test_catalogue_of_the_project_is_whole():
-    assert catalogue_problems(discover.cards_folder("tasks")) == []
+    assert catalogue_problems(discovery.cards_folder("tasks")) == []
     assert {"coco", "flickr8k", "imagenet1k", "scenes1"} <= set(names())
 
 
 def test_every_task_has_one_card():
     cards = load_all()
-    for name in discover.names("tasks"):
-        assert len(homes(discover.task(name), cards)) == 1, name
+    for name in discovery.names("tasks"):
+        assert len(homes(discovery.task(name), cards)) == 1, name
 
 
 def test_counts_that_are_well_known():

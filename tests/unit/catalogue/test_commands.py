@@ -2,13 +2,13 @@
 
 import pytest
 
+from sparc_bench.cards.discovery import task
 from sparc_bench.catalogue.card import load
-from sparc_bench.cli import main
-from sparc_bench.discover import task
+from sparc_bench.cli.app import main
+from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.errors import UserError
-from sparc_bench.evaluate import check_counts
-from sparc_bench.examples import DataSplit, Example
-from sparc_bench.features import ImageItem
+from sparc_bench.evaluation.evaluate import check_counts
+from sparc_bench.images.item import ImageItem
 
 
 @pytest.fixture(autouse=True)

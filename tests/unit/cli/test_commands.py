@@ -4,15 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from sparc_bench import compare, evaluate, leaderboard, models
-from sparc_bench import quickstart as quickstart_module
-from sparc_bench.cards import Recipe, TaskCard, parse
-from sparc_bench.cli import main
-from sparc_bench.evaluate import Result, Settings
-from sparc_bench.features import Runtime
-from sparc_bench.records import Metric, Record
-from sparc_bench.screen import console, evaluated
-from sparc_bench.training import run as training
+from sparc_bench.cards.card import parse
+from sparc_bench.cards.recipe import Recipe
+from sparc_bench.cards.task_card import TaskCard
+from sparc_bench.cli import quickstart as quickstart_module
+from sparc_bench.cli.app import main
+from sparc_bench.cli.evaluated import evaluated
+from sparc_bench.encoder import Runtime
+from sparc_bench.evaluation import evaluate
+from sparc_bench.evaluation.evaluate import Result, Settings
+from sparc_bench.models import resolve
+from sparc_bench.records.record import Metric, Record
+from sparc_bench.report import compare, leaderboard
+from sparc_bench.terminal import console
+from sparc_bench.training import train as training
 
 RECIPE = {
     "name": "tiny",
@@ -75,10 +80,10 @@ def record(model, task, low=0.2):
 
 @pytest.fixture
 def tasks(monkeypatch):
-    from sparc_bench import discover
+    from sparc_bench.cards import discovery
 
-    monkeypatch.setattr(discover, "task", card)
-    monkeypatch.setattr(discover, "suite", lambda name: [card(f"{name}_one"), card(f"{name}_two")])
+    monkeypatch.setattr(discovery, "task", card)
+    monkeypatch.setattr(discovery, "suite", lambda name: [card(f"{name}_one"), card(f"{name}_two")])
 
 
 @pytest.fixture
@@ -97,7 +102,7 @@ def calls(monkeypatch):
 
     monkeypatch.setattr(evaluate, "evaluate", fake)
     monkeypatch.setattr(quickstart_module, "evaluate", fake)
-    monkeypatch.setattr(models, "resolve", lambda *_: None)
+    monkeypatch.setattr(resolve, "resolve", lambda *_: None)
     return seen
 
 
@@ -176,10 +181,10 @@ def test_misspelt_second_model_is_refused_before_the_first_is_evaluated(tasks, m
 
 
 def test_train_hands_everything_on(monkeypatch, tmp_path, capsys):
-    from sparc_bench import discover
+    from sparc_bench.cards import discovery
 
     recipe = parse(Recipe, RECIPE, "test")
-    monkeypatch.setattr(discover, "recipe", lambda _: recipe)
+    monkeypatch.setattr(discovery, "recipe", lambda _: recipe)
     seen = []
 
     def fake(*arguments):
@@ -203,7 +208,7 @@ def test_data_root_comes_from_the_environment(tasks, calls, tmp_path, monkeypatc
 
 
 def test_check_prints_every_problem(monkeypatch, capsys):
-    from sparc_bench import check
+    from sparc_bench.cli import check
 
     monkeypatch.setattr(check, "check", lambda: ["One is wrong: mend it.", "Two is wrong: mend it."])
     assert main(["check"]) == 1
@@ -213,10 +218,10 @@ def test_check_prints_every_problem(monkeypatch, capsys):
 
 
 def test_quickstart_trains_both_evaluates_both_and_ranks(tasks, calls, monkeypatch, tmp_path, capsys):
-    from sparc_bench import discover
+    from sparc_bench.cards import discovery
 
     order = []
-    monkeypatch.setattr(discover, "recipe", lambda name: parse(Recipe, RECIPE | {"name": name}, "test"))
+    monkeypatch.setattr(discovery, "recipe", lambda name: parse(Recipe, RECIPE | {"name": name}, "test"))
     monkeypatch.setattr(
         quickstart_module, "train", lambda recipe, folder, *_: order.append((recipe.name, folder)) or {"steps": 200}
     )

@@ -10,8 +10,9 @@ import sys
 import pytest
 import torch
 
-from sparc_bench.cards import Recipe, parse
-from sparc_bench.cli import main
+from sparc_bench.cards.card import parse
+from sparc_bench.cards.recipe import Recipe
+from sparc_bench.cli.app import main
 from sparc_bench.errors import UserError
 
 TINY = {
@@ -64,8 +65,8 @@ def refuse(capsys, monkeypatch):
 @pytest.fixture
 def other_architecture(tmp_path):
     """A run folder whose weights are of a wider model than its recipe says."""
-    from sparc_bench.training import checkpoint
-    from sparc_bench.training.tokenizer import build_vocabulary
+    from sparc_bench.two_towers import checkpoint
+    from sparc_bench.two_towers.tokenizer import build_vocabulary
 
     recipe = parse(Recipe, TINY, "test")
     state = build_vocabulary(["a red square", "a blue circle"], 300)
@@ -198,7 +199,7 @@ def test_interrupted(monkeypatch, capsys):
 
 def test_reader_of_the_pipe_is_gone():
     """`sparc-bench list models | head -0` ends quietly."""
-    command = [sys.executable, "-c", "from sparc_bench.cli import main; raise SystemExit(main(['list', 'models']))"]
+    command = [sys.executable, "-c", "from sparc_bench.cli.app import main; raise SystemExit(main(['list', 'models']))"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.close()
@@ -219,7 +220,7 @@ def test_show_out(refuse, tmp_path, name, out, sentence):
 
 
 def _break(monkeypatch, error):
-    from sparc_bench import listing
+    from sparc_bench.cli import listing
 
     def broken(kind):
         raise error

@@ -8,7 +8,7 @@ import pytest
 import typer.main
 
 from sparc_bench import __version__
-from sparc_bench.cli import app, main
+from sparc_bench.cli.app import app, main
 
 SURFACE = {
     "train": ["recipe", "--data-root", "--seed", "--device", "--tensorboard", "--runs", "--plugin"],
@@ -80,7 +80,7 @@ def test_no_arguments_give_the_help(capsys):
 def test_help_is_quick_and_imports_nothing_heavy():
     heavy = ("torch", "pandas", "matplotlib", "numpy", "pydantic", "timm", "open_clip")
     code = (
-        "import sys; from sparc_bench.cli import main; code = main(['--help']); "
+        "import sys; from sparc_bench.cli.app import main; code = main(['--help']); "
         f"print('HEAVY', [name for name in {heavy} if name in sys.modules]); sys.exit(code)"
     )
     seconds = []
@@ -97,7 +97,7 @@ def test_list_and_show_of_cards_need_no_torch(tmp_path):
     card = tmp_path / "some_model.toml"
     card.write_text('title = "a model"\nfamily = "own"\nsource = "somewhere"\n')
     code = (
-        "import sys; from sparc_bench.cli import main; "
+        "import sys; from sparc_bench.cli.app import main; "
         f"codes = main(['list', 'models']), main(['show', {str(card)!r}]); assert codes == (0, 0); "
         "sys.exit('torch' in sys.modules)"
     )

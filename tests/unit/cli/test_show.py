@@ -2,21 +2,21 @@
 
 import pytest
 
-from sparc_bench import discover
-from sparc_bench.cli import main
-from sparc_bench.listing import KINDS, suites
+from sparc_bench.cards import discovery
+from sparc_bench.cli.app import main
+from sparc_bench.cli.listing import KINDS, suites
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_list_names_everything(kind, capsys):
     assert main(["list", kind]) == 0
     first = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line[:1].strip()]
-    assert set(discover.names(kind)) <= set(first)
+    assert set(discovery.names(kind)) <= set(first)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_show_everything(kind, capsys):
-    for name in discover.names(kind):
+    for name in discovery.names(kind):
         assert main(["show", name]) == 0, name
         assert capsys.readouterr().out.startswith(f"{name} (")
 
@@ -41,7 +41,7 @@ def test_show_of_a_card_by_its_path(tmp_path, capsys):
 
 
 def test_plugin_is_listed_and_shown(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(discover, "_plugins", {})
+    monkeypatch.setattr(discovery, "_plugins", {})
     plugin = tmp_path / "my_family.py"
     plugin.write_text('"""My own models [beta]."""\n\ndef load(card, weights):\n    ...\n')
     assert main(["show", "my_family", "--plugin", str(plugin)]) == 0
@@ -52,11 +52,11 @@ def test_plugin_is_listed_and_shown(tmp_path, capsys, monkeypatch):
 
 
 def test_suites_are_those_of_the_cards():
-    assert suites() == sorted({suite for name in discover.names("tasks") for suite in discover.task(name).suites})
+    assert suites() == sorted({suite for name in discovery.names("tasks") for suite in discovery.task(name).suites})
 
 
 def test_contact_sheet(tmp_path, capsys, monkeypatch):
-    scenes = discover.load("datasets", "scenes1")
+    scenes = discovery.load("datasets", "scenes1")
     monkeypatch.setattr(scenes, "contact_sheet", lambda path: path.write_bytes(b"a picture"))
     out = tmp_path / "scenes.png"
     assert main(["show", "scenes1", "--out", str(out)]) == 0

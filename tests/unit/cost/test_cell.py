@@ -20,7 +20,7 @@ from sparc_bench.cost.cell import (
 )
 from sparc_bench.cost.process import CellFailedError, DoesNotFitError, in_process
 from sparc_bench.errors import UserError
-from sparc_bench.training.towers import Towers
+from sparc_bench.two_towers.towers import Towers
 
 TINY = "vit_tiny_patch16_224"
 CPU = torch.device("cpu")
@@ -134,7 +134,7 @@ def test_peak_memory_of_a_process_holds_weights_gradients_and_adamw():
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_sparc_costs_at_most_three_per_cent_more_than_clip_on_a_gpu(tmp_path):
-    from sparc_bench.cost.run import make_plan, run
+    from sparc_bench.cost.measure import make_plan, run
 
     plan = make_plan("clip,sparc", "64", "vit_base_patch16_224", "cuda", 5, ())
     rows = {row.objective: row for row in run(plan, tmp_path / "cost.csv", False, lambda _: None, lambda: None)}

@@ -8,10 +8,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from sparc_bench import discover
+from sparc_bench.cards import discovery
 from sparc_bench.cost import encoding, flickr8k_photos
+from sparc_bench.encoder import Runtime
 from sparc_bench.errors import UserError
-from sparc_bench.features import ImageItem, Runtime
+from sparc_bench.images.item import ImageItem
 
 PHOTOS = 6
 TINY = {
@@ -30,7 +31,7 @@ def weights(tmp_path, monkeypatch):
         monkeypatch.setattr(open_clip.factory, registry, getattr(open_clip.factory, registry).copy())
     open_clip.add_model_config(tmp_path / "configs")
     monkeypatch.setattr(encoding, "ARCHITECTURE", "tiny-vit")
-    monkeypatch.setattr(discover, "_plugins", {})
+    monkeypatch.setattr(discovery, "_plugins", {})
     torch.manual_seed(0)
     file = tmp_path / "weights.safetensors"
     save_file(open_clip.create_model("tiny-vit", load_weights=False).state_dict(), file)

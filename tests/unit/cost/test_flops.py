@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from sparc_bench import discover
+from sparc_bench.cards import discovery
 from sparc_bench.cost.cell import Cell, FixedTowers, FullContext, objective_alone, random_batch, recipe_of
 from sparc_bench.cost.flops import _counted, count, own_flops, towers_flops
 from sparc_bench.training.loop import forward_backward
-from sparc_bench.training.model import TrainStep, build
+from sparc_bench.two_towers.model import TrainStep, build
 
 BASE = "vit_base_patch16_224"
 TINY = "vit_tiny_patch16_224"
@@ -58,7 +58,7 @@ def test_pairs_of_all_images_with_all_texts_are_counted_at_the_real_batch():
     assert 2 <= quadratic / once <= 4
 
 
-@pytest.mark.parametrize("name", discover.names("objectives"))
+@pytest.mark.parametrize("name", discovery.names("objectives"))
 def test_fake_tensors_count_what_real_ones_do(name):
     cell = Cell(name, 4, TEST, "cpu")
     objective = objective_alone(cell, CPU)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from sparc_bench import discover
+from sparc_bench.cards import discovery
 from sparc_bench.cost import made_up, scoring
 from sparc_bench.cost.scoring import COCO, IMAGENET, Bench, Time
+from sparc_bench.evaluation.reference_rows import estimated
 from sparc_bench.metrics.statistic import ClassMean, Mean, SparseMean
-from sparc_bench.outcome import Outcome
-from sparc_bench.scoring import estimated
+from sparc_bench.protocol import Outcome
 
 SLACK = 6
 """How much longer than promised: of the processor, which other programs beside the test slow down, too."""
@@ -20,7 +20,7 @@ SLACK = 6
 
 @pytest.fixture(autouse=True)
 def plugins(monkeypatch):
-    monkeypatch.setattr(discover, "_plugins", {})
+    monkeypatch.setattr(discovery, "_plugins", {})
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from hashlib import sha256
 import pytest
 from PIL import Image
 
-from sparc_bench import prompts
+from sparc_bench.cards import prompts
 from sparc_bench.datasets.image_folder import Options, read
 from sparc_bench.errors import UserError
 

@@ -3,11 +3,11 @@ import re
 
 import pytest
 
-from sparc_bench import discover
-from sparc_bench.binding import bind
+from sparc_bench.cards import discovery
+from sparc_bench.cards.binding import bind
 from sparc_bench.datasets.karpathy import Options, read
 from sparc_bench.errors import UserError
-from sparc_bench.evaluate import check_counts
+from sparc_bench.evaluation.evaluate import check_counts
 from tests.unit.datasets.conftest import save_photo, write_json
 
 FLICKR = Options(folder="flickr30k", annotations="dataset_flickr30k.json", images="images")
@@ -126,7 +126,7 @@ def test_missing_file_folder_and_split(karpathy_root):
     ("name", "images", "captions"), [("coco_karpathy_retrieval", 5000, 25010), ("flickr30k_retrieval", 1000, 5000)]
 )
 def test_other_counts_than_the_published_ones_stop_the_run_with_both(karpathy_root, name, images, captions):
-    task = bind(discover.task(name))
+    task = bind(discovery.task(name))
     assert task.card.expect == {"images": images, "captions": captions}
     data = task.dataset.read(karpathy_root, task.card.split, task.data_options)
     with pytest.raises(UserError) as error:

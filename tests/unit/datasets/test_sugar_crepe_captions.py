@@ -3,7 +3,7 @@ import pickle
 
 import pytest
 
-from sparc_bench.cards import parse
+from sparc_bench.cards.card import parse
 from sparc_bench.datasets import sugar_crepe_captions as sugar_crepe
 from sparc_bench.datasets import sugar_crepe_pp_captions as sugar_crepe_pp
 from sparc_bench.errors import UserError

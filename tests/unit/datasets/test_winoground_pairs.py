@@ -6,7 +6,7 @@ import pytest
 from sparc_bench.datasets.winoground_pairs import Options, read
 from sparc_bench.errors import UserError
 from sparc_bench.protocols import minimal_pairs
-from tests.contract.encoders import LookupEncoder
+from tests.toys.encoders import LookupEncoder
 from tests.unit.datasets.conftest import save_photo
 
 

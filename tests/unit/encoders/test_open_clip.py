@@ -14,14 +14,15 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sparc_bench.encoders import _open_clip_source
-from sparc_bench.encoders._clip_pixels import ClipPixels
-from sparc_bench.encoders._open_clip_model import fitting_architectures, is_openai
-from sparc_bench.encoders._open_clip_source import Options, find
+from sparc_bench.encoder import Runtime
 from sparc_bench.encoders.open_clip import OpenClipEncoder
 from sparc_bench.errors import UserError
-from sparc_bench.features import ImageItem, Runtime
-from tests.unit.encoders.tiny_open_clip import TEXTS, encoder, folder, items
+from sparc_bench.images.item import ImageItem
+from sparc_bench.two_towers.clip_pixels import ClipPixels
+from sparc_bench.weights import open_clip_source
+from sparc_bench.weights.open_clip_model import fitting_architectures, is_openai
+from sparc_bench.weights.open_clip_source import Options, find
+from tests.toys.tiny_open_clip import TEXTS, encoder, folder, items
 
 PATCHES, GLOBAL, TOKENS = frozenset({"patches"}), frozenset({"global"}), frozenset({"tokens"})
 WEIGHTS = "open_clip_model.safetensors"
@@ -345,7 +346,7 @@ def registered(tmp_path, monkeypatch):
         asked.append(f"{repo}/{file}@{revision}")
         return here if file in (WEIGHTS, "tiny.safetensors") else None
 
-    monkeypatch.setattr(_open_clip_source.hub, "find", local)
+    monkeypatch.setattr(open_clip_source.hub, "find", local)
     return here, asked
 
 
@@ -382,8 +383,8 @@ def _load(word: str, **values: Any) -> OpenClipEncoder:
 
 def test_a_file_that_was_fetched_by_url_is_used(registered, tmp_path, monkeypatch):
     here, _ = registered
-    monkeypatch.setattr(_open_clip_source.hub, "find", lambda *_: None)
-    monkeypatch.setattr(_open_clip_source, "URL_CACHE", tmp_path)
+    monkeypatch.setattr(open_clip_source.hub, "find", lambda *_: None)
+    monkeypatch.setattr(open_clip_source, "URL_CACHE", tmp_path)
     (tmp_path / "Tiny.pt").write_bytes(here.read_bytes())
     assert find(*options(weights="Tiny-B-8/openai")).file == tmp_path / "Tiny.pt"
 
@@ -395,8 +396,8 @@ def test_what_is_not_here_is_asked_of_the_hub(registered, monkeypatch):
         obtained.append(file)
         raise UserError(f"{file} of {repo} is not here: fetch it.")
 
-    monkeypatch.setattr(_open_clip_source.hub, "find", lambda *_: None)
-    monkeypatch.setattr(_open_clip_source.hub, "obtain", unreachable)
+    monkeypatch.setattr(open_clip_source.hub, "find", lambda *_: None)
+    monkeypatch.setattr(open_clip_source.hub, "obtain", unreachable)
     with pytest.raises(UserError, match=r"^open_clip_model\.safetensors of timm/tiny\.openai is not here"):
         find(*options(weights="Tiny-B-8/openai"))
     assert obtained == [WEIGHTS, "open_clip_pytorch_model.bin"]
@@ -406,8 +407,8 @@ def test_what_is_not_here_is_asked_of_the_hub(registered, monkeypatch):
 
 def test_a_repository_of_the_hub(tmp_path, monkeypatch):
     saved = folder(tmp_path / "snapshot", "vit_average")
-    monkeypatch.setattr(_open_clip_source.hub, "obtain", lambda *asked: saved / asked[1])
-    monkeypatch.setattr(_open_clip_source.hub, "find", lambda *asked: saved / asked[1])
+    monkeypatch.setattr(open_clip_source.hub, "obtain", lambda *asked: saved / asked[1])
+    monkeypatch.setattr(open_clip_source.hub, "find", lambda *asked: saved / asked[1])
     there, here = _load("hf-hub:some/one"), encoder(saved)
     close(there.texts(TEXTS, GLOBAL).global_MD, here.texts(TEXTS, GLOBAL).global_MD)
     assert there.identity["preprocess"]["resize_mode"] == "longest"

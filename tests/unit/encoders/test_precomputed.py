@@ -11,15 +11,16 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from sparc_bench import discover
-from sparc_bench.cards import ModelCard
-from sparc_bench.cli import main
+from sparc_bench.cards import discovery
+from sparc_bench.cards.model_card import ModelCard
+from sparc_bench.cli.app import main
+from sparc_bench.cli.task_inputs import task_inputs
+from sparc_bench.encoder import Runtime
 from sparc_bench.encoders import precomputed
 from sparc_bench.errors import UserError
-from sparc_bench.evaluate import Settings, evaluate
-from sparc_bench.features import ImageItem, Runtime
-from sparc_bench.models import load_encoder, resolve
-from sparc_bench.task_inputs import task_inputs
+from sparc_bench.evaluation.evaluate import Settings, evaluate
+from sparc_bench.images.item import ImageItem
+from sparc_bench.models.resolve import load_encoder, resolve
 
 IDS = ["b.jpg", "a.jpg", "c.jpg"]
 TEXTS = ["a dog", 'two "big", dogs', "a cat"]
@@ -323,7 +324,7 @@ def test_the_hash_is_of_what_was_read(folder):
 
 
 def test_what_a_task_needs_is_what_it_asks_for(tmp_path):
-    card = discover.task("scenes_classification_shape").model_copy(
+    card = discovery.task("scenes_classification_shape").model_copy(
         update={"data": {"kind": "single", "n": 12, "label": "shape"}, "expect": {}}
     )
     inputs = task_inputs(card, None)
@@ -343,7 +344,7 @@ def test_what_a_task_needs_is_what_it_asks_for(tmp_path):
 
 
 def test_show_writes_the_inputs_of_a_task(tmp_path, capsys):
-    text = (discover.cards_folder("tasks") / "scenes_classification_colour.toml").read_text()
+    text = (discovery.cards_folder("tasks") / "scenes_classification_colour.toml").read_text()
     card = tmp_path / "few.toml"
     card.write_text(text.replace("n = 720", "n = 6").partition("[expect]")[0])
     out = tmp_path / "inputs.json"
@@ -360,7 +361,7 @@ def test_show_writes_the_inputs_of_a_task(tmp_path, capsys):
 
 
 def test_tasks_that_need_patches_are_listed_too():
-    card = discover.task("scenes_segmentation_shape").model_copy(update={"expect": {}})
+    card = discovery.task("scenes_segmentation_shape").model_copy(update={"expect": {}})
     card = card.model_copy(update={"data": {**card.data, "n": 4}})
     assert len(task_inputs(card, None).items) == 4
 
@@ -370,7 +371,7 @@ def test_published_embeddings_give_the_published_numbers(test_data, tmp_path, ca
         pytest.skip(f"{test_data} holds no clip_embeddings_flickr8k")
     settings = Settings(results=tmp_path, data_root=test_data)
     model = f"precomputed:{test_data}/clip_embeddings_flickr8k"
-    (result,) = evaluate(model, [discover.task("flickr8k_first100")], settings)
+    (result,) = evaluate(model, [discovery.task("flickr8k_first100")], settings)
     assert result.error is None
     values = {name: metric.value for name, metric in result.record.metrics.items()}
     assert values == {
@@ -386,5 +387,5 @@ def test_published_embeddings_give_the_published_numbers(test_data, tmp_path, ca
     assert main(["eval", model, *arguments]) == 0
     printed = dict(re.findall(r"^  (\w+) .* ([\d.]+) \[", capsys.readouterr().out, re.MULTILINE))
     assert printed == {name: f"{100 * value:.1f}" for name, value in values.items()}
-    inputs = task_inputs(discover.task("flickr8k_first100"), test_data)
+    inputs = task_inputs(discovery.task("flickr8k_first100"), test_data)
     assert (len(inputs.items), len(inputs.texts)) == (100, 500)

@@ -10,16 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
-from sparc_bench import discover
-from sparc_bench.cards import ModelCard
-from sparc_bench.cli import main
+from sparc_bench.cards import discovery
+from sparc_bench.cards.model_card import ModelCard
+from sparc_bench.cli.app import main
+from sparc_bench.encoder import Runtime
 from sparc_bench.encoders import python
 from sparc_bench.errors import UserError
-from sparc_bench.evaluate import Settings, evaluate
-from sparc_bench.features import ImageItem, Runtime
-from sparc_bench.models import load_encoder, resolve
-from tests.contract.tiny_encoders import task
+from sparc_bench.evaluation.evaluate import Settings, evaluate
+from sparc_bench.images.item import ImageItem
+from sparc_bench.models.resolve import load_encoder, resolve
 from tests.plugins.tiny_mini_clip import write
+from tests.toys.families import task
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
 MINI_CLIP = PLUGINS / "mini_clip.py"
@@ -28,7 +29,7 @@ GLOBAL = frozenset({"global"})
 WHOLE = """
 import torch
 from sparc_bench.features import ImageFeatures, TextFeatures
-from sparc_bench.image_text_encoder import ImageTextEncoder
+from sparc_bench.encoder import ImageTextEncoder
 
 def pixels(item, size=None):
     return torch.ones(3), (0.0, 0.0, 8.0, 8.0)
@@ -47,11 +48,11 @@ load = Model
 
 @pytest.fixture(autouse=True)
 def only_own_plugins(monkeypatch):
-    monkeypatch.setattr(discover, "_plugins", {})
+    monkeypatch.setattr(discovery, "_plugins", {})
     monkeypatch.setattr(sys, "path", [*sys.path])
-    discover._installed_plugins.cache_clear()
+    discovery._installed_plugins.cache_clear()
     yield
-    discover._installed_plugins.cache_clear()
+    discovery._installed_plugins.cache_clear()
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def plugin(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    return write(tmp_path_factory.mktemp("mini_clip") / "tiny.pt", discover.add_plugin(MINI_CLIP).towers)
+    return write(tmp_path_factory.mktemp("mini_clip") / "tiny.pt", discovery.add_plugin(MINI_CLIP).towers)
 
 
 def sentence(call, match):
@@ -90,7 +91,7 @@ def test_three_ways_to_the_same_vectors(checkpoint, tmp_path):
         f'title = "Mini"\nfamily = "python"\nsource = "none"\noptions = {{ file = "{MINI_CLIP}" }}\n'
         f'[weights]\nfile = "{checkpoint}"\nsha256 = "{sha256}"\n'
     )
-    discover.add_plugin(MINI_CLIP)
+    discovery.add_plugin(MINI_CLIP)
     words = [f"mini_clip:{checkpoint}", f"python:{MINI_CLIP}:{checkpoint}", str(card)]
     encoders = [load_encoder(resolve(word), Runtime()) for word in words]
     items = [ImageItem(colour, partial(Image.new, "RGB", (20, 30), colour)) for colour in ("red", "blue")]
@@ -109,9 +110,9 @@ def test_trained_weights_know_their_own_captions(test_data, tmp_path):
     if not file.is_file():
         pytest.skip(f"{test_data} holds no mini_clip_shapes")
     for name in ("mini_clip", "shape_photos"):
-        discover.add_plugin(PLUGINS / f"{name}.py")
-    own = discover.task(str(PLUGINS / "shape_photos_classification.toml"))
-    scenes = [discover.task(name) for name in ("scenes_classification_colour", "scenes_segmentation_shape")]
+        discovery.add_plugin(PLUGINS / f"{name}.py")
+    own = discovery.task(str(PLUGINS / "shape_photos_classification.toml"))
+    scenes = [discovery.task(name) for name in ("scenes_classification_colour", "scenes_segmentation_shape")]
     done = evaluate(f"mini_clip:{file}", [own, *scenes], Settings(results=tmp_path, limit=200))
     assert done[0].record.metrics["top1"].value >= 0.98
     assert done[1].record.metrics["top1"].low > 1 / 6
@@ -132,12 +133,12 @@ def test_words_without_weights_and_options_reach_the_file(plugin):
 def test_the_files_own_code_is_part_of_what_the_cache_knows(plugin, monkeypatch):
     first = load_encoder(resolve(f"python:{plugin()}"), Runtime()).identity
     again = load_encoder(resolve(f"python:{plugin()}"), Runtime()).identity
-    discover._plugins.clear()
+    discovery._plugins.clear()
     other = load_encoder(resolve(f"python:{plugin(WHOLE.replace('ones(3)', 'zeros(3)'))}"), Runtime()).identity
     assert first == again
     assert first["plug-in"] != other["plug-in"]
     # an encoder that says nothing of itself is never cached, whatever its code
-    discover._plugins.clear()
+    discovery._plugins.clear()
     silent = plugin(WHOLE.replace('{"scale": card.options.get("scale")}', "None"))
     assert load_encoder(resolve(f"python:{silent}"), Runtime()).identity is None
 
@@ -146,7 +147,7 @@ def test_a_record_of_other_code_is_not_kept(plugin, tmp_path):
     card = task()
 
     def evaluated():
-        discover._plugins.clear()
+        discovery._plugins.clear()
         (result,) = evaluate(f"python:{path}", [card], Settings(results=tmp_path / "results"))
         assert result.error is None
         return result
@@ -179,12 +180,12 @@ def test_preprocessing_finds_its_way_into_worker_processes(plugin):
 def test_files_that_are_no_encoder(plugin, content, match):
     path = plugin(content)
     sentence(lambda: load_encoder(resolve(f"python:{path}"), Runtime()), match)
-    assert path.stem not in discover._plugins or hasattr(discover._plugins[path.stem], "load") or "run" in content
+    assert path.stem not in discovery._plugins or hasattr(discovery._plugins[path.stem], "load") or "run" in content
 
 
 def test_an_error_of_the_authors_own_keeps_its_traceback(plugin):
     with pytest.raises(ZeroDivisionError):
-        discover.add_plugin(plugin("1 / 0"))
+        discovery.add_plugin(plugin("1 / 0"))
 
 
 def test_paths_that_are_no_file(tmp_path):
@@ -208,15 +209,15 @@ def test_paths_that_are_no_file(tmp_path):
 def test_names_that_something_else_has(tmp_path, name, match):
     before = sys.modules.get(name)
     (tmp_path / f"{name}.py").write_text("def load(card, weights, runtime): pass")
-    sentence(lambda: discover.add_plugin(tmp_path / f"{name}.py"), match)
+    sentence(lambda: discovery.add_plugin(tmp_path / f"{name}.py"), match)
     assert sys.modules.get(name) is before
 
 
 def test_two_plugins_of_one_name(plugin, tmp_path):
-    discover.add_plugin(plugin(name="twice_there"))
+    discovery.add_plugin(plugin(name="twice_there"))
     (tmp_path / "other").mkdir()
     (tmp_path / "other/twice_there.py").write_text(WHOLE)
-    sentence(lambda: discover.add_plugin(tmp_path / "other/twice_there.py"), "has the name of another module")
+    sentence(lambda: discovery.add_plugin(tmp_path / "other/twice_there.py"), "has the name of another module")
 
 
 @pytest.fixture
@@ -232,7 +233,7 @@ def installed(tmp_path, monkeypatch):
         (site / f"{module}.py").write_text(content)
         monkeypatch.syspath_prepend(site)
         monkeypatch.delitem(sys.modules, module, raising=False)
-        discover._installed_plugins.cache_clear()
+        discovery._installed_plugins.cache_clear()
         return str(site)
 
     return install
@@ -240,7 +241,7 @@ def installed(tmp_path, monkeypatch):
 
 def test_an_installed_package_is_a_family(installed, capsys):
     installed("their_family", WHOLE)
-    assert "their_family" in discover.names("encoders")
+    assert "their_family" in discovery.names("encoders")
     encoder = load_encoder(resolve("their_family:any-tag"), Runtime())
     assert encoder.card.family == "their_family"
     assert len(encoder.identity["plug-in"]) == 64
@@ -250,17 +251,17 @@ def test_an_installed_package_is_a_family(installed, capsys):
 
 def test_a_new_version_of_a_package_is_other_code(installed):
     old = installed("their_family", WHOLE, version="1.0", module="installed_one")
-    first = discover.plugin_code("their_family")
+    first = discovery.plugin_code("their_family")
     installed("their_family", WHOLE, version="2.0", module="installed_one_again")
-    sentence(lambda: discover.names("encoders"), "'their_family' is of both installed_one.* uninstall one of them")
+    sentence(lambda: discovery.names("encoders"), "'their_family' is of both installed_one.* uninstall one of them")
     sys.path.remove(old)
-    discover._installed_plugins.cache_clear()
-    assert discover.plugin_code("their_family") not in (first, None)
-    assert discover.plugin_code("own") is None
+    discovery._installed_plugins.cache_clear()
+    assert discovery.plugin_code("their_family") not in (first, None)
+    assert discovery.plugin_code("own") is None
 
 
 def test_an_installed_package_that_cannot_be_used(installed):
     installed("their_family", "import no_such_library", module="installed_broken")
-    sentence(lambda: discover.names("encoders"), "'their_family' of installed_broken cannot be imported")
+    sentence(lambda: discovery.names("encoders"), "'their_family' of installed_broken cannot be imported")
     installed("open_clip", WHOLE, module="installed_clash")
-    sentence(lambda: discover.names("encoders"), "'open_clip' of installed_clash has the name of one of the encoders")
+    sentence(lambda: discovery.names("encoders"), "'open_clip' of installed_clash has the name of one of the encoders")

@@ -15,12 +15,13 @@ from safetensors.torch import load_file, save_file
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("sentencepiece")
 
-from sparc_bench.cards import ModelCard  # noqa: E402
+from sparc_bench.cards.model_card import ModelCard  # noqa: E402
+from sparc_bench.encoder import Runtime  # noqa: E402
 from sparc_bench.encoders import transformers as family  # noqa: E402
 from sparc_bench.errors import UserError  # noqa: E402
-from sparc_bench.features import ImageItem, Runtime  # noqa: E402
-from sparc_bench.weights_file import file_sha256  # noqa: E402
-from tests.unit.encoders import tiny_transformers as tiny  # noqa: E402
+from sparc_bench.images.item import ImageItem  # noqa: E402
+from sparc_bench.weights.weights_file import file_sha256  # noqa: E402
+from tests.toys import tiny_transformers as tiny  # noqa: E402
 
 GLOBAL = frozenset({"global"})
 
@@ -208,8 +209,8 @@ def test_other_models_are_a_sentence(own):
 
 
 CODE = """
-from pathlib import Path
-from transformers import CLIPConfig, CLIPModel
+from pathlib import Path  # noqa: E402
+from transformers import CLIPConfig, CLIPModel  # noqa: E402
 
 Path("{marker}").touch()
 

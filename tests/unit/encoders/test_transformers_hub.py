@@ -11,13 +11,13 @@ from huggingface_hub import constants
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("sentencepiece")
 
-from sparc_bench import hub  # noqa: E402
-from sparc_bench.cards import ModelCard, Weights  # noqa: E402
+from sparc_bench.cards.model_card import ModelCard, Weights  # noqa: E402
+from sparc_bench.encoder import Runtime  # noqa: E402
 from sparc_bench.encoders import transformers as family  # noqa: E402
 from sparc_bench.errors import UserError  # noqa: E402
-from sparc_bench.features import Runtime  # noqa: E402
-from sparc_bench.weights_file import file_sha256  # noqa: E402
-from tests.unit.encoders import tiny_transformers as tiny  # noqa: E402
+from sparc_bench.weights import hub  # noqa: E402
+from sparc_bench.weights.weights_file import file_sha256  # noqa: E402
+from tests.toys import tiny_transformers as tiny  # noqa: E402
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPO = "owner/name"

@@ -8,8 +8,8 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from sparc_bench.bootstrap import bootstrap, wilson_interval
 from sparc_bench.metrics.average_precision import AveragePrecision
+from sparc_bench.metrics.bootstrap import bootstrap, wilson_interval
 
 IMAGES, CLASSES = 14, 4
 

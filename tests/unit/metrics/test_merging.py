@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sparc_bench.bootstrap import cluster_weights
+from sparc_bench.metrics.bootstrap import cluster_weights
 from sparc_bench.metrics.merging import kinds
 from sparc_bench.metrics.statistic import ClassMean, IoU, Mean, SparseMean
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sparc_bench.bootstrap import bootstrap
+from sparc_bench.metrics.bootstrap import bootstrap
 from sparc_bench.metrics.presence import Auroc, ObjectAP, best_f1_threshold, tied_questions
 
 # image 0: a .9 yes, b .5 no; image 1: a .5 yes, b .7 no, a .1 no

@@ -6,13 +6,7 @@ import pytest
 import torch
 
 from sparc_bench.objective import Ctx, ImageOut, TextOut
-from sparc_bench.objectives.cuaxu import (
-    CuaxuOptions,
-    Objective,
-    alignment_loss,
-    cross_uniformity_loss,
-    uniformity_loss,
-)
+from sparc_bench.objectives.cuaxu import CuaxuOptions, Objective, alignment_loss, cross_uniformity_loss, uniformity_loss
 
 RIGHT, UP = torch.eye(2, dtype=torch.float64)
 LEFT = -RIGHT

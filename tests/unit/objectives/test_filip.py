@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sparc_bench.cards import parse
+from sparc_bench.cards.card import parse
 from sparc_bench.errors import UserError
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures
 from sparc_bench.objective import Ctx, ImageOut, TextOut

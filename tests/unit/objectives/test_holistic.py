@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from sparc_bench.cards import parse
+from sparc_bench.cards.card import parse
+from sparc_bench.dataset import Example
 from sparc_bench.datasets import scenes1
 from sparc_bench.errors import UserError
-from sparc_bench.examples import Example
-from sparc_bench.features import ImageFeatures, ImageItem, TextFeatures
+from sparc_bench.features import ImageFeatures, TextFeatures
+from sparc_bench.images.item import ImageItem
 from sparc_bench.objective import Ctx, ImageOut, Tokens
 from sparc_bench.objectives.clip import contrastive_loss
 from sparc_bench.objectives.holistic import HolisticOptions, Objective, branch_contrastive_loss, branch_diversity_loss

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sparc_bench.cards import parse
+from sparc_bench.cards.card import parse
 from sparc_bench.errors import UserError
 from sparc_bench.objective import Ctx, ImageOut, TextOut
 from sparc_bench.objectives import mv_dhel, mv_infonce

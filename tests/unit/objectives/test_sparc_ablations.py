@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sparc_bench.cards import parse
+from sparc_bench.cards.card import parse
 from sparc_bench.errors import UserError
 from sparc_bench.objective import Ctx, ImageOut, TextOut
 from sparc_bench.objectives.sparc import Objective, SparcOptions, alignment_weights, fine_grained_loss

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sparc_bench.binding import bind
-from sparc_bench.cards import TaskCard
+from sparc_bench.cards.binding import bind
+from sparc_bench.cards.task_card import TaskCard
 
 PROTOCOLS = {
     "retrieval": ("text_to_image_r1", {"ks": [1, 5], "truth": "own", "ties": "expected"}),

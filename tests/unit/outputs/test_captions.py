@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from sparc_bench.binding import bind
+from sparc_bench.cards.binding import bind
 from sparc_bench.errors import UserError
-from tests.contract.encoders import random_encoder
+from tests.toys.encoders import random_encoder
 from tests.unit.outputs.test_similarity import scored, values
 
 

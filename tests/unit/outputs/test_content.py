@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from sparc_bench import discover
+from sparc_bench.cards import discovery
 from sparc_bench.errors import UserError
 from sparc_bench.outputs import kinds
 from sparc_bench.outputs.content import Content
@@ -24,7 +24,7 @@ def test_the_kinds_are_the_files_of_the_folder():
 
 
 def test_every_protocol_takes_kinds_that_there_are():
-    taken = {name: getattr(discover.load("protocols", name), "OUTPUTS", {}) for name in discover.names("protocols")}
+    taken = {name: getattr(discovery.load("protocols", name), "OUTPUTS", {}) for name in discovery.names("protocols")}
     assert {kind for of in taken.values() for kind in of} == EVERY
     assert all(callable(score) for of in taken.values() for score in of.values())
     assert {name for name, of in taken.items() if "similarity" in of} >= {"retrieval", "classification"}

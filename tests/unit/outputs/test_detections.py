@@ -5,12 +5,12 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 
+from sparc_bench.dataset import Example, Region
 from sparc_bench.errors import UserError
-from sparc_bench.examples import Example, Region
 from sparc_bench.features import Detections
 from sparc_bench.outputs import kinds
 from sparc_bench.protocols import detection
-from tests.contract.encoders import item, split_of
+from tests.toys.encoders import item, split_of
 
 SIDE = 100
 OPTIONS = detection.Options(

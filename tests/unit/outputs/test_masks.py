@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sparc_bench.binding import bind
+from sparc_bench.cards.binding import bind
 from sparc_bench.errors import UserError
 from sparc_bench.metrics.iou import class_counts, pixel_counts, upsampled_strips
 from sparc_bench.outputs import kinds
-from tests.contract.encoders import random_encoder
+from tests.toys.encoders import random_encoder
 from tests.unit.outputs.conftest import save_mask
 from tests.unit.outputs.test_similarity import scored, values
 

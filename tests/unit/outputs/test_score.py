@@ -8,16 +8,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sparc_bench import discover, leaderboard, recording, records
-from sparc_bench.binding import bind
-from sparc_bench.cards import ModelCard
-from sparc_bench.check import stale
-from sparc_bench.cli import main
-from sparc_bench.compare import compare
+from sparc_bench.cards import discovery
+from sparc_bench.cards.binding import bind
+from sparc_bench.cards.model_card import ModelCard
+from sparc_bench.cli.app import main
+from sparc_bench.cli.check import stale
 from sparc_bench.errors import UserError
-from sparc_bench.score import System, score
-from sparc_bench.sections import build
-from tests.contract.encoders import random_encoder
+from sparc_bench.evaluation import new_record
+from sparc_bench.evaluation.score import System, score
+from sparc_bench.records.record import read_record, record_path
+from sparc_bench.report import leaderboard
+from sparc_bench.report.compare import compare
+from sparc_bench.report.ranking import build
+from tests.toys.encoders import random_encoder
 from tests.unit.outputs.test_masks import folder_of, truths
 from tests.unit.outputs.test_similarity import scores_of
 
@@ -44,10 +47,10 @@ def encoder_record(card, data, results, name="some_model", paths=None):
     encoder.size = data[0].image.open().size[0]
     model = ModelCard(name=name, title="A model", family="own", source="none")
     outcome = bound.protocol.run(encoder, data, bound.options)
-    bare = recording.bare_record(bound, data, System(model, "weights", encoder.paths, "float32"), model, 0, None)
-    record, outcomes = recording.finished(bare, bound, data, outcome, outcome.reference, (), 0.0)
-    path = records.record_path(results, name, 0, card.name, sample=card.sample, limit=None)
-    recording.write(path, record, outcomes)
+    bare = new_record.bare_record(bound, data, System(model, "weights", encoder.paths, "float32"), model, 0, None)
+    record, outcomes = new_record.finished(bare, bound, data, outcome, outcome.reference, (), 0.0)
+    path = record_path(results, name, 0, card.name, sample=card.sample, limit=None)
+    new_record.write(path, record, outcomes)
     return record
 
 
@@ -55,7 +58,7 @@ def test_the_record_of_a_file(retrieval, results, data_of):
     card, file = retrieval
     done = score(card, file, title="A reranker", trained_on=("scenes1:train",), results=results)
     assert (done.model, done.kept, done.path) == ("reranker", False, results / "reranker" / "small.json")
-    record = records.read_record(done.path)
+    record = read_record(done.path)
     assert record == done.record
     assert (record.model_family, record.model_title, record.precision) == ("outputs", "A reranker", "as given")
     assert record.exposure == "domain"
@@ -232,7 +235,7 @@ def test_the_command(tmp_path, results, matrix, capsys):
         'dataset = "scenes1"\nsplit = "test"\nprotocol = "minimal_pairs"\nreferences = ["constant"]\n'
         '[data]\nkind = "pairs"\nn = 4\n[options]\nties = "expected"\ngroup_by = []\n'
     )
-    data = discover.load("datasets", "scenes1").read(None, "test", bind(discover.task(str(card))).data_options)
+    data = discovery.load("datasets", "scenes1").read(None, "test", bind(discovery.task(str(card))).data_options)
     texts = list(dict.fromkeys(data.captions))
     truth = [[text in example.captions for text in texts] for example in data]
     file = matrix([example.id for example in data], texts, np.array(truth, dtype=float))

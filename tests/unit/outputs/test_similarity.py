@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from sparc_bench.binding import bind
+from sparc_bench.cards.binding import bind
 from sparc_bench.errors import UserError
 from sparc_bench.outputs import kinds
-from tests.contract.encoders import random_encoder
+from tests.toys.encoders import random_encoder
 
 
 def scored(card, path, data):

@@ -3,11 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sparc_bench.dataset import Example
 from sparc_bench.errors import UserError
-from sparc_bench.examples import Example
 from sparc_bench.outputs.similarity import Similarity
 from sparc_bench.protocols.caption_choice import OUTPUTS, Options, run
-from tests.contract.encoders import LookupEncoder, constant_encoder, item, random_encoder, split_of
+from tests.toys.encoders import LookupEncoder, constant_encoder, item, random_encoder, split_of
 
 OPTIONS = Options(ties="lose", group_by="group", exclude=(), min_count=1, group_metrics=True, text_only=False)
 

@@ -3,10 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sparc_bench.examples import Example
+from sparc_bench.dataset import Example
 from sparc_bench.outputs.captions import Captions
 from sparc_bench.protocols.chair import OUTPUTS, Options, run
-from tests.contract.encoders import answer_key, caption_key, constant_encoder, item, split_of
+from tests.toys.encoders import answer_key, caption_key, constant_encoder, item, split_of
 
 OPTIONS = Options(objects="instances_and_captions", ties="expected")
 SYNONYMS = {"dog": "dog", "puppy": "dog", "cat": "cat", "car": "car", "man": "person", "person": "person"}

@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sparc_bench.examples import Example
+from sparc_bench.dataset import Example
 from sparc_bench.protocols.classification import Options, run
-from tests.contract.encoders import LookupEncoder, answer_key, constant_encoder, item, split_of
+from tests.toys.encoders import LookupEncoder, answer_key, constant_encoder, item, split_of
 
 CLASSES = ("cat", "dog", "hen")
 OPTIONS = Options(prompts="bare", classes="own", top_k=(1, 2), ties="expected")

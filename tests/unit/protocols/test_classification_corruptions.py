@@ -3,18 +3,18 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from sparc_bench import discover
-from sparc_bench.bootstrap import Estimate, bootstrap, paired_difference
-from sparc_bench.cards import parse
-from sparc_bench.compare import Difference
+from sparc_bench.cards import discovery
+from sparc_bench.cards.card import parse
+from sparc_bench.dataset import Example
 from sparc_bench.datasets.imagenet_corruptions import CORRUPTIONS, SEVERITIES
 from sparc_bench.errors import UserError
-from sparc_bench.examples import Example
-from sparc_bench.features import ImageItem
+from sparc_bench.images.item import ImageItem
+from sparc_bench.metrics.bootstrap import Estimate, bootstrap, paired_difference
 from sparc_bench.metrics.statistic import LESS_IS_BETTER
 from sparc_bench.protocols import classification_corruptions
 from sparc_bench.protocols.classification_corruptions import CorruptionError, Options, run
-from tests.contract.encoders import LookupEncoder, constant_encoder, item, split_of
+from sparc_bench.report.compare import Difference
+from tests.toys.encoders import LookupEncoder, constant_encoder, item, split_of
 
 CLASSES = ("cat", "dog", "emu", "owl")
 SEEN = {"blur": 0.8, "noise": 0.5}
@@ -131,7 +131,7 @@ def test_the_card_has_to_name_the_corruptions_of_the_split():
 def test_the_cards_have_alexnets_errors_for_each_split(split):
     cards = [
         card
-        for card in map(discover.task, discover.names("tasks"))
+        for card in map(discovery.task, discovery.names("tasks"))
         if card.protocol == "classification_corruptions" and card.split == split
     ]
     assert cards

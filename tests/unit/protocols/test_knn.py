@@ -5,9 +5,9 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import normalize
 
-from sparc_bench.cards import parse
+from sparc_bench.cards.card import parse
 from sparc_bench.errors import UserError
-from sparc_bench.outcome import Outcome
+from sparc_bench.protocol import Outcome
 from sparc_bench.protocols import knn
 from tests.unit.protocols.test_linear_probe import clouds, probed
 

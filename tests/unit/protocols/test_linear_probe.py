@@ -7,12 +7,12 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler, normalize
 
-from sparc_bench.cards import parse
+from sparc_bench.cards.card import parse
+from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.errors import UserError
-from sparc_bench.examples import DataSplit, Example
 from sparc_bench.protocols import linear_probe
 from sparc_bench.protocols._probe import Parts
-from tests.contract.encoders import LookupEncoder, item, split_of
+from tests.toys.encoders import LookupEncoder, item, split_of
 
 GRID = (0.01, 1.0, 100.0)
 OPTIONS = {"vectors": "unit", "standardise": False, "C": GRID, "held_out": 0.25, "max_iter": 500, "ties": "expected"}

@@ -3,10 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sparc_bench.dataset import Example
 from sparc_bench.errors import UserError
-from sparc_bench.examples import Example
 from sparc_bench.protocols.minimal_pairs import Options, run
-from tests.contract.encoders import LookupEncoder, caption_key, constant_encoder, item, split_of
+from tests.toys.encoders import LookupEncoder, caption_key, constant_encoder, item, split_of
 
 OPTIONS = Options(ties="lose", group_by=("edit", "edit+of"))
 

@@ -4,12 +4,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sparc_bench import discover, stored_outcome
-from sparc_bench.binding import bind
+from sparc_bench.cards import discovery
+from sparc_bench.cards.binding import bind
+from sparc_bench.dataset import Example
 from sparc_bench.errors import UserError
-from sparc_bench.examples import Example
 from sparc_bench.protocols.object_presence import Options, image_folds, run
-from tests.contract.encoders import LookupEncoder, constant_encoder, item, split_of
+from sparc_bench.records import outcome_file
+from tests.toys.encoders import LookupEncoder, constant_encoder, item, split_of
 
 OPTIONS = Options(prompts="object_presence", classes="own", folds=2)
 CLASSES = ("apple", "dog")
@@ -119,10 +120,10 @@ def test_fewer_images_than_folds():
 
 def test_stored_statistics_equal_their_own(tmp_path):
     outcome = run(scoring(DATA, *SCORES), DATA, OPTIONS)
-    content, _ = stored_outcome.pack([e.id for e in DATA], outcome.metrics, outcome.groups, {}, {}, ["auroc"])
+    content, _ = outcome_file.pack([e.id for e in DATA], outcome.metrics, outcome.groups, {}, {}, ["auroc"])
     path = tmp_path / "outcome.npz"
     path.write_bytes(content)
-    back = stored_outcome.read(path)
+    back = outcome_file.read(path)
     weights = np.array([[1.0, 1, 1, 1], [2, 0, 1, 1], [0, 3, 1, 0]])
     for name, statistic in outcome.metrics.items():
         np.testing.assert_array_equal(back.metrics[name].values_S(weights), statistic.values_S(weights))
@@ -140,7 +141,7 @@ def test_the_order_of_images_moves_no_fold():
     ("name", "auroc", "f1"), [("random", 0.774, 0.713), ("popular", 0.909, 0.871), ("adversarial", 0.753, 0.729)]
 )
 def test_how_far_the_questions_of_pope_are_answered_without_looking(test_data, tmp_path, name, auroc, f1):
-    task = bind(discover.task(f"pope_{name}"))
+    task = bind(discovery.task(f"pope_{name}"))
     (tmp_path / "coco/val2014").mkdir(parents=True)
     (tmp_path / "pope").symlink_to(test_data / "pope")
     for row in (test_data / f"pope/coco_pope_{name}.json").read_text().splitlines():

@@ -3,11 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sparc_bench.cards import parse
+from sparc_bench.cards.card import parse
+from sparc_bench.dataset import Example, Region
 from sparc_bench.errors import UserError
-from sparc_bench.examples import Example, Region
 from sparc_bench.protocols import oracle_boxes, regions
-from tests.contract.encoders import LookupEncoder, item, split_of
+from tests.toys.encoders import LookupEncoder, item, split_of
 
 OPTIONS = {
     "prompts": "bare",

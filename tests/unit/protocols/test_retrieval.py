@@ -3,12 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sparc_bench.dataset import Example
 from sparc_bench.errors import UserError
-from sparc_bench.examples import Example
 from sparc_bench.protocols import retrieval
 from sparc_bench.protocols._pairs import DistinctTexts
 from sparc_bench.protocols.retrieval import Options, rank, run
-from tests.contract.encoders import LookupEncoder, answer_key, caption_key, constant_encoder, item, split_of
+from tests.toys.encoders import LookupEncoder, answer_key, caption_key, constant_encoder, item, split_of
 
 OWN = Options(ks=(1, 2), truth="own", ties="expected")
 FULL = Options(ks=(1, 2), truth="full", ties="expected")

@@ -8,13 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from sparc_bench import discover
-from sparc_bench.binding import bind
+from sparc_bench.cards import discovery
+from sparc_bench.cards.binding import bind
+from sparc_bench.dataset import Example
 from sparc_bench.errors import UserError
-from sparc_bench.evaluate import check_counts
-from sparc_bench.examples import Example
+from sparc_bench.evaluation.evaluate import check_counts
 from sparc_bench.protocols.retrieval import Options, run
-from tests.contract.encoders import LookupEncoder, constant_encoder, item, random_encoder, split_of
+from tests.toys.encoders import LookupEncoder, constant_encoder, item, random_encoder, split_of
 
 COUNTS = (4, 5, 6, 7)
 ENDS = [0, *np.cumsum(COUNTS).tolist()]
@@ -199,7 +199,7 @@ def test_any_captions_file_in_cocos_format_is_a_card_away(tmp_path):
         f'{{"images": [{", ".join(images)}], "annotations": [{", ".join(reversed(texts))}]}}'
     )
     (tmp_path / "our_photos.toml").write_text(CARD)
-    task = bind(discover.task(str(tmp_path / "our_photos.toml")))
+    task = bind(discovery.task(str(tmp_path / "our_photos.toml")))
     data = task.dataset.read(tmp_path, task.card.split, task.data_options)
     check_counts(task.card, data)
     assert [example.id for example in data] == list(rows)
@@ -213,6 +213,6 @@ def test_any_captions_file_in_cocos_format_is_a_card_away(tmp_path):
         "true_pairs": 7,
     }
     (tmp_path / "our_photos.toml").write_text(CARD.replace("captions = 7", "captions = 9"))
-    card = discover.task(str(tmp_path / "our_photos.toml"))
+    card = discovery.task(str(tmp_path / "our_photos.toml"))
     with pytest.raises(UserError, match=r"expects 9 captions, but coco_captions:test has 7"):
         check_counts(card, data)

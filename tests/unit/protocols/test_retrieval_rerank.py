@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from sparc_bench.dataset import Example
 from sparc_bench.errors import UserError
-from sparc_bench.examples import Example
 from sparc_bench.protocols import _pairs, retrieval, retrieval_rerank
 from sparc_bench.protocols.retrieval_rerank import Options, run
-from tests.contract.encoders import LookupEncoder, constant_encoder, item, random_encoder, split_of
+from tests.toys.encoders import LookupEncoder, constant_encoder, item, random_encoder, split_of
 
 
 class TwoScores(LookupEncoder):

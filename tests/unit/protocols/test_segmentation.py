@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from sparc_bench.cards import parse
+from sparc_bench.cards.card import parse
+from sparc_bench.dataset import Example
 from sparc_bench.datasets import voc_segmentation
 from sparc_bench.errors import UserError
-from sparc_bench.examples import Example
 from sparc_bench.metrics.iou import best_constant
 from sparc_bench.metrics.region_weights import class_fractions
 from sparc_bench.protocols import segmentation
-from tests.contract.encoders import LookupEncoder, item, split_of
+from tests.toys.encoders import LookupEncoder, item, split_of
 
 OPTIONS = {
     "prompts": "bare",

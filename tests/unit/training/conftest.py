@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sparc_bench.cards import Recipe
+from sparc_bench.cards.recipe import Recipe
 
 MINI = {
     "embed_dim": 16,

@@ -7,19 +7,20 @@ from functools import partial
 import pytest
 import torch
 
+from sparc_bench.encoder import Runtime
 from sparc_bench.encoders import own
-from sparc_bench.encoders._clip_pixels import ClipPixels
 from sparc_bench.errors import UserError
-from sparc_bench.features import ImageItem, Runtime, open_image_file
-from sparc_bench.training import checkpoint
+from sparc_bench.images.item import ImageItem, open_image_file
 from sparc_bench.training import prepared as prepared_module
-from sparc_bench.training.framing import Framing
 from sparc_bench.training.loading import Batches
-from sparc_bench.training.model import build
 from sparc_bench.training.pixels import load_pixels
 from sparc_bench.training.prepared import read_split
-from sparc_bench.training.run import train
-from sparc_bench.training.tokenizer import make_tokenizer
+from sparc_bench.training.train import train
+from sparc_bench.two_towers import checkpoint
+from sparc_bench.two_towers.clip_pixels import ClipPixels
+from sparc_bench.two_towers.framing import Framing
+from sparc_bench.two_towers.model import build
+from sparc_bench.two_towers.tokenizer import make_tokenizer
 
 FRAMING = Framing(ClipPixels("tiny", (64, 64), "squash"))
 

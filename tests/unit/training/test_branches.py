@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from sparc_bench.cards import ImageTower
+from sparc_bench.cards.recipe import ImageTower
 from sparc_bench.errors import UserError
-from sparc_bench.training.framing import normalise
-from sparc_bench.training.model import build
-from sparc_bench.training.tokenizer import make_tokenizer
-from sparc_bench.training.towers import ImageTrunk, no_weight_decay
+from sparc_bench.two_towers.framing import normalise
+from sparc_bench.two_towers.model import build
+from sparc_bench.two_towers.tokenizer import make_tokenizer
+from sparc_bench.two_towers.towers import ImageTrunk, no_weight_decay
 
 M = 3
 

@@ -8,28 +8,28 @@ import timm
 import torch
 from safetensors import safe_open
 
-from sparc_bench import models
-from sparc_bench.cli import main
+from sparc_bench.cli.app import main
+from sparc_bench.encoder import Runtime
 from sparc_bench.encoders import own
 from sparc_bench.errors import UserError
-from sparc_bench.features import Runtime
-from sparc_bench.training import checkpoint
+from sparc_bench.models import resolve
 from sparc_bench.training.export import default_out, export
 from sparc_bench.training.keep import keep
-from sparc_bench.training.run import train
 from sparc_bench.training.start import initial_model
+from sparc_bench.training.train import train
+from sparc_bench.two_towers import checkpoint
+from tests.unit.training.conftest import write_mini_clip
 
-from .conftest import write_mini_clip
 from .test_start import ITEMS, TEXTS, assert_close, library_vectors
 
 
 def trained(recipe, folder):
     train(recipe, folder, None, 0, "cpu")
-    return models.resolve(str(folder))
+    return resolve.resolve(str(folder))
 
 
 def vectors(resolved):
-    encoder = models.load_encoder(resolved, Runtime())
+    encoder = resolve.load_encoder(resolved, Runtime())
     need = frozenset({"global", "patches"}) & encoder.gives
     return encoder.images(ITEMS, need), encoder.texts(TEXTS, frozenset({"global"}))
 
@@ -45,11 +45,11 @@ def test_open_clip_gives_the_vectors_of_the_run(custom_text, from_clip, tmp_path
     assert_close(images.global_ND, of_library[0])
     assert_close(texts.global_MD, of_library[1])
     assert not torch.allclose(of_library[0], library_vectors(folder)[0], atol=1e-2)
-    again = vectors(models.resolve(f"open_clip:{tmp_path / 'out'}"))
+    again = vectors(resolve.resolve(f"open_clip:{tmp_path / 'out'}"))
     assert_close(images.patches["local"], again[0].patches["last"])
     model = open_clip.create_model(f"local-dir:{tmp_path / 'out'}")
     assert hasattr(model, "text") == custom_text
-    run = models.load_encoder(models.resolve(str(tmp_path / "run")), Runtime())
+    run = resolve.load_encoder(resolve.resolve(str(tmp_path / "run")), Runtime())
     assert model.logit_scale.item() == pytest.approx(run.model.objective.log_scale.item())
 
 
@@ -85,7 +85,7 @@ def test_what_open_clip_cannot_express_is_refused_and_leaves_nothing(objective, 
     assert not list((tmp_path / "out").rglob("*.*"))
     before, _ = vectors(resolved)
     assert export(resolved, "safetensors", tmp_path / "run.safetensors")[0] == 0
-    after, _ = vectors(models.resolve(f"own:{tmp_path / 'run.safetensors'}"))
+    after, _ = vectors(resolve.resolve(f"own:{tmp_path / 'run.safetensors'}"))
     assert all(torch.equal(before.patches[path], after.patches[path]) for path in before.patches)
 
 
@@ -120,7 +120,7 @@ def test_kept_half_precision_weights_are_exported_in_float32(tiny, tmp_path):
     train(tiny, tmp_path / "run", None, 0, "cpu")
     kept, _, steps = keep(tmp_path / "run", tmp_path)
     assert steps == 6
-    resolved = models.resolve(f"own:{kept}")
+    resolved = resolve.resolve(f"own:{kept}")
     assert export(resolved, "safetensors", tmp_path / "out.safetensors")[0] == 0
     assert {x.dtype for x in checkpoint.read(kept)[1].values()} == {torch.bfloat16}
     assert {x.dtype for x in checkpoint.read(tmp_path / "out.safetensors")[1].values()} == {torch.float32}

@@ -7,15 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
-from sparc_bench.cards import Recipe
+from sparc_bench.cards.recipe import Recipe
 from sparc_bench.errors import UserError
-from sparc_bench.training.architecture import architecture_of
 from sparc_bench.training.loading import Batches, rare_captions_only
-from sparc_bench.training.model import build
 from sparc_bench.training.pixels import load_pixels
 from sparc_bench.training.prepared import read_split
-from sparc_bench.training.run import train
-from sparc_bench.training.tokenizer import make_tokenizer
+from sparc_bench.training.train import train
+from sparc_bench.two_towers.architecture import architecture_of
+from sparc_bench.two_towers.model import build
+from sparc_bench.two_towers.tokenizer import make_tokenizer
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ import dataclasses
 import pytest
 import torch
 
-from sparc_bench import discover
-from sparc_bench.cards import Sees
+from sparc_bench.cards import discovery
+from sparc_bench.cards.recipe import Sees
 from sparc_bench.datasets import scenes1
 from sparc_bench.errors import UserError
 from sparc_bench.training.needs import refuse_missing, refuse_unfilled
 from sparc_bench.training.prepared import read_split
-from sparc_bench.training.run import train
+from sparc_bench.training.train import train
 
 
 def changed(recipe, objective, dataset="scenes1", objective_options=None, **options):
@@ -23,8 +23,8 @@ def changed(recipe, objective, dataset="scenes1", objective_options=None, **opti
 
 @pytest.fixture
 def no_reading(monkeypatch):
-    for name in discover.names("datasets"):
-        monkeypatch.setattr(discover.load("datasets", name), "read", None)
+    for name in discovery.names("datasets"):
+        monkeypatch.setattr(discovery.load("datasets", name), "read", None)
 
 
 @pytest.mark.usefixtures("no_reading")
@@ -67,7 +67,7 @@ def test_several_captions_are_needed_where_the_option_asks_for_them(tiny, monkey
 
 
 @pytest.mark.usefixtures("no_reading")
-@pytest.mark.parametrize("objective", discover.names("objectives"))
+@pytest.mark.parametrize("objective", discovery.names("objectives"))
 def test_scenes_have_what_every_objective_needs_and_asking_draws_nothing(tiny, objective):
     before = torch.random.get_rng_state()
     refuse_missing(changed(tiny, objective))
@@ -76,7 +76,7 @@ def test_scenes_have_what_every_objective_needs_and_asking_draws_nothing(tiny, o
 
 @pytest.mark.usefixtures("no_reading")
 def test_no_data_set_has_it(tiny, monkeypatch):
-    monkeypatch.setattr(discover.load("objectives", "clip").Objective, "data_needs", frozenset({"sounds"}))
+    monkeypatch.setattr(discovery.load("objectives", "clip").Objective, "data_needs", frozenset({"sounds"}))
     with pytest.raises(UserError, match=r"clip needs sounds, which scenes1 has none of: no data set here has them"):
         refuse_missing(changed(tiny, "clip"))
 

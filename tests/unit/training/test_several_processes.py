@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from sparc_bench.training.loading import Batches
-from sparc_bench.training.model import build
 from sparc_bench.training.prepared import prepare
-from sparc_bench.training.run import train
+from sparc_bench.training.train import train
+from sparc_bench.two_towers.model import build
 
 
 def figures(folder):

@@ -9,22 +9,24 @@ import pytest
 import torch
 from PIL import Image
 
-from sparc_bench import models
-from sparc_bench.cards import ModelCard, Recipe
+from sparc_bench.cards.model_card import ModelCard
+from sparc_bench.cards.recipe import Recipe
+from sparc_bench.encoder import Runtime
 from sparc_bench.encoders import own
 from sparc_bench.errors import UserError
-from sparc_bench.exposure import exposure
-from sparc_bench.features import ImageItem, Runtime
-from sparc_bench.training import checkpoint, start
-from sparc_bench.training import run as run_module
-from sparc_bench.training.checkpoint import Meta
+from sparc_bench.evaluation.exposure import exposure
+from sparc_bench.images.item import ImageItem
+from sparc_bench.models import resolve
+from sparc_bench.training import start
+from sparc_bench.training import train as run_module
 from sparc_bench.training.loop import learning_rate, make_optimizer
-from sparc_bench.training.model import build
-from sparc_bench.training.open_clip_towers import refuse_other_towers
-from sparc_bench.training.run import train
 from sparc_bench.training.start import initial_model, take
-
-from .conftest import write_mini_clip
+from sparc_bench.training.train import train
+from sparc_bench.two_towers import checkpoint
+from sparc_bench.two_towers.checkpoint import Meta
+from sparc_bench.two_towers.model import build
+from sparc_bench.two_towers.open_clip_towers import refuse_other_towers
+from tests.unit.training.conftest import write_mini_clip
 
 TEXTS = ["a dog!", "Two children PLAY on a red slide", "one of " * 30, ""]
 SIZES = [(97, 64), (64, 131), (32, 32), (200, 50)]
@@ -85,7 +87,7 @@ def test_it_begins_with_the_vectors_of_the_checkpoint(changes, from_clip, tmp_pa
 
 
 def test_patches_tokens_and_areas_are_those_of_the_family(from_clip, mini_clip):
-    ours, theirs = begun(from_clip("sparc")), models.load_encoder(models.resolve(f"open_clip:{mini_clip}"), Runtime())
+    ours, theirs = begun(from_clip("sparc")), resolve.load_encoder(resolve.resolve(f"open_clip:{mini_clip}"), Runtime())
     a, b = (encoder.images(ITEMS, frozenset({"patches"})) for encoder in (ours, theirs))
     assert_close(a.patches["local"], b.patches["last"])
     assert a.grid == b.grid
@@ -172,7 +174,7 @@ def test_a_run_from_a_run_takes_towers_tokenizer_and_fitting_heads(tiny, from_cl
     train(tiny, tmp_path / "first", None, 0, "cpu")
     recipe = from_clip("clip", init=str(tmp_path / "first"))
     initial = initial_model(recipe)
-    first = models.load_encoder(models.resolve(str(tmp_path / "first")), Runtime())
+    first = resolve.load_encoder(resolve.resolve(str(tmp_path / "first")), Runtime())
     second = begun(recipe)
     for need in ("global", "patches"):
         a, b = (encoder.images(ITEMS, frozenset({need})) for encoder in (first, second))
@@ -195,7 +197,7 @@ def test_a_run_needs_its_start_no_more(from_clip, tmp_path):
     summary = train(from_clip(init=f"open_clip:{folder}"), tmp_path / "run", None, 0, "cpu")
     for file in folder.iterdir():
         file.unlink()
-    encoder = models.load_encoder(models.resolve(str(tmp_path / "run")), Runtime())
+    encoder = resolve.load_encoder(resolve.resolve(str(tmp_path / "run")), Runtime())
     assert encoder.images(ITEMS, frozenset({"global"})).global_ND.shape == (len(SIZES), 16)
     untrained = encoder.untrained().images(ITEMS, frozenset({"global"})).global_ND
     assert not torch.allclose(untrained, encoder.images(ITEMS, frozenset({"global"})).global_ND)
@@ -236,7 +238,7 @@ def test_what_the_start_was_trained_on_counts_as_seen(tiny, from_clip, tmp_path)
     second = from_clip(init=str(tmp_path / "first"))
     data = second.data.model_copy(update={"split": "val"})
     train(second.model_copy(update={"data": data}), tmp_path / "known", None, 0, "cpu")
-    known, unknown = (models.resolve(str(tmp_path / name)).card for name in ("known", "unknown"))
+    known, unknown = (resolve.resolve(str(tmp_path / name)).card for name in ("known", "unknown"))
     assert known.trained_on == ("scenes1:val", "scenes1:train")
     assert unknown.trained_on == ("scenes1:train", "unknown")
     assert exposure(known.trained_on, "flickr8k", "test", 9) == "none"
@@ -279,7 +281,7 @@ def test_towers_of_another_kind_are_refused(vision, text, reason):
 
 def test_a_model_of_another_family_is_refused(from_clip, monkeypatch):
     card = ModelCard(name="vectors", title="", family="precomputed", source="")
-    monkeypatch.setattr(start, "resolve", lambda _: models.ResolvedModel(card, None))
+    monkeypatch.setattr(start, "resolve", lambda _: resolve.ResolvedModel(card, None))
     with pytest.raises(UserError, match="family own or open_clip, and precomputed:x is of precomputed"):
         initial_model(from_clip(init="precomputed:x"))
 

@@ -6,16 +6,18 @@ import tomllib
 import numpy as np
 import pytest
 
-from sparc_bench import discover, models, records
-from sparc_bench.cards import Reference
-from sparc_bench.cli import main
-from sparc_bench.features import Runtime
-from sparc_bench.verify.run import verify
-from tests.unit.encoders import tiny_open_clip
+from sparc_bench.cards import discovery
+from sparc_bench.cards.model_card import Reference
+from sparc_bench.cli.app import main
+from sparc_bench.encoder import Runtime
+from sparc_bench.models import resolve
+from sparc_bench.records.record import model_hash, recipe_hash
+from sparc_bench.verify.verify import verify
+from tests.toys import tiny_open_clip
 
 PLUGIN = """
 from tests.unit.verify.test_verify import BatchNorm
-from tests.unit.verify.toy import Toy
+from tests.toys.verified import Toy
 
 def load(card, weights, runtime):
     kind = {"sound": Toy, "broken": BatchNorm}[card.options["weights"]]
@@ -25,7 +27,7 @@ def load(card, weights, runtime):
 
 @pytest.fixture
 def plugin(tmp_path, monkeypatch):
-    monkeypatch.setattr(discover, "_plugins", {})
+    monkeypatch.setattr(discovery, "_plugins", {})
     path = tmp_path / "own_family.py"
     path.write_text(PLUGIN)
     return ["--plugin", str(path)]
@@ -63,21 +65,21 @@ def test_a_model_that_cannot_be_loaded_ends_with_2(capsys):
 
 @pytest.mark.parametrize("name", ["scenes_clip", "scenes_sparc", "flickr8k_clip", "flickr8k_sparc"])
 def test_kept_models_pass_and_give_the_values_of_their_cards(name):
-    report = verify(models.load_encoder(models.resolve(name), Runtime()))
+    report = verify(resolve.load_encoder(resolve.resolve(name), Runtime()))
     assert report.having("fail") == report.having("warning") == {}
     assert report.findings["reference"].status == "ok"
     assert report.findings["patch order"].measured == "local 5 of 5, global 5 of 5"
 
 
 def test_reference_values_enter_no_hash_and_belong_to_the_kept_weights():
-    recipe = discover.recipe("scenes_clip")
+    recipe = discovery.recipe("scenes_clip")
     without = recipe.model_copy(update={"reference": None})
-    assert records.recipe_hash(recipe) == records.recipe_hash(without)
-    assert records.model_hash(recipe.model_card()) == records.model_hash(without.model_card())
+    assert recipe_hash(recipe) == recipe_hash(without)
+    assert model_hash(recipe.model_card()) == model_hash(without.model_card())
     assert "reference" not in recipe.model_dump()
-    resolved = models.resolve("scenes_clip")
+    resolved = resolve.resolve("scenes_clip")
     another_run = resolved.card.model_copy(update={"weights": None})
-    report = verify(models.load_encoder(models.ResolvedModel(another_run, resolved.weights), Runtime()))
+    report = verify(resolve.load_encoder(resolve.ResolvedModel(another_run, resolved.weights), Runtime()))
     assert report.findings["reference"].measured == "they belong to the kept weights, and this is another run"
 
 

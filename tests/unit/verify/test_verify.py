@@ -10,15 +10,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sparc_bench.cards import Reference
+from sparc_bench.cards.model_card import Reference
 from sparc_bench.errors import UserError
 from sparc_bench.verify import probe
 from sparc_bench.verify.reference import measure
 from sparc_bench.verify.report import verdict
-from sparc_bench.verify.run import CHECKS, verify
 from sparc_bench.verify.subject import Subject
-
-from .toy import (
+from sparc_bench.verify.verify import CHECKS, verify
+from tests.toys.verified import (
     CARD,
     CONTEXT,
     GRID,

@@ -1,0 +1,84 @@
+"""A task card bound to the modules that it names, its tables checked, and the hash of all that decides a number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from sparc_bench.cards import discovery, prompts
+from sparc_bench.cards.card import Strict, canonical_hash, parse
+from sparc_bench.cards.task_card import TaskCard
+from sparc_bench.errors import UserError
+
+
+@dataclass(frozen=True)
+class BoundTask:
+    """A task card with the modules that it names and its option tables checked against them."""
+
+    card: TaskCard
+    dataset: ModuleType
+    data_options: Strict
+    protocol: ModuleType
+    options: Strict
+
+    def protocol_hash(self, limit: int | None = None) -> str:
+        """Hash of all that decides a number: data set, split, protocol, options, and the content of named files."""
+        return canonical_hash(
+            {
+                "dataset": self.card.dataset,
+                "split": self.card.split,
+                "data": self.data_options.model_dump(mode="json"),
+                "protocol": self.card.protocol,
+                "version": self.protocol.VERSION,
+                "options": self.options.model_dump(mode="json"),
+                "files": [_named_content(self.card.options), _named_content(self.card.data)],
+                "limit": limit,
+            }
+        )
+
+
+def bind(card: TaskCard) -> BoundTask:
+    """Find the modules that a task card names and check its tables.
+
+    Raises:
+        UserError: an unknown module, split or option, a protocol that needs what the data set does not provide, or a
+            part of a benchmark that is not marked as a sample.
+    """
+    dataset, protocol = discovery.load("datasets", card.dataset), discovery.load("protocols", card.protocol)
+    if card.split not in dataset.SPLITS:
+        raise UserError(
+            f"Task {card.name}: {card.dataset} has no split '{card.split}': choose one of {', '.join(dataset.SPLITS)}."
+        )
+    missing = protocol.DATA - dataset.PROVIDES
+    if missing:
+        raise UserError(
+            f"Task {card.name}: the protocol {card.protocol} needs {', '.join(sorted(missing))}, which {card.dataset} "
+            "does not provide: choose another data set or protocol."
+        )
+    data_options = parse(dataset.Options, card.data, f"Task {card.name}, table [data]")
+    if getattr(data_options, "absent", "refuse") == "skip" and not card.sample:
+        raise UserError(
+            f"Task {card.name} leaves out what has no photo on disk, so that it may be a part of its benchmark: add "
+            'sample = true, or set absent = "refuse" in [data].'
+        )
+    return BoundTask(
+        card=card,
+        dataset=dataset,
+        data_options=data_options,
+        protocol=protocol,
+        options=parse(protocol.Options, card.options, f"Task {card.name}, table [options]"),
+    )
+
+
+def _named_content(table: Mapping[str, Any]) -> dict[str, Any]:
+    """What the class list and prompt set named in a table hold, without their source."""
+    content: dict[str, Any] = {}
+    name = table.get("classes")
+    if isinstance(name, str) and prompts.is_class_list(name):
+        content["classes"] = dict(prompts.class_list(name))
+    name = table.get("prompts")
+    if isinstance(name, str):
+        content["prompts"] = prompts.templates(name)
+    return content

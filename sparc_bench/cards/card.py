@@ -1,0 +1,78 @@
+"""The cards: one benchmark task, one third-party model, one recipe. Frozen, strict, one TOML file each.
+
+A key that no card knows is an error that names the nearest valid one. Names are file names, so a card has no name key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeGuard, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sparc_bench.errors import UserError, nearest
+
+AnyCard = TypeVar("AnyCard", bound="Strict")
+
+
+class Strict(BaseModel):
+    """Base of every card and option table: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True)
+
+
+def parse(cls: type[AnyCard], values: Mapping[str, Any], where: str) -> AnyCard:
+    """Check `values` against `cls`; `where` names the file or table in the error.
+
+    Raises:
+        UserError: a key is unknown, missing or of another type; the sentence names the nearest valid key.
+    """
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{where}: {_sentence(cls, error)}") from None
+
+
+def _sentence(cls: type[BaseModel], error: ValidationError) -> str:
+    # a misspelt key is both unknown and missing: the unknown one tells more
+    first = next((each for each in error.errors() if each["type"] == "extra_forbidden"), error.errors()[0])
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known: type[BaseModel] = cls
+        for part in first["loc"][:-1]:
+            annotation = known.model_fields[str(part)].annotation if str(part) in known.model_fields else None
+            tables = [each for each in (annotation, *get_args(annotation)) if _is_table(each)]
+            if not tables:
+                break
+            known = tables[0]
+        return f"unknown key '{key}': {nearest(str(first['loc'][-1]), known.model_fields)}"
+    if first["type"] == "missing":
+        return f"the key '{key}' is missing: add it."
+    message = first["msg"].removeprefix("Value error, ")
+    if isinstance(first["input"], dict) and first["type"] == "value_error":  # of a whole table
+        return f"[{key}] {message}." if key else f"{message}."
+    return f"'{key}' {message[:1].lower()}{message[1:]}, but is {first['input']!r}: change it."
+
+
+def _is_table(annotation: Any) -> TypeGuard[type[BaseModel]]:  # noqa: ANN401 - whatever a field may be
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as a dictionary; raises UserError with the line of a syntax error."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}): check the path.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is no valid TOML ({error}): mend that line.") from None
+
+
+def canonical_hash(value: Any) -> str:  # noqa: ANN401 - anything JSON can hold
+    """Sha256 of canonical JSON (sorted keys, no spaces)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,94 @@
+"""The card of a model that can be evaluated: `reference_models/NAME.toml`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, PrivateAttr, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from sparc_bench.cards.card import Strict
+
+UNKNOWN = "unknown"
+"""Among the data sets that a model was trained on: there were others, which nobody knows."""
+
+
+def is_photo_list(entry: str) -> bool:
+    """Whether an entry of `trained_on` is the path of a photo list, not DATASET:SPLIT."""
+    return entry.endswith(".toml")
+
+
+class Published(Strict):
+    """A published number of a model, to compare with."""
+
+    task: str
+    metric: str
+    value: float
+    tolerance: float
+    source: str
+
+
+class Weights(Strict):
+    """The weights that a card means, pinned: a file of this machine, or one of the Hugging Face hub."""
+
+    file: str = Field(description="path relative to the card, absolute or with ~; with `hub`: path in that repository")
+    sha256: str | None = Field(default=None, description="of the file; only a commit of the hub can do without")
+    steps: int | None = Field(default=None, description="training steps behind them")
+    hub: str | None = Field(default=None, description="OWNER/NAME of a repository of huggingface.co")
+    revision: str | None = Field(default=None, description="the repository's commit, 40 hexadecimal digits")
+
+    @model_validator(mode="after")
+    def _pinned(self) -> Self:
+        if self.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise ValueError(f"sha256 has 64 digits of 0-9 and a-f, '{self.sha256}' has not: copy it whole")
+        if self.hub is None and self.revision is not None:
+            raise ValueError("revision is a commit of the hub: name its repository with hub = 'OWNER/NAME'")
+        if self.hub is None and self.sha256 is None:
+            raise ValueError(f"nothing pins {self.file}: add its sha256 (sha256sum {self.file})")
+        if self.hub is not None and self.revision is None and self.sha256 is None:
+            raise ValueError(f"nothing pins {self.file}: add its sha256, or the revision (a commit of {self.hub})")
+        if self.revision is not None and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
+            raise ValueError(f"revision '{self.revision}' can move: give the 40 digits of its commit")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before_the_hub(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # model_hash of records that were made before cards could name the hub
+        values: dict[str, Any] = handler(self)
+        return {key: value for key, value in values.items() if value is not None or key not in ("hub", "revision")}
+
+
+class Reference(Strict):
+    """What a correct set-up of a model gives on the probe of `sparc-bench verify`, which prints this table."""
+
+    probe: int = Field(description="version of the probe")
+    image_image: tuple[float, ...] = Field(default=(), description="cosines of the pairs of its images")
+    text_text: tuple[float, ...] = Field(default=(), description="cosines of the pairs of its texts")
+    image_text: tuple[float, ...] = Field(description="scores of its images with its texts, image by image")
+    tolerance: float = Field(description="largest difference that is allowed")
+    source: str = Field(description="the set-up that it was measured on")
+
+
+class ModelCard(Strict):
+    """One model that can be evaluated: a third party's checkpoint, or what a recipe trained."""
+
+    name: str
+    title: str
+    family: str = Field(description="a module of sparc_bench/encoders")
+    source: str = Field(description="paper, repository")
+    weights: Weights | None = None
+    options: dict[str, Any] = Field(default={}, description="options of the encoder family")
+    trained_on: tuple[str, ...] = Field(
+        default=(),
+        description="what it was trained on: dataset:split, the path of a photo list (.toml) beside the card, or "
+        "`unknown` for more that nobody knows",
+    )
+    published: tuple[Published, ...] = ()
+    reference: Reference | None = Field(default=None, exclude=True, description="decides no number: in no hash")
+    _folder: Path = PrivateAttr(default=Path())
+
+    @property
+    def trained_on_here(self) -> tuple[str, ...]:
+        """`trained_on`, with the paths of photo lists as this machine finds them."""
+        return tuple(str(self._folder / each) if is_photo_list(each) else each for each in self.trained_on)

@@ -1,0 +1,124 @@
+"""Class names and prompt templates as cards (`tasks/classes/NAME.toml`, `tasks/prompts/NAME.toml`), and their scores.
+
+ImageNet's names and the 80 and 7 templates are imported from open_clip (`imagenet`, `openai80`, `openai7`).
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sparc_bench.cards.card import Strict, parse, read_toml
+from sparc_bench.cards.discovery import cards_folder
+from sparc_bench.errors import UserError, nearest
+
+
+class ClassNames(Strict):
+    """The words that stand for a data set's classes."""
+
+    source: str
+    words: dict[str, str]
+    """The data set's own class name -> the words put into prompts."""
+
+
+class Prompts(Strict):
+    """Templates with one {} for the class words; or another set's templates, each with each of some suffixes."""
+
+    source: str
+    templates: tuple[str, ...] = ()
+    prefixes: str | None = None
+    """A prompt set that stands before the suffixes: its templates, without their full stop, then `, SUFFIX`."""
+    suffixes: tuple[str, ...] = ()
+
+
+def _card_names(kind: str) -> list[str]:
+    return sorted(path.stem for path in (cards_folder("tasks") / kind).glob("*.toml"))
+
+
+IMAGENET_LISTS = {
+    "imagenet": "imagenet_synsets.txt",
+    "imagenet_a": "imagenet_a_synsets.txt",
+    "imagenet_r": "imagenet_r_synsets.txt",
+}
+"""Class list -> timm's list of its WordNet ids, sorted: their order is the classes' order."""
+
+
+def is_class_list(name: str) -> bool:
+    """Whether `class_list` knows it."""
+    return name in IMAGENET_LISTS or name in _card_names("classes")
+
+
+def class_list(name: str) -> Mapping[str, str]:
+    """The data set's own class names, in their order, with the words for each.
+
+    `imagenet`, and the 200 classes each of `imagenet_a` and `imagenet_r`, are WordNet ids with open_clip's words;
+    every other list is `tasks/classes/NAME.toml`.
+
+    Raises:
+        UserError: no such list.
+    """
+    if name in IMAGENET_LISTS:
+        import open_clip
+
+        words = dict(zip(_wordnet_ids("imagenet"), open_clip.IMAGENET_CLASSNAMES, strict=True))
+        return {wordnet_id: words[wordnet_id] for wordnet_id in _wordnet_ids(name)}
+    if not is_class_list(name):
+        known = [*_card_names("classes"), *IMAGENET_LISTS]
+        raise UserError(f"There is no class list '{name}': {nearest(name, [*known, 'own'])}")
+    path = cards_folder("tasks") / "classes" / f"{name}.toml"
+    return parse(ClassNames, read_toml(path), str(path)).words
+
+
+def _wordnet_ids(name: str) -> list[str]:
+    content = pkgutil.get_data("timm.data", f"_info/{IMAGENET_LISTS[name]}")
+    assert content is not None
+    return content.decode().split()
+
+
+def class_words(name: str, classes: Sequence[str]) -> list[str]:
+    """The words for each of the data set's `classes`, from a class list; "own" keeps its own names.
+
+    Raises:
+        UserError: no such list, or a class that the list lacks.
+    """
+    if name == "own":
+        return list(classes)
+    words = class_list(name)
+    missing = [label for label in classes if label not in words]
+    if missing:
+        where = name if name in IMAGENET_LISTS else cards_folder("tasks") / "classes" / f"{name}.toml"
+        raise UserError(f"{where} has no words for the class '{missing[0]}': add it to [words].")
+    return [words[label] for label in classes]
+
+
+def templates(name: str) -> tuple[str, ...]:
+    """The templates of a prompt set; each holds one {}."""
+    if name in ("openai80", "openai7"):
+        import open_clip
+
+        source = open_clip.OPENAI_IMAGENET_TEMPLATES if name == "openai80" else open_clip.SIMPLE_IMAGENET_TEMPLATES
+        return tuple(template("{}") for template in source)
+    if name not in _card_names("prompts"):
+        known = [*_card_names("prompts"), "openai80", "openai7"]
+        raise UserError(f"There is no prompt set '{name}': {nearest(name, known)}")
+    path = cards_folder("tasks") / "prompts" / f"{name}.toml"
+    return expanded(parse(Prompts, read_toml(path), str(path)), path)
+
+
+def expanded(card: Prompts, path: Path) -> tuple[str, ...]:
+    """The templates of a prompt card, prefix by prefix where it has suffixes.
+
+    Raises:
+        UserError: it has neither templates nor both prefixes and suffixes, or a template without its one {}.
+    """
+    if bool(card.templates) == bool(card.prefixes) or bool(card.prefixes) != bool(card.suffixes):
+        raise UserError(f"{path}: write either templates, or prefixes and suffixes.")
+    found = card.templates
+    if card.prefixes:
+        before = [template.removesuffix(".") for template in templates(card.prefixes)]
+        found = tuple(f"{prefix}, {suffix}" for prefix in before for suffix in card.suffixes)
+    bad = [template for template in found if template.count("{}") != 1]
+    if bad:
+        raise UserError(f"{path}: {bad[:1]} does not hold one {{}}: mend it.")
+    return found

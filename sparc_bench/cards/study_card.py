@@ -1,0 +1,203 @@
+"""The card of a study: which recipes are compared, on which tasks, and the box that their settings are drawn from.
+
+A study is a like-for-like comparison: every recipe gets the same number of tuning trials, drawn at random from a box
+that is written down beforehand, and the best by one criterion on val is trained with several seeds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from sparc_bench.cards.card import Strict, parse, read_toml
+from sparc_bench.errors import UserError, nearest
+
+DIGITS = 3
+"""Significant digits of a drawn number."""
+
+_ATTEMPTS = 100
+"""How often a setting that equals an earlier one is drawn again."""
+
+
+class Interval(Strict):
+    """What one setting is drawn from: a range of numbers, or some choices."""
+
+    low: int | float | None = Field(default=None, description="lower end of a range; two whole ends: whole numbers")
+    high: int | float | None = Field(default=None, description="upper end of a range")
+    log: bool = Field(default=False, description="uniform in the logarithm")
+    choices: tuple[Any, ...] = Field(default=(), description="instead of a range: one of these, all as likely")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if self.choices:
+            if self.low is not None or self.high is not None or self.log:
+                raise ValueError("holds choices and a range: keep one of them")
+        elif self.low is None or self.high is None:
+            raise ValueError("holds neither choices nor both ends of a range: write low and high, or choices")
+        elif not self.low < self.high:
+            raise ValueError(f"its low ({self.low:g}) must be under its high ({self.high:g}): swap them")
+        elif self.log and self.low <= 0:
+            raise ValueError(f"its low ({self.low:g}) has no logarithm: raise it above 0, or leave log out")
+        return self
+
+    def at(self, share: float) -> Any:  # noqa: ANN401 - whatever TOML holds
+        """The value at a share of the range, 0..1, rounded to three significant digits and within the range.
+
+        >>> Interval(low=1e-4, high=1e-2, log=True).at(0.25)
+        0.000316
+        >>> Interval(choices=("gelu", "relu")).at(0.75)
+        'relu'
+        >>> Interval(low=50, high=60).at(0.74)
+        57
+        """
+        if self.choices:
+            return self.choices[min(int(share * len(self.choices)), len(self.choices) - 1)]
+        assert self.low is not None
+        assert self.high is not None
+        span = self.high - self.low
+        value = self.low * (self.high / self.low) ** share if self.log else self.low + share * span
+        rounded = float(f"{value:.{DIGITS}g}")
+        whole = isinstance(self.low, int) and isinstance(self.high, int)
+        return min(max(round(rounded) if whole else rounded, self.low), self.high)
+
+    def ends(self) -> tuple[Any, ...]:
+        """The values that have to be legal: the choices, or both ends of the range."""
+        return self.choices or (self.low, self.high)
+
+    def __str__(self) -> str:
+        if self.choices:
+            return "one of " + ", ".join(map(str, self.choices))
+        return f"{self.low:g} to {self.high:g}{', log-uniform' * self.log}"
+
+
+class StudyCard(Strict):
+    """One comparison: `reference_models/studies/NAME.toml`."""
+
+    name: str = Field(description="the file's name")
+    title: str = Field(description="one line, as a table would print it")
+    source: str
+    notes: str = Field(default="", description="why the box and the criterion are as they are")
+    recipes: tuple[str, ...] = Field(min_length=1, description="names of recipes or paths of their cards, in order")
+    trials: int = Field(ge=4, description="settings that are tried for every recipe")
+    trial_steps: int = Field(gt=0, description="training steps of a trial; the schedule is scaled to them")
+    criterion: tuple[str, ...] = Field(min_length=1, description="val scores whose mean decides, written beforehand")
+    seeds: int = Field(default=3, ge=1, description="runs of every recipe with its chosen setting")
+    seeds_of: dict[str, int] = Field(default={}, description="recipe -> runs, where they are other than `seeds`")
+    tasks: tuple[str, ...] = Field(min_length=1, description="tasks that the runs are evaluated on")
+    box: dict[str, Interval] = Field(default={}, description="setting -> what it is drawn from, for every recipe alike")
+    boxes: dict[str, dict[str, Interval]] = Field(
+        default={}, description="recipe -> setting -> what it is drawn from; stands before the shared box"
+    )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the recipes, in order."""
+        return tuple(Path(entry).name.removesuffix(".toml") for entry in self.recipes)
+
+    def runs_of(self, recipe: str) -> int:
+        """How many seeds the recipe is trained with."""
+        return self.seeds_of.get(recipe, self.seeds)
+
+    def box_of(self, recipe: str) -> dict[str, Interval]:
+        """Everything that is drawn for a recipe."""
+        return {**self.box, **self.boxes.get(recipe, {})}
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        twice = [name for name in self.names if self.names.count(name) > 1]
+        if twice:
+            raise ValueError(f"recipes names '{twice[0]}' twice: name it once")
+        few = [name for name, number in self.seeds_of.items() if number < 1]
+        if few:
+            raise ValueError(f"[seeds_of] {few[0]} needs at least one seed: raise it")
+        return self
+
+
+def read_study(path: Path) -> StudyCard:
+    """The study card in a file; paths of cards in it are relative to its folder.
+
+    Raises:
+        UserError: no such file, or a key that is unknown, missing or of another type.
+    """
+    values = read_toml(path)
+    for table in ("recipes", "tasks"):
+        if isinstance(values.get(table), list):
+            values[table] = [_beside(path, entry) for entry in values[table]]
+    if isinstance(values.get("box"), dict):
+        values["box"] = _intervals(values["box"], f"{path}: [box]")
+    if isinstance(values.get("boxes"), dict):
+        values["boxes"] = {
+            recipe: _intervals(box, f"{path}: [boxes.{recipe}]") if isinstance(box, dict) else box
+            for recipe, box in values["boxes"].items()
+        }
+    card = parse(StudyCard, {"name": path.stem, **values}, str(path))
+    for table in ("seeds_of", "boxes"):
+        for name in getattr(card, table):
+            if name not in card.names:
+                raise UserError(f"{path}: [{table}] knows no recipe '{name}': {nearest(name, card.names)}")
+    return card
+
+
+def draws(card: StudyCard, recipe: str) -> list[dict[str, Any]]:
+    """The settings of all trials of a recipe, at random but spread out (a Latin hypercube).
+
+    A range is cut into as many parts as there are trials; each trial has one of them, in random order, and a place in
+    it at random; choices take turns likewise. Trial k has the same shared settings for every recipe.
+
+    Raises:
+        UserError: the box has not as many different settings as there are trials.
+    """
+    own = card.boxes.get(recipe, {})
+    shared = next((t for a in range(_ATTEMPTS) if _all_differ(t := _table(card.box, card, "", a))), None)
+    shared = shared or _table(card.box, card, "", 0)
+    kept = [{key: value for key, value in values.items() if key not in own} for values in shared]
+    for attempt in range(_ATTEMPTS):
+        found = [mine | yours for mine, yours in zip(kept, _table(own, card, recipe, attempt), strict=True)]
+        if _all_differ(found):
+            return found
+    raise UserError(
+        f"Study {card.name}: the box of {recipe} gives no {card.trials} different settings: widen it, or lower trials."
+    )
+
+
+def _all_differ(settings: list[dict[str, Any]]) -> bool:
+    return all(values not in settings[:at] for at, values in enumerate(settings))
+
+
+def _table(box: Mapping[str, Interval], card: StudyCard, recipe: str, attempt: int) -> list[dict[str, Any]]:
+    columns = {key: _spread(interval, card, recipe, key, attempt) for key, interval in box.items()}
+    return [{key: column[trial] for key, column in columns.items()} for trial in range(card.trials)]
+
+
+def _spread(interval: Interval, card: StudyCard, recipe: str, key: str, attempt: int) -> list[Any]:
+    """One setting of every trial, the same for the same arguments everywhere."""
+    digest = hashlib.sha256(json.dumps([card.name, recipe, key, attempt]).encode()).digest()
+    rng = np.random.default_rng(int.from_bytes(digest[:16], "little"))
+    return [interval.at((part + rng.random()) / card.trials) for part in rng.permutation(card.trials)]
+
+
+def _intervals(table: Mapping[str, Any], where: str) -> dict[str, Interval]:
+    return {key: parse(Interval, value, f"{where} {key}") for key, value in _leaves(table, "", where)}
+
+
+def _leaves(table: Mapping[str, Any], prefix: str, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """`optim.lr = {...}` without quotes is a table in a table in TOML; both forms mean the key `optim.lr`."""
+    for key, value in table.items():
+        if not isinstance(value, dict):
+            raise UserError(
+                f"{where} {prefix}{key} is no range: write {{ low = ..., high = ... }} or {{ choices = [...] }}."
+            )
+        if value and all(isinstance(member, dict) for member in value.values()):
+            yield from _leaves(value, f"{prefix}{key}.", where)
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _beside(path: Path, entry: Any) -> Any:  # noqa: ANN401 - the card's check comes later
+    return str(path.parent / entry) if isinstance(entry, str) and entry.endswith(".toml") else entry

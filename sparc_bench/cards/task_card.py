@@ -1,0 +1,47 @@
+"""The card of a benchmark task: `tasks/NAME.toml`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from sparc_bench.cards.card import Strict, parse, read_toml
+
+
+class TaskCard(Strict):
+    """One benchmark task: `tasks/NAME.toml`."""
+
+    name: str = Field(description="the file's name")
+    title: str = Field(description="one line, as a table would print it")
+    family: Literal[
+        "classification",
+        "retrieval",
+        "segmentation",
+        "regions",
+        "detection",
+        "faithfulness",
+        "compositionality",
+        "probes",
+    ]
+    dataset: str = Field(description="a module of sparc_bench/datasets")
+    split: str
+    data: dict[str, Any] = Field(default={}, description="options of the data set's reader")
+    protocol: str = Field(description="a module of sparc_bench/protocols")
+    options: dict[str, Any] = Field(default={}, description="every option of the protocol; there are no defaults")
+    headline: str = Field(description="the metric that the leaderboard prints, as the record names it")
+    suites: tuple[str, ...] = Field(default=(), description="suites that this task belongs to")
+    references: tuple[Literal["constant", "random", "untrained", "oracle"], ...] = Field(
+        default=("constant", "random", "untrained"), description="the rows that stand beside every result"
+    )
+    expect: dict[str, int] = Field(default={}, description="counts of the published split; others stop the run")
+    chance: dict[str, float] = Field(default={}, description="metric -> what guessing scores, where it is known")
+    sample: bool = Field(default=False, description="only a part of the published benchmark: records are samples")
+    source: str = Field(description="where data, protocol and numbers come from")
+    needs: str = Field(default="", description="what it needs on disk, for a person")
+
+
+def read_task(path: Path) -> TaskCard:
+    """The task card in a file."""
+    return parse(TaskCard, {"name": path.stem, **read_toml(path)}, str(path))

@@ -1,0 +1,252 @@
+"""Whether cards, records and generated tables are well formed and current: a list of sentences, one a problem."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from sparc_bench.cards import discovery, photo_lists, prompts
+from sparc_bench.cards.binding import bind
+from sparc_bench.cards.card import parse, read_toml
+from sparc_bench.cards.model_card import UNKNOWN, ModelCard, is_photo_list
+from sparc_bench.cards.recipe import Recipe, read_model
+from sparc_bench.cards.study_card import read_study
+from sparc_bench.cards.task_card import TaskCard, read_task
+from sparc_bench.catalogue.problems import catalogue_problems
+from sparc_bench.errors import UserError, nearest
+from sparc_bench.models.resolve import checked_weights
+from sparc_bench.records import outcome_file
+from sparc_bench.records.record import OUTPUTS, Record, read_record, record_files
+from sparc_bench.report import leaderboard, published
+from sparc_bench.study import table as study_table
+from sparc_bench.study.choice import recipes_of
+from sparc_bench.weights import hub
+
+
+def check(checkout: Path | None = None) -> list[str]:
+    """All problems, one sentence each.
+
+    Args:
+        checkout: folder with `tasks`, `reference_models`, `results` and the README; None for the one that this package
+            runs from. An installed wheel has cards only.
+    """
+    tasks = discovery.cards_folder("tasks") if checkout is None else checkout / "tasks"
+    models = discovery.cards_folder("reference_models") if checkout is None else checkout / "reference_models"
+    root = tasks.parent
+    return [
+        *task_problems(tasks),
+        *word_list_problems(tasks),
+        *catalogue_problems(tasks),
+        *model_problems(models),
+        *_sentences(photo_lists.of_file, (models / "photo_lists").glob("*/*.toml")),
+        *study_problems(models / "studies"),
+        *name_problems(),
+        *(result_problems(root / "results", tasks, models) if (root / "results").is_dir() else []),
+        *(readme_problems(root / "README.md", root / "results") if (root / "results").is_dir() else []),
+        *study_table_problems(models / "studies", root / "results"),
+    ]
+
+
+def _sentences(step: Callable[[Path], object], paths: Iterable[Path]) -> list[str]:
+    """The sentence of every path that a step refuses."""
+    found = []
+    for path in sorted(paths):
+        try:
+            step(path)
+        except UserError as error:
+            found.append(str(error))
+    return found
+
+
+def task_problems(folder: Path) -> list[str]:
+    """Task cards that do not parse, or name what does not exist."""
+    return _sentences(lambda path: check_task(read_task(path)), folder.glob("*.toml"))
+
+
+def check_task(card: TaskCard) -> None:
+    """Raise UserError where a task card names what does not exist, or a number that no metric can have."""
+    where = f"Task {card.name}"
+    task = bind(card)
+    options = task.options.model_dump()
+    if isinstance(options.get("prompts"), str):
+        prompts.templates(options["prompts"])
+    if isinstance(options.get("classes"), str):
+        prompts.class_words(options["classes"], ())
+    if not card.headline or card.headline != card.headline.strip():
+        raise UserError(f"{where}: the headline {card.headline!r} is no metric's name: name the metric to print.")
+    odd = [name for name, value in card.chance.items() if not 0 <= value <= 1]
+    if odd:
+        raise UserError(f"{where}: [chance] {odd[0]} is no fraction: write it between 0 and 1.")
+    if card.sample and not card.expect:
+        raise UserError(f"{where}: a sample without [expect]: state its counts, so that everybody has the same part.")
+
+
+def word_list_problems(folder: Path) -> list[str]:
+    """Class lists and prompt sets that do not parse."""
+
+    def prompt_set(path: Path) -> None:
+        prompts.expanded(parse(prompts.Prompts, read_toml(path), str(path)), path)
+
+    def class_list(path: Path) -> None:
+        parse(prompts.ClassNames, read_toml(path), str(path))
+
+    return [
+        *_sentences(prompt_set, (folder / "prompts").glob("*.toml")),
+        *_sentences(class_list, (folder / "classes").glob("*.toml")),
+    ]
+
+
+def model_problems(folder: Path) -> list[str]:
+    """Model cards and recipes that do not parse, name what does not exist, or whose weights are not theirs."""
+    return _sentences(lambda path: check_model(read_model(path), folder), folder.glob("*.toml"))
+
+
+def check_model(card: ModelCard | Recipe, folder: Path) -> None:
+    """Raise UserError where a model card or recipe names what does not exist; `folder` holds its weights."""
+    weights = card.weights
+    if weights is not None and (weights.hub is None or hub.find(weights.hub, weights.file, weights.revision)):
+        checked_weights(weights, folder, card.name)
+    if isinstance(card, Recipe):
+        _check_recipe(card)
+        return
+    discovery.load("encoders", card.family)
+    for entry, here in zip(card.trained_on, card.trained_on_here, strict=True):
+        if is_photo_list(entry):
+            photo_lists.of_file(Path(here))
+        elif entry != UNKNOWN and not all(entry.partition(":")):
+            raise UserError(f"Model {card.name}: trained_on '{entry}' names no split: write DATASET:SPLIT.")
+    published.refuse_odd(card)
+
+
+def _check_recipe(recipe: Recipe) -> None:
+    where = f"Recipe {recipe.name}"
+    objective = discovery.load("objectives", recipe.objective).Objective
+    parse(objective.Options, recipe.objective_options, f"{where}, table [objective_options]")
+    data = recipe.data
+    dataset = discovery.load("datasets", data.dataset)
+    parse(dataset.Options, data.options, f"{where}, table [data.options]")
+    parse(dataset.Options, {**data.options, **data.val_options}, f"{where}, table [data.val_options]")
+    if data.photo_list:
+        photo_lists.named(data.photo_list)
+    for split in (data.split, data.val_split):
+        if split not in dataset.SPLITS:
+            raise UserError(f"{where}: {data.dataset} has no split '{split}': {nearest(split, dataset.SPLITS)}")
+        if split.startswith("test"):
+            raise UserError(f"{where}: '{split}' is kept for evaluation: train and watch on other splits.")
+
+
+def study_problems(folder: Path) -> list[str]:
+    """Studies that do not parse, whose recipes differ in more than their objective, or whose box does not fit."""
+
+    def step(path: Path) -> None:
+        card = read_study(path)
+        recipes_of(card)
+        for task in card.tasks:
+            discovery.task(task)
+
+    return _sentences(step, folder.glob("*.toml"))
+
+
+def study_table_problems(folder: Path, results: Path) -> list[str]:
+    """Tables of studies that are not what their trials, runs and records give."""
+    found: list[str] = []
+    for path in sorted(folder.glob("*.toml")):
+        try:
+            found += study_table.stale(read_study(path), results)
+        except UserError as error:
+            found.append(str(error))
+    return found
+
+
+def name_problems() -> list[str]:
+    """Names that two things have: `sparc-bench show NAME` could not tell them apart."""
+    owner: dict[str, str] = {}
+    found = []
+    for kind in ("tasks", "models", "studies", *discovery.KINDS):
+        for name in discovery.names(kind):
+            if name in owner:
+                found.append(f"'{name}' names something of {owner[name]} and of {kind}: rename one.")
+            owner.setdefault(name, kind)
+    return found
+
+
+def result_problems(results: Path, tasks: Path, models: Path) -> list[str]:
+    """Records that are damaged or stale, and leaderboard files that their records would not give."""
+    found = []
+    readable = True
+    for path in record_files(results):
+        try:
+            record = read_record(path)
+        except UserError as error:
+            found.append(str(error))
+            readable = False
+            continue
+        sentence = stale(path, record, tasks, models)
+        if sentence is not None:
+            found.append(f"{path} is stale: {sentence}; run {_command(record)}.")
+    if readable and record_files(results):
+        try:
+            sections = leaderboard.build(results)
+        except UserError as error:
+            return [*found, str(error)]
+        expected = {
+            "leaderboard.csv": leaderboard.csv_text(sections),
+            "leaderboard.md": leaderboard.markdown_text(sections),
+        }
+        found += [
+            f"{results / name} is not what the records give: run sparc-bench leaderboard {results}."
+            for name, text in expected.items()
+            if not (results / name).is_file() or (results / name).read_text(encoding="utf-8") != text
+        ]
+    return found
+
+
+def _command(record: Record) -> str:
+    if record.model_family == OUTPUTS:
+        return f"sparc-bench score {record.task} FILE --name {record.model}"
+    return f"sparc-bench eval {record.model} --task {record.task}"
+
+
+def stale(path: Path, record: Record, tasks: Path, models: Path) -> str | None:
+    """Why a record is not what its cards would give now; None where it is."""
+    if (path.stem, path.parent.name.partition(".seed")[0]) != (record.task, record.model):
+        return f"it says that it is of {record.model} on {record.task}"
+    card_path, model_path = tasks / f"{record.task}.toml", models / f"{record.model}.toml"
+    if not card_path.is_file():
+        return f"there is no task {record.task}"
+    if record.model_family == OUTPUTS:  # which has no card: its file is not kept
+        if model_path.is_file():
+            return f"a model card has the name {record.model} too: outputs need another"
+    elif not model_path.is_file():
+        return f"there is no model {record.model}"
+    try:
+        card = read_task(card_path)
+        current = bind(card).protocol_hash(record.limit)
+        model = read_model(model_path) if model_path.is_file() else None
+    except UserError as error:
+        return f"its card is broken ({error})"
+    outcomes = path.with_suffix(".npz")
+    if current != record.protocol_hash:
+        return "its protocol has changed"
+    if (card.headline, card.title, card.sample) != (record.headline, record.title, record.sample):
+        return "its task card has another title or headline"
+    pinned = model.weights.sha256 if model is not None and model.weights is not None else None
+    if pinned is not None and record.seed == 0 and record.weights_hash != pinned:
+        return "it does not come from the kept weights"
+    if not outcomes.is_file() or outcome_file.sha256(outcomes.read_bytes()) != record.outcome_hash:
+        return f"{outcomes.name} beside it is missing or another one"
+    return None
+
+
+def readme_problems(readme: Path, results: Path) -> list[str]:
+    """The README's results table, where it is not what the records give."""
+    if not record_files(results):
+        return []
+    try:
+        text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+        current = leaderboard.readme_text(text, leaderboard.build(results))
+    except UserError as error:
+        return [str(error)]
+    if current != text:
+        return [f"The results table of {readme} is not what the records give: run sparc-bench leaderboard {results}."]
+    return []

@@ -1,0 +1,91 @@
+"""What several commands put on the screen: the console, progress, the table of an evaluation, its failures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from sparc_bench.terminal import table
+
+if TYPE_CHECKING:  # the tables of list and show need no torch
+    from sparc_bench.evaluation.evaluate import Result
+    from sparc_bench.records.record import Metric, Record
+
+
+def evaluated(results: Sequence[Result]) -> Table:
+    """One row for each headline metric of each record, the models of a task together; in per cent.
+
+    A record that stands alone shows every metric, the headline first. Beside the value stand its interval, the best
+    reference row that it has to be clear of, and whether it is; a tie count beside the headline.
+    """
+    from sparc_bench.metrics.statistic import LESS_IS_BETTER
+    from sparc_bench.report.ranking import CEILINGS, reference_values
+
+    rows: list[tuple[str, ...]] = []
+    for task in dict.fromkeys(result.task for result in results):
+        of_task = [result for result in results if result.task == task]
+        found = [result.record for result in of_task if result.record is not None]
+        marks = [f"n={record.n}{', @sample' * record.sample}{', testing' * bool(record.limit)}" for record in found[:1]]
+        rows.append((f"{task} ({marks[0]})" if marks else task, "", "", "", "", ""))
+        rows += [("", result.model, "failed", "", "", "") for result in of_task if result.record is None]
+        for result in of_task:
+            record = result.record
+            for metric in _shown(record, alone=len(results) == 1) if record else ():
+                assert record is not None
+                value, path = record.metrics[metric], metric.rpartition("/")[0]
+                floors = [(v, name) for name, v in reference_values(record, metric).items() if name not in CEILINGS]
+                less = value.kind in LESS_IS_BETTER
+                floor, name = (min if less else max)(floors, default=(None, ""))
+                rows.append(
+                    (
+                        f"  {metric}",
+                        result.model + ("" if record.paths.get(path, True) else " (untrained path)"),
+                        with_interval(value),
+                        "" if floor is None else f"{name} {100 * floor:.1f}",
+                        "" if floor is None else "yes" if _clear(value, floor, less) else "no",
+                        _aside(result, metric in record.headline_metrics),
+                    )
+                )
+    return table(("task", "model", "% [95 %]", "reference row", "clear of it", ""), rows, whole=(1, 2, 3, 4))
+
+
+def _clear(metric: Metric, floor: float, less_is_better: bool) -> bool:
+    """Whether the whole interval is on the better side of a reference row."""
+    if metric.low is None or metric.high is None:
+        return False
+    return metric.high < floor if less_is_better else metric.low > floor
+
+
+def _aside(result: Result, headline: bool) -> str:
+    """How long it took, or that it was there; beside the headline how many comparisons a tie decided, if any."""
+    assert result.record is not None
+    said = "kept" if result.kept else f"{result.record.seconds:.0f} s"
+    return f"{said}, {result.record.ties} ties" if headline and result.record.ties else said
+
+
+def _shown(record: Record, alone: bool) -> list[str]:
+    return list(dict.fromkeys((*record.headline_metrics, *(record.metrics if alone else ()))))
+
+
+def with_interval(metric: Metric) -> str:
+    """`12.3 [11.0, 13.5]`, in per cent; a dash where there was nothing to average."""
+    if metric.value is None:
+        return "-"
+    if metric.low is None or metric.high is None:
+        return f"{100 * metric.value:.1f}"
+    return f"{100 * metric.value:.1f} [{100 * metric.low:.1f}, {100 * metric.high:.1f}]"
+
+
+def complain(results: Sequence[Result]) -> int:
+    """Print the sentences of failed tasks to standard error and return the exit code: 0, 1 (some), 2 (all)."""
+    failed = [result for result in results if result.error is not None]
+    sentences = dict.fromkeys(result.error for result in failed)
+    if len(sentences) == 1 and len(failed) == len(results):
+        sys.stderr.write(f"{failed[0].error}\n")
+        return 2
+    for result in failed:
+        sys.stderr.write(f"{result.model} on {result.task}: {result.error}\n")
+    return (2 if len(failed) == len(results) else 1) if failed else 0

@@ -1,0 +1,105 @@
+"""What a task asks of a model: exactly which images and texts, in the wording of its prompts.
+
+For models that cannot run here (`sparc_bench.encoders.precomputed`): embed these, store the vectors, come back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor
+
+from sparc_bench.cards.binding import bind
+from sparc_bench.cards.task_card import TaskCard
+from sparc_bench.encoders.precomputed import stored_id
+from sparc_bench.errors import UserError
+from sparc_bench.evaluation.evaluate import check_counts
+from sparc_bench.evaluation.guessing_encoders import HasGeometry, RandomEncoder
+from sparc_bench.features import ImageFeatures, TextFeatures
+from sparc_bench.files.atomic import write_atomic
+from sparc_bench.images.item import ImageItem
+from sparc_bench.models.plugin_encoder import GIVES
+
+NOT_STORED = frozenset({"branches", "detect"})
+"""What stored embeddings cannot be."""
+
+
+@dataclass(frozen=True)
+class TaskInputs:
+    """Images and texts in the order in which they are first asked for, each once.
+
+    Attributes:
+        items: by the id that stored vectors have; `item.open()` gives the RGB image, cropped where the task crops.
+        texts: exact strings.
+    """
+
+    items: Mapping[str, ImageItem]
+    texts: tuple[str, ...]
+
+
+def task_inputs(card: TaskCard, data_root: Path | None) -> TaskInputs:
+    """Run the task on random vectors and note what it asks for.
+
+    Raises:
+        UserError: the data are not on disk, or the task reads more of a model than vectors of images and texts.
+    """
+    task = bind(card)
+    odd = sorted(task.protocol.NEEDS & NOT_STORED)
+    if odd:
+        raise UserError(
+            f"{card.name} needs {', '.join(odd)} of a model, which embeddings do not give: leave --out out."
+        )
+    data = task.dataset.read(data_root, card.split, task.data_options)
+    check_counts(card, data)
+    listener = _Listener()
+    task.protocol.run(listener, data, task.options)
+    return TaskInputs(listener.items, tuple(listener.strings))
+
+
+def write_task_inputs(card: TaskCard, data_root: Path | None, out: Path) -> str:
+    """Write the ids and texts to a JSON file as a folder of embeddings takes them; returns what it holds, in words.
+
+    Raises:
+        UserError: see `task_inputs`; another kind of file, no such folder.
+    """
+    if out.suffix.lower() != ".json":
+        raise UserError(f"What a task needs is a JSON file, which '{out.name}' does not say: end --out in .json.")
+    if not out.parent.is_dir():
+        raise UserError(f"The folder {out.parent} does not exist: make it, or choose another --out.")
+    inputs = task_inputs(card, data_root)
+    content = {"task": card.name, "image_ids": list(inputs.items), "texts": list(inputs.texts)}
+    write_atomic(out, json.dumps(content, ensure_ascii=False, indent=1).encode() + b"\n")
+    return f"{len(inputs.items)} images and {len(inputs.texts)} texts"
+
+
+class _WholeImages:
+    """What random vectors have to know of a model: a grid of two by two patches over the whole of every image."""
+
+    gives = GIVES - NOT_STORED
+    paths: ClassVar[Mapping[str, bool]] = {"any": False}
+    prompt_ensemble = "embeddings"
+
+    def geometry(self, items: Sequence[ImageItem], size: int | None = None) -> tuple[tuple[int, int], Tensor]:  # noqa: ARG002
+        return (2, 2), torch.tensor([(0.0, 0.0, *map(float, item.open().size)) for item in items])
+
+
+class _Listener(RandomEncoder):
+    """Random vectors, and a note of what they were asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(cast("HasGeometry", _WholeImages()))
+        self.items: dict[str, ImageItem] = {}
+        self.strings: dict[str, None] = {}
+
+    def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:
+        self.items |= {stored_id(item): item for item in items}
+        return super().images(items, need, size)
+
+    def texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
+        self.strings |= dict.fromkeys(texts)
+        return super().texts(texts, need)

@@ -1,0 +1,155 @@
+"""What a data set hands to tasks and to the trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+from numpy import ndarray
+
+from sparc_bench.images.item import Box, ImageItem
+
+
+@dataclass(frozen=True)
+class Region:
+    """A labelled part of an image.
+
+    Attributes:
+        box: left, top, right, bottom in pixels of the original image.
+        label: index into the data set's classes.
+        area: pixels of the object itself (not of its box).
+        mask: returns the object's pixels, HW bool at the original size; None where the data set has boxes only.
+        crowd: a group that is ignored in scoring (COCO's iscrowd).
+    """
+
+    box: Box
+    label: int
+    area: float
+    mask: Callable[[], Bool[ndarray, "H W"]] | None = None
+    crowd: bool = False
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image and all that is known about it; empty where a data set does not know it.
+
+    Attributes:
+        id: unique within the data set.
+        image: the image, not yet opened.
+        captions: texts that are true of the image.
+        caption_tags: one tag per caption (its kind), or empty.
+        negatives: texts that are false of the image, one per caption or as the data set pairs them.
+        label: index into the data set's classes.
+        group: examples with the same group belong together (a minimal pair).
+        photo: the photo by the name that all data sets share which hold it, such as `coco:139` or `flickr:1000268201`;
+            empty where nobody knows. Exposure intersects them.
+        tags: named facts for the per-group table, such as {"edit": "swap"}.
+        regions: labelled parts.
+        semantic: returns the class of every pixel, HW int; -1 background (no class of the data set), -2 void (never
+            scored).
+        facts: whatever the data set knows beyond this (scenes: the scene and the captions' logical forms; COCO and
+            LVIS: a mapping with width and height, of LVIS also the labels `absent` and `not_exhaustive`).
+    """
+
+    id: str
+    image: ImageItem
+    captions: tuple[str, ...] = ()
+    caption_tags: tuple[str, ...] = ()
+    negatives: tuple[str, ...] = ()
+    label: int | None = None
+    group: str | None = None
+    photo: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    regions: tuple[Region, ...] = ()
+    semantic: Callable[[], Int[ndarray, "H W"]] | None = None
+    facts: Any = None
+
+
+@dataclass(frozen=True)
+class DataSplit(Sequence[Example]):
+    """The examples of one split, in a fixed order, with what holds for all of them.
+
+    Attributes:
+        dataset: name of the data set's module.
+        split: name of the split.
+        examples: in the data set's order.
+        classes: class names as the data set's owner writes them; labels index them.
+        fingerprint: sha256 over annotation bytes and sorted image ids with file sizes (scenes: the version and
+            the arguments), the record's data hash.
+        caption_truth: full truth, where it can be known: for a list of examples of this data set the matrix NM of
+            which caption (all captions of the examples, in order) is true of which image.
+        keep_captions: for data with full truth: the example with those of its captions, for `caption_truth`.
+        word_tags: word -> "NOUN" | "ADJ" | "OTHER", where the data set writes its own captions.
+        pool: captions beyond the examples' own that retrieval for faithfulness ranks as well.
+        tuning: the captions of each of other images, such as another split's, on which what has to be chosen is chosen.
+        synonyms: word, or two words -> the class that it names, where the data set has a list of them.
+        notes: what was left out and why, one sentence each; shown and kept in the record.
+        category_ids: the owner's number of each class, where detections name classes by number; ascending.
+        frequencies: of each class, "r" (rare), "c" (common) or "f" (frequent), where the owner (LVIS) says so.
+        sizes: further counts that the reader knows, by name, for the card's [expect] (items of each group).
+        pixels_hash: what decides the pixels of an image id, where the fingerprint holds more (labels, which images):
+            splits that share it share cached features; empty: the fingerprint.
+    """
+
+    dataset: str
+    split: str
+    examples: tuple[Example, ...]
+    classes: tuple[str, ...] = ()
+    fingerprint: str = ""
+    caption_truth: Callable[[Sequence[Example]], Bool[ndarray, "N M"]] | None = None
+    keep_captions: Callable[[Example, Sequence[int]], Example] | None = None
+    word_tags: Mapping[str, str] | None = None
+    pool: tuple[str, ...] = ()
+    tuning: tuple[tuple[str, ...], ...] = ()
+    synonyms: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    category_ids: tuple[int, ...] = ()
+    frequencies: tuple[str, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    pixels_hash: str = ""
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - Sequence's own overload: int gives one, slice several
+        return self.examples[index]
+
+    def __iter__(self) -> Iterator[Example]:
+        return iter(self.examples)
+
+    @property
+    def items(self) -> list[ImageItem]:
+        """The images of all examples."""
+        return [example.image for example in self.examples]
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """All captions of all examples, in order (M of them)."""
+        return tuple(caption for example in self.examples for caption in example.captions)
+
+    @property
+    def caption_image_M(self) -> Int[ndarray, "M"]:
+        """For each of `captions` the index of its example."""
+        return np.repeat(np.arange(len(self)), [len(example.captions) for example in self.examples])
+
+    def own_truth(self) -> Bool[ndarray, "N M"]:
+        """Truth as the annotators wrote it: a caption is true of its own image only."""
+        return np.asarray(np.arange(len(self))[:, None] == self.caption_image_M[None, :])
+
+    def counts(self) -> dict[str, int]:
+        """What a task card's [expect] table is checked against."""
+        return {
+            "images": len(self),
+            "captions": len(self.captions),
+            "negatives": sum(len(example.negatives) for example in self.examples),
+            "pool": len(self.pool),
+            "tuning": len(self.tuning),
+            "classes": len(self.classes),
+            "regions": sum(len(example.regions) for example in self.examples),
+            "masks": sum(example.semantic is not None for example in self.examples),
+            "groups": len({example.group for example in self.examples if example.group is not None}),
+            **self.sizes,
+        }

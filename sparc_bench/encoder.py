@@ -1,0 +1,256 @@
+"""The seam between a task and a model.
+
+Shapes: N images, M texts, K branches, P patches, L text tokens, D joint width, R regions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from sparc_bench.cards.model_card import ModelCard
+from sparc_bench.errors import UserError
+from sparc_bench.features import Detections, ImageFeatures, Regions, TextFeatures
+from sparc_bench.images.item import Box, ImageItem
+from sparc_bench.images.stream import KILLED_WORKER, Preprocess, is_killed_worker, pixel_batches
+from sparc_bench.metrics import cosine
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How an encoder runs: torch device, dtype of the forward pass, images at once, processes that decode images."""
+
+    device: str = "cpu"
+    precision: str = "float32"
+    batch_size: int = 256
+    workers: int = 0
+
+
+class Encoder(Protocol):
+    """What a task sees of a model; everything that decides a number and belongs to the model stays inside it.
+
+    Attributes:
+        card: the model's card.
+        gives: what the model has, of image, text, global, branches, patches, tokens, detect.
+        paths: the model's patch paths in reporting order -> whether a loss trained that path. The first is the
+            default of `similarity` and `dense_scores`.
+        prompt_ensemble: whether several prompts of a class are averaged as embeddings or as scores.
+        weights_hash: sha256 of the weights, for the record and the cache.
+        precision: dtype of the forward pass, for the record.
+        device: where it runs.
+    """
+
+    card: ModelCard
+    gives: frozenset[str]
+    paths: Mapping[str, bool]
+    prompt_ensemble: Literal["embeddings", "scores"]
+    weights_hash: str
+    precision: str
+    device: torch.device
+
+    def preprocess(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
+        """Pixels of one image as the family batches them, and the area of the original that they show."""
+        ...
+
+    def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:
+        """Features of images; computes only what `need` names, of {"global", "branches", "patches"}."""
+        ...
+
+    def texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
+        """Features of texts; computes only what `need` names, of {"global", "tokens"}."""
+        ...
+
+    def similarity(
+        self, images: ImageFeatures, texts: TextFeatures, regions: Regions | None = None, path: str | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The model's own scores, (image-to-text NM, text-to-image NM); with regions both are R x M, from `path`."""
+        ...
+
+    def dense_scores(self, images: ImageFeatures, texts: TextFeatures, path: str | None = None) -> Tensor:
+        """Scores (N, M, rows, columns) of every patch for every text, by the model's own rule."""
+        ...
+
+    def untrained(self) -> Encoder | None:
+        """The same towers with their initial weights (a reference row), or None where there are none."""
+        ...
+
+
+class Detector(Encoder, Protocol):
+    """An encoder whose `gives` has "detect"."""
+
+    def detect(self, items: Sequence[ImageItem], texts: Sequence[str]) -> Detections:
+        """Objects in the images that the texts name."""
+        ...
+
+
+@runtime_checkable
+class Streams(Protocol):
+    """An encoder that decodes ahead."""
+
+    def stream(
+        self, items: Sequence[ImageItem], need: frozenset[str], most: int, size: int | None = None
+    ) -> Iterator[ImageFeatures]:
+        """Features of runs of at most `most` images, in order."""
+        ...
+
+
+def stream(
+    encoder: Encoder, items: Sequence[ImageItem], need: frozenset[str], most: int, size: int | None = None
+) -> Iterator[ImageFeatures]:
+    """Features of runs of at most `most` images, in order, by the encoder's own stream where it has one."""
+    if isinstance(encoder, Streams):
+        yield from encoder.stream(items, need, most, size)
+        return
+    for start in range(0, len(items), most):
+        yield encoder.images(items[start : start + most], need, size)
+
+
+def runs(features: ImageFeatures, most: int) -> Iterator[ImageFeatures]:
+    """The same features in runs of at most `most` images."""
+    for start in range(0, len(features), most):
+        yield features[start : start + most]
+
+
+def pairwise(encoder: Encoder) -> bool:
+    """Whether the model's score needs more of an image and a text than one vector each."""
+    return encoder.prompt_ensemble == "scores" or "global" not in encoder.gives
+
+
+def image_need(encoder: Encoder) -> frozenset[str]:
+    """What `similarity` may look at in an image: the global vector, or all there is for a pairwise model."""
+    return frozenset({"global", "branches", "patches"} & encoder.gives) if pairwise(encoder) else frozenset({"global"})
+
+
+def text_need(encoder: Encoder) -> frozenset[str]:
+    """What `similarity` may look at in a text."""
+    return frozenset({"global", "tokens"} if pairwise(encoder) and "tokens" in encoder.gives else {"global"})
+
+
+TEXTS_PER_IMAGE = 4
+"""Texts that the model sees at once, for every image of a batch."""
+
+
+class ImageTextEncoder:
+    """An encoder whose family says how pixels and texts become vectors (see `sparc_bench.encoder.Encoder`).
+
+    A family's class calls `__init__`, and overrides `encode_pixels` and `encode_texts`; a model that scores otherwise
+    than by cosine overrides `similarity` and `dense_scores`.
+
+    Attributes:
+        preprocess: opens one image; picklable, for it runs in worker processes.
+        identity: all beside the weights that decides a vector (options, preprocessing, version of the family's code):
+            the key of the feature cache; None where nothing may be cached.
+        runtime: device, precision, images at once, worker processes.
+    """
+
+    gives: frozenset[str] = frozenset({"image", "text", "global"})
+    paths: Mapping[str, bool] = {}
+    prompt_ensemble: Literal["embeddings", "scores"] = "embeddings"
+
+    def __init__(
+        self,
+        card: ModelCard,
+        runtime: Runtime,
+        preprocess: Preprocess,
+        weights_hash: str,
+        identity: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.card, self.runtime, self._open, self.weights_hash = card, runtime, preprocess, weights_hash
+        self.identity = identity
+        self.precision = runtime.precision
+        self.device = torch.device(runtime.device)
+
+    def encode_pixels(self, pixels: Tensor, need: frozenset[str]) -> ImageFeatures:
+        """Features of opened images (B first, on the device), as `need` says; ids and areas are filled in later."""
+        raise NotImplementedError
+
+    def encode_texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
+        """Features of some texts, as `need` says."""
+        raise NotImplementedError
+
+    def preprocess(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
+        """Pixels of one image as the family batches them, and the area of the original that they show."""
+        return self._open(item, size)
+
+    def stream(
+        self, items: Sequence[ImageItem], need: frozenset[str], most: int, size: int | None = None
+    ) -> Iterator[ImageFeatures]:
+        """Features of runs of at most `most` images in order; workers decode ahead."""
+        runtime = self.runtime
+        batches = pixel_batches(self._open, items, size, runtime.batch_size, runtime.workers, self.device)
+        try:
+            for batch, pixels, area_B4 in batches:
+                with self._forward():
+                    features = self.encode_pixels(pixels, need)
+                ids = tuple(item.id for item in batch)
+                yield from runs(dataclasses.replace(_in_float32(features), ids=ids, area_N4=area_B4), most)
+        except RuntimeError as error:
+            if not is_killed_worker(error):
+                raise
+            raise UserError(KILLED_WORKER) from error
+        finally:
+            batches.close()
+
+    def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:
+        """Features of images in float32."""
+        if not items:
+            raise RuntimeError("no images to encode")
+        return ImageFeatures.concat(list(self.stream(items, need, len(items), size)))
+
+    def texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
+        """Features of texts in float32."""
+        at_once = TEXTS_PER_IMAGE * self.runtime.batch_size
+        parts = []
+        for start in range(0, len(texts), at_once):
+            with self._forward():
+                parts.append(self.encode_texts(texts[start : start + at_once], need))
+        return TextFeatures.concat([_words_in_float32(part) for part in parts])
+
+    @torch.inference_mode()
+    def similarity(
+        self, images: ImageFeatures, texts: TextFeatures, regions: Regions | None = None, path: str | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Cosine of global vectors, or of regions' weighted sums of the path's patches."""
+        scores = cosine.similarity(images, texts, regions, path or next(iter(self.paths), ""))
+        return scores, scores
+
+    @torch.inference_mode()
+    def dense_scores(self, images: ImageFeatures, texts: TextFeatures, path: str | None = None) -> Tensor:
+        """Cosine of every patch with the texts."""
+        return cosine.dense_scores(images, texts, path or next(iter(self.paths)))
+
+    def untrained(self) -> Any:  # noqa: ANN401 - an Encoder or None
+        """None: a third party's initial weights are not known."""
+        return None
+
+    @contextlib.contextmanager
+    def _forward(self) -> Iterator[None]:
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"),
+        ):
+            yield
+
+
+def _in_float32(features: ImageFeatures) -> ImageFeatures:
+    return dataclasses.replace(
+        features,
+        global_ND=_float(features.global_ND),
+        branches_NKD=_float(features.branches_NKD),
+        patches={path: patches.float().contiguous() for path, patches in features.patches.items()},
+    )
+
+
+def _words_in_float32(features: TextFeatures) -> TextFeatures:
+    return dataclasses.replace(features, global_MD=_float(features.global_MD), tokens_MLD=_float(features.tokens_MLD))
+
+
+def _float(vectors: Tensor | None) -> Tensor | None:
+    # in one piece, as they would come from a file: the same sums, to the last bit
+    return None if vectors is None else vectors.float().contiguous()

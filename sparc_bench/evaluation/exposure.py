@@ -1,0 +1,111 @@
+"""What a model may have seen of a task before: the task's images, its domain, its class names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sparc_bench.cards import photo_lists
+from sparc_bench.cards.model_card import is_photo_list
+from sparc_bench.records.record import DIGITS, ClassesSeen
+
+
+def exposure(
+    trained_on: Sequence[str],
+    dataset: str,
+    split: str,
+    images: int,
+    lists: Mapping[str, int] | None = None,
+    photos: Sequence[str] = (),
+) -> str:
+    """`none`, `domain`, `N images seen` or `unknown`, from what a model was trained on.
+
+    Photos are compared by the names that data sets share (see `sparc_bench.cards.photo_lists`) where a list says
+    which photos an entry of `trained_on` holds; N counts photos. `domain` says that it was trained on other photos
+    of the same data set or source, so that it is not zero-shot; `unknown`, that nobody here can tell: nothing is
+    stated, or data of which there is no list (a web collection, a user's own data), or a task whose photos have no
+    names. A split `all` holds the images of all others.
+
+    Args:
+        trained_on: entries DATASET:SPLIT, paths of photo lists, or `unknown` for further data that nobody knows.
+        dataset: of the task.
+        split: of the task.
+        images: of the task.
+        lists: of a task on the split `all`: how many of its images are in each of the other splits.
+        photos: names of its photos; an empty one where its data set does not know a photo's name.
+
+    Raises:
+        UserError: a list that a path names is missing or malformed.
+
+    >>> exposure(["flickr8k:train"], "flickr8k", "test", 1000)
+    'domain'
+    >>> exposure(["flickr8k:train"], "flickr8k", "all", 100, {"train": 81, "val": 13, "test": 6})
+    '81 images seen'
+    >>> exposure(["coco:karpathy_train"], "coco_instances", "val2017", 2, photos=["coco:632", "coco:724"])
+    '2 images seen'
+    """
+    if not trained_on:
+        return "unknown"
+    if {f"{dataset}:{split}", f"{dataset}:all"} & {*trained_on}:
+        return f"{images} images seen"
+    held = [photo_lists.of_file(Path(each)) if is_photo_list(each) else photo_lists.find(each) for each in trained_on]
+    asked = {photo: [known.has(photo) for known in held if known is not None] for photo in photos if photo}
+    by_photo = sum(True in answers for answers in asked.values())
+    by_split = sum(count for name, count in (lists or {}).items() if f"{dataset}:{name}" in trained_on)
+    if by_photo or by_split:
+        return f"{max(by_photo, by_split)} images seen"
+    if any(None in answers for answers in asked.values()):
+        return "unknown"
+    own = photo_lists.find(f"{dataset}:{split}")
+    sources = {photo.partition(":")[0] for photo in asked} | ({own.source} if own else set())
+    trained = {known.source for known in held if known is not None and known.source}
+    if trained & sources or any(entry.partition(":")[0] == dataset for entry in trained_on):
+        return "domain"
+    nameless = own is None and (not photos or "" in photos)
+    return "unknown" if None in held or (trained and nameless) else "none"
+
+
+def training_captions(words: str, train_words: Mapping[str, int]) -> int:
+    """At most how many training captions hold all words of a class name: the count of its rarest word.
+
+    >>> training_captions("fire hydrant", {"fire": 30, "hydrant": 2})
+    2
+    """
+    return min((train_words.get(word, 0) for word in re.findall(r"[a-z]+", words.lower())), default=0)
+
+
+def classes_seen(
+    metric: str, words: Mapping[str, str], train_words: Mapping[str, int], group_values: Mapping[str, float]
+) -> ClassesSeen | None:
+    """The headline's mean over classes that the training captions name, by name or prompt words, and over the others.
+
+    Args:
+        metric: name of the metric that `group_values` belong to.
+        words: class -> the words put into prompts.
+        train_words: word -> training captions that hold it.
+        group_values: class -> value of the headline; classes without items are absent or NaN.
+
+    Returns:
+        None where no value belongs to a class.
+    """
+    if not group_values.keys() & words.keys():
+        return None
+    # a prompt may add words of its own ("a red object"): the class is named where its plain name is
+    counts = {
+        name: max(training_captions(text, train_words), training_captions(name, train_words))
+        for name, text in words.items()
+    }
+    scored = {name: value for name, value in group_values.items() if name in counts and not np.isnan(value)}
+    seen = [value for name, value in scored.items() if counts[name] > 0]
+    unseen = [value for name, value in scored.items() if counts[name] == 0]
+    return ClassesSeen(
+        training_captions=counts,
+        metric=metric,
+        seen=round(float(np.mean(seen)), DIGITS) if seen else None,
+        seen_classes=len(seen),
+        unseen=round(float(np.mean(unseen)), DIGITS) if unseen else None,
+        unseen_classes=len(unseen),
+    )

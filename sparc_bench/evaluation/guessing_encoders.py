@@ -1,0 +1,130 @@
+"""Encoders that know nothing, for the reference rows: one that says the same of everything, one that says anything.
+
+Both have the patch paths, grid and areas of the model that they stand beside, so that a task treats them alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sparc_bench.cards.model_card import ModelCard
+from sparc_bench.encoder import Encoder
+from sparc_bench.features import ImageFeatures, Regions, TextFeatures
+from sparc_bench.images.item import Box, ImageItem
+from sparc_bench.metrics import cosine
+
+
+class HasGeometry(Encoder, Protocol):
+    """An encoder that can say where an image's grid lies without encoding it."""
+
+    def geometry(self, items: Sequence[ImageItem], size: int | None = None) -> tuple[tuple[int, int], Tensor]:
+        """Grid and area_N4."""
+        ...
+
+
+class _ReferenceEncoder:
+    """Global vectors, patches and tokens from `vectors`; cosine scores (see `sparc_bench.encoder.Encoder`)."""
+
+    name: ClassVar[str]
+    width: ClassVar[int]
+
+    def __init__(self, beside: HasGeometry) -> None:
+        self._beside = beside
+        self.card = ModelCard(name=self.name, title=f"{self.name} reference", family=self.name, source="this project")
+        self.gives = beside.gives & {"image", "text", "global", "patches", "tokens"} | {"global"}
+        self.paths: Mapping[str, bool] = beside.paths
+        self.prompt_ensemble: Literal["embeddings", "scores"] = beside.prompt_ensemble
+        self.weights_hash = self.name
+        self.precision = "float32"
+        self.device = torch.device("cpu")
+
+    def vectors(self, key: str, count: int) -> Tensor:
+        """`count` rows of `width` numbers that belong to a key."""
+        raise NotImplementedError
+
+    def preprocess(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
+        """Pixels and area of the model beside it."""
+        return self._beside.preprocess(item, size)
+
+    def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:
+        """Vectors by image id and crop; no image is opened for them."""
+        keys = [f"{item.id}\x1f{item.crop}" for item in items]
+        global_ND = torch.cat([self.vectors(f"image\x1f{key}", 1) for key in keys]) if "global" in need else None
+        if "patches" not in need:
+            return ImageFeatures(tuple(item.id for item in items), global_ND)
+        grid, area_N4 = self._beside.geometry(items, size)
+        patches = {
+            path: torch.stack([self.vectors(f"patches\x1f{path}\x1f{key}", grid[0] * grid[1]) for key in keys])
+            for path in self.paths
+        }
+        return ImageFeatures(tuple(item.id for item in items), global_ND, None, patches, grid, area_N4)
+
+    def texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
+        """Vectors by the exact string, and one per white-space word."""
+        global_MD = torch.cat([self.vectors(f"text\x1f{text}", 1) for text in texts]) if "global" in need else None
+        if "tokens" not in need:
+            return TextFeatures(tuple(texts), global_MD)
+        words_M = torch.tensor([max(1, len(text.split())) for text in texts])
+        longest = int(words_M.max())
+        tokens_MLD = torch.stack([self.vectors(f"tokens\x1f{text}", longest) for text in texts])
+        return TextFeatures(tuple(texts), global_MD, tokens_MLD, torch.arange(longest) < words_M[:, None])
+
+    def similarity(
+        self, images: ImageFeatures, texts: TextFeatures, regions: Regions | None = None, path: str | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Cosine of global vectors, or of pooled patches, with the texts' global vectors."""
+        if regions is None:
+            vectors_RD = cosine.present(images.global_ND, "image")
+        else:
+            patches_NPD = images.patches[path or next(iter(self.paths))]
+            vectors_RD = torch.einsum("rp,rpd->rd", regions.weights_RP.cpu(), patches_NPD[regions.image_index_R.cpu()])
+        scores = self._cosine(vectors_RD, cosine.present(texts.global_MD, "text"))
+        return scores, scores
+
+    def dense_scores(self, images: ImageFeatures, texts: TextFeatures, path: str | None = None) -> Tensor:
+        """Cosine of every patch with the texts' global vectors."""
+        if images.grid is None:
+            raise RuntimeError("dense scores were asked of features without patches")
+        patches_NPD = images.patches[path or next(iter(self.paths))]
+        scores_NPM = self._cosine(patches_NPD, cosine.present(texts.global_MD, "text"))
+        return scores_NPM.transpose(1, 2).reshape(len(images), len(texts), *images.grid)
+
+    def untrained(self) -> None:
+        """There is nothing to train."""
+
+    def _cosine(self, rows: Tensor, texts_MD: Tensor) -> Tensor:
+        return F.normalize(rows, dim=-1) @ F.normalize(texts_MD, dim=-1).T
+
+
+class ConstantEncoder(_ReferenceEncoder):
+    """Every image, patch and text is the same: all scores tie, exactly."""
+
+    name = "constant"
+    width = 1
+
+    def vectors(self, key: str, count: int) -> Tensor:  # noqa: ARG002 - the same whatever the key
+        """Ones."""
+        return torch.ones(count, self.width)
+
+    def _cosine(self, rows: Tensor, texts_MD: Tensor) -> Tensor:
+        # not computed: rounding could tell two constants apart, and the tie rule would not see them as equal
+        return torch.ones(*rows.shape[:-1], len(texts_MD))
+
+
+class RandomEncoder(_ReferenceEncoder):
+    """Gaussian vectors keyed by a hash of id or string, so that neither order nor batch size changes one."""
+
+    name = "random"
+    width = 64
+
+    def vectors(self, key: str, count: int) -> Tensor:
+        """Standard normal rows."""
+        seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "big")
+        return torch.from_numpy(np.random.default_rng(seed).standard_normal((count, self.width), dtype=np.float32))

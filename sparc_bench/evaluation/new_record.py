@@ -1,0 +1,193 @@
+"""From an outcome to a record and its file of outcomes, for an encoder and for the outputs of another system alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from sparc_bench import __version__
+from sparc_bench.cards.binding import BoundTask
+from sparc_bench.cards.card import canonical_hash
+from sparc_bench.cards.model_card import ModelCard
+from sparc_bench.cards.prompts import class_words
+from sparc_bench.dataset import DataSplit
+from sparc_bench.errors import UserError, nearest
+from sparc_bench.evaluation.exposure import classes_seen, exposure
+from sparc_bench.evaluation.reference_rows import estimated
+from sparc_bench.files.atomic import write_atomic
+from sparc_bench.metrics.statistic import LESS_IS_BETTER
+from sparc_bench.protocol import Outcome
+from sparc_bench.records import outcome_file
+from sparc_bench.records.environment import git_state, library_versions
+from sparc_bench.records.record import (
+    SCHEMA,
+    Record,
+    headline_metrics,
+    model_hash,
+    read_record,
+    recipe_hash,
+    rounded_values,
+    write_record,
+)
+
+
+class Subject(Protocol):
+    """What a record is of: an encoder, or a file of outputs.
+
+    Attributes:
+        card: its card.
+        paths: patch path -> whether a loss trained it.
+        weights_hash: sha256 of the weights, or of the file of outputs.
+        precision: of the forward pass.
+        device: where it ran.
+    """
+
+    card: ModelCard
+    paths: Mapping[str, bool]
+    weights_hash: str
+    precision: str
+    device: torch.device
+
+
+def bare_record(
+    task: BoundTask, data: DataSplit, subject: Subject, card: ModelCard, seed: int, limit: int | None
+) -> Record:
+    """The record as far as it is known before anything is scored."""
+    task_card = task.card
+    commit, dirty = git_state()
+    recipe = getattr(subject, "recipe", None)
+    lists = Counter(example.tags["split"] for example in data if "split" in example.tags)
+    images = {example.image.id for example in data}
+    photos = dict.fromkeys(example.photo for example in data)
+    return Record(
+        schema_version=SCHEMA,
+        model=card.name,
+        model_title=card.title,
+        model_family=card.family,
+        model_hash=model_hash(card),
+        recipe_hash=recipe_hash(recipe) if recipe else "",
+        weights_hash=subject.weights_hash,
+        encoder_hash=_encoder_hash(subject),
+        paths=dict(subject.paths),
+        task=task_card.name,
+        title=task_card.title,
+        task_family=task_card.family,
+        headline=task_card.headline,
+        dataset=task_card.dataset,
+        split=task_card.split,
+        protocol=task_card.protocol,
+        protocol_version=task.protocol.VERSION,
+        protocol_hash=task.protocol_hash(limit),
+        data_hash=data.fingerprint,
+        outcome_hash="",
+        package_version=__version__,
+        commit=commit,
+        dirty=dirty,
+        seed=seed,
+        precision=subject.precision,
+        device=str(subject.device),
+        libraries=library_versions(),
+        sample=task_card.sample,
+        limit=limit,
+        n=len(data),
+        counts={},
+        ties=0,
+        exposure=exposure(card.trained_on_here, task_card.dataset, task_card.split, len(images), lists, list(photos)),
+        chance=rounded_values(task_card.chance),
+        metrics={},
+        reference={},
+        groups={},
+        notes=(),
+        seconds=0.0,
+    )
+
+
+def _encoder_hash(subject: Subject) -> str:
+    parts = {key: getattr(subject, key, None) for key in ("identity", "code_hash")}
+    return canonical_hash(parts) if any(parts.values()) else ""
+
+
+def headline(bare: Record, outcome: Outcome) -> list[str]:
+    """The metrics that the task's headline means in this outcome.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = headline_metrics(bare.headline, outcome.metrics, bare.paths)
+    if not found:
+        hint = nearest(bare.headline, outcome.metrics)
+        raise UserError(f"Task {bare.task} has no metric '{bare.headline}' for its headline: {hint}")
+    if any(outcome.metrics[name].kind in LESS_IS_BETTER for name in found):
+        raise UserError(f"Task {bare.task}: '{bare.headline}' is an error, and tables rank by more: headline another.")
+    return found
+
+
+def finished(
+    bare: Record,
+    task: BoundTask,
+    data: DataSplit,
+    outcome: Outcome,
+    reference: Mapping[str, Mapping[str, float]],
+    notes: Sequence[str],
+    seconds: float,
+    train_words: Mapping[str, int] | None = None,
+) -> tuple[Record, bytes]:
+    """The record with its numbers, and the file of outcomes that belongs beside it."""
+    main = headline(bare, outcome)
+    metrics, groups = estimated(outcome)
+    ids = [data.examples[row].id for row in (range(len(data)) if outcome.scored is None else outcome.scored)]
+    outcomes, dropped = outcome_file.pack(ids, outcome.metrics, outcome.groups, outcome.examples, outcome.rows, main)
+    said = [*data.notes, *outcome.notes, *notes]
+    if dropped:
+        said.append(f"The file of outcomes leaves out {', '.join(dropped)} to stay under 200 KB.")
+    if bare.limit is not None:
+        said.append(f"Testing only: --limit {bare.limit}.")
+    words = _class_words(task, data)
+    values = {group: statistic.value for group, statistic in outcome.groups.get("class", {}).items()}
+    record = bare.model_copy(
+        update={
+            "outcome_hash": outcome_file.sha256(outcomes),
+            "n": len(ids),
+            "counts": dict(outcome.counts),
+            "ties": outcome.ties,
+            "metrics": metrics,
+            "reference": {name: dict(row) for name, row in reference.items()},
+            "groups": groups,
+            "classes_seen": classes_seen(main[0], words, train_words, values) if train_words else None,
+            "notes": tuple(said),
+            "seconds": round(seconds, 1),
+        }
+    )
+    return record, outcomes
+
+
+def write(path: Path, record: Record, outcomes: bytes) -> None:
+    """Write the record and, first, its outcomes: a record whose outcomes are another one's counts as damaged."""
+    write_atomic(path.with_suffix(".npz"), outcomes)
+    write_record(path, record)
+
+
+def kept(path: Path, bare: Record) -> Record | None:
+    """The record that is there, if inputs are the same and outcomes lie beside it; words and exposure are renewed."""
+    if not (path.is_file() and path.with_suffix(".npz").is_file()):
+        return None
+    there = read_record(path)
+    if not there.same_inputs(bare) or not headline_metrics(bare.headline, there.metrics, there.paths):
+        return None
+    if outcome_file.sha256(path.with_suffix(".npz").read_bytes()) != there.outcome_hash:
+        return None
+    keys = ("title", "model_title", "task_family", "headline", "chance", "recipe_hash", "exposure")
+    fresh = there.model_copy(update={key: getattr(bare, key) for key in keys})
+    if fresh != there:
+        write_record(path, fresh)
+    return fresh
+
+
+def _class_words(task: BoundTask, data: DataSplit) -> dict[str, str]:
+    named = getattr(task.options, "classes", "own")
+    words = class_words(named, data.classes) if isinstance(named, str) else data.classes
+    return dict(zip(data.classes, words, strict=True))

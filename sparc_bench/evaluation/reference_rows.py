@@ -1,0 +1,50 @@
+"""What turns an outcome into the numbers of a record: intervals, and the reference rows beside them."""
+
+from __future__ import annotations
+
+from sparc_bench.cards.binding import BoundTask
+from sparc_bench.dataset import DataSplit
+from sparc_bench.encoder import Encoder
+from sparc_bench.evaluation.counted_encoder import WatchedEncoder
+from sparc_bench.evaluation.guessing_encoders import ConstantEncoder, RandomEncoder
+from sparc_bench.metrics.bootstrap import bootstrap_all
+from sparc_bench.metrics.statistic import RESAMPLES, Statistic
+from sparc_bench.protocol import Outcome
+from sparc_bench.records.record import Metric, rounded_values
+
+
+def reference_rows(
+    task: BoundTask, data: DataSplit, encoder: WatchedEncoder, outcome: Outcome
+) -> tuple[dict[str, dict[str, float]], list[str]]:
+    """The rows that the protocol knows, and those that take another encoder; values only."""
+    rows = {name: rounded_values(values) for name, values in outcome.reference.items()}
+    others: dict[str, Encoder] = {}
+    notes = []
+    wanted = task.card.references
+    if "constant" in wanted and "constant" not in rows:
+        others["constant"] = ConstantEncoder(encoder)
+    if "random" in wanted:
+        others["random"] = RandomEncoder(encoder)
+    if "untrained" in wanted:
+        towers = encoder.untrained()
+        if towers is None:
+            notes.append("There are no untrained towers of this model to compare with.")
+        else:
+            others["untrained"] = WatchedEncoder(towers, encoder.count)
+    for name, other in others.items():
+        scored: Outcome = task.protocol.run(other, data, task.options)
+        rows[name] = rounded_values({metric: stat.value for metric, stat in scored.metrics.items()})
+    return rows, notes
+
+
+def estimated(outcome: Outcome, resamples: int = RESAMPLES) -> tuple[dict[str, Metric], dict[str, dict[str, Metric]]]:
+    """Metrics, and grouping -> group -> metric, each with its interval."""
+    statistics: dict[tuple[str, ...], Statistic] = {(name,): stat for name, stat in outcome.metrics.items()}
+    statistics |= {(grouping, group): stat for grouping, of in outcome.groups.items() for group, stat in of.items()}
+    estimates = bootstrap_all(statistics, resamples)
+    metrics = {name: Metric.of(estimates[(name,)], stat.kind) for name, stat in outcome.metrics.items()}
+    groups = {
+        grouping: {group: Metric.of(estimates[grouping, group], stat.kind) for group, stat in of.items()}
+        for grouping, of in outcome.groups.items()
+    }
+    return metrics, groups

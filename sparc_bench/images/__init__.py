@@ -1,0 +1,1 @@
+"""Images: items that open themselves, and batches that are decoded ahead."""

@@ -1,0 +1,164 @@
+"""Uncertainty over training seeds and images: a metric of several trainings of one recipe, alone or paired.
+
+The value is the mean over the seeds. A resample draws as many seeds as there are, with replacement, and one set of
+images for all of them, because all were tested on the same images; two recipes that are compared get seeds of their own
+and the same images. The interval is the resamples' percentiles about the value, moved by their bias as in
+`bootstrap_all`. Three to five seeds ask for two corrections, without which an interval of "95 %" covers about 80 %:
+
+- a seed's distance from the mean is multiplied by sqrt(T / (T - 1)), for resamples of T values spread by that much less
+  than the mean of T values does (the narrowness bias: Hesterberg 2015, arXiv 1411.5279, section 3.2);
+- the interval is widened by the ratio of Student's to the normal quantile (the same, section 4.2), at the degrees of
+  freedom of a sum of variances (Satterthwaite 1946; Welch 1947): T - 1 for the seeds of a recipe, without end for
+  images. So it matters only as far as the seeds differ.
+
+Drawing rows and columns separately counts what a seed does on single images more than once, so that intervals are
+somewhat too wide where seeds differ by nothing else (Owen 2007, doi 10.1214/07-AOAS122). Equal seeds give the interval
+over images alone. One seed does too, and says so (`SeedsEstimate.one_seed`): how trainings differ is not in it.
+
+Shapes: S resamples, G clusters (images), T trainings of a recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from scipy.special import stdtrit
+
+from sparc_bench.metrics.bootstrap import (
+    LEVEL,
+    Estimate,
+    Z,
+    cluster_weights,
+    effective_n,
+    occupied_clusters,
+    resamples_of,
+    spread,
+    wilson_interval,
+)
+from sparc_bench.metrics.statistic import Statistic
+
+_SEED = 20240607
+_KEPT_CELLS = 4_000_000
+
+
+@dataclass(frozen=True)
+class SeedsEstimate(Estimate):
+    """A value with its uncertainty over training seeds and images.
+
+    `se` is without the widening for few seeds; `method` is as for images alone.
+
+    Attributes:
+        seeds: trainings of the recipe, or of both recipes of a difference.
+    """
+
+    seeds: tuple[int, ...]
+
+    @property
+    def one_seed(self) -> bool:
+        """Whether the spread between the trainings of a recipe is not in the interval, for want of a second one."""
+        return min(self.seeds) == 1
+
+
+def over_seeds(statistics: Sequence[Statistic]) -> SeedsEstimate:
+    """The mean of a metric over the seeds of one recipe.
+
+    Args:
+        statistics: one for each seed, of the same images; a seed with nothing to average is left out.
+    """
+    return _estimate([statistics], (0.0, 1.0))
+
+
+def seeds_difference(a: Sequence[Statistic], b: Sequence[Statistic]) -> SeedsEstimate:
+    """Mean over the seeds of `a` minus that over the seeds of `b`: seeds drawn on either side, the same images."""
+    return _estimate([a, b], (-1.0, 1.0))
+
+
+def seed_weights(trainings: int, resamples: int, side: int = 0) -> Float[ndarray, "S T"]:
+    """Share of each of T seeds in a resample, minus 1 / T, times sqrt(T / (T - 1)); zero for a single seed."""
+    if trainings == 1:
+        return np.zeros((resamples, 1))
+    drawn_ST = np.random.default_rng([_SEED, trainings, side]).integers(0, trainings, size=(resamples, trainings))
+    counts_ST = (drawn_ST[:, :, None] == np.arange(trainings)).sum(axis=1)
+    return np.asarray((counts_ST / trainings - 1 / trainings) * np.sqrt(trainings / (trainings - 1)))
+
+
+def degrees_of_freedom(variances: Sequence[float], freedoms: Sequence[float | int]) -> float | int:
+    """Of a sum of variances that are each known to so many degrees of freedom (Satterthwaite 1946).
+
+    >>> degrees_of_freedom([2.0, 2.0], [2, 2])
+    4.0
+    >>> degrees_of_freedom([1.0, 0.0], [float("inf"), 2])
+    inf
+    """
+    unsure = sum(variance**2 / freedom for variance, freedom in zip(variances, freedoms, strict=True))
+    return sum(variances) ** 2 / unsure if unsure > 0 else float("inf")
+
+
+def _estimate(sides: Sequence[Sequence[Statistic]], bounds: tuple[float, float]) -> SeedsEstimate:
+    """First side minus the others."""
+    clusters = {statistic.clusters for side in sides for statistic in side}
+    if len(clusters) != 1:
+        raise RuntimeError(f"seeds of {sorted(clusters)} clusters")
+    (images,) = clusters
+    values = [np.array([statistic.value if images else np.nan for statistic in side]) for side in sides]
+    sides = [[s for s, v in zip(side, of, strict=True) if v == v] for side, of in zip(sides, values, strict=True)]
+    values = [of[~np.isnan(of)] for of in values]
+    counts = tuple(len(of) for of in values)
+    if min(counts) == 0:
+        nothing = float("nan")
+        return SeedsEstimate(nothing, nothing, nothing, nothing, 0, "bootstrap", counts)
+    everything = [statistic for side in sides for statistic in side]
+    signs = [1, *[-1] * (len(sides) - 1)]
+    value = float(sum(sign * of.mean() for sign, of in zip(signs, values, strict=True)))
+    occupied = min(map(occupied_clusters, everything))
+    images_S, seeds_S = _resampled(sides, signs, min(map(resamples_of, everything)))
+    between = [float(of.var(ddof=1)) / len(of) if len(of) > 1 else 0.0 for of in values]
+    freedom = degrees_of_freedom(
+        [float(np.nanvar(images_S, ddof=1)), *between], [float("inf"), *(max(1, count - 1) for count in counts)]
+    )
+    widen = float(stdtrit(freedom, (1 + LEVEL) / 2)) / Z if np.isfinite(freedom) else 1.0
+    ends = spread(images_S + seeds_S, value, bounds, widen)
+    if ends is not None:
+        return SeedsEstimate(value, *ends, occupied, "bootstrap", counts)
+    n = min(map(effective_n, everything))
+    if len(sides) == 1:
+        low, high = wilson_interval(value, n)
+    else:
+        half = wilson_interval(0.0, n)[1]
+        low, high = max(bounds[0], value - half), min(bounds[1], value + half)
+    return SeedsEstimate(value, (high - low) / (2 * Z), low, high, occupied, "wilson", counts)
+
+
+def _resampled(
+    sides: Sequence[Sequence[Statistic]], signs: Sequence[int], resamples: int
+) -> tuple[Float[ndarray, "S"], Float[ndarray, "S"]]:
+    """What drawing images does to the mean of all seeds, and what drawing seeds on these images adds to it."""
+    weights = [seed_weights(len(side), resamples, number) for number, side in enumerate(sides)]
+    images, seeds = [], []
+    start = 0
+    for weights_SG in _image_weights(sides[0][0].clusters, resamples):
+        rows = slice(start, start := start + len(weights_SG))
+        images_S, seeds_S = np.zeros(len(weights_SG)), np.zeros(len(weights_SG))
+        for sign, side, weights_ST in zip(signs, sides, weights, strict=True):
+            values_ST = np.stack([statistic.values_S(weights_SG) for statistic in side], axis=1)
+            images_S += sign * values_ST.mean(axis=1)
+            seeds_S += sign * (weights_ST[rows] * values_ST).sum(axis=1)
+        images.append(images_S)
+        seeds.append(seeds_S)
+    return np.concatenate(images), np.concatenate(seeds)
+
+
+def _image_weights(clusters: int, resamples: int) -> Iterable[Float[ndarray, "S G"]]:
+    """The draws of images; a table asks for the same ones row after row, and drawing takes longer than using them."""
+    small = clusters * resamples <= _KEPT_CELLS
+    return _kept_weights(clusters, resamples) if small else cluster_weights(clusters, resamples)
+
+
+@lru_cache(maxsize=2)
+def _kept_weights(clusters: int, resamples: int) -> tuple[Float[ndarray, "S G"], ...]:
+    return tuple(cluster_weights(clusters, resamples))

@@ -1,0 +1,41 @@
+"""What a plug-in's `load` returned, taken for an encoder: it must have what the seam asks for."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from sparc_bench.encoder import Encoder, ImageTextEncoder
+from sparc_bench.errors import UserError, nearest
+
+GIVES = frozenset({"image", "text", "global", "branches", "patches", "tokens", "detect"})
+"""All that a model can have."""
+
+
+def adopted(encoder: object, where: str, code: str) -> Encoder:
+    """The encoder; it carries the hash of its code (`code_hash`), for the record and the feature cache.
+
+    Args:
+        encoder: what `load` returned.
+        where: the plug-in's name or file, for the error.
+        code: sha256 of the plug-in.
+
+    Raises:
+        UserError: a part of the seam is missing, or it gives what no task knows.
+    """
+    wanted = {*Encoder.__annotations__, *(name for name in vars(Encoder) if not name.startswith("_"))}
+    if "detect" in getattr(encoder, "gives", ()):
+        wanted.add("detect")
+    missing = sorted(name for name in wanted if not hasattr(encoder, name))
+    if missing:
+        raise UserError(
+            f"What load of {where} returns ({type(encoder).__name__}) has no {', '.join(missing)}: derive its class "
+            "from sparc_bench.encoder.ImageTextEncoder, or add them."
+        )
+    found = cast("Encoder", encoder)
+    odd = sorted(found.gives - GIVES)
+    if odd:
+        raise UserError(f"The encoder of {where} gives '{odd[0]}', which no task knows: {nearest(odd[0], GIVES)}")
+    cast("Any", found).code_hash = code
+    if isinstance(found, ImageTextEncoder) and found.identity is not None:
+        found.identity = {**found.identity, "plug-in": code}
+    return found

@@ -1,0 +1,219 @@
+"""From the word that a user typed for a model to its card, its weights and its encoder.
+
+MODEL is a card's name, the path of a card (`.toml`), a run folder, or `family:weights`, where weights are a file, a
+folder or a word that the family reads (`open_clip:ViT-B-32/openai`, `hf:google/siglip2-base-patch16-224`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import cast
+
+from sparc_bench.cards import discovery
+from sparc_bench.cards.model_card import ModelCard, Weights
+from sparc_bench.cards.recipe import Recipe, read_model
+from sparc_bench.encoder import Encoder, Runtime
+from sparc_bench.errors import UserError, nearest
+from sparc_bench.models.plugin_encoder import adopted
+from sparc_bench.two_towers import checkpoint
+from sparc_bench.two_towers.checkpoint import training_part
+from sparc_bench.weights import hub
+from sparc_bench.weights.weights_file import file_sha256
+
+WEIGHTS_FILE = "model.safetensors"
+
+PARTS_OF_A_NAME = 3
+"""Of a path: as many folders tell the checkpoints of several trainings apart (`NAME/checkpoints/epoch_1.pt`)."""
+
+LONGEST_NAME = 120
+"""Characters of a model's name; a longer one ends in eight digits of its hash."""
+
+SPELLINGS = {"hf": "transformers"}
+"""Other spellings of families on the command line."""
+
+FILE_SUFFIXES = frozenset(
+    {".bin", ".ckpt", ".json", ".npy", ".npz", ".pkl", ".pt", ".pth", ".py", ".safetensors", ".tar", ".toml", ".zip"}
+)
+"""What a word that ends so can only mean is a file."""
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model that can be loaded.
+
+    Attributes:
+        card: its card (of a recipe: the card of the model that it trains).
+        weights: its file of weights, None where the family finds them by the card's options.
+        seed: that it was trained with (0 for a checkpoint of others).
+    """
+
+    card: ModelCard
+    weights: Path | None
+    seed: int = 0
+
+
+def resolve(model: str, run: Path | None = None, seed: int = 0, runs: Path = Path("runs")) -> ResolvedModel:
+    """Find a model.
+
+    A recipe's weights are those of `run` where one is named; else the kept reference weights (seed 0); else the run
+    under `runs/<recipe>/seed<seed>`.
+
+    Raises:
+        UserError: no such model, no weights, weights that do not belong to the card.
+    """
+    family, colon, named = model.partition(":")
+    families = discovery.names("encoders")
+    family = family if family in families else SPELLINGS.get(family, family)
+    if colon and family in families:
+        if run is not None:
+            raise UserError(f"{model} names its weights already: leave --run out.")
+        return _of_family(family, named)
+    path = Path(model)
+    if path.is_dir():
+        if run is not None:
+            raise UserError(f"{model} is a run folder already: leave --run out.")
+        return _of_run(path)
+    if not model.endswith(".toml") and model not in discovery.names("models"):
+        raise _unknown(model)
+    card = read_model(path) if model.endswith(".toml") else discovery.model(model)
+    folder = path.parent if model.endswith(".toml") else discovery.cards_folder("reference_models")
+    if isinstance(card, Recipe):
+        return _of_recipe(card, folder, run, seed, runs)
+    if run is not None:
+        raise UserError(f"{model} is no recipe, so that it has no runs: leave --run out.")
+    return ResolvedModel(card, checked_weights(card.weights, folder, card.name) if card.weights else None)
+
+
+def load_encoder(resolved: ResolvedModel, runtime: Runtime) -> Encoder:
+    """The encoder of a resolved model, by its family."""
+    module = discovery.load("encoders", resolved.card.family)
+    encoder = module.load(resolved.card, resolved.weights, runtime)
+    code = discovery.plugin_code(resolved.card.family)
+    return cast("Encoder", encoder) if code is None else adopted(encoder, resolved.card.family, code)
+
+
+def checked_weights(weights: Weights, folder: Path, name: str) -> Path:
+    """The file (or folder) of weights that a card names, its sha256 checked; one of the hub is fetched if need be.
+
+    Args:
+        weights: what the card says.
+        folder: the card's, where relative paths begin.
+        name: the card's, for errors.
+
+    Raises:
+        UserError: missing, not to be had, or another file than the card means.
+    """
+    if weights.hub is not None:
+        return hub.obtain(weights.hub, weights.file, weights.revision, weights.sha256)
+    path = folder / Path(weights.file).expanduser()
+    if not path.exists():
+        raise UserError(
+            f"The weights {path} of {name} are missing: restore the file, mend the card, or name a recipe's run with "
+            "--run."
+        )
+    found = file_sha256(path)
+    if found != weights.sha256:
+        raise UserError(
+            f"{path} has the sha256 {found}, but the card of {name} says {str(weights.sha256)[:12]}...: "
+            "restore the file, or mend the card."
+        )
+    return path
+
+
+def _of_family(family: str, named: str) -> ResolvedModel:
+    if not named:
+        raise UserError(f"'{family}:' names no weights: write {family}:WEIGHTS.")
+    path = Path(named).expanduser()
+    if family == "own":
+        return _of_run(path)
+    if not path.exists() and _means_a_path(family, named):
+        raise UserError(f"There is no file or folder {path}: check the path after '{family}:'.")
+    options = {} if path.exists() else {"weights": named}
+    title = _short(path) if path.exists() else named
+    name = _folder_name(family, title)
+    card = ModelCard(name=name, title=f"{family}:{title}", family=family, source="command line", options=options)
+    return ResolvedModel(card, path if path.exists() else None)
+
+
+def _short(path: Path) -> str:
+    """The last parts of a path that was typed, by which a person knows it: no two machines agree on the others."""
+    parts = [part for part in path.parts if part not in (path.anchor, "..")]
+    return "/".join(parts[-PARTS_OF_A_NAME:]) or path.resolve().name
+
+
+def _means_a_path(family: str, named: str) -> bool:
+    """Whether a word can only be a path; a family whose options know `weights` reads its words itself."""
+    options = getattr(discovery.load("encoders", family), "Options", None)
+    if "weights" in getattr(options, "model_fields", ()):
+        return False
+    return named.startswith(("/", "./", "../", "~")) or Path(named).suffix in FILE_SUFFIXES
+
+
+def _folder_name(family: str, title: str) -> str:
+    """The model's name: what was typed, as a folder under `results/` can be called.
+
+    >>> _folder_name("open_clip", "ViT-B-32/openai")
+    'open_clip_ViT-B-32_openai'
+    """
+    name = re.sub(r"[^\w.-]+|__+", "_", f"{family}_{title}").strip("_.")
+    name = name.replace(".seed", "_seed")  # `NAME.seed1` is the folder of another training seed
+    if len(name) > LONGEST_NAME:
+        name = f"{name[: LONGEST_NAME - 9]}_{sha256(title.encode()).hexdigest()[:8]}"
+    return name
+
+
+def typed_name(card: ModelCard) -> str:
+    """The model's name where the same checkpoint is typed as FAMILY:WEIGHTS; the card's own where it cannot be."""
+    typed = card.options.get("weights") if set(card.options) == {"weights"} and card.weights is None else None
+    return _folder_name(card.family, typed) if isinstance(typed, str) else card.name
+
+
+def _unknown(model: str) -> UserError:
+    """The sentence about a word that is no model."""
+    family, colon, _ = model.partition(":")
+    families = sorted({*discovery.names("encoders"), *SPELLINGS})
+    if colon:
+        return UserError(f"There is no encoder family '{family}': {nearest(family, families)}")
+    if Path(model).is_file():
+        return UserError(f"'{model}' is a file: write FAMILY:{model} with one of {', '.join(families)}.")
+    known = discovery.names("models")
+    return UserError(f"There is no model, run folder or encoder family for '{model}': {nearest(model, known)}")
+
+
+def _of_run(path: Path) -> ResolvedModel:
+    file = path / WEIGHTS_FILE if path.is_dir() else path
+    if path.is_dir() and not file.is_file():
+        raise UserError(f"{path} holds no {WEIGHTS_FILE}: name a run folder whose training has finished.")
+    meta = checkpoint.read_meta(file)
+    return ResolvedModel(_trained(meta.recipe, meta), file, meta.seed)
+
+
+def _trained(recipe: Recipe, meta: checkpoint.Meta) -> ModelCard:
+    """The card of a run's model: what its start was trained on, it was trained on too."""
+    return recipe.model_card().model_copy(update={"weights": None, "trained_on": meta.trained_on})
+
+
+def _of_recipe(recipe: Recipe, folder: Path, run: Path | None, seed: int, runs: Path) -> ResolvedModel:
+    if run is not None:
+        found = _of_run(run)
+        if found.card.name != recipe.name:
+            raise UserError(f"The run {run} is of {found.card.name}, not of {recipe.name}: name {run} itself as MODEL.")
+        return found
+    if recipe.weights is not None and seed == 0:
+        kept = checked_weights(recipe.weights, folder, recipe.name)
+        trained_on = checkpoint.read_meta(kept).trained_on
+        return ResolvedModel(recipe.model_card().model_copy(update={"trained_on": trained_on}), kept)
+    file = runs / recipe.name / f"seed{seed}" / WEIGHTS_FILE
+    if not file.is_file():
+        flag = f" --seed {seed}" if seed else ""
+        raise UserError(f"There is no trained {recipe.name} at {file}: run sparc-bench train {recipe.name}{flag}.")
+    trained = checkpoint.read_meta(file)
+    if training_part(trained.recipe) != training_part(recipe):
+        raise UserError(
+            f"{file} was trained by another version of {recipe.name}: delete {file.parent} and run sparc-bench train "
+            f"{recipe.name}, or evaluate it as it is with sparc-bench eval {file.parent}."
+        )
+    return ResolvedModel(_trained(recipe, trained), file, trained.seed)

@@ -1,0 +1,219 @@
+"""The result record: one JSON file per (model, task), written by the program, reviewed, never edited.
+
+Folders under `results/`: `<model>/` (seed 0), `<model>.seed<k>/`, `samples/<model>/` for tasks on part of a benchmark,
+`testing/<model>/` for runs with --limit. Beside each record lies `<task>.npz` with what happened to every example.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from sparc_bench.cards.card import Strict, canonical_hash
+from sparc_bench.cards.model_card import ModelCard
+from sparc_bench.cards.recipe import Recipe
+from sparc_bench.errors import UserError
+from sparc_bench.files.atomic import write_atomic
+from sparc_bench.metrics.bootstrap import Estimate
+
+SCHEMA = 1
+DIGITS = 6
+SAMPLES, TESTING = "samples", "testing"
+OUTPUTS = "outputs"
+"""The family of what was not run here: a record of another system's outputs, which has no model card."""
+
+
+class Metric(Strict):
+    """One number with its uncertainty; all fractions in 0..1; None where there was nothing to average."""
+
+    value: float | None
+    se: float | None
+    low: float | None = Field(description="lower end of the 95 % interval")
+    high: float | None
+    kind: str = Field(description="kind of statistic: mean, class_mean, iou, ...")
+    n_clusters: int = Field(description="images that hold anything that was scored")
+    method: str = Field(description="bootstrap over images, or wilson where there is no variance to resample")
+
+    @classmethod
+    def of(cls, estimate: Estimate, kind: str) -> Metric:
+        """From an estimate, rounded to six decimals."""
+        ends = {name: _rounded(getattr(estimate, name)) for name in ("value", "se", "low", "high")}
+        return cls(**ends, kind=kind, n_clusters=estimate.clusters, method=estimate.method)
+
+
+class ClassesSeen(Strict):
+    """How the headline splits over classes whose words the training captions hold, and those they never hold."""
+
+    training_captions: dict[str, int] = Field(description="class -> training captions that hold all of its words")
+    metric: str
+    seen: float | None = Field(description="mean over classes with a count above 0")
+    seen_classes: int
+    unseen: float | None
+    unseen_classes: int
+
+
+class Record(Strict):
+    """What one model scored on one task, and everything that the numbers hang on."""
+
+    schema_version: int
+    model: str
+    model_title: str
+    model_family: str
+    model_hash: str = Field(description="of the model card, without title, source and published numbers")
+    recipe_hash: str = Field(default="", description="of the recipe behind the weights; empty: not trained here")
+    weights_hash: str
+    encoder_hash: str = Field(
+        default="",
+        description="of all beside the weights that decides a vector: preprocessing, tokenizer, options, a plug-in's "
+        "code; empty: not known",
+    )
+    paths: dict[str, bool] = Field(description="patch path -> whether a loss trained it")
+    task: str
+    title: str
+    task_family: str
+    headline: str
+    dataset: str
+    split: str
+    protocol: str
+    protocol_version: int
+    protocol_hash: str
+    data_hash: str
+    outcome_hash: str = Field(description="sha256 of the .npz beside the record")
+    package_version: str
+    commit: str
+    dirty: bool | None
+    seed: int
+    precision: str
+    patch_precision: str = Field(
+        default="float32", description="what patch vectors were rounded to before they were scored: --cache half"
+    )
+    device: str
+    libraries: dict[str, str]
+    sample: bool
+    limit: int | None = Field(description="a number: testing only, on so many of the images")
+    n: int = Field(description="images")
+    counts: dict[str, int]
+    ties: int
+    exposure: str = Field(description="none, domain, 'N images seen' or unknown")
+    chance: dict[str, float]
+    metrics: dict[str, Metric]
+    reference: dict[str, dict[str, float]] = Field(description="reference row -> metric -> value")
+    groups: dict[str, dict[str, Metric]]
+    classes_seen: ClassesSeen | None = None
+    notes: tuple[str, ...]
+    seconds: float
+
+    @property
+    def headline_metrics(self) -> list[str]:
+        """The headline, and the same metric of every other patch path: none is chosen for a model."""
+        return headline_metrics(self.headline, self.metrics, self.paths)
+
+    @property
+    def exposure_kind(self) -> str:
+        """The record's exposure without its count: none, domain, seen or unknown; only equal ones are ranked."""
+        return "seen" if self.exposure.endswith("seen") else self.exposure
+
+    def same_inputs(self, other: Record) -> bool:
+        """Whether the other record would hold the same numbers: all hashes, the seed and the precision are equal."""
+        hashes = ("model_hash", "weights_hash", "protocol_hash", "data_hash")
+        keys = ("schema_version", *hashes, "seed", "precision", "patch_precision")
+        same_encoder = self.encoder_hash in ("", other.encoder_hash)  # records of before do not know theirs
+        return same_encoder and all(getattr(self, key) == getattr(other, key) for key in keys)
+
+
+def headline_metrics(headline: str, metrics: Mapping[str, Any], paths: Mapping[str, bool]) -> list[str]:
+    """The headline, first, and its twins on the other patch paths; empty where no metric has that name.
+
+    Where a model lacks the path that a card names, all its own paths are meant; outputs have no path and one metric.
+
+    >>> headline_metrics("local/miou", {"global/miou": 1, "local/miou": 1, "acc": 1}, {"local": True, "global": True})
+    ['local/miou', 'global/miou']
+    >>> headline_metrics("local/miou", {"last/miou": 1}, {"last": False}), headline_metrics("local/ap", {"ap": 1}, {})
+    (['last/miou'], ['ap'])
+    """
+    prefix, _, last = headline.rpartition("/")
+    stem = last if prefix in paths or headline not in metrics else headline
+    ordered = [headline, *(f"{path}/{stem}" for path in paths), *([] if paths else [stem])]
+    return [name for name in dict.fromkeys(ordered) if name in metrics]
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, DIGITS) if math.isfinite(value) else None
+
+
+def rounded_values(values: Mapping[str, float]) -> dict[str, float]:
+    """Finite values, rounded as records hold them."""
+    return {name: round(float(value), DIGITS) for name, value in values.items() if math.isfinite(value)}
+
+
+def model_hash(card: ModelCard) -> str:
+    """Hash of what decides a number in a model card: not its title, source or published numbers."""
+    return canonical_hash(card.model_dump(mode="json", exclude={"title", "source", "published"}))
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """Hash of what of a recipe decides its weights, apart from the seed; keys at their default count for nothing."""
+    prose = {"name", "title", "source", "notes", "cost", "reaches", "attempts", "weights", "sees"}
+    return canonical_hash(recipe.model_dump(mode="json", exclude=prose, exclude_defaults=True))
+
+
+def record_path(results: Path, model: str, seed: int, task: str, *, sample: bool, limit: int | None) -> Path:
+    """Where the record of a model on a task lies."""
+    folder = results / TESTING if limit is not None else results / SAMPLES if sample else results
+    return folder / (model if seed == 0 else f"{model}.seed{seed}") / f"{task}.json"
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record atomically, one metric a line."""
+    write_atomic(path, (pretty_json(record.model_dump(mode="json")) + "\n").encode())
+
+
+def read_record(path: Path) -> Record:
+    """The record in a file.
+
+    Raises:
+        UserError: the file is missing, damaged or of another schema; the sentence says which command makes it anew.
+    """
+    again = "run sparc-bench eval on this model and task again, with --force."
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"The record {path} cannot be read ({error}): {again}") from None
+    if not isinstance(values, dict) or values.get("schema_version") != SCHEMA:
+        raise UserError(f"The record {path} is not of schema {SCHEMA}: {again}")
+    try:
+        return Record.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"The record {path} is damaged ('{where}': {first['msg']}): {again}") from None
+
+
+def record_files(results: Path, *, testing: bool = False) -> list[Path]:
+    """All record files under a results folder in a fixed order; those of --limit only where `testing` says so."""
+    found = [*results.glob("*/*.json"), *(results / SAMPLES).glob("*/*.json")]
+    if testing:
+        found += (results / TESTING).glob("*/*.json")
+    return sorted(set(found))
+
+
+def pretty_json(value: Any, depth: int = 0) -> str:  # noqa: ANN401 - anything JSON can hold
+    """JSON with two spaces a level, in which a short table of plain values takes one line."""
+    line = json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, dict | list) or not value:
+        return line
+    members = value.values() if isinstance(value, dict) else value
+    if depth > 0 and len(line) <= 200 and not any(isinstance(member, dict | list) for member in members):
+        return line
+    inner, outer = "  " * (depth + 1), "  " * depth
+    if isinstance(value, dict):
+        rows = [
+            f"{inner}{json.dumps(key, ensure_ascii=False)}: {pretty_json(v, depth + 1)}" for key, v in value.items()
+        ]
+        return "{\n" + ",\n".join(rows) + f"\n{outer}}}"
+    return "[\n" + ",\n".join(inner + pretty_json(member, depth + 1) for member in value) + f"\n{outer}]"

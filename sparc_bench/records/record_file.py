@@ -1,0 +1,94 @@
+"""Records with the files that they lie in, so that what happened to every example is at hand where seeds are pooled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from sparc_bench.cards import discovery
+from sparc_bench.errors import UserError
+from sparc_bench.metrics.seeds import SeedsEstimate, over_seeds, seeds_difference
+from sparc_bench.metrics.statistic import Statistic
+from sparc_bench.records import outcome_file
+from sparc_bench.records.record import Record, read_record, record_files
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A record and its file."""
+
+    path: Path
+    record: Record
+
+    def __hash__(self) -> int:
+        return hash((self.path, self.record.outcome_hash))
+
+    @property
+    def recipe(self) -> str:
+        """Hash by which records of one model are of one recipe; of what was not trained here the model card's."""
+        return self.record.recipe_hash or self.record.model_hash
+
+    def statistic(self, metric: str) -> Statistic:
+        """A metric with what it takes to resample it.
+
+        Raises:
+            UserError: the outcomes beside the record are missing, damaged, another one's, or were too large to keep.
+        """
+        self.refuse_other_outcomes()
+        if self.record.protocol in discovery.names("protocols"):
+            discovery.load("protocols", self.record.protocol)  # brings its kinds of statistics with it
+        metrics = outcome_file.read(self._outcomes).metrics
+        if metric not in metrics:
+            raise UserError(f"{self._outcomes} holds no '{metric}', which its seeds are pooled from: {self._again}.")
+        return metrics[metric]
+
+    def refuse_other_outcomes(self) -> None:
+        """Raise UserError where the outcomes beside the record are missing or another one's."""
+        file = self._outcomes
+        if not file.is_file() or outcome_file.sha256(file.read_bytes()) != self.record.outcome_hash:
+            raise UserError(f"{file}, which its seeds are pooled from, is missing or another record's: {self._again}.")
+
+    @property
+    def _outcomes(self) -> Path:
+        return self.path.with_suffix(".npz")
+
+    @property
+    def _again(self) -> str:
+        record = self.record
+        return f"run sparc-bench eval on seed {record.seed} of {record.model} and {record.task} again, with --force"
+
+
+def read_all(results: Path) -> list[Recorded]:
+    """All records under a folder but those of --limit, in a fixed order.
+
+    Raises:
+        UserError: a damaged record.
+    """
+    found = [Recorded(path, read_record(path)) for path in record_files(results)]
+    return [each for each in found if each.record.limit is None]
+
+
+def pooled(seeds: Sequence[Recorded], metric: str) -> SeedsEstimate:
+    """A metric over several seeds of one recipe (see `sparc_bench.metrics.seeds`)."""
+    for each in seeds:
+        each.refuse_other_outcomes()
+    return _pooled(tuple(seeds), metric)
+
+
+@lru_cache(maxsize=1024)
+def _pooled(seeds: tuple[Recorded, ...], metric: str) -> SeedsEstimate:
+    return over_seeds([each.statistic(metric) for each in seeds])
+
+
+def difference(a: Sequence[Recorded], b: Sequence[Recorded], metric: str) -> SeedsEstimate:
+    """The first recipe's mean over its seeds minus the second's, on the same images.
+
+    Raises:
+        UserError: records of other protocols, data or examples.
+    """
+    for key in ("task", "protocol_hash", "data_hash"):
+        if len({getattr(each.record, key) for each in (*a, *b)}) > 1:
+            raise UserError(f"{a[0].path} and {b[0].path} differ in {key}: evaluate both again on {a[0].record.task}.")
+    return seeds_difference([each.statistic(metric) for each in a], [each.statistic(metric) for each in b])

@@ -1,0 +1,1 @@
+"""Tables and pictures made of records: comparison, leaderboard, published numbers."""

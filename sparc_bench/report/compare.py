@@ -1,0 +1,308 @@
+"""Two models on the same tasks, image by image, from what lies beside their records: nothing is run again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy import ndarray
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sparc_bench.cards import discovery
+from sparc_bench.errors import UserError, nearest
+from sparc_bench.metrics.bootstrap import Estimate, paired_differences
+from sparc_bench.metrics.statistic import LESS_IS_BETTER, Statistic
+from sparc_bench.records import outcome_file
+from sparc_bench.records.outcome_file import StoredOutcome
+from sparc_bench.records.record import SAMPLES, Record, read_record, record_files
+
+SHOWN_FLIPS = 10
+SHOWN_GROUPS = 16
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One metric of both models and their paired difference (first minus second)."""
+
+    name: str
+    a: float
+    b: float
+    estimate: Estimate
+    less_is_better: bool = False
+
+    @property
+    def verdict(self) -> str:
+        """Who is ahead: `a` or `b` where the interval of the difference leaves out 0, else `open`."""
+        more, less = ("b", "a") if self.less_is_better else ("a", "b")
+        if self.estimate.low > 0:
+            return more
+        return less if self.estimate.high < 0 else "open"
+
+
+@dataclass(frozen=True)
+class TaskComparison:
+    """Both models on one task.
+
+    Attributes:
+        a: record of the first model.
+        b: record of the second.
+        metrics: of every metric that both have.
+        groups: grouping -> differences of the headline by group.
+        only_a: ids of examples that the first alone gets right; None where the task has no right and wrong.
+        only_b: the reverse.
+        notes: what could not be compared.
+    """
+
+    a: Record
+    b: Record
+    metrics: tuple[Difference, ...]
+    groups: Mapping[str, tuple[Difference, ...]] = field(default_factory=dict)
+    only_a: tuple[str, ...] | None = None
+    only_b: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on all tasks that both have records of.
+
+    Attributes:
+        a: name of the first, as it was asked for.
+        b: name of the second.
+        tasks: in alphabetical order.
+        unshared: tasks that only one of them has.
+    """
+
+    a: str
+    b: str
+    tasks: tuple[TaskComparison, ...]
+    unshared: tuple[str, ...] = ()
+
+    def metrics_frame(self) -> pd.DataFrame:
+        """One row per task and metric: a, b, difference, low, high, clusters, method, verdict."""
+        return pd.DataFrame([{"task": task.a.task, **_row(row)} for task in self.tasks for row in task.metrics])
+
+    def groups_frame(self) -> pd.DataFrame:
+        """One row per task, grouping and group, likewise."""
+        rows = [
+            {"task": task.a.task, "grouping": grouping, **_row(row)}
+            for task in self.tasks
+            for grouping, of in task.groups.items()
+            for row in of
+        ]
+        return pd.DataFrame(rows)
+
+    def flips_frame(self) -> pd.DataFrame:
+        """One row per example that exactly one of the models gets right: task, id, right (`a` or `b`)."""
+        rows = [
+            {"task": task.a.task, "id": example, "right": side}
+            for task in self.tasks
+            for side, ids in (("a", task.only_a), ("b", task.only_b))
+            for example in ids or ()
+        ]
+        return pd.DataFrame(rows, columns=["task", "id", "right"])
+
+
+def _row(difference: Difference) -> dict[str, object]:
+    estimate = difference.estimate
+    return {
+        "name": difference.name,
+        "a": difference.a,
+        "b": difference.b,
+        "difference": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
+        "clusters": estimate.clusters,
+        "method": estimate.method,
+        "verdict": difference.verdict,
+    }
+
+
+def compare(a: str | Path, b: str | Path, results: Path = Path("results")) -> Comparison:
+    """Paired differences of two models on every task that both have records of.
+
+    Args:
+        a: a model's name as under `results/` (`NAME`, `NAME.seed1`), a folder of records, or one record.
+        b: the other.
+        results: folder of the records.
+
+    Raises:
+        UserError: a model without records, no task in common, or records of different protocols, data or examples.
+    """
+    files_a, files_b = _files(a, results), _files(b, results)
+    shared = sorted(files_a.keys() & files_b.keys())
+    if not shared:
+        raise UserError(
+            f"{a} and {b} have no task in common ({', '.join(sorted(files_a))}; {', '.join(sorted(files_b))}): "
+            "evaluate both on one suite."
+        )
+    tasks = tuple(_compared(files_a[task], files_b[task]) for task in shared)
+    return Comparison(str(a), str(b), tasks, tuple(sorted(files_a.keys() ^ files_b.keys())))
+
+
+def _files(model: str | Path, results: Path) -> dict[str, Path]:
+    """Task -> record file of a model."""
+    path = Path(model)
+    if path.is_file() and path.suffix == ".json":
+        return {path.stem: path}
+    named = [results / str(model), results / SAMPLES / str(model)]
+    folders = [path] if path.is_dir() and any(path.glob("*.json")) else named
+    found = {file.stem: file for folder in folders for file in sorted(folder.glob("*.json"))}
+    if not found:
+        known = {file.parent.name for file in record_files(results)}
+        hint = nearest(str(model), known) if known else f"run sparc-bench eval {model} first."
+        raise UserError(f"There are no records of '{model}' under {results}: {hint}")
+    return found
+
+
+def _compared(path_a: Path, path_b: Path) -> TaskComparison:
+    a, b = read_record(path_a), read_record(path_b)
+    for what in ("protocol_hash", "data_hash"):
+        mine, other = getattr(a, what), getattr(b, what)
+        if mine != other:
+            kind = "protocols" if what == "protocol_hash" else "data"
+            raise UserError(
+                f"{path_a} ({mine[:12]}) and {path_b} ({other[:12]}) are of different {kind}: evaluate both again on "
+                f"{a.task}."
+            )
+    discovery.load("protocols", a.protocol)  # brings its kinds of statistics with it
+    outcome_a, outcome_b = (outcome_file.read(path.with_suffix(".npz")) for path in (path_a, path_b))
+    for path, record in ((path_a, a), (path_b, b)):
+        if outcome_file.sha256(path.with_suffix(".npz").read_bytes()) != record.outcome_hash:
+            raise UserError(
+                f"{path} and the .npz beside it do not belong together: run sparc-bench eval {record.model} --task "
+                f"{record.task} --force."
+            )
+    if outcome_a.ids != outcome_b.ids:
+        raise UserError(f"{path_a} and {path_b} are of different examples: evaluate both again on {a.task}.")
+    only_a, only_b = _flips(outcome_a, outcome_b)
+    return TaskComparison(
+        a=a,
+        b=b,
+        metrics=_differences(
+            {
+                mine if mine == other else f"{mine} and {other}": (outcome_a.metrics[mine], outcome_b.metrics[other])
+                for mine, other in _pairs(a, b)
+                if mine in outcome_a.metrics and other in outcome_b.metrics
+            }
+        ),
+        groups=_groups(outcome_a, outcome_b),
+        only_a=only_a,
+        only_b=only_b,
+        notes=_notes(outcome_a, outcome_b),
+    )
+
+
+def _pairs(a: Record, b: Record) -> list[tuple[str, str]]:
+    """Metrics of both, the headline first; where it goes by paths that the other lacks, every path with every path."""
+    shared = [(name, name) for name in dict.fromkeys([*a.headline_metrics, *a.metrics]) if name in b.metrics]
+    if set(a.headline_metrics) & set(b.headline_metrics):
+        return shared
+    return [(mine, other) for mine in a.headline_metrics for other in b.headline_metrics] + shared
+
+
+def _differences(pairs: Mapping[str, tuple[Statistic, Statistic]]) -> tuple[Difference, ...]:
+    estimates = paired_differences(pairs)
+    return tuple(
+        Difference(name, a.value, b.value, estimates[name], a.kind in LESS_IS_BETTER) for name, (a, b) in pairs.items()
+    )
+
+
+def _groups(a: StoredOutcome, b: StoredOutcome) -> dict[str, tuple[Difference, ...]]:
+    return {
+        grouping: _differences(
+            {group: (of[group], b.groups[grouping][group]) for group in of if group in b.groups[grouping]}
+        )
+        for grouping, of in a.groups.items()
+        if grouping in b.groups
+    }
+
+
+def _flips(a: StoredOutcome, b: StoredOutcome) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
+    """Ids that one gets right (credit above one half) and the other does not."""
+    if "correct" not in a.examples or "correct" not in b.examples:
+        return None, None
+    right_a, right_b = _right(a), _right(b)
+    ids = np.array(a.ids, dtype=object)
+    return tuple(ids[right_a & ~right_b]), tuple(ids[right_b & ~right_a])
+
+
+def _right(outcome: StoredOutcome) -> ndarray:
+    # an example that was not scored is NaN, and never right
+    right: ndarray = np.asarray(outcome.examples["correct"], dtype=np.float64) > 0.5
+    return right
+
+
+def _notes(a: StoredOutcome, b: StoredOutcome) -> tuple[str, ...]:
+    dropped = sorted({*a.dropped, *b.dropped})
+    return (f"Not kept beside the records, to stay small: {', '.join(dropped)}.",) if dropped else ()
+
+
+def render(comparison: Comparison) -> RenderableType:
+    """Tables for the terminal: all metrics, then flips and groups of each task; differences in percentage points."""
+    a, b = comparison.a, comparison.b
+    parts: list[RenderableType] = []
+    for task in comparison.tasks:
+        sample = f" @sample n={task.a.n}" if task.a.sample else f" (n={task.a.n})"
+        parts += [Text(f"{task.a.title}{sample}", style="bold"), _table("metric", a, b, task.metrics)]
+        if task.only_a is not None and task.only_b is not None:
+            parts += [_flip_line(a, b, task.only_a), _flip_line(b, a, task.only_b)]
+        for grouping, rows in task.groups.items():
+            parts += [_table(f"by {grouping}", a, b, widest(rows)), *_left_out(rows)]
+        parts += [Text(note) for note in task.notes]
+        parts.append(Text(""))
+    parts.append(
+        Text(
+            "Differences are of the same images (first minus second), in percentage points, with 95 % intervals, not "
+            "corrected for the number of rows: of twenty rows without a difference one is expected to look like one."
+        )
+    )
+    if comparison.unshared:
+        parts.append(Text(f"Only one of the two has a record of: {', '.join(comparison.unshared)}."))
+    return Group(*parts)
+
+
+def widest(rows: Sequence[Difference]) -> tuple[Difference, ...]:
+    """The groups to print: all, in their order, or those that differ most where there are too many."""
+    if len(rows) <= SHOWN_GROUPS:
+        return tuple(rows)
+    known = [row for row in rows if not np.isnan(row.estimate.value)]
+    chosen = sorted(known, key=lambda row: -abs(row.estimate.value))[:SHOWN_GROUPS]
+    return tuple(sorted(chosen, key=lambda row: -row.estimate.value))
+
+
+def _left_out(rows: Sequence[Difference]) -> list[Text]:
+    left = len(rows) - len(widest(rows))
+    return [Text(f"Groups that differ less are not shown: {left} of {len(rows)}.")] if left else []
+
+
+def _flip_line(winner: str, loser: str, ids: tuple[str, ...]) -> Text:
+    some = ", ".join(ids[:SHOWN_FLIPS]) + (", ..." if len(ids) > SHOWN_FLIPS else "")
+    return Text(f"Right in {winner} alone, not in {loser}: {len(ids)} images{': ' + some if ids else ''}")
+
+
+def _table(first: str, a: str, b: str, rows: tuple[Difference, ...]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column(first)
+    for column in (a, b, "difference", "95 % interval", "images"):
+        table.add_column(column, justify="right")
+    table.add_column("ahead")
+    for row in rows:
+        estimate = row.estimate
+        interval = f"[{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
+        if np.isnan(estimate.value):
+            table.add_row(row.name, _percent(row.a), _percent(row.b), "-", "-", str(estimate.clusters), "")
+            continue
+        ahead = {"a": a, "b": b, "open": "not clear"}[row.verdict]
+        difference = f"{100 * estimate.value:+.1f}"
+        table.add_row(row.name, _percent(row.a), _percent(row.b), difference, interval, str(estimate.clusters), ahead)
+    return table
+
+
+def _percent(value: float) -> str:
+    return "-" if np.isnan(value) else f"{100 * value:.1f}"

@@ -1,0 +1,242 @@
+"""The leaderboard for people: on the screen, as CSV, Markdown and a picture, and the short table in the README.
+
+Everything but the picture is the same, byte for byte, for the same records.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sparc_bench.errors import UserError
+from sparc_bench.files.atomic import write_atomic
+from sparc_bench.report import interval_plot, overview
+from sparc_bench.report.ranking import Row, Section, build, percent, reference_values
+
+__all__ = [
+    "build",
+    "frame",
+    "plot",
+    "publish",
+    "readme_text",
+    "reference_values",
+    "render",
+    "write_csv",
+    "write_markdown",
+]
+
+README_START, README_END = "<!-- results -->", "<!-- /results -->"
+
+_COLUMNS = [
+    *("task", "metric", "headline", "sample", "n", "exposure", "protocol_hash", "data_hash", "row", "name", "rank"),
+    *("value", "low", "high", "seeds", "seed_low", "seed_high", "clear_of_references", "trained_path"),
+    *("seed", "recipe_hash"),
+]
+
+_HOW_TO_READ = (
+    "Numbers are percentages with 95 % intervals: over images where a row is of one training seed, over seeds and "
+    "images where it is the mean over several. Rows are ranked in one table only where protocol, data and exposure "
+    "are the same, and seeds are pooled only where they are of the same recipe. A rank is 1 plus the number of rows "
+    "whose whole interval lies above; rows of one rank are not told apart. In italics: reference rows, which a result "
+    "has to be clear of (constant, chance, random, untrained) or cannot be expected to pass (ceiling, oracle, human)."
+)
+
+
+def frame(sections: Iterable[Section]) -> pd.DataFrame:
+    """All rows as one table: values are fractions; reference rows have no interval and no rank.
+
+    A row of several seeds (`seed` is "all") is followed by one line for each of them, whose interval is over images.
+    """
+    lines: list[dict[str, object]] = []
+    for section in sections:
+        shared: dict[str, object] = {
+            "task": section.task,
+            "metric": section.metric,
+            "headline": section.main,
+            "sample": "@sample" if section.sample else "",
+            "n": section.n,
+            "exposure": section.exposure,
+            "protocol_hash": section.protocol_hash[:12],
+            "data_hash": section.data_hash[:12],
+        }
+        for row in section.rows:
+            lines += [{**shared, **line} for line in _row_lines(row)]
+        kind = "outputs reference" if section.outputs else "reference"
+        lines += [{**shared, "row": kind, "name": name, "value": value} for name, value in section.references]
+    return pd.DataFrame(lines, columns=_COLUMNS).astype({"rank": "Int64", "seeds": "Int64"})
+
+
+def _row_lines(row: Row) -> list[dict[str, object]]:
+    shared = {
+        "name": row.model,
+        "exposure": row.exposure,
+        "trained_path": row.trained_path,
+        "recipe_hash": row.recipe[:12],
+    }
+    several = len(row.seeds) > 1
+    lines: list[dict[str, object]] = [
+        {
+            **shared,
+            "row": "outputs" if row.outputs else "model",
+            "rank": row.rank,
+            "value": row.value,
+            "low": row.low,
+            "high": row.high,
+            "seeds": len(row.seeds),
+            "seed_low": min(row.seed_values),
+            "seed_high": max(row.seed_values),
+            "clear_of_references": row.clear,
+            "seed": "all" if several else str(row.seeds[0]),
+        }
+    ]
+    for seed, value, (low, high) in zip(row.seeds, row.seed_values, row.seed_intervals, strict=True):
+        if several:
+            lines.append({**shared, "row": "seed", "value": value, "low": low, "high": high, "seed": str(seed)})
+    return lines
+
+
+def csv_text(sections: Iterable[Section]) -> str:
+    """The content of `leaderboard.csv`."""
+    buffer = io.StringIO()
+    frame(sections).to_csv(buffer, index=False, float_format="%.6f", lineterminator="\n")
+    return buffer.getvalue()
+
+
+def write_csv(sections: Iterable[Section], path: Path) -> None:
+    """Write `leaderboard.csv`."""
+    write_atomic(path, csv_text(sections).encode())
+
+
+def _seeds(row: Row) -> str:
+    if not row.trained_here:
+        return "one file" if row.outputs else "one checkpoint"
+    if len(row.seeds) == 1:
+        return "one seed"
+    return f"{len(row.seeds)} seeds, {percent(min(row.seed_values))} to {percent(max(row.seed_values))}"
+
+
+def _interval(row: Row) -> str:
+    return f"[{percent(row.low)}, {percent(row.high)}]"
+
+
+def _named(row: Row) -> str:
+    return row.model if row.trained_path else f"{row.model} (untrained path)"
+
+
+def _lines(section: Section) -> list[tuple[str, str, str, str, str, bool]]:
+    """Rank, name, percent, interval, seeds, whether it is a reference row: floors and ceilings after the models."""
+    models = [
+        (str(row.rank), _named(row), percent(row.value), _interval(row), _seeds(row), False) for row in section.rows
+    ]
+    references = overview.condensed(section.references)
+    return models + [("", reference.label, str(reference), "", "", True) for reference in references]
+
+
+def render(sections: Sequence[Section]) -> RenderableType:
+    """The tables for the terminal."""
+    if not sections:
+        return Text("There are no records yet: run sparc-bench eval MODEL --suite scenes.")
+    parts: list[RenderableType] = []
+    for section in sections:
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        table.add_column("rank", justify="right")
+        table.add_column("model", overflow="fold")
+        table.add_column("%", justify="right")
+        table.add_column("95 % interval", justify="right")
+        table.add_column("seeds")
+        for *cells, reference in _lines(section):
+            table.add_row(*map(str, cells), style="dim" if reference else None)
+        parts += [Text(section.heading, style="bold"), table, *map(Text, section.remarks()), Text("")]
+    return Group(*parts)
+
+
+def markdown_text(sections: Sequence[Section]) -> str:
+    """The content of `leaderboard.md`."""
+    lines = ["# Leaderboard", "", _HOW_TO_READ, "", "Written by `sparc-bench leaderboard`; not edited by hand.", ""]
+    if not sections:
+        lines += ["There are no records yet.", ""]
+    else:
+        lines += ["## Overview", "", overview.text(sections), ""]
+    for sample, title in ((False, "Whole benchmarks"), (True, "Samples of benchmarks")):
+        chosen = [section for section in sections if section.sample is sample]
+        if not chosen:
+            continue
+        lines += [f"## {title}", ""]
+        if sample:
+            lines += ["Parts of published benchmarks: not comparable with published numbers.", ""]
+        for section in chosen:
+            lines += _markdown_section(section)
+    return "\n".join(lines)
+
+
+def _markdown_section(section: Section) -> list[str]:
+    lines = [f"### {section.heading}", ""]
+    lines += [f"Task `{section.task}`, protocol `{section.protocol_hash[:12]}`, data `{section.data_hash[:12]}`.", ""]
+    lines += ["| rank | model | % | 95 % interval | seeds |", "|--:|---|--:|--:|---|"]
+    for rank, name, value, interval, seeds, reference in _lines(section):
+        lines.append(
+            f"|  | *{name}* | *{value}* | | |" if reference else f"| {rank} | {name} | {value} | {interval} | {seeds} |"
+        )
+    remarks = section.remarks()
+    return [*lines, "", *(f"- {sentence}" for sentence in remarks), *([""] if remarks else [])]
+
+
+def write_markdown(sections: Sequence[Section], path: Path) -> None:
+    """Write `leaderboard.md`."""
+    write_atomic(path, markdown_text(sections).encode())
+
+
+def readme_text(readme: str, sections: Sequence[Section]) -> str:
+    """The README with its results table brought up to date.
+
+    Raises:
+        UserError: the two markers are not there, in order.
+    """
+    before, start, rest = readme.partition(README_START)
+    _, end, after = rest.partition(README_END)
+    if not (start and end):
+        raise UserError(f"The README has no place for the results: add the lines {README_START} and {README_END}.")
+    return f"{before}{start}\n{overview.text(sections)}\n{end}{after}"
+
+
+def plot(sections: Sequence[Section], path: Path) -> None:
+    """A picture: a panel for each section, with intervals (grey: not clear of reference rows) and reference rows."""
+    if not sections:
+        raise UserError("There are no records to draw: run sparc-bench eval MODEL --suite scenes.")
+    blocks = [
+        interval_plot.Block(
+            title=f"{group.title.replace('`', '')}, %",
+            panels=list(zip(group.columns(), group.sections, strict=True)),
+            models=group.models,
+        )
+        for group in overview.groups(sections)
+    ]
+    interval_plot.save(blocks, path)
+
+
+def publish(results: Path, console: Console) -> list[Section]:
+    """Print the leaderboard and write it beside the records as CSV, Markdown and PNG.
+
+    A README.md beside the results folder that has the two markers gets its table as well.
+
+    Raises:
+        UserError: no such folder, or a damaged record.
+    """
+    if not results.is_dir():
+        raise UserError(f"The folder {results} does not exist: run sparc-bench eval first, or check the path.")
+    sections = build(results)
+    console.print(render(sections))
+    write_csv(sections, results / "leaderboard.csv")
+    write_markdown(sections, results / "leaderboard.md")
+    if sections:
+        plot(sections, results / "leaderboard.png")
+    readme = results.resolve().parent / "README.md"
+    if readme.is_file() and README_START in (text := readme.read_text(encoding="utf-8")):
+        write_atomic(readme, readme_text(text, sections).encode())
+    return sections

@@ -1,0 +1,192 @@
+"""The short tables: a row for each model, a column for each headline metric, one table for each group of tasks.
+
+A group is what one data set's whole test splits hold, or the samples of one family of tasks; metrics of patch vectors
+have a table for each path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+
+from sparc_bench.report.ranking import CEILINGS, EXPOSURES, OUTPUTS_TITLE, Row, Section, percent
+
+NOT_CLEAR, UNTRAINED, SEEN = "°", "†", "‡"
+
+FEW = 2
+"""Up to so many reference rows of one kind are printed each by itself."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Sections that stand in one table.
+
+    Attributes:
+        title: what they have in common.
+        tasks: all sections of the group's tasks, by whichever path; column names leave out what these share.
+        sections: the columns.
+    """
+
+    title: str
+    tasks: tuple[Section, ...]
+    sections: tuple[Section, ...]
+
+    @property
+    def models(self) -> list[str]:
+        """Models with a row in any of the sections, by name."""
+        return sorted({row.model for section in self.sections for row in section.rows})
+
+    def columns(self) -> list[str]:
+        """A short name for each section: its task without what all tasks of the group start with, and its metric."""
+        shared = len(_shared(self.tasks))
+        names = []
+        for section in self.sections:
+            size = f", n={section.n}" if section.sample else ""
+            metric = section.metric.rpartition("/")[2]
+            names.append(f"{' '.join(section.task.split('_')[shared:])}: {metric}{size}")
+        return [
+            name
+            if names.count(name) == 1
+            else f"{name}, protocol {s.protocol_hash[:6]}, data {s.data_hash[:6]}, {EXPOSURES[s.exposure]}"
+            for name, s in zip(names, self.sections, strict=True)
+        ]
+
+
+def groups(sections: Iterable[Section]) -> list[Group]:
+    """The tables, whole benchmarks before samples, in a fixed order."""
+    by_data: dict[tuple[bool, str, bool], dict[str, list[Section]]] = {}
+    for section in sections:
+        path = section.metric.rpartition("/")[0]
+        data = (section.sample, section.family if section.sample else section.dataset, section.outputs)
+        by_data.setdefault(data, {}).setdefault(path, []).append(section)
+    found = []
+    for (sample, name, outputs), by_path in sorted(by_data.items()):
+        tasks = tuple(section for of in by_path.values() for section in of)
+        what = ", ".join(filter(None, (name, " ".join(_shared(tasks)))))
+        title = f"Samples (`@sample`): {what}" if sample else f"`{name}`"
+        for path in sorted(by_path, key=lambda path: (path != "", by_path[path][0].main is False, path)):
+            whose = f", patches by the path `{path}`" if path else ""
+            whose += f", {OUTPUTS_TITLE}" if outputs else ""
+            found.append(Group(f"{title}{whose}", tasks, tuple(by_path[path])))
+    return found
+
+
+def _shared(tasks: Sequence[Section]) -> list[str]:
+    """The words that the names of all tasks begin with; none where there is one task alone."""
+    names = [task.split("_") for task in {section.task for section in tasks}]
+    if len(names) < 2:
+        return []
+    return [words[0] for words in takewhile(lambda words: len({*words}) == 1, zip(*names, strict=False))]
+
+
+def text(sections: Sequence[Section]) -> str:
+    """All short tables and what their marks mean."""
+    if not sections:
+        return "There are no records yet."
+    lines: list[str] = []
+    for group in groups(sections):
+        lines += [f"**{group.title}**", "", *table(group, [("", group.models)]), ""]
+    return "\n".join([*lines, foot(sections)])
+
+
+def table(
+    group: Group, blocks: Sequence[tuple[str, Sequence[str]]], absent: Mapping[str, str] | None = None
+) -> list[str]:
+    """One table in Markdown.
+
+    Args:
+        group: its columns.
+        blocks: heading (empty: none) and models of each block of rows, in order.
+        absent: model -> what stands where it has no row.
+    """
+    columns = group.columns()
+    lines = [f"| model | seeds | {' | '.join(columns)} |", f"|---|--:|{'---|' * len(columns)}"]
+    by_section = [{row.model: row for row in section.rows} for section in group.sections]
+    for heading, models in blocks:
+        if heading:
+            lines.append(f"| **{heading}** | |{' |' * len(columns)}")
+        for model in models:
+            rows = [of.get(model) for of in by_section]
+            most = max((len(row.seeds) for row in rows if row), default=0)
+            cells = [cell(row, most) if row else (absent or {}).get(model, "") for row in rows]
+            lines.append(f"| {model} | {seeds(rows)} | {' | '.join(cells)} |")
+    return [*lines, f"| *highest reference row* | | {' | '.join(map(_floor, group.sections))} |"]
+
+
+def seeds(rows: Iterable[Row | None]) -> str:
+    """The number of seeds of a model's rows; none for a checkpoint of others."""
+    found = [row for row in rows if row]
+    if not found:
+        return ""
+    if found[0].outputs:
+        return "file"
+    return str(max(len(row.seeds) for row in found)) if found[0].trained_here else "checkpoint"
+
+
+def cell(row: Row, most: int = 0) -> str:
+    """Value with marks and interval; the number of seeds where it is not that of the whole line."""
+    number = f", {len(row.seeds)} seed{'s' * (len(row.seeds) > 1)}" if len(row.seeds) < most else ""
+    return f"{percent(row.value)}{marks(row)} [{percent(row.low)}, {percent(row.high)}]{number}"
+
+
+def marks(row: Row) -> str:
+    """° not clear of its reference rows, † untrained path, ‡ images seen in training."""
+    seen = SEEN if row.exposure.endswith("seen") else ""
+    return ("" if row.clear else NOT_CLEAR) + ("" if row.trained_path else UNTRAINED) + seen
+
+
+def _floor(section: Section) -> str:
+    floors = [reference for reference in section.references if reference[0].partition(" ")[0] not in CEILINGS]
+    return f"*{floors[0][0].partition(' ')[0]} {percent(floors[0][1])}*" if floors else ""
+
+
+def foot(sections: Sequence[Section]) -> str:
+    """What the intervals are over and what the marks mean, as far as they stand there."""
+    rows = [row for section in sections for row in section.rows]
+    several = any(len(row.seeds) > 1 for row in rows)
+    sentences = ["Percent with 95 % intervals over images."]
+    if several:
+        sentences = ["Percent: means over training seeds, with 95 % intervals over seeds and images."]
+    if any(not row.clear for row in rows):
+        sentences.append(f"{NOT_CLEAR} not clear of its own reference rows.")
+    if any(not row.trained_path for row in rows):
+        sentences.append(f"{UNTRAINED} untrained path: no loss trained these patch vectors.")
+    seen = dict.fromkeys(row.model for row in rows if row.exposure.endswith("seen"))
+    if seen:
+        sentences.append(f"{SEEN} not zero-shot: images of the task were seen in training ({', '.join(seen)}).")
+    if any(row.one_seed for row in rows):
+        sentences.append(
+            "Where there is one seed, the interval is over images alone, without the spread between trainings."
+            if several
+            else "One seed each: the spread between trainings is not in the intervals."
+        )
+    return " ".join(sentences)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A reference row as it is printed: one, or the lowest and highest of several models' rows of a kind."""
+
+    label: str
+    kind: str
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return percent(self.low) if self.low == self.high else f"{percent(self.low)} to {percent(self.high)}"
+
+
+def condensed(references: Sequence[tuple[str, float]]) -> list[Reference]:
+    """Reference rows, highest first, with those that differ by model put together where there are many."""
+    by_kind: dict[str, list[tuple[str, float]]] = {}
+    for name, value in references:
+        by_kind.setdefault(name.partition(" ")[0], []).append((name, value))
+    found = []
+    for kind, members in by_kind.items():
+        if len(members) > FEW:
+            values = [value for _, value in members]
+            found.append(Reference(f"{kind} ({len(members)} models)", kind, min(values), max(values)))
+        else:
+            found += [Reference(name, kind, value, value) for name, value in members]
+    return sorted(found, key=lambda reference: (-reference.high, reference.label))

@@ -1,0 +1,200 @@
+"""A like-for-like comparison in one command that can be interrupted: trials, the best of them, runs with several seeds.
+
+Recipes of a study differ in their objective and its options alone. Every recipe gets the same number of trials from a
+box written down beforehand; the best by one criterion on val is trained with several seeds and evaluated.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from sparc_bench.cards import discovery
+from sparc_bench.cards.binding import bind
+from sparc_bench.cards.recipe import Recipe
+from sparc_bench.cards.study_card import StudyCard, draws
+from sparc_bench.cards.task_card import TaskCard
+from sparc_bench.errors import UserError
+from sparc_bench.evaluation.evaluate import Settings
+from sparc_bench.records.record import read_record, record_path
+from sparc_bench.study.choice import (
+    TRIAL_SEED,
+    best_trial,
+    criterion,
+    current_trials,
+    described,
+    differences,
+    recipes_of,
+    training_hash,
+    trial_recipe,
+    with_values,
+)
+from sparc_bench.study.progress import Watch
+from sparc_bench.study.rows import RUNS, TRIALS, AnyRow, RunRow, TrialRow, folder_of, merge_rows
+from sparc_bench.study.worker import Done, Work, perform
+
+
+@dataclass
+class _State:
+    """What of a study is done and what is missing."""
+
+    study: StudyCard
+    recipes: dict[str, Recipe]
+    tasks: tuple[TaskCard, ...]
+    settings: Settings
+    trials: list[TrialRow] = field(default_factory=list)
+    runs: list[RunRow] = field(default_factory=list)
+    failures: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.trials = self._merged(TRIALS, TrialRow, [])
+        self.runs = self._merged(RUNS, RunRow, [])
+        # the column follows a card that decides by other scores now
+        self.trials = self._merged(TRIALS, TrialRow, [self._judged(row) for row in self.trials])
+
+    def keep(self, row: TrialRow | RunRow) -> None:
+        """Write a row into its table."""
+        if isinstance(row, TrialRow):
+            self.trials = self._merged(TRIALS, TrialRow, [self._judged(row)])
+        else:
+            self.runs = self._merged(RUNS, RunRow, [row])
+
+    def _merged(self, table: str, kind: type[AnyRow], rows: list[AnyRow]) -> list[AnyRow]:
+        path = folder_of(self.study.name, self.settings.results) / table
+        return merge_rows(path, rows, kind, self.study.names)
+
+    def _judged(self, row: TrialRow) -> TrialRow:
+        if row.diverged_at is not None:
+            return row
+        return row.model_copy(update={"criterion": criterion(self.study, row.val)})
+
+    def missing_trials(self, name: str) -> list[Work]:
+        recipe = self.recipes[name]
+        there = {row.trial for row in current_trials(self.study, recipe, self.trials)}
+        return [
+            Work(
+                label=f"{name} trial {trial}",
+                recipe=trial_recipe(self.study, recipe, values),
+                folder=self.settings.runs / "studies" / self.study.name / name / f"trial{trial}",
+                seed=TRIAL_SEED,
+                settings=self.settings,
+                trial=(trial, values),
+            )
+            for trial, values in enumerate(draws(self.study, name))
+            if trial not in there
+        ]
+
+    def missing_runs(self, name: str) -> list[Work]:
+        """Runs with the chosen setting that are not trained or not evaluated; none while nothing is chosen."""
+        best = best_trial(self.study, self.recipes[name], self.trials)
+        if best is None:
+            return []
+        recipe = with_values(self.recipes[name], best.values)
+        there = {row.seed: row for row in self.runs if row.recipe == name}
+        found = []
+        for seed in range(self.study.runs_of(name)):
+            row = there.get(seed)
+            current = row is not None and row.recipe_hash == training_hash(recipe, seed)
+            if current and row is not None and (row.state == "diverged" or not self.missing_records(name, seed)):
+                continue
+            folder = self.settings.runs / name / f"seed{seed}"
+            settings = replace(self.settings, seed=seed)
+            found.append(Work(f"{name} seed {seed}", recipe, folder, seed, settings, tasks=self.tasks))
+        return found
+
+    def missing_records(self, name: str, seed: int) -> list[str]:
+        """Tasks that the run of this seed has no record of, or one of another protocol."""
+        return [task.name for task in self.tasks if not _has_record(self.settings.results, name, seed, task)]
+
+
+def _has_record(results: Path, recipe: str, seed: int, task: TaskCard) -> bool:
+    path = record_path(results, recipe, seed, task.name, sample=task.sample, limit=None)
+    if not (path.is_file() and path.with_suffix(".npz").is_file()):
+        return False
+    try:
+        return read_record(path).protocol_hash == bind(task).protocol_hash()
+    except UserError:
+        return False
+
+
+def run(study: StudyCard, settings: Settings, jobs: int, plugins: Sequence[Path], console: Console) -> int:
+    """Do what is missing of a study, `jobs` trainings at once, and say what is done; can be interrupted at any time.
+
+    Returns:
+        The exit code: 0, or 1 where rows are still missing.
+
+    Raises:
+        UserError: a card that is wrong; a training or task that fails is reported and does not stop the others.
+    """
+    recipes = recipes_of(study)
+    tasks = tuple(map(discovery.task, study.tasks))
+    for task in tasks:
+        bind(task)
+    state = _State(study, recipes, tasks, settings)
+    queue = deque(work for name in recipes for work in state.missing_trials(name))
+    queue.extend(work for name in recipes for work in state.missing_runs(name))
+    try:
+        with Watch(study.name, len(queue)) as watch:
+
+            def finished(work: Work, done: Done) -> None:
+                watch.finished(work, done)
+                state.failures[work.label] = done.failures
+                if done.row is None:
+                    return
+                state.keep(done.row)
+                if isinstance(done.row, TrialRow):
+                    new = state.missing_runs(work.recipe.name)
+                    watch.more(len(new))
+                    queue.extend(new)
+
+            perform(queue, jobs, plugins, watch.started, finished)
+    finally:
+        missing = report(state, console)
+    from sparc_bench.study.table import publish
+
+    publish(study, settings.results, console)
+    return 1 if missing else 0
+
+
+def report(state: _State, console: Console) -> list[str]:
+    """Print what is chosen, done, diverged and missing; returns what is missing by name."""
+    study = state.study
+    missing, unlike = [], []
+    done, expected = Counter[str](), Counter[str]()
+    for name, recipe in state.recipes.items():
+        trials = state.missing_trials(name)
+        best = best_trial(study, recipe, state.trials)
+        expected += Counter(trials=study.trials)
+        done += Counter(trials=study.trials - len(trials))
+        if best is None and not trials:
+            console.print(f"{name} diverged in all of its {study.trials} trials:")
+            for row in current_trials(study, recipe, state.trials):
+                console.print(f"  trial {row.trial} at step {row.diverged_at} with {described(row.values)}")
+            continue
+        expected += Counter(runs=study.runs_of(name))
+        missing += [work.label for work in trials]
+        if best is None:
+            missing += [f"{name} seed {seed}" for seed in range(study.runs_of(name))]
+            continue
+        console.print(f"{name}: trial {best.trial} is chosen, criterion {best.criterion}: {described(best.values)}")
+        runs = state.missing_runs(name)
+        missing += [work.label for work in runs]
+        done += Counter(runs=study.runs_of(name) - len(runs))
+        for run in state.runs:
+            if run.recipe == name and run.state == "diverged" and f"{name} seed {run.seed}" not in missing:
+                console.print(f"  seed {run.seed} diverged at step {run.step}")
+        unlike += differences(recipe, study, state.trials)
+    if unlike:
+        console.print("These cards do not hold their chosen values yet:")
+        for sentence in unlike:
+            console.print(f"  {sentence}")
+    figures = " and ".join(f"{done[kind]} of {expected[kind]} {kind}" for kind in ("trials", "runs"))
+    console.print(f"Study {study.name}: {figures} are done" + ("; these are missing:" if missing else "."))
+    for label in missing:
+        why = " ".join(state.failures.get(label, ()))
+        console.print(f"  {label}: {why}" if why else f"  {label}")
+    return missing

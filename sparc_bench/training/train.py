@@ -1,0 +1,229 @@
+"""One training run: a recipe and a seed in, a run folder out.
+
+The folder holds recipe.json, environment.json, log.jsonl, checkpoint.safetensors (to resume from), model.safetensors
+(the result) and summary.json. A finished run is not trained again; an interrupted one goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from sparc_bench import distributed
+from sparc_bench.cards.recipe import Recipe
+from sparc_bench.encoder import Runtime
+from sparc_bench.encoders.own import IN_TRAINING, WEIGHTS_FILE, OwnEncoder
+from sparc_bench.errors import UserError
+from sparc_bench.files.atomic import write_atomic
+from sparc_bench.training import precision
+from sparc_bench.training.loading import Batches, loader
+from sparc_bench.training.log import RunLog, Silent
+from sparc_bench.training.loop import NotFiniteError, StepReport, fit, forward_backward, make_optimizer
+from sparc_bench.training.needs import refuse_missing
+from sparc_bench.training.pixels import refuse_too_many
+from sparc_bench.training.prepared import Prepared, prepare
+from sparc_bench.training.start import InitialModel, take
+from sparc_bench.training.validate import held_out, validation_scores
+from sparc_bench.two_towers import checkpoint
+from sparc_bench.two_towers.architecture import Start
+from sparc_bench.two_towers.checkpoint import Meta
+from sparc_bench.two_towers.model import TrainStep, build
+
+CHECKPOINT_FILE = "checkpoint.safetensors"
+
+
+def train(
+    recipe: Recipe,
+    run_folder: Path,
+    data_root: Path | None,
+    seed: int,
+    device: str,
+    tensorboard: bool = False,
+    data: Prepared | None = None,
+) -> dict[str, Any]:
+    """Train `recipe` into `run_folder`, or go on with what is there, and return the summary.
+
+    Under torchrun every rank calls this and takes its share of each batch; rank 0 writes, the others return {}.
+    `data` is what `prepare` gives, where several runs share it.
+
+    Raises:
+        UserError: a misspelt option, data that lacks what the loss needs, a test split, no model to start from, another
+            recipe in the folder, a loss that is not finite, a full disk.
+    """
+    refuse_missing(recipe)
+    finished = _finished(recipe, run_folder, seed)
+    if finished is not None:
+        return finished
+    rank, world = distributed.rank_and_world()
+    # cuBLAS is repeatable with a fixed workspace only; a few CUDA kernels have no repeatable form and warn
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=device != "cpu")
+    data = data or prepare(recipe, data_root)
+    model = build(recipe, data.tokenizer, seed, data.start)
+    file = run_folder / CHECKPOINT_FILE
+    begins = _take(model, data.initial, recipe) if data.initial else {}
+    model.to(device)
+    optimizer = make_optimizer(model, recipe.optim)
+    start = 0
+    if file.is_file():
+        _refuse_other(file, recipe, seed)
+        _refuse_other_start(file, data.start)
+        start = checkpoint.load_training(file, model, optimizer)
+    batches = Batches(
+        pixels=data.pixels,
+        objective=model.objective,
+        tokenize=lambda captions: data.tokenizer(captions, model.full_context),
+        batch_size=recipe.batch_size,
+        seed=seed,
+        mask_known_true=recipe.data.false_negatives == "mask",
+        rank=rank,
+        world=world,
+    )
+    where = torch.device(device)
+    autocast, probe = precision.choose(recipe, data.start, where, lambda on: _probe_step(model, batches, where, on))
+    autocast = distributed.of_first(autocast, where)
+    if rank == 0:
+        run_folder.mkdir(parents=True, exist_ok=True)
+        _write_json(run_folder / "recipe.json", recipe.model_dump())
+        _write_json(run_folder / "environment.json", _environment(seed, where, autocast, probe, world) | begins)
+
+    def encoder() -> OwnEncoder:
+        return OwnEncoder(recipe.model_card(), model, meta(0), data.tokenizer, IN_TRAINING, Runtime(device))
+
+    def meta(step: int) -> Meta:
+        return Meta(recipe, seed, step, data.tokenizer.state, data.words, data.start)
+
+    began = time.perf_counter()
+    scores: dict[str, float] = {}
+    with RunLog(run_folder, recipe.name, start, recipe.steps, tensorboard) if rank == 0 else Silent() as log:
+        log.event({"precision": "bf16" if autocast else "float32", **probe})
+        if begins:
+            log.event(begins)
+        for note in (*data.train.notes, *data.val.notes):
+            log.event({"note": note})
+        for item in (*data.pixels.unreadable, *data.val_pixels.unreadable):
+            log.event({"unreadable": item})
+        unreadable = set(data.pixels.unreadable)
+
+        def on_step(report: StepReport) -> None:
+            log.step(report)
+            unreadable.update(report.unreadable)
+            refuse_too_many(unreadable, data.train, recipe.data.max_unreadable)
+
+        def every(step: int) -> None:
+            if rank > 0:
+                return
+            scores.update(validation_scores(encoder(), data.val, data.val_pixels))
+            log.event({"step": step, "val": dict(scores)})
+            checkpoint.save_training(file, model, optimizer, meta(step))
+
+        workers = 0 if data.pixels.array_NSS3 is not None else (os.cpu_count() or 1)
+        try:
+            fit(
+                model=model if world == 1 else DistributedDataParallel(model),
+                optimizer=optimizer,
+                recipe=recipe,
+                batches=loader(batches, start, recipe.steps, workers),
+                start=start,
+                device=where,
+                autocast=autocast,
+                on_step=on_step,
+                every=every,
+            )
+        except NotFiniteError as error:
+            raise NotFiniteError(
+                f"{error}: {_last_good(file)}; lower optim.lr or set optim.clip in the recipe."
+            ) from None
+    if rank > 0:
+        return {}
+    summary = {
+        "recipe": recipe.name,
+        "seed": seed,
+        "steps": recipe.steps,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "seconds": round(time.perf_counter() - began, 1),
+        "resumed_from": start,
+        "precision": "bf16" if autocast else "float32",
+        "unreadable": len(unreadable),
+        "val": scores or validation_scores(encoder(), data.val, data.val_pixels),
+        "held_out": held_out(model, data.tokenizer, data.val, data.val_pixels, where),
+    }
+    checkpoint.write_atomically(checkpoint.model_tensors(model), meta(recipe.steps), run_folder / WEIGHTS_FILE)
+    _write_json(run_folder / "summary.json", summary)
+    return summary
+
+
+def _write_json(file: Path, values: dict[str, Any]) -> None:
+    write_atomic(file, (json.dumps(values, indent=2) + "\n").encode())
+
+
+def _probe_step(model: TrainStep, batches: Batches, device: torch.device, autocast: bool) -> None:
+    forward_backward(model, batches[0], 0, device, autocast)
+    model.zero_grad(set_to_none=True)
+
+
+def _finished(recipe: Recipe, run_folder: Path, seed: int) -> dict[str, Any] | None:
+    weights, summary = run_folder / WEIGHTS_FILE, run_folder / "summary.json"
+    if not (weights.is_file() and summary.is_file()):
+        return None
+    _refuse_other(weights, recipe, seed)
+    try:
+        values: dict[str, Any] = json.loads(summary.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"{summary} is damaged: delete {weights} and run the command again.") from None
+    return values
+
+
+def _refuse_other(file: Path, recipe: Recipe, seed: int) -> None:
+    meta = checkpoint.read_meta(file)
+    if checkpoint.training_part(meta.recipe) != checkpoint.training_part(recipe) or meta.seed != seed:
+        raise UserError(
+            f"{file.parent} holds a run of another recipe or seed: delete that folder, or name another with --runs."
+        )
+
+
+def _refuse_other_start(file: Path, start: Start | None) -> None:
+    begun = checkpoint.read_meta(file).start
+    if start is not None and begun is not None and begun.weights_hash != start.weights_hash:
+        raise UserError(
+            f"{file.parent} was begun from other weights of {start.model} (sha256 {begun.weights_hash[:12]}..., now "
+            f"{start.weights_hash[:12]}...): restore them, or delete that folder to train anew."
+        )
+
+
+def _take(model: TrainStep, initial: InitialModel, recipe: Recipe) -> dict[str, Any]:
+    """Fill the model with the weights that it starts from; returns what the run says of them."""
+    taken, new = take(model, initial, recipe)
+    about = {"init": recipe.init, "sha256": initial.start.weights_hash, "frozen": recipe.freeze}
+    return {"start": {**about, "heads_taken": taken, "heads_new": new}}
+
+
+def _last_good(file: Path) -> str:
+    if not file.is_file():
+        return "no checkpoint was written yet"
+    return f"the last good checkpoint is {file} (step {checkpoint.read_meta(file).step})"
+
+
+def _environment(
+    seed: int, device: torch.device, autocast: bool, probe: dict[str, float | None], world: int
+) -> dict[str, Any]:
+    libraries = ("torch", "torchvision", "timm", "open_clip_torch", "tokenizers", "numpy", "pillow", "sparc-bench")
+    return {
+        "seed": seed,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "processes": world,
+        "threads": torch.get_num_threads(),
+        "precision": "bf16" if autocast else "float32",
+        "probe_seconds_per_step": probe,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "libraries": {name: version(name) for name in libraries},
+    }

@@ -1,0 +1,1 @@
+"""The models of this project: towers, heads, tokenizer, checkpoint."""

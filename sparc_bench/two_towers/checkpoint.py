@@ -1,0 +1,205 @@
+"""Checkpoints as safetensors, written atomically; a run resumes exactly and a model travels as one file.
+
+A file holds the tensors of the model (`model.`), of AdamW (`exp_avg.`, `exp_avg_sq.`; only in a run's checkpoint) and,
+as metadata, the recipe, what it started from, the tokenizer and how often each word stood in the training captions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sparc_bench.cards.card import parse
+from sparc_bench.cards.model_card import UNKNOWN
+from sparc_bench.cards.recipe import Recipe
+from sparc_bench.errors import UserError
+from sparc_bench.files.atomic import draft
+from sparc_bench.two_towers.architecture import OpenClipTowers, OwnTowers, Start, architecture_of
+
+FORMAT = "sparc-bench 1"
+PLAIN = "sparc-bench plain 1"
+"""An exported model: float32 tensors under names that need no knowledge of this package (`PLAIN_NAMES`)."""
+
+PLAIN_NAMES = {"image.": "model.towers.image.trunk.", "text.": "model.towers.text.trunk.", "heads.": "model.objective."}
+"""What begins a name in an exported file -> in a checkpoint; behind it stand timm's, open_clip's and the loss's own."""
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What a checkpoint says about itself."""
+
+    recipe: Recipe
+    seed: int
+    step: int
+    tokenizer: str
+    train_words: Mapping[str, int]
+    start: Start | None = None
+
+    @property
+    def towers(self) -> OwnTowers | OpenClipTowers:
+        """What builds its towers."""
+        return architecture_of(self.recipe, self.start)
+
+    @property
+    def trained_on(self) -> tuple[str, ...]:
+        """Data sets, as dataset:split, the start's among them."""
+        known = self.recipe.model_card().trained_on
+        if self.start is None:
+            return known
+        return tuple(dict.fromkeys([*(entry for entry in known if entry != UNKNOWN), *self.start.trained_on]))
+
+    def to_strings(self) -> dict[str, str]:
+        """Safetensors metadata: strings only."""
+        return {
+            "format": FORMAT,
+            "recipe": self.recipe.model_dump_json(),
+            "seed": str(self.seed),
+            "step": str(self.step),
+            "tokenizer": self.tokenizer,
+            "train_words": json.dumps(self.train_words, sort_keys=True),
+            **({} if self.start is None else {"start": self.start.model_dump_json()}),
+        }
+
+
+def write_atomically(tensors: Mapping[str, Tensor], meta: Meta, file: Path) -> None:
+    """Write a file of ours whole or not at all; raises UserError on a full disk."""
+    write_tensors(tensors, meta.to_strings(), file)
+
+
+def write_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], file: Path) -> None:
+    """Write any safetensors file whole or not at all; raises UserError on a full disk."""
+    try:
+        with draft(file) as path:
+            save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, path, dict(metadata))
+    except (OSError, SafetensorError) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+            raise UserError(
+                f"{file} cannot be written, the disk is full: free space and run the command again."
+            ) from None
+        raise
+
+
+def model_tensors(model: nn.Module, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """All parameters and persistent buffers under `model.`, on the CPU."""
+    return {
+        f"model.{name}": tensor.cpu() if dtype is None or not tensor.is_floating_point() else tensor.cpu().to(dtype)
+        for name, tensor in model.state_dict().items()
+    }
+
+
+def save_training(file: Path, model: nn.Module, optimizer: torch.optim.AdamW, meta: Meta) -> None:
+    """Model and optimiser state after `meta.step` steps."""
+    tensors = model_tensors(model)
+    for name, parameter in model.named_parameters():
+        for key in ("exp_avg", "exp_avg_sq"):
+            if parameter in optimizer.state:
+                tensors[f"{key}.{name}"] = optimizer.state[parameter][key].cpu()
+    write_atomically(tensors, meta, file)
+
+
+def load_training(file: Path, model: nn.Module, optimizer: torch.optim.AdamW) -> int:
+    """Put a checkpoint back into model and optimiser; returns its step."""
+    meta, tensors = read(file)
+    load_model(file, model, tensors)
+    for name, parameter in model.named_parameters():
+        if f"exp_avg.{name}" in tensors:
+            optimizer.state[parameter] = {
+                "step": torch.tensor(float(meta.step)),
+                "exp_avg": tensors[f"exp_avg.{name}"].to(parameter.device),
+                "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(parameter.device),
+            }
+    return meta.step
+
+
+def read(file: Path) -> tuple[Meta, dict[str, Tensor]]:
+    """Metadata and tensors of one of our files.
+
+    Raises:
+        UserError: no such file, a damaged one, or one of somebody else's.
+    """
+    with _opened(file) as opened:
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+        is_plain = opened.metadata()["format"] == PLAIN
+        return _meta(file, opened), _renamed(tensors, PLAIN_NAMES) if is_plain else tensors
+
+
+def read_meta(file: Path) -> Meta:
+    """What one of our files says about itself; raises UserError as `read` does."""
+    with _opened(file) as opened:
+        return _meta(file, opened)
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            if (opened.metadata() or {}).get("format") not in (FORMAT, PLAIN):
+                raise UserError(
+                    f"{file} is no checkpoint of sparc-bench: name a run folder, or a card of the family it belongs to."
+                )
+            yield opened
+    except FileNotFoundError:
+        raise UserError(f"{file} does not exist: train first, or check the path.") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file} is damaged ({error}): delete it and train or copy it again.") from None
+
+
+def _meta(file: Path, opened: Any) -> Meta:  # noqa: ANN401 - safetensors has no types
+    strings: dict[str, str] = opened.metadata()
+    return Meta(
+        recipe=parse(Recipe, json.loads(strings["recipe"]), str(file)),
+        seed=int(strings["seed"]),
+        step=int(strings["step"]),
+        tokenizer=strings["tokenizer"],
+        train_words=json.loads(strings["train_words"]),
+        start=parse(Start, json.loads(strings["start"]), str(file)) if "start" in strings else None,
+    )
+
+
+def write_plain(file: Path, meta: Meta, tensors: Mapping[str, Tensor]) -> None:
+    """Write a model alone, in float32 under plain names, with what builds it in the metadata; `read` takes it again."""
+    ours = {checkpoint: plain for plain, checkpoint in PLAIN_NAMES.items()}
+    kept = {name: tensor for name, tensor in tensors.items() if name.startswith("model.")}
+    single = {name: x.to(torch.float32) if x.is_floating_point() else x for name, x in _renamed(kept, ours).items()}
+    write_tensors(single, {**meta.to_strings(), "format": PLAIN, "towers": meta.towers.model_dump_json()}, file)
+
+
+def _renamed(tensors: Mapping[str, Tensor], prefixes: Mapping[str, str]) -> dict[str, Tensor]:
+    return {
+        new + name.removeprefix(old): tensor
+        for name, tensor in tensors.items()
+        for old, new in prefixes.items()
+        if name.startswith(old)
+    }
+
+
+def training_part(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe decides the weights (no titles, notes or figures)."""
+    return recipe.model_dump(exclude={"name", "title", "source", "notes", "cost", "reaches", "attempts", "weights"})
+
+
+def of_model(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A file's tensors of the model, by the names of `TrainStep`."""
+    return {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+
+
+def load_model(file: Path, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy a file's tensors into a model; raises UserError where they do not fit it."""
+    own, given = model.state_dict(), of_model(tensors)
+    odd = sorted(own.keys() ^ given.keys()) or [name for name in own if own[name].shape != given[name].shape]
+    if odd:
+        raise UserError(
+            f"{file} holds another architecture (first difference: '{odd[0]}'): evaluate it by its run folder, or "
+            "delete it to train this recipe anew."
+        )
+    model.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in given.items()})

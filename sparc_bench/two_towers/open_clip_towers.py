@@ -1,0 +1,147 @@
+"""The towers of an open_clip checkpoint, taken from between its pixels or ids and its two projections.
+
+Shapes: B batch, K captions per image, L text tokens, P patches, W width of a tower, D joint width, X = B K texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import open_clip
+import torch.nn.functional as F
+from open_clip.model import convert_to_custom_text_state_dict
+from open_clip.transformer import TextTransformer, VisionTransformer, text_global_pool
+from torch import Tensor
+
+from sparc_bench.errors import UserError
+from sparc_bench.objective import ImageOut, TextOut, Tokens
+from sparc_bench.two_towers.towers import ImageSide, TextSide, TowerPair
+
+TEXT_PROJECTION = "text.text_projection"
+SCALARS = {"logit_scale": "objective.log_scale", "logit_bias": "objective.bias"}
+"""open_clip's name -> ours."""
+
+_SIDES = {"visual": "image", "text": "text"}
+
+PAD_ID = 0
+"""What open_clip's tokenizer fills a text up with; a causal tower's end-of-text token does not see it."""
+
+
+class OpenClipImage(ImageSide):
+    """open_clip's vision transformer: patches after its last norm, and its own pooled output before the projection."""
+
+    def __init__(self, trunk: VisionTransformer) -> None:
+        super().__init__()
+        trunk.proj, trunk.output_tokens = None, True
+        self.trunk = trunk
+        self.width = trunk.ln_post.normalized_shape[0]
+        self.grid = trunk.grid_size
+        self.averages = trunk.pool_type == "avg" and not trunk.final_ln_after_pool
+
+    def forward(self, pixels_BCHW: Tensor) -> ImageOut:
+        """Patches, row-major over the grid, and the class token's output (or their average, where the model has it)."""
+        pooled_BW, patches_BPW = self.trunk(pixels_BCHW)
+        if self.trunk.final_ln_after_pool:
+            patches_BPW = self.trunk.ln_post(patches_BPW)
+        return ImageOut(patches_BPW, pooled_BW.unsqueeze(1), self.grid)
+
+
+class OpenClipText(TextSide):
+    """open_clip's text transformer: tokens after its last norm, and the one that it takes for the whole text."""
+
+    def __init__(self, trunk: TextTransformer) -> None:
+        super().__init__()
+        trunk.text_projection, trunk.output_tokens = None, True
+        self.trunk = trunk
+        self.width, self.context = trunk.width, trunk.context_length
+        self.trims = trunk.attn_mask is not None and not trunk.use_pad_mask and trunk.pool_type in ("argmax", "eos")
+
+    def forward(self, tokens: Tokens) -> TextOut:
+        """Tokens, and the end-of-text token's output (or what the model has in its place)."""
+        batch, captions, length = tokens.ids_BKL.shape
+        ids_XL = tokens.ids_BKL.flatten(0, 1)
+        pooled_XW, tokens_XLW = self.trimmed(ids_XL) if self.trims else self.whole(ids_XL)
+        return TextOut(
+            tokens_XLW[:, :length].reshape(batch, captions, length, -1),
+            pooled_XW.reshape(batch, captions, -1),
+            tokens.mask_BKL,
+            tokens.special_BKL,
+        )
+
+    def whole(self, ids_XL: Tensor) -> tuple[Tensor, Tensor]:
+        """Pooled XW and tokens by open_clip's own forward, which takes texts at full context length."""
+        pooled_XW, tokens_XLW = self.trunk(F.pad(ids_XL, (0, self.context - ids_XL.shape[1]), value=PAD_ID))
+        return pooled_XW, tokens_XLW
+
+    def trimmed(self, ids_XL: Tensor) -> tuple[Tensor, Tensor]:
+        """The same without computing the padding, which in a causal tower no token before it sees."""
+        trunk, length = self.trunk, ids_XL.shape[1]
+        x_XLW = trunk.token_embedding(ids_XL) + trunk.positional_embedding[:length]
+        tokens_XLW = trunk.ln_final(trunk.transformer(x_XLW, attn_mask=trunk.attn_mask[:length, :length]))
+        return text_global_pool(tokens_XLW, ids_XL, trunk.pool_type, trunk.eos_id), tokens_XLW
+
+
+def open_clip_towers(config: Mapping[str, Any]) -> TowerPair:
+    """Towers with random weights.
+
+    Args:
+        config: the model's configuration, as `model_cfg` of an open_clip_config.json has it.
+    """
+    model = open_clip.CustomTextCLIP(**{key: value for key, value in config.items() if key != "custom_text"})
+    return TowerPair(OpenClipImage(model.visual), OpenClipText(model.text))
+
+
+def refuse_other_towers(name: str, config: Mapping[str, Any]) -> None:
+    """Raise UserError where a configuration has more than two plain transformers that end in one matrix each."""
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    reasons = {
+        "a timm image tower": vision.get("timm_model_name"),
+        "a convolutional image tower": isinstance(vision.get("layers"), list | tuple),
+        "attentional pooling over patches": vision.get("attentional_pool"),
+        "an image tower that pools nothing": vision.get("pool_type", "tok") == "none",
+        "a Hugging Face text tower": text.get("hf_model_name"),
+        "a Hugging Face tokenizer": text.get("hf_tokenizer_name"),
+        "a tokenizer that drops words": (text.get("tokenizer_kwargs") or {}).get("reduction_mask"),
+        "a class token in its text tower": text.get("embed_cls"),
+        "a text tower that pools nothing": text.get("pool_type", "argmax") == "none",
+        "a bias in its text projection": text.get("proj_bias"),
+        "no text projection": text.get("proj_type", "linear") == "none",
+        "a decoder": config.get("multimodal_cfg"),
+    }
+    found = next((reason for reason, there in reasons.items() if there), None)
+    if found is not None:
+        raise UserError(
+            f"{name} has {found}, from which no training can start here: name a model with open_clip's own vision and "
+            "text transformers (ViT-B-32, ViT-B-16, ViT-L-14, ...)."
+        )
+
+
+def from_open_clip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A model's tensors by the names of `TrainStep`: towers, and projections and temperature as heads."""
+    custom = convert_to_custom_text_state_dict(dict(tensors))
+    heads = {"objective.g_v.weight": custom.pop("visual.proj").T, "objective.g_t.weight": custom.pop(TEXT_PROJECTION).T}
+    for name, own in SCALARS.items():
+        if name in custom:
+            heads[own] = custom.pop(name).reshape(())
+    sides = {f"towers.{_SIDES[name.partition('.')[0]]}.trunk.{name.partition('.')[2]}": x for name, x in custom.items()}
+    return sides | heads
+
+
+def to_open_clip(tensors: Mapping[str, Tensor], custom_text: bool) -> dict[str, Tensor]:
+    """Towers and projections by open_clip's names; whatever else an objective has is left out.
+
+    Args:
+        tensors: by the names of `TrainStep`.
+        custom_text: whether the model's configuration says so: its text tower then has a name of its own.
+    """
+    text = "text." if custom_text else ""
+    prefixes = {"towers.image.trunk.": "visual.", "towers.text.trunk.": text}
+    named = {
+        prefix + name.removeprefix(own): tensor
+        for name, tensor in tensors.items()
+        for own, prefix in prefixes.items()
+        if name.startswith(own)
+    }
+    projections = {"visual.proj": "objective.g_v.weight", f"{text}text_projection": "objective.g_t.weight"}
+    return named | {name: tensors[own].T.contiguous() for name, own in projections.items()}

@@ -1,0 +1,94 @@
+"""Token ids with their masks: open_clip's BPE, or a small vocabulary built from a recipe's own captions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, lru_cache
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer as Fast
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+from sparc_bench.cards.recipe import TextTower
+from sparc_bench.objective import Tokens
+
+
+class Tokenizer:
+    """Texts to ids of BOS, words, EOS and padding; a text longer than the context loses its end, never its EOS.
+
+    Args:
+        context: most ids of a text, BOS and EOS among them.
+        state: of an own vocabulary, as `build_vocabulary` gives it; none for open_clip's.
+        pad_id: what open_clip's vocabulary is filled up with; none for an id of its own.
+        clean: what open_clip's does to a text first (its name for it).
+
+    Attributes:
+        vocabulary: number of ids, padding included.
+        pad_id: what the places after EOS hold.
+        state: what a checkpoint must keep to make the same tokenizer again ("" for open_clip's).
+    """
+
+    def __init__(self, context: int, state: str = "", pad_id: int | None = None, clean: str = "lower") -> None:
+        self.context = context
+        self.state = state
+        self._words: Callable[[str], list[int]]
+        self.pad_id: int
+        if state:
+            fast = Fast.from_str(state)
+            self._words = lambda text: fast.encode(text, add_special_tokens=False).ids
+            # the first three of build_vocabulary's special tokens
+            self.pad_id, self._bos, self._eos = 0, 1, 2
+            self.vocabulary: int = fast.get_vocab_size()
+        else:
+            bpe = _open_clip_words(clean)
+            self._words = bpe.encode
+            self._bos, self._eos = bpe.sot_token_id, bpe.eot_token_id
+            # open_clip pads with 0, which is the word "!": towers of our own get an id for padding alone
+            self.pad_id = bpe.vocab_size if pad_id is None else pad_id
+            self.vocabulary = max(bpe.vocab_size, self.pad_id + 1)
+        self._cached = lru_cache(maxsize=200_000)(self._encode)
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return (self._bos, *self._words(text)[: self.context - 2], self._eos)
+
+    def __call__(self, captions: Sequence[Sequence[str]], full_context: bool = False) -> Tokens:
+        """B texts of K captions each to ids, cut to the longest of them (or padded to the full context)."""
+        ids = [[self._cached(text) for text in texts] for texts in captions]
+        longest = self.context if full_context else max(len(row) for rows in ids for row in rows)
+        shape = (len(ids), len(ids[0]), longest)
+        ids_BKL = torch.full(shape, self.pad_id, dtype=torch.long)
+        mask_BKL = torch.zeros(shape, dtype=torch.bool)
+        special_BKL = torch.zeros(shape, dtype=torch.bool)
+        for b, rows in enumerate(ids):
+            for k, row in enumerate(rows):
+                ids_BKL[b, k, : len(row)] = torch.tensor(row)
+                mask_BKL[b, k, 1 : len(row) - 1] = True
+                special_BKL[b, k, 0] = special_BKL[b, k, len(row) - 1] = True
+        return Tokens(ids_BKL, mask_BKL, special_BKL)
+
+
+@cache
+def _open_clip_words(clean: str) -> Any:  # noqa: ANN401 - open_clip has no types
+    import open_clip
+
+    return open_clip.SimpleTokenizer(clean=clean)
+
+
+def build_vocabulary(captions: Iterable[str], size: int) -> str:
+    """Lower-cased byte-pair vocabulary with byte fallback, as the JSON that `Tokenizer` takes."""
+    fast = Fast(models.BPE(byte_fallback=True, fuse_unk=False))
+    fast.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    fast.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
+    fast.decoder = decoders.ByteFallback()
+    special = ["<pad>", "<bos>", "<eos>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=special, show_progress=False, min_frequency=2)
+    fast.train_from_iterator(captions, trainer)
+    return str(fast.to_str())
+
+
+def make_tokenizer(card: TextTower, captions: Iterable[str]) -> Tokenizer:
+    """The tokenizer that a recipe asks for; `captions` are its training captions."""
+    if card.tokenizer == "open_clip":
+        return Tokenizer(card.context)
+    return Tokenizer(card.context, build_vocabulary(captions, card.vocabulary))

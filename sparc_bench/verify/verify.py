@@ -1,0 +1,123 @@
+"""The pre-flight of one model: every check in order, a check left out where one that it builds on has failed."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from sparc_bench import __version__
+from sparc_bench.encoder import Encoder
+from sparc_bench.errors import UserError
+from sparc_bench.verify import grid, pixels, reference, scores, texts, vectors
+from sparc_bench.verify.finding import Check, Finding, left_out
+from sparc_bench.verify.subject import Subject
+
+_IMAGE, _TEXT = frozenset({"image"}), frozenset({"text"})
+_BOTH = _IMAGE | _TEXT
+_PATCHES = _IMAGE | {"patches"}
+
+CHECKS: tuple[Check, ...] = (
+    Check("pixels", pixels.same_pixels, _IMAGE),
+    Check("normalisation", pixels.contrast, _IMAGE, after=("pixels",)),
+    Check("colour order", pixels.colours, _IMAGE, after=("normalisation",)),
+    Check("area seen", pixels.area, _IMAGE, after=("normalisation",)),
+    Check("resampling", pixels.resampling, _IMAGE, after=("area seen",)),
+    Check("shapes", vectors.shapes, stored=True, after=("pixels",)),
+    Check("finite", vectors.finite, stored=True, after=("shapes",)),
+    Check("images differ", vectors.distinct_images, _IMAGE, stored=True, after=("finite",)),
+    Check("texts differ", vectors.distinct_texts, _TEXT, stored=True, after=("finite",)),
+    Check("determinism", vectors.determinism, after=("finite",)),
+    Check("asked for", vectors.only_what_is_needed, _PATCHES | {"global"}, after=("determinism",)),
+    Check("image batches", vectors.image_batches, _IMAGE, after=("determinism",)),
+    Check("text batches", texts.text_batches, _TEXT, after=("determinism",)),
+    Check("case", texts.case, _TEXT, after=("texts differ", "text batches")),
+    Check("white space", texts.spaces, _TEXT, after=("texts differ", "text batches")),
+    Check("punctuation", texts.punctuation, _TEXT, after=("texts differ", "text batches")),
+    Check("long texts", texts.length, _TEXT, after=("texts differ", "text batches")),
+    Check("padding", texts.padding, _TEXT, after=("long texts",)),
+    Check("odd texts", texts.odd_texts, _TEXT, after=("finite",)),
+    Check("patch order", grid.order, _PATCHES, after=("images differ", "image batches", "area seen")),
+    Check("patches agree", grid.agreement, _PATCHES | _TEXT, stored=True, after=("images differ", "texts differ")),
+    Check("logit scale", scores.logit_scale, _BOTH),
+    Check("ties", scores.ties, _BOTH, stored=True, after=("images differ", "texts differ")),
+    Check("reference", reference.reference, _BOTH, after=("image batches", "text batches")),
+)
+"""In the order of the table; a check stands behind those that it builds on."""
+
+_UNSETTLED = ("fail", "not judged")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the pre-flight of a model found.
+
+    Attributes:
+        encoder: the model.
+        findings: name of the check -> what it found, in order.
+        table: the [reference] table for a card that has none, where nothing failed; else empty.
+        seconds: that it took.
+    """
+
+    encoder: Encoder
+    findings: Mapping[str, Finding]
+    table: str
+    seconds: float
+
+    def having(self, status: str) -> dict[str, Finding]:
+        """The findings of a status."""
+        return {name: finding for name, finding in self.findings.items() if finding.status == status}
+
+
+def verify(encoder: Encoder, begin: Callable[[str], None] = lambda _: None) -> Report:
+    """Run every check on a loaded model; `begin` is told the name of each before it starts."""
+    start = time.perf_counter()
+    subject = Subject(encoder)
+    findings: dict[str, Finding] = {}
+    for check in CHECKS:
+        begin(check.name)
+        findings[check.name] = _judged(check, subject, findings)
+    failed = any(finding.status == "fail" for finding in findings.values())
+    table = ""
+    if not failed and reference.publishable(subject):
+        table = reference.as_toml(reference.measure(subject), _set_up(encoder))
+    return Report(encoder, findings, table, time.perf_counter() - start)
+
+
+def _set_up(encoder: Encoder) -> str:
+    """What a [reference] table was measured on."""
+    return f"sparc-bench {__version__}, torch {torch.__version__}, {encoder.precision} on {encoder.device.type}"
+
+
+def _judged(check: Check, subject: Subject, findings: Mapping[str, Finding]) -> Finding:
+    blocking = next((name for name in check.after if findings[name].status in _UNSETTLED), None)
+    if blocking is not None:
+        return Finding("not judged", f"'{blocking}' comes first")
+    if subject.stored and not check.stored:
+        return left_out("vectors are stored, nothing is encoded")
+    if not subject.gives & _BOTH:
+        return left_out("the model gives no vectors")
+    missing = check.gives - subject.gives
+    if missing:
+        return left_out(f"the model gives no {', '.join(sorted(missing))}")
+    try:
+        return check.measure(subject)
+    except UserError as error:
+        return Finding("fail", "the encoder stopped", "an answer to the probe", str(error))
+    except Exception as error:  # the code under test is not ours, and what it raises is the finding
+        where = _where(error)
+        advice = f"Mend {where}, which raised {type(error).__name__}: {' '.join(str(error).split()) or 'no message'}."
+        return Finding("fail", f"{type(error).__name__} in {where}", "an answer to the probe", advice)
+
+
+def _where(error: Exception) -> str:
+    """The deepest line that raised and is no library's, as far as that can be told from its path."""
+    frames = traceback.extract_tb(error.__traceback__)
+    package = Path(__file__).parents[1]
+    own = [f for f in frames if "site-packages" not in f.filename and not Path(f.filename).is_relative_to(package)]
+    frame = [*frames[-1:], *own][-1]
+    return f"{Path(frame.filename).name}, line {frame.lineno}"

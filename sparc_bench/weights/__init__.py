@@ -1,0 +1,1 @@
+"""Weights of others: read without running their code, local files first."""

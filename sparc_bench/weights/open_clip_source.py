@@ -1,0 +1,254 @@
+"""From what a card or the command line says of an open_clip model to its configuration and its file of weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import open_clip
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+from pydantic import Field
+
+from sparc_bench.cards.card import Strict
+from sparc_bench.errors import UserError, nearest
+from sparc_bench.weights import hub
+from sparc_bench.weights.weights_file import file_sha256
+
+CONFIG = "open_clip_config.json"
+URL_CACHE = Path("~/.cache/clip")
+"""Where open_clip and OpenAI's clip keep what they fetched by URL."""
+
+
+class Options(Strict):
+    """The [options] of a card of this family."""
+
+    weights: str = Field(
+        default="", description="as on the command line: MODEL/TAG, MODEL/FILE, hf-hub:OWNER/NAME or local-dir:FOLDER"
+    )
+    model: str = Field(default="", description="an architecture of open_clip, hf-hub:OWNER/NAME or local-dir:FOLDER")
+    pretrained: str = Field(default="", description="a tag that open_clip lists for the architecture, or a file")
+    revision: str | None = Field(default=None, description="commit, branch or tag of a repository on the hub")
+    sha256: str | None = Field(default=None, description="of the file of weights")
+    activation: Literal["quickgelu", "gelu"] | None = Field(
+        default=None, description="which the model was trained with; needed where neither tag nor configuration says it"
+    )
+    patches: Literal["last", "value", "sclip", "clearclip"] | None = Field(
+        default=None,
+        description="how patches are read: the plain last layer, MaskCLIP's value path, SCLIP's or ClearCLIP's "
+        "attention; none: the plain last layer, where the architecture has it in the joint space",
+    )
+    size: int | None = Field(default=None, description="input rows and columns, where they differ from the model's")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that can be built.
+
+    Attributes:
+        name: what its configuration is called, for errors.
+        create_as: the name that open_clip.create_model takes for its configuration.
+        model_cfg: open_clip's configuration of the model.
+        preprocess_cfg: open_clip's configuration of its preprocessing (the size is the model's).
+        file: its weights.
+        quick_gelu: whether both towers use QuickGELU (where they have a choice).
+        listed: the activation is that of open_clip's own list of tags, which is not doubted.
+        tokenizer: folder with its tokenizer, None where the configuration names it.
+    """
+
+    name: str
+    create_as: str
+    model_cfg: Mapping[str, Any]
+    preprocess_cfg: Mapping[str, Any]
+    file: Path
+    quick_gelu: bool
+    listed: bool = False
+    tokenizer: Path | None = None
+
+
+def find(options: Options, weights: Path | None, where: str) -> Source:
+    """The configuration and the file that a card means.
+
+    Args:
+        options: of the card.
+        weights: the file or folder that the card's [weights] or the command line names, if any.
+        where: the card, for errors.
+
+    Raises:
+        UserError: no such architecture, tag or file, an activation that nobody states, or one that is contradicted.
+    """
+    if options.weights and (options.model or options.pretrained):
+        raise UserError(f"{where}: 'weights' says all that 'model' and 'pretrained' say: leave it out.")
+    model, pretrained = _split(options.weights) if options.weights else (options.model, options.pretrained)
+    if weights is not None and pretrained:
+        raise UserError(f"{where}: both {weights} and '{pretrained}' are named as weights: leave one out.")
+    if not model and weights is not None:
+        folder = weights if weights.is_dir() else weights.parent
+        if not (folder / CONFIG).is_file():
+            raise UserError(
+                f"{weights} does not say which architecture it is of: write open_clip:ARCHITECTURE/{weights} or a card "
+                f'with model = "ARCHITECTURE", or put open_clip\'s {CONFIG} beside it.'
+            )
+        model = f"local-dir:{folder}"
+    if model.startswith("local-dir:"):
+        found = _of_folder(Path(model.removeprefix("local-dir:")), weights)
+    elif model.startswith("hf-hub:"):
+        found = _of_hub(model.removeprefix("hf-hub:"), weights, options)
+    else:
+        found = _of_architecture(model.replace("/", "-"), pretrained, weights, options, where)
+    found = _with_activation(found, options, where)
+    if options.sha256 is not None and (digest := file_sha256(found.file)) != options.sha256:
+        raise UserError(
+            f"{found.file} has the sha256 {digest[:12]}..., but {where} says {options.sha256[:12]}...: restore the "
+            "file, or mend the card."
+        )
+    return found
+
+
+def has_both_forms(model_cfg: Mapping[str, Any]) -> bool:
+    """Whether the same tensors fit the model with QuickGELU and with GELU."""
+    vision, text = model_cfg["vision_cfg"], model_cfg["text_cfg"]
+    if vision.get("timm_model_name"):
+        return False
+    return not isinstance(vision.get("layers"), list | tuple) or not text.get("hf_model_name")
+
+
+def _split(word: str) -> tuple[str, str]:
+    """MODEL/TAG or MODEL/FILE in two; architectures may be written with a slash (ViT-B/32)."""
+    if word.startswith(("hf-hub:", "local-dir:")):
+        return word, ""
+    parts = word.split("/")
+    known = set(open_clip.list_models())
+    for count in range(len(parts), 0, -1):
+        if "-".join(parts[:count]) in known:
+            return "-".join(parts[:count]), "/".join(parts[count:])
+    return parts[0], "/".join(parts[1:])
+
+
+def _of_architecture(arch: str, pretrained: str, weights: Path | None, options: Options, where: str) -> Source:
+    model_cfg = open_clip.get_model_config(arch)
+    if model_cfg is None:
+        if not arch:
+            raise UserError(
+                f'{where} names no model: write [options] with model = "ViT-B-32" and pretrained = "openai".'
+            )
+        raise UserError(f"open_clip has no architecture '{arch}': {nearest(arch, open_clip.list_models())}")
+    plain = Source(
+        name=arch,
+        create_as=arch,
+        model_cfg=model_cfg,
+        preprocess_cfg=asdict(PreprocessCfg()),
+        file=weights or Path(pretrained),
+        quick_gelu=bool(model_cfg.get("quick_gelu")),
+    )
+    tags = open_clip.list_pretrained_tags_by_model(arch)
+    if weights is None and not pretrained:
+        raise UserError(
+            f"{where}: {arch} is an architecture without weights: add /FILE or /TAG "
+            f"({', '.join(tags) or 'it has none'})."
+        )
+    tag = open_clip.get_pretrained_cfg(arch, pretrained) if weights is None else {}
+    if tag:
+        return replace(
+            plain,
+            name=f"{arch}/{pretrained}",
+            preprocess_cfg=merge_preprocess_dict(plain.preprocess_cfg, tag),
+            file=_tagged(tag, options.revision),
+            quick_gelu=bool(tag.get("quick_gelu")),
+            listed=True,
+        )
+    if weights is None:
+        plain = replace(plain, file=_file(arch, pretrained, tags))
+    if not plain.quick_gelu and options.activation is None and has_both_forms(model_cfg):
+        named = f", or name the architecture {arch}-quickgelu" if f"{arch}-quickgelu" in open_clip.list_models() else ""
+        raise UserError(
+            f"{plain.file} does not say whether it was trained with QuickGELU or GELU, and the wrong one spoils every "
+            f'number without an error: write activation = "quickgelu" (OpenAI, MetaCLIP, DFN) or "gelu" (LAION, '
+            f"DataComp) into the [options] of a card{named}."
+        )
+    return plain
+
+
+def _file(arch: str, named: str, tags: list[str]) -> Path:
+    """The file that follows an architecture: relative, or absolute with the slash before it taken for the root's."""
+    for path in (Path(named).expanduser(), Path("/") / named):
+        if path.exists():
+            return path
+    raise UserError(f"'{named}' is no tag of {arch} and no file: {nearest(named, tags)}")
+
+
+def _tagged(tag: Mapping[str, Any], revision: str | None) -> Path:
+    """The file of a tag: of the hub's cache, else of open_clip's own, else from the hub."""
+    repo, _, file = tag["hf_hub"].rpartition("/")
+    names = [file] if file else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
+    if file.endswith((".bin", ".pth")):
+        names.insert(0, f"{file[:-4]}.safetensors")
+    fetched = URL_CACHE.expanduser() / Path(tag["url"]).name if tag.get("url") else None
+    here = next((path for name in names if (path := hub.find(repo, name, revision)) is not None), None)
+    if here is None and fetched is not None and fetched.is_file():
+        return fetched
+    return here or _first(repo, names, revision)
+
+
+def _first(repo: str, names: list[str], revision: str | None) -> Path:
+    """The first of some files that a repository has; the first one's error where it has none."""
+    refused: list[UserError] = []
+    for name in names:
+        try:
+            return hub.obtain(repo, name, revision, None)
+        except UserError as error:
+            refused.append(error)
+    raise refused[0]
+
+
+def _of_hub(repo: str, weights: Path | None, options: Options) -> Source:
+    config = hub.obtain(repo, CONFIG, options.revision, None)
+    names = [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
+    here = next((path for name in names if (path := hub.find(repo, name, options.revision)) is not None), None)
+    file = weights or here or _first(repo, names, options.revision)
+    return replace(_configured(config, file), name=f"hf-hub:{repo}", tokenizer=None)
+
+
+def _of_folder(folder: Path, weights: Path | None) -> Source:
+    if not (folder / CONFIG).is_file():
+        raise UserError(f"There is no {CONFIG} in {folder}: save the model with open_clip.push_to_hf_hub.save_for_hf.")
+    if weights is not None and weights.is_file():
+        return _configured(folder / CONFIG, weights)
+    preferred = (HF_SAFE_WEIGHTS_NAME, "open_clip_pytorch_model.safetensors", HF_WEIGHTS_NAME)
+    file = next((folder / name for name in preferred if (folder / name).is_file()), folder)
+    return _configured(folder / CONFIG, file)
+
+
+def _configured(config: Path, file: Path) -> Source:
+    """What a folder's configuration says."""
+    try:
+        values = json.loads(config.read_text(encoding="utf-8"))
+        model_cfg, preprocess_cfg = dict(values["model_cfg"]), dict(values.get("preprocess_cfg", {}))
+        _ = model_cfg["vision_cfg"], model_cfg["text_cfg"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{config} is no configuration of open_clip ({error}): take it from its authors anew."
+        ) from None
+    return Source(
+        name=str(config.parent),
+        create_as=f"local-dir:{config.parent}",
+        model_cfg=model_cfg,
+        preprocess_cfg=merge_preprocess_dict(asdict(PreprocessCfg()), preprocess_cfg),
+        file=file,
+        quick_gelu=bool(model_cfg.get("quick_gelu")),
+        tokenizer=config.parent,
+    )
+
+
+def _with_activation(found: Source, options: Options, where: str) -> Source:
+    """The source with the activation that a card states, unless the model's own statement contradicts it."""
+    if options.activation is None:
+        return found
+    stated = options.activation == "quickgelu"
+    own = "quickgelu" if found.quick_gelu else "gelu"
+    if stated != found.quick_gelu and (found.listed or found.model_cfg.get("quick_gelu")):
+        raise UserError(f'{where}: {found.name} was trained with activation = "{own}": write that, or leave it out.')
+    return replace(found, quick_gelu=stated)

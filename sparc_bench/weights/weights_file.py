@@ -1,0 +1,291 @@
+"""Weights of others, read without running their code.
+
+A file is what its first bytes say, whatever its suffix: safetensors (one file, or the index of several), or what
+`torch.save` wrote, read with `weights_only=True`. All else is refused in one sentence; nothing is unpickled, unpacked
+or written.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import tarfile
+import warnings
+import zipfile
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from hashlib import file_digest, sha256
+from itertools import islice
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from sparc_bench.errors import UserError
+from sparc_bench.weights import unsafe_weights
+from sparc_bench.weights.unsafe_weights import NESTED, TORCH_MAGIC
+
+INDEX = ".index.json"
+"""How the name of a sharded checkpoint's index ends."""
+
+FOLDER_FILES = (
+    "*.safetensors.index.json",
+    "*.safetensors",
+    "*.bin.index.json",
+    "pytorch_model.bin",
+    "open_clip_pytorch_model.bin",
+)
+"""What holds the weights of a folder: the first of these patterns that finds a file."""
+
+_ZIP = b"PK\x03\x04"
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a checkpoint on the CPU in the file's own dtypes, by their names in the model.
+
+    The model's part is taken out of a training checkpoint (`NESTED`), and what wrappers put into names is left out:
+    `module.` of data parallelism, `_orig_mod.` of torch.compile.
+
+    Args:
+        path: a file, the index of a sharded checkpoint, or a folder that holds one checkpoint.
+
+    Raises:
+        UserError: missing, damaged, not safe to read, no tensors, or values that are not finite (-inf is let through
+            in attention masks).
+    """
+    found: dict[str, Any] = {}
+    for part in _parts(path):
+        found |= _load(part)
+    tensors = _model_names(_model_part(found, path), path)
+    for name, tensor in tensors.items():
+        refuse_odd_values(path, name, tensor)
+    return tensors
+
+
+def refuse_odd_values(path: Path, name: str, tensor: Tensor) -> None:
+    """Raise UserError for a tensor without plain values, or with NaN or infinite ones (-inf passes in a mask)."""
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+        raise UserError(f"{path}: {name!r} is a sparse, quantised or empty tensor: save it as a dense one.")
+    if not tensor.is_floating_point() and not tensor.is_complex():
+        return
+    values = tensor.float() if tensor.itemsize == 1 else tensor
+    finite = torch.isfinite(values)
+    if "mask" in name.rpartition(".")[2]:
+        finite |= torch.isneginf(values)
+    if not finite.all():
+        raise UserError(
+            f"{path}: {int((~finite).sum())} of {tensor.numel()} values of {name!r} are NaN or infinite: take an "
+            "earlier checkpoint of that training, or copy the file again."
+        )
+
+
+def load_into(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Fill a model with the tensors of a checkpoint, which must be all of its parameters and buffers and no others.
+
+    Args:
+        model: in the dtypes and on the device that it is to have.
+        tensors: as `read_tensors` gives them.
+        path: where they come from, for the error.
+
+    Raises:
+        UserError: the checkpoint is of another architecture.
+    """
+    own = model.state_dict()
+    for problem, names in (("lacks", own.keys() - tensors.keys()), ("has an unknown", tensors.keys() - own.keys())):
+        if names:
+            raise UserError(
+                f"{path} is of another architecture, it {problem} {min(names)!r} ({len(names)} such): name the weights "
+                f"of a {type(model).__name__}, or rename their tensors."
+            )
+    for name, tensor in tensors.items():
+        if tensor.shape != own[name].shape:
+            raise UserError(
+                f"{path} is of another architecture, {name!r} is {tuple(tensor.shape)} instead of "
+                f"{tuple(own[name].shape)}: build the {type(model).__name__} with the sizes of these weights."
+            )
+    model.load_state_dict(tensors)
+
+
+def file_sha256(path: Path) -> str:
+    """Sha256 of a file's bytes; of a checkpoint in several files or of a folder: of their names and sha256.
+
+    Of a folder those files count that `read_tensors` would read, or, where it holds no checkpoint, all but hidden ones.
+    A file is read once a process, and again when its size or time of change differ.
+
+    Raises:
+        UserError: there is no such file, or a folder holds two checkpoints.
+    """
+    if path.is_file() and not path.name.endswith(INDEX):
+        return _digest(path, path.stat().st_size, path.stat().st_mtime_ns)
+    parts = _parts(path) if not path.is_dir() or _of_folder(path) else _all_files(path)
+    home = path if path.is_dir() else path.parent
+    listing = sorted(f"{part.relative_to(home).as_posix()} {file_sha256(part)}\n" for part in parts)
+    return sha256("".join(listing).encode()).hexdigest()
+
+
+def refuse_escaping_members(path: Path) -> None:
+    """Do nothing for a file that is no archive, nor for a zip or tar archive whose members stay in their folder.
+
+    Raises:
+        UserError: a member has an absolute path or one with `..`, a link leads out, or the archive is damaged.
+    """
+    _refuse_escaping(path, _members(path))
+
+
+@lru_cache(maxsize=256)
+def _digest(path: Path, size: int, changed_ns: int) -> str:  # noqa: ARG001 - a changed file is another key
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def _parts(path: Path) -> list[Path]:
+    """The files that hold a checkpoint's tensors."""
+    if path.is_dir():
+        found = _of_folder(path)
+        if not found:
+            raise UserError(f"The folder {path} holds no checkpoint (*.safetensors or *.bin): name the file itself.")
+        if len(found) > 1:
+            raise UserError(f"The folder {path} holds {found[0].name} and {found[1].name}: name the file itself.")
+        return _parts(found[0])
+    if not path.is_file():
+        raise UserError(f"There are no weights at {path}: check the path.")
+    return _shards(path) if path.name.endswith(INDEX) else [path]
+
+
+def _of_folder(path: Path) -> list[Path]:
+    """What could be the checkpoint of a folder: one file or index, if all is well."""
+    return next((sorted(path.glob(each)) for each in FOLDER_FILES if any(path.glob(each))), [])
+
+
+def _all_files(path: Path) -> list[Path]:
+    found = [file for file in path.rglob("*") if file.is_file()]
+    return [file for file in found if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+
+
+def _shards(index: Path) -> list[Path]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise UserError(f"{index} is no index of a sharded checkpoint: copy or download it again.") from None
+    for name in names:
+        if not isinstance(name, str) or _escapes(name):
+            raise UserError(f"{index} names {name!r} as a shard: take the checkpoint from its authors anew.")
+        if not (index.parent / name).is_file():
+            raise UserError(f"{index} is incomplete, {name} is missing: copy or download all {len(names)} shards.")
+    return [index.parent / name for name in names]
+
+
+def _load(path: Path) -> Mapping[str, Any]:
+    with path.open("rb") as file:
+        start = file.read(512)
+    if start.startswith(b"version https://git-lfs"):
+        raise UserError(f"{path} is a Git LFS pointer instead of the weights: fetch them with git lfs pull.")
+    if start.lstrip().startswith(b"<"):
+        raise UserError(f"{path} is a web page instead of the weights: download the file itself.")
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**40:
+        return _load_safetensors(path)
+    names = _members(path)
+    _refuse_escaping(path, names)
+    if start.startswith(_ZIP) or names:
+        _refuse_other_archives(path, names, start.startswith(_ZIP))
+    return _load_torch(path, start)
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as opened:
+            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+    except SafetensorError as error:
+        raise _damaged(path, str(error)) from None
+
+
+def _load_torch(path: Path, start: bytes) -> Mapping[str, Any]:
+    if not start.startswith(_ZIP) and TORCH_MAGIC not in start[:32]:
+        if unsafe_weights.is_pickle(path):
+            raise unsafe_weights.runs_code(path)
+        raise _damaged(path, "neither safetensors nor of torch.save" if start else "it is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about its own older formats
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        if unsafe_weights.is_whole(path):
+            raise unsafe_weights.runs_code(path) from None
+        raise _damaged(path, "its pickle breaks off") from None
+    except Exception as error:  # a hostile or truncated pickle can raise anything
+        raise _damaged(path, str(error)) from None
+    if not isinstance(found, Mapping):
+        raise UserError(f"{path} holds a {type(found).__name__} and no named tensors: save the model's state_dict().")
+    return found
+
+
+def _damaged(path: Path, reason: str) -> UserError:
+    first = "".join(reason.splitlines()[:1])[:120].rstrip(".") or "it breaks off"
+    return UserError(f"{path} is truncated, damaged or no checkpoint ({first}): copy or download it again.")
+
+
+def _members(path: Path) -> list[str]:
+    """Names of the members of a zip or tar archive, and where its links lead; none for a file that is no archive."""
+    with path.open("rb") as file:
+        is_zip = file.read(len(_ZIP)) == _ZIP
+    try:
+        if is_zip:
+            with zipfile.ZipFile(path) as archive:
+                return archive.namelist()
+        if not tarfile.is_tarfile(path):
+            return []
+        with tarfile.open(path) as tar:
+            members = tar.getmembers()
+    except Exception as error:  # a hostile or truncated archive can raise anything
+        raise _damaged(path, str(error)) from None
+    if not members:
+        raise _damaged(path, "it is all zeros")
+    return [member.name for member in members] + [member.linkname for member in members if member.linkname]
+
+
+def _refuse_escaping(path: Path, names: Sequence[str]) -> None:
+    escaping = [name for name in names if _escapes(name)]
+    if escaping:
+        raise UserError(
+            f"{path} is an archive with a path that leaves its folder ({escaping[0]!r}), as an attack would have it: "
+            "do not unpack it, and take the file from its authors anew."
+        )
+
+
+def _refuse_other_archives(path: Path, names: Sequence[str], is_zip: bool) -> None:
+    """Raise UserError for an archive that is not what torch.save writes since torch 1.6."""
+    inner = {name.partition("/")[2] for name in names}
+    if is_zip and ("constants.pkl" in inner or any(name.startswith("code/") for name in inner)):
+        raise unsafe_weights.torchscript(path)
+    if is_zip and "data.pkl" in inner:
+        return
+    if not is_zip and {"pickle", "storages"} <= set(names):
+        raise unsafe_weights.runs_code(path)
+    first = ", ".join(map(repr, names[:3]))
+    raise UserError(f"{path} is an archive (of {first}): unpack it and name the file of weights in it.")
+
+
+def _escapes(name: str) -> bool:
+    parts = name.replace("\\", "/").split("/")
+    return ".." in parts or PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor)
+
+
+def _model_part(found: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    while (key := next((key for key in NESTED if isinstance(found.get(key), Mapping)), None)) is not None:
+        found = found[key]
+    tensors = {str(name): value.detach() for name, value in found.items() if isinstance(value, Tensor)}
+    if not tensors:
+        keys = ", ".join(map(repr, islice(found, 5))) or "nothing"
+        raise UserError(f"{path} holds {keys} and no tensors by name: save the model's state_dict().")
+    return tensors
+
+
+def _model_names(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    named = {name.replace("_orig_mod.", ""): tensor for name, tensor in tensors.items()}
+    while all(name.startswith("module.") for name in named):
+        named = {name.removeprefix("module."): tensor for name, tensor in named.items()}
+    if len(named) < len(tensors):
+        raise UserError(f"{path} holds some tensors with and without '_orig_mod.': save the model's state_dict() anew.")
+    return named

@@ -1,0 +1,40 @@
+"""The house holds: private modules stay in their folder, files stay short, tests mirror the package."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "sparc_bench").rglob("*.py"))
+
+
+def imported(file):
+    """Every module of the package that a file imports, or imports a name from."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_private_modules_are_imported_within_their_folder_alone(file):
+    own = list(file.relative_to(ROOT).parent.parts)
+    for name in imported(file):
+        parts = name.split(".")
+        for place, part in enumerate(parts):
+            module = ROOT.joinpath(*parts[: place + 1]).with_suffix(".py")
+            if parts[0] == "sparc_bench" and part.startswith("_") and not part.startswith("__") and module.is_file():
+                assert parts[:place] == own, f"{file} imports {name}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_no_file_is_long(file):
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def test_unit_tests_lie_in_folders_of_the_package():
+    folders = {path.name for path in (ROOT / "tests" / "unit").iterdir() if path.is_dir() and path.name[0] != "_"}
+    package = {path.name for path in (ROOT / "sparc_bench").iterdir() if path.is_dir()}
+    assert folders <= package, folders - package

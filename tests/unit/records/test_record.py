@@ -1,0 +1,130 @@
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from sparc_bench.cards.model_card import ModelCard
+from sparc_bench.errors import UserError
+from sparc_bench.files.atomic import write_atomic
+from sparc_bench.records.record import (
+    headline_metrics,
+    model_hash,
+    pretty_json,
+    read_record,
+    record_files,
+    record_path,
+    write_record,
+)
+
+pytestmark = pytest.mark.usefixtures("toy_plugins")
+
+
+def test_where_records_lie():
+    def path(seed=0, sample=False, limit=None):
+        return record_path(Path("r"), "m", seed, "t", sample=sample, limit=limit).as_posix()
+
+    assert path() == "r/m/t.json"
+    assert path(seed=2) == "r/m.seed2/t.json"
+    assert path(sample=True) == "r/samples/m/t.json"
+    assert path(limit=5) == "r/testing/m/t.json"
+    assert path(sample=True, limit=5) == "r/testing/m/t.json"
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, step):
+    path = tmp_path / "m" / "t.json"
+    write_atomic(path, b"old")
+
+    def full(*_args, **_kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(*((os, "fsync", full) if step == "fsync" else (Path, "replace", full)))
+    with pytest.raises(UserError, match=r"t\.json cannot be written \(No space left on device\): free some space"):
+        write_atomic(path, b"new")
+    monkeypatch.undo()
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in path.parent.iterdir()] == ["t.json"]
+
+
+def test_an_interrupt_leaves_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "t.json"
+    write_atomic(path, b"old")
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(path, b"new")
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("t.json", b"old")]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        write_atomic(tmp_path / "file" / "t.json", b"x")
+
+
+def test_record_round_trip(evaluated):
+    path = evaluated() / "toy_good" / "toy.json"
+    record = read_record(path)
+    write_record(path.with_name("again.json"), record)
+    assert path.read_bytes() == path.with_name("again.json").read_bytes()
+    assert json.loads(path.read_text())["metrics"]["local/top1"]["value"] == record.metrics["local/top1"].value
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda text: text[: len(text) // 2], "cannot be read"),
+        (lambda text: text.replace('"schema_version": 1', '"schema_version": 0'), "not of schema 1"),
+        (lambda text: text.replace('"n": 30', '"n": "many"'), r"damaged \('n'"),
+        (lambda text: text.replace('"n": 30', '"n": 30, "extra": 1'), r"damaged \('extra'"),
+        (lambda _: "[]", "not of schema 1"),
+    ],
+)
+def test_damaged_records_end_in_what_to_type(evaluated, damage, sentence):
+    path = evaluated() / "toy_good" / "toy.json"
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(UserError, match=rf"{sentence}.*--force\."):
+        read_record(path)
+
+
+def test_missing_record():
+    with pytest.raises(UserError, match="cannot be read"):
+        read_record(Path("nowhere.json"))
+
+
+def test_headline_metrics_of_tasks_without_paths():
+    assert headline_metrics("top1", {"top1": 0, "top5": 0}, {"local": True}) == ["top1"]
+    assert headline_metrics("miou", {"local/miou": 0, "global/miou": 0}, {"local": True, "global": True}) == [
+        "local/miou",
+        "global/miou",
+    ]
+    assert headline_metrics("text/r1", {"text/r1": 0, "image/r1": 0}, {"local": True}) == ["text/r1"]
+    assert headline_metrics("nothing", {"top1": 0}, {}) == []
+
+
+def test_model_hash_is_of_what_decides_a_number():
+    card = ModelCard(name="a", title="t", family="own", source="s", options={"size": 1})
+    assert model_hash(card) == model_hash(card.model_copy(update={"title": "u", "source": "v"}))
+    assert model_hash(card) != model_hash(card.model_copy(update={"options": {"size": 2}}))
+
+
+def test_pretty_json_is_json_with_one_metric_a_line():
+    value = {"a": {"x": 1, "y": None}, "b": [], "c": {"d": {"e": [1, "é"]}}, "f": "x" * 300, "g": ["long" * 60, "b"]}
+    text = pretty_json(value)
+    assert json.loads(text) == value
+    assert '  "a": {"x": 1, "y": null},\n' in text
+
+
+def test_another_preprocessing_is_another_record_but_records_of_before_do_not_know_theirs():
+    root = Path(__file__).parents[3] / "results"
+    old = read_record(record_files(root)[0]).model_copy(update={"encoder_hash": ""})
+    first, second = (old.model_copy(update={"encoder_hash": each}) for each in "ab")
+    assert old.same_inputs(first)
+    assert first.same_inputs(first)
+    assert not first.same_inputs(second)
+    assert not first.same_inputs(old)

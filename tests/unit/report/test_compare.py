@@ -1,0 +1,132 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from sparc_bench.errors import UserError
+from sparc_bench.records.record import read_record, write_record
+from sparc_bench.report import compare as module
+from sparc_bench.report.compare import compare, render
+
+
+@pytest.fixture
+def both(evaluated, toy_task):
+    tasks = [toy_task(data={"n": 120}), toy_task("sampled", data={"n": 60}, sample=True)]
+    evaluated("good", 0.9, tasks)
+    return evaluated("bad", 0.5, tasks)
+
+
+def shown(comparison):
+    console = Console(file=io.StringIO(), width=140)
+    console.print(render(comparison))
+    return console.file.getvalue()
+
+
+def test_differences_flips_and_groups(both):
+    comparison = compare("good", "bad", both)
+    assert [task.a.task for task in comparison.tasks] == ["sampled", "toy"]
+    task = comparison.tasks[1]
+    local, path_global = task.metrics
+    assert (local.name, path_global.name) == ("local/top1", "global/top1")
+    # an image is right at skill s where its hash lies under s: whatever the bad model gets right, the good one does too
+    assert local.estimate.value == pytest.approx(len(task.only_a) / 120)
+    assert task.only_b == ()
+    assert local.verdict == "a"
+    assert local.estimate.low > 0.2
+    assert {row.name for row in task.groups["class"]} == {"cat", "dog", "fire hydrant"}
+    mean_of_groups = sum(row.estimate.value for row in task.groups["class"]) / 3
+    assert mean_of_groups == pytest.approx(local.estimate.value)
+
+
+def test_the_values_are_those_of_the_records(both):
+    comparison = compare("good", "bad", both)
+    for task in comparison.tasks:
+        for row in task.metrics:
+            assert row.a == pytest.approx(task.a.metrics[row.name].value, abs=1e-6)
+            assert row.b == pytest.approx(task.b.metrics[row.name].value, abs=1e-6)
+
+
+def test_other_way_round_and_frames(both):
+    forth, back = compare("good", "bad", both), compare("bad", "good", both)
+    assert back.tasks[1].metrics[0].verdict == "b"
+    assert (forth.metrics_frame()["difference"] == -back.metrics_frame()["difference"]).all()
+    flips = forth.flips_frame()
+    assert set(flips["right"]) == {"a"}
+    assert len(forth.groups_frame()) == 6
+    assert set(flips[flips["task"] == "toy"]["id"]) == set(forth.tasks[1].only_a)
+
+
+def test_a_model_against_itself(both):
+    comparison = compare("good", "good", both)
+    assert {row.verdict for task in comparison.tasks for row in task.metrics} == {"open"}
+    assert comparison.flips_frame().empty
+    assert "not clear" in shown(comparison)
+
+
+def test_by_path_of_folder_or_file(both):
+    by_folder = compare(both / "good", both / "bad")
+    assert [task.a.task for task in by_folder.tasks] == ["toy"]
+    by_file = compare(both / "good" / "toy.json", both / "bad" / "toy.json")
+    assert by_file.tasks == by_folder.tasks
+
+
+def test_rendering(both):
+    text = shown(compare("good", "bad", both))
+    assert "Toy images @sample n=60" in text
+    assert "by class" in text
+    assert "Right in good alone, not in bad:" in text
+    assert "Right in bad alone, not in good: 0 images" in text
+
+
+def test_only_the_widest_groups_are_printed(both, monkeypatch):
+    monkeypatch.setattr(module, "SHOWN_GROUPS", 2)
+    task = compare("good", "bad", both).tasks[1]
+    chosen = module.widest(task.groups["class"])
+    left = {row.name: row for row in task.groups["class"]}
+    for row in chosen:
+        left.pop(row.name)
+    (dropped,) = left.values()
+    assert all(abs(row.estimate.value) >= abs(dropped.estimate.value) for row in chosen)
+    assert "Groups that differ less are not shown: 1 of 3." in shown(compare("good", "bad", both))
+
+
+def test_unshared_tasks_are_named(both, evaluated, toy_task):
+    evaluated("good", 0.9, [toy_task("alone")])
+    comparison = compare("good", "bad", both)
+    assert comparison.unshared == ("alone",)
+    assert "Only one of the two has a record of: alone." in shown(comparison)
+
+
+def test_what_cannot_be_compared(both, evaluated, toy_task):
+    evaluated("other", 0.9, [toy_task(data={"n": 90})])
+    with pytest.raises(UserError, match=r"good/toy\.json \(\w{12}\) and .*other/toy\.json \(\w{12}\) are of different"):
+        compare("good", "other", both)
+    evaluated("alone", 0.9, [toy_task("alone")])
+    with pytest.raises(UserError, match="no task in common"):
+        compare("good", "alone", both)
+    with pytest.raises(UserError, match="did you mean 'good'"):
+        compare("goo", "bad", both)
+
+
+def test_different_data_or_examples_are_refused(both):
+    path = both / "bad" / "toy.json"
+    record = read_record(path)
+    write_record(path, record.model_copy(update={"data_hash": "f" * 64}))
+    with pytest.raises(UserError, match="different data"):
+        compare("good", "bad", both)
+    write_record(path, record)
+    other = both / "samples" / "bad" / "sampled.json"
+    path.with_suffix(".npz").write_bytes(other.with_suffix(".npz").read_bytes())
+    with pytest.raises(UserError, match="do not belong together: run sparc-bench eval bad --task toy --force"):
+        compare("good", "bad", both)
+    outcome_hash = read_record(other).outcome_hash
+    write_record(path, record.model_copy(update={"outcome_hash": outcome_hash}))
+    with pytest.raises(UserError, match="different examples"):
+        compare("good", "bad", both)
+
+
+def test_credits_of_one_half_are_no_flips(tmp_path, both):
+    outcome = module.outcome_file.read(both / "good" / "toy.npz")
+    half = module.StoredOutcome(outcome.ids, {"correct": 0 * outcome.examples["correct"] + 0.5}, {}, {}, ())
+    assert module._flips(half, half) == ((), ())
+    assert module._flips(module.StoredOutcome(outcome.ids, {}, {}, {}, ()), half) == (None, None)

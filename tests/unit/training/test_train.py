@@ -1,0 +1,127 @@
+"""Runs: repeatable bit for bit, resumed exactly, stopped with a sentence."""
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from sparc_bench.encoder import Runtime
+from sparc_bench.encoders import own
+from sparc_bench.errors import UserError
+from sparc_bench.training import train as run_module
+from sparc_bench.training.pixels import load_pixels
+from sparc_bench.training.prepared import read_split
+from sparc_bench.training.train import train
+from sparc_bench.two_towers.architecture import architecture_of
+
+
+def losses(folder):
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [(line["step"], line["loss"], line["learning_rate"]) for line in lines if "loss" in line]
+
+
+def assert_same_weights(first, second):
+    with safe_open(first / own.WEIGHTS_FILE, "pt") as a, safe_open(second / own.WEIGHTS_FILE, "pt") as b:
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a.get_tensor(name), b.get_tensor(name)) for name in a.keys())  # noqa: SIM118
+
+
+def test_same_seed_gives_the_same_losses_bit_for_bit_and_another_seed_others(tiny, tmp_path):
+    first, second, other = tmp_path / "a", tmp_path / "b", tmp_path / "c"
+    for folder, seed in ((first, 0), (second, 0), (other, 1)):
+        train(tiny, folder, None, seed, "cpu")
+    assert losses(first) == losses(second)
+    assert losses(first) != losses(other)
+    assert_same_weights(first, second)
+
+
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tiny, tmp_path, monkeypatch):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train(tiny, whole, None, 0, "cpu")
+    real = run_module.forward_backward
+
+    def stop_at(model, loaded, step, device, autocast):
+        if step == 4:
+            raise KeyboardInterrupt
+        return real(model, loaded, step, device, autocast)
+
+    monkeypatch.setattr("sparc_bench.training.loop.forward_backward", stop_at)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny, cut, None, 0, "cpu")
+    monkeypatch.undo()
+    monkeypatch.setenv("SPARC_BENCH_CACHE", str(tmp_path / "cache"))
+    summary = train(tiny, cut, None, 0, "cpu")
+    assert summary["resumed_from"] == 3
+    assert losses(cut) == losses(whole)
+    assert_same_weights(cut, whole)
+
+
+def test_a_finished_run_is_not_trained_again(tiny, tmp_path, monkeypatch):
+    summary = train(tiny, tmp_path / "run", None, 0, "cpu")
+    monkeypatch.setattr(run_module, "fit", None)
+    assert train(tiny, tmp_path / "run", None, 0, "cpu") == summary
+
+
+def test_another_recipe_or_seed_in_the_folder_is_refused(tiny, tmp_path):
+    train(tiny, tmp_path / "run", None, 0, "cpu")
+    with pytest.raises(UserError, match="another recipe or seed"):
+        train(tiny.model_copy(update={"steps": 7}), tmp_path / "run", None, 0, "cpu")
+    with pytest.raises(UserError, match="another recipe or seed"):
+        train(tiny, tmp_path / "run", None, 1, "cpu")
+
+
+def test_a_loss_that_is_not_finite_names_step_parts_and_checkpoint(tiny, tmp_path, monkeypatch):
+    real = run_module.forward_backward
+
+    def broken(model, loaded, step, device, autocast):
+        figures = real(model, loaded, step, device, autocast)
+        return figures | {"loss": torch.tensor(float("nan"))} if step == 4 else figures
+
+    monkeypatch.setattr("sparc_bench.training.loop.forward_backward", broken)
+    with pytest.raises(UserError, match=r"not finite at step 5 .*fine_loss.*checkpoint\.safetensors \(step 3\)"):
+        train(tiny, tmp_path / "run", None, 0, "cpu")
+    assert not (tmp_path / "run" / own.WEIGHTS_FILE).exists()
+
+
+def test_test_splits_are_refused(tiny, tmp_path):
+    for field in ("split", "val_split"):
+        data = tiny.data.model_copy(update={field: "test"})
+        with pytest.raises(UserError, match="name another"):
+            train(tiny.model_copy(update={"data": data}), tmp_path / "run", None, 0, "cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_held_out_report_says_what_the_image_is_worth(tiny, tmp_path):
+    report = train(tiny, tmp_path / "run", None, 0, "cpu")["held_out"]
+    assert report["captions"] == 16
+    assert {"true", "shuffled", "grey", "gain_over_grey", "verdict"} <= set(report)
+    gain = report["gain_over_grey"]
+    assert gain["value"] == pytest.approx(report["grey"]["loss"] - report["true"]["loss"], abs=1e-5)
+    assert (gain["low"] > 0) == (not report["verdict"].startswith("the fine loss does not need the image"))
+
+
+def test_the_encoder_of_a_run_gives_what_training_saw(tiny, tmp_path):
+    summary = train(tiny, tmp_path / "run", None, 0, "cpu")
+    encoder = own.load(tiny.model_card(), tmp_path / "run", Runtime())
+    data = read_split(tiny, None, val=True)
+    images = encoder.images(data.items, frozenset({"global", "patches"}))
+    assert images.global_ND.shape == (16, 16)
+    assert {path: tuple(x.shape) for path, x in images.patches.items()} == {
+        "local": (16, 16, 16),
+        "global": (16, 16, 16),
+    }
+    assert images.area_N4[0].tolist() == [0, 0, 64, 64]
+    assert encoder.train_words
+    pixels = load_pixels(data, architecture_of(tiny, None).framing(tiny.name), 0.0)
+    from sparc_bench.training.validate import validation_scores
+
+    assert validation_scores(encoder, data, pixels) == pytest.approx(summary["val"])
+    untrained = encoder.untrained().images(data.items[:2], frozenset({"global"}))
+    assert not torch.allclose(untrained.global_ND, images.global_ND[:2])
+
+
+def test_tensorboard_files_if_asked_for(tiny, tmp_path):
+    pytest.importorskip("tensorboard")
+    train(tiny, tmp_path / "run", None, 0, "cpu", tensorboard=True)
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
