@@ -1,4 +1,38 @@
-"""What a data set hands to tasks and to the trainer."""
+"""The data-set seam: examples as tasks and the trainer see them.
+
+A new data set is one Python file: its splits, what it provides, the options of its reader, and `read(root, split,
+options)`, which returns a `DataSplit`. Images are opened later, by whoever needs them. A complete one:
+
+    from functools import partial
+
+    from PIL import Image
+
+    from sparc_bench.cards.card import Strict
+    from sparc_bench.dataset import DataSplit, Example
+    from sparc_bench.images.item import ImageItem
+
+    SPLITS = ("test",)
+    PROVIDES = frozenset({"captions", "labels"})
+    CLASSES = ("red", "green", "blue")
+
+
+    class Options(Strict):
+        n: int = 30
+
+
+    def square(number):
+        colour = CLASSES[number % 3]
+        image = ImageItem(f"{number}", partial(Image.new, "RGB", (8, 8), colour))
+        return Example(f"{number}", image, captions=(f"a {colour} square",), label=number % 3)
+
+
+    def read(root, split, options):
+        examples = tuple(square(number) for number in range(options.n))
+        return DataSplit("squares", split, examples, CLASSES, fingerprint=f"squares, version 1, {options.n}")
+
+Named by `--plugin squares.py`, it is the `dataset = "squares"` of a task card. A data set that ships with the package
+is the same file in `sparc_bench/datasets/`, with a card of its source, licence and counts in `tasks/data/`.
+"""
 
 from __future__ import annotations
 

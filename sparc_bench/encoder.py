@@ -1,4 +1,37 @@
-"""The seam between a task and a model.
+"""The encoder seam: a model as a task sees it.
+
+A new model is one Python file: a class derived from `ImageTextEncoder` that turns opened images and texts into vectors,
+and `load(card, weights, runtime)`, by which it is found. Resizing, cropping, colours, case, padding and precision are
+the model's own and stay inside it. A complete one, which knows three colours and nothing else:
+
+    import torch
+    from torchvision.transforms.functional import pil_to_tensor
+
+    from sparc_bench.encoder import ImageTextEncoder
+    from sparc_bench.features import ImageFeatures, TextFeatures
+
+
+    def pixels(item, size=None):
+        image = item.open()
+        return pil_to_tensor(image.resize((8, 8))) / 255, (0.0, 0.0, *map(float, image.size))
+
+
+    class MeanColour(ImageTextEncoder):
+        def __init__(self, card, weights, runtime):
+            super().__init__(card, runtime, pixels, weights_hash="no weights")
+
+        def encode_pixels(self, pixels_B3HW, need):
+            return ImageFeatures((), pixels_B3HW.mean((2, 3)))
+
+        def encode_texts(self, texts, need):
+            named = [[colour in text for colour in ("red", "green", "blue")] for text in texts]
+            return TextFeatures(tuple(texts), torch.tensor(named).float())
+
+
+    load = MeanColour
+
+`sparc-bench verify python:mean_colour.py` probes it, `sparc-bench eval python:mean_colour.py --task TASK` evaluates it.
+A family that ships with the package is the same file in `sparc_bench/encoders/`.
 
 Shapes: N images, M texts, K branches, P patches, L text tokens, D joint width, R regions.
 """

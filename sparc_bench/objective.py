@@ -1,9 +1,30 @@
-"""The seam between the trainer and a loss.
+"""The objective seam: a loss as the trainer sees it, and the same model's scores at evaluation.
 
-An objective owns its heads, temperature, bias and prototypes; the towers compute only what it needs; the training loop
-knows none of its specialities. At evaluation the same module turns tower outputs into vectors and scores.
+A new loss is one Python file with a class `Objective`: a module that owns its heads, temperature, bias and prototypes;
+the training loop knows none of its specialities. `HeadedObjective` brings the projections, the temperature and cosine
+scores. A complete one, image-to-text InfoNCE, which gives the same gradients on eight GPUs as on one:
 
-Shapes: B batch, K captions per image, L text tokens, P patches, M pooled vectors per image, D joint width, W width.
+    import torch
+    import torch.nn.functional as F
+
+    from sparc_bench.two_towers.heads import HeadedObjective
+
+
+    class Objective(HeadedObjective):
+        def forward(self, image, text, ctx):
+            image_BD = F.normalize(self.global_image(image), dim=-1)
+            text_BD = F.normalize(self.global_text(text)[:, 0], dim=-1)
+            logits_BN = self.scale * image_BD @ ctx.gather(text_BD).T
+            own = ctx.rows(len(image_BD))
+            own_B = torch.arange(own.start, own.stop, device=image_BD.device)
+            loss_B = F.cross_entropy(logits_BN, own_B, reduction="none")
+            return {"loss": ctx.mean(loss_B, torch.ones_like(loss_B))}
+
+Named by `--plugin image_to_text.py`, it is the `objective = "image_to_text"` of a recipe. A loss that ships with the
+package is the same file in `sparc_bench/objectives/`.
+
+Shapes: B batch, N batch of all processes, K captions per image, L text tokens, P patches, M pooled vectors per image,
+D joint width, W width.
 """
 
 from __future__ import annotations

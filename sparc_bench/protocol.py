@@ -1,4 +1,36 @@
-"""What a protocol returns: statistics that carry their own uncertainty, and what happened to every example."""
+"""The protocol seam: a scoring rule, from an encoder and the examples of a task to statistics with their uncertainty.
+
+A new protocol is one Python file: its version, what it needs of a model and of the data, its options (without defaults:
+the task card states every one) and `run(encoder, data, options)`, which returns an `Outcome`. A complete one:
+
+    import numpy as np
+
+    from sparc_bench.cards.card import Strict
+    from sparc_bench.metrics.statistic import Mean
+    from sparc_bench.protocol import Outcome
+
+    VERSION = 1
+    NEEDS = frozenset({"image", "text"})
+    DATA = frozenset({"labels"})
+
+
+    class Options(Strict):
+        template: str
+
+
+    def run(encoder, data, options):
+        prompts = [options.template.replace("{}", name) for name in data.classes]
+        texts = encoder.texts(prompts, frozenset({"global"}))
+        images = encoder.images(data.items, frozenset({"global"}))
+        scores_NC = encoder.similarity(images, texts)[0].numpy()
+        best_NC = scores_NC == scores_NC.max(axis=1, keepdims=True)
+        label_N = np.array([example.label for example in data])
+        credit_N = best_NC[np.arange(len(data)), label_N] / best_NC.sum(axis=1)  # a tie: its expected credit
+        return Outcome({"top1": Mean.of(credit_N)}, examples={"correct": credit_N}, counts={"images": len(data)})
+
+Named by `--plugin plain_top1.py`, it is the `protocol = "plain_top1"` of a task card. A change that moves a number
+raises `VERSION`. A protocol that ships with the package is the same file in `sparc_bench/protocols/`.
+"""
 
 from __future__ import annotations
 
