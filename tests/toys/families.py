@@ -75,9 +75,9 @@ def open_clip(folder: Path) -> str:
 
 
 def transformers(folder: Path) -> str:
-    from tests.toys import transformers
+    from tests.toys import tiny_transformers
 
-    return f"transformers:{transformers.clip(folder)}"
+    return f"transformers:{tiny_transformers.clip(folder)}"
 
 
 def precomputed(folder: Path) -> str:

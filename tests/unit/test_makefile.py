@@ -12,7 +12,7 @@ CHECKOUT = Path(__file__).parents[2]
 PYTHON = """#!/bin/sh
 echo "$(basename "$0") $*" >> "$LOG"
 case "$*" in
-  "-m venv "*) mkdir -p "$3/bin"; for name in python ruff mypy sparc-bench; do cp "$0" "$3/bin/$name"; done ;;
+  "-m venv "*) mkdir -p "$3/bin"; for name in python ruff mypy lint-imports sparc-bench; do cp "$0" "$3/bin/$name"; done ;;
   *"pip install"*) exit "${INSTALL:-0}" ;;
 esac
 """
@@ -61,7 +61,7 @@ def test_second_call_installs_nothing(make):
 def test_dev_installation_serves_the_others(make):
     assert installs(make("test")) == ["python -m pip install -e .[dev]"]
     assert make("test") == ["python -m pytest"]
-    assert make("check") == ["ruff check .", "ruff format --check .", "mypy ", "sparc-bench check"]
+    assert make("check") == ["ruff check .", "ruff format --check .", "mypy ", "lint-imports ", "sparc-bench check"]
     assert make("quickstart") == ["sparc-bench quickstart"]
 
 

@@ -24,7 +24,7 @@ def test_wheel_works_outside_the_checkout(tmp_path):
     script = (
         "import sparc_bench, sparc_bench.cards.discovery as d, sparc_bench.models.resolve as m\n"
         "from sparc_bench.catalogue import card\n"
-        "from sparc_bench.features import Runtime\n"
+        "from sparc_bench.encoder import Runtime\n"
         f"assert sparc_bench.__file__.startswith({str(tmp_path)!r})\n"
         "print(*d.names('tasks')); print(*d.names('models')); print(*card.names())\n"
         "for name in d.names('models'):\n"
