@@ -11,7 +11,7 @@ from rich.table import Table
 from sparc_bench.terminal import table
 
 if TYPE_CHECKING:  # the tables of list and show need no torch
-    from sparc_bench.evaluation.evaluate import Result
+    from sparc_bench.evaluation.pipeline import Result
     from sparc_bench.records.record import Metric, Record
 
 

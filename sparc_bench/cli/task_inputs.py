@@ -16,9 +16,9 @@ from torch import Tensor
 
 from sparc_bench.cards.binding import bind
 from sparc_bench.cards.task_card import TaskCard
+from sparc_bench.catalogue.counting import check_counts
 from sparc_bench.encoders.precomputed import stored_id
 from sparc_bench.errors import UserError
-from sparc_bench.evaluation.evaluate import check_counts
 from sparc_bench.evaluation.guessing_encoders import HasGeometry, RandomEncoder
 from sparc_bench.features import ImageFeatures, TextFeatures
 from sparc_bench.files.atomic import write_atomic
@@ -55,7 +55,7 @@ def task_inputs(card: TaskCard, data_root: Path | None) -> TaskInputs:
             f"{card.name} needs {', '.join(odd)} of a model, which embeddings do not give: leave --out out."
         )
     data = task.dataset.read(data_root, card.split, task.data_options)
-    check_counts(card, data)
+    check_counts(card, data.counts())
     listener = _Listener()
     task.protocol.run(listener, data, task.options)
     return TaskInputs(listener.items, tuple(listener.strings))

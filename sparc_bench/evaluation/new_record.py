@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
-
-import torch
 
 from sparc_bench import __version__
 from sparc_bench.cards.binding import BoundTask
@@ -15,6 +13,7 @@ from sparc_bench.cards.card import canonical_hash
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.cards.prompts import class_words
 from sparc_bench.dataset import DataSplit
+from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.evaluation.exposure import classes_seen, exposure
 from sparc_bench.evaluation.reference_rows import estimated
@@ -35,31 +34,53 @@ from sparc_bench.records.record import (
 )
 
 
-class Subject(Protocol):
-    """What a record is of: an encoder, or a file of outputs.
+@dataclass(frozen=True)
+class Provenance:
+    """Where the numbers of a record come from, as far as it is not on the candidate's card.
 
     Attributes:
-        card: its card.
-        paths: patch path -> whether a loss trained it.
         weights_hash: sha256 of the weights, or of the file of outputs.
         precision: of the forward pass.
         device: where it ran.
+        paths: patch path -> whether a loss trained it.
+        recipe_hash: of a model that was trained here.
+        encoder_hash: of what decides a vector beside the weights (options, preprocessing, code).
+        patch_precision: as which patch vectors were scored.
+        train_words: word -> in how many training captions it stands, where that is known.
     """
 
-    card: ModelCard
-    paths: Mapping[str, bool]
     weights_hash: str
-    precision: str
-    device: torch.device
+    precision: str = "as given"
+    device: str = "cpu"
+    paths: Mapping[str, bool] = field(default_factory=dict)
+    recipe_hash: str = ""
+    encoder_hash: str = ""
+    patch_precision: str = "float32"
+    train_words: Mapping[str, int] | None = None
+
+    @classmethod
+    def of_encoder(cls, encoder: Encoder, patch_precision: str = "float32") -> Provenance:
+        """Of a model."""
+        recipe = getattr(encoder, "recipe", None)
+        parts = {key: getattr(encoder, key, None) for key in ("identity", "code_hash")}
+        return cls(
+            weights_hash=encoder.weights_hash,
+            precision=encoder.precision,
+            device=str(encoder.device),
+            paths=dict(encoder.paths),
+            recipe_hash=recipe_hash(recipe) if recipe else "",
+            encoder_hash=canonical_hash(parts) if any(parts.values()) else "",
+            patch_precision=patch_precision,
+            train_words=getattr(encoder, "train_words", None),
+        )
 
 
 def bare_record(
-    task: BoundTask, data: DataSplit, subject: Subject, card: ModelCard, seed: int, limit: int | None
+    task: BoundTask, data: DataSplit, card: ModelCard, seed: int, provenance: Provenance, limit: int | None
 ) -> Record:
     """The record as far as it is known before anything is scored."""
     task_card = task.card
     commit, dirty = git_state()
-    recipe = getattr(subject, "recipe", None)
     lists = Counter(example.tags["split"] for example in data if "split" in example.tags)
     images = {example.image.id for example in data}
     photos = dict.fromkeys(example.photo for example in data)
@@ -69,10 +90,10 @@ def bare_record(
         model_title=card.title,
         model_family=card.family,
         model_hash=model_hash(card),
-        recipe_hash=recipe_hash(recipe) if recipe else "",
-        weights_hash=subject.weights_hash,
-        encoder_hash=_encoder_hash(subject),
-        paths=dict(subject.paths),
+        recipe_hash=provenance.recipe_hash,
+        weights_hash=provenance.weights_hash,
+        encoder_hash=provenance.encoder_hash,
+        paths=dict(provenance.paths),
         task=task_card.name,
         title=task_card.title,
         task_family=task_card.family,
@@ -88,8 +109,9 @@ def bare_record(
         commit=commit,
         dirty=dirty,
         seed=seed,
-        precision=subject.precision,
-        device=str(subject.device),
+        precision=provenance.precision,
+        patch_precision=provenance.patch_precision,
+        device=provenance.device,
         libraries=library_versions(),
         sample=task_card.sample,
         limit=limit,
@@ -104,11 +126,6 @@ def bare_record(
         notes=(),
         seconds=0.0,
     )
-
-
-def _encoder_hash(subject: Subject) -> str:
-    parts = {key: getattr(subject, key, None) for key in ("identity", "code_hash")}
-    return canonical_hash(parts) if any(parts.values()) else ""
 
 
 def headline(bare: Record, outcome: Outcome) -> list[str]:

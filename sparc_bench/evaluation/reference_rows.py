@@ -14,10 +14,20 @@ from sparc_bench.records.record import Metric, rounded_values
 
 
 def reference_rows(
-    task: BoundTask, data: DataSplit, encoder: WatchedEncoder, outcome: Outcome
+    task: BoundTask, data: DataSplit, outcome: Outcome, encoder: WatchedEncoder | None, *, has_towers: bool
 ) -> tuple[dict[str, dict[str, float]], list[str]]:
-    """The rows that the protocol knows, and those that take another encoder; values only."""
+    """The rows that the protocol knows, and those that take another encoder (values only); notes about those missing.
+
+    Args:
+        task: the task, whose card names the rows.
+        data: of the task.
+        outcome: of what is evaluated.
+        encoder: the one beside which guessing encoders stand, or None.
+        has_towers: whether `encoder` may have an untrained copy.
+    """
     rows = {name: rounded_values(values) for name, values in outcome.reference.items()}
+    if encoder is None:
+        return rows, []
     others: dict[str, Encoder] = {}
     notes = []
     wanted = task.card.references
@@ -25,7 +35,7 @@ def reference_rows(
         others["constant"] = ConstantEncoder(encoder)
     if "random" in wanted:
         others["random"] = RandomEncoder(encoder)
-    if "untrained" in wanted:
+    if "untrained" in wanted and has_towers:
         towers = encoder.untrained()
         if towers is None:
             notes.append("There are no untrained towers of this model to compare with.")

@@ -1,4 +1,4 @@
-"""From a task and a file of outputs to a record: for systems that fit no encoder.
+"""A file of outputs on a task: the way of `sparc-bench score`, for systems that fit no encoder.
 
 Detectors, segmenters, rerankers and captioners are scored by the rules that encoders are scored by, and their records
 have the same schema; `model_family` is "outputs", and `weights_hash` that of the file.
@@ -8,41 +8,57 @@ from __future__ import annotations
 
 import json
 import re
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import BoundTask, bind
 from sparc_bench.cards.model_card import ModelCard, is_photo_list
 from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.dataset import DataSplit
-from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError
-from sparc_bench.evaluation import new_record
 from sparc_bench.evaluation.counted_encoder import WatchedEncoder
-from sparc_bench.evaluation.evaluate import Result, check_counts
-from sparc_bench.evaluation.guessing_encoders import ConstantEncoder, RandomEncoder
+from sparc_bench.evaluation.new_record import Provenance
+from sparc_bench.evaluation.pipeline import Pipeline, Result, Scorer
 from sparc_bench.outputs import kinds
 from sparc_bench.outputs.scores_encoder import ScoresEncoder
 from sparc_bench.outputs.similarity import Similarity
 from sparc_bench.protocol import Outcome
-from sparc_bench.records.record import OUTPUTS, SAMPLES, record_path, rounded_values
+from sparc_bench.records.record import OUTPUTS, SAMPLES
 
 
 @dataclass
-class System:
-    """What put the outputs out, as far as a record has room for it (see `new_record.Subject`)."""
+class _System:
+    """Another system, as what is evaluated (see `sparc_bench.evaluation.pipeline.Candidate`).
+
+    Attributes:
+        card: of the system.
+        outputs: what its file holds.
+        weights_hash: sha256 of the file.
+        run: scores the outputs, as the task's protocol has it.
+        seed: always the first.
+    """
 
     card: ModelCard
+    outputs: Any
     weights_hash: str
-    paths: Mapping[str, bool]
-    precision: str = "as given"
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    run: Callable[[Any, DataSplit, Any], Outcome]
+    seed: int = 0
+
+    def provenance(self, task: BoundTask, data: DataSplit) -> Provenance:  # noqa: ARG002 - the same for every task
+        """The file."""
+        return Provenance(self.weights_hash)
+
+    @contextmanager
+    def scorer(self, task: BoundTask, data: DataSplit) -> Iterator[Scorer]:
+        """The protocol's rule for such a file; guessing encoders can stand beside a similarity matrix alone."""
+        beside = None
+        if isinstance(self.outputs, Similarity):
+            beside = WatchedEncoder(ScoresEncoder(self.outputs, data.items), lambda _: None)
+        yield Scorer(lambda: self.run(self.outputs, data, task.options), beside, has_towers=False)
 
 
 def score(
@@ -84,8 +100,6 @@ def score(
             f"{card.name}."
         )
     kind, outputs, sha256 = kinds.read(file, wanted)
-    data = task.dataset.read(data_root, card.split, task.data_options)
-    check_counts(card, data)
     model = ModelCard(
         name=name,
         title=title or f"outputs of {name}",
@@ -93,21 +107,8 @@ def score(
         source="another system",
         trained_on=trained_on,
     )
-    path = record_path(results, name, 0, card.name, sample=card.sample, limit=None)
-    bare = new_record.bare_record(task, data, System(model, sha256, {}), model, 0, None)
-    kept = None if force else new_record.kept(path, bare)
-    if kept is not None:
-        return Result(name, card.name, kept, path, kept=True)
-    start = time.perf_counter()
-    outcome: Outcome = wanted[kind](outputs, data, task.options)
-    seconds = time.perf_counter() - start
-    new_record.headline(bare, outcome)
-    reference = {row: rounded_values(values) for row, values in outcome.reference.items()}
-    if isinstance(outputs, Similarity):
-        reference |= _reference_rows(task, data, ScoresEncoder(outputs, data.items), outcome)
-    record, outcomes = new_record.finished(bare, task, data, outcome, reference, (), seconds)
-    new_record.write(path, record, outcomes)
-    return Result(name, card.name, record, path)
+    system = _System(model, outputs, sha256, wanted[kind])
+    return Pipeline(system, results, data_root, force=force).result(task)
 
 
 def refuse_name(name: str, results: Path) -> None:
@@ -130,20 +131,3 @@ def _family(file: Path) -> str | None:
     except (OSError, ValueError):
         return None
     return values.get("model_family") if isinstance(values, dict) else None
-
-
-def _reference_rows(
-    task: BoundTask, data: DataSplit, encoder: Encoder, outcome: Outcome
-) -> dict[str, dict[str, float]]:
-    """What encoders that know nothing score; no towers stand behind a file, so that there is no untrained row."""
-    beside = WatchedEncoder(encoder, lambda _: None)
-    others: dict[str, Encoder] = {}
-    if "constant" in task.card.references and "constant" not in outcome.reference:
-        others["constant"] = ConstantEncoder(beside)
-    if "random" in task.card.references:
-        others["random"] = RandomEncoder(beside)
-    rows = {}
-    for name, other in others.items():
-        scored: Outcome = task.protocol.run(other, data, task.options)
-        rows[name] = rounded_values({metric: stat.value for metric, stat in scored.metrics.items()})
-    return rows

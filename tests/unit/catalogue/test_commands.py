@@ -4,10 +4,10 @@ import pytest
 
 from sparc_bench.cards.discovery import task
 from sparc_bench.catalogue.card import load
+from sparc_bench.catalogue.counting import check_counts
 from sparc_bench.cli.app import main
 from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.errors import UserError
-from sparc_bench.evaluation.evaluate import check_counts
 from sparc_bench.images.item import ImageItem
 
 
@@ -83,7 +83,7 @@ def test_check_of_what_is_absent_shows_how_to_get_it(checkout, tmp_path, capsys)
 )
 def test_an_evaluation_on_the_wrong_split_says_both_counts_and_what_it_is(images, each, sentence):
     with pytest.raises(UserError) as error:
-        check_counts(task("coco_val2017_mini_retrieval"), split_of(images, each))
+        check_counts(task("coco_val2017_mini_retrieval"), split_of(images, each).counts())
     assert sentence in str(error.value)
     assert str(error.value).endswith("or write a task card of your own with these counts.")
 
@@ -91,4 +91,4 @@ def test_an_evaluation_on_the_wrong_split_says_both_counts_and_what_it_is(images
 def test_the_whole_in_the_place_of_a_part_is_recognised():
     whole = load("coco").splits["val2017_five"]
     with pytest.raises(UserError, match=r"has 5000, the counts of coco:val2017_five \(5,000 images, 25,000 captions\)"):
-        check_counts(task("coco_val2017_mini_retrieval"), split_of(whole["images"], 5))
+        check_counts(task("coco_val2017_mini_retrieval"), split_of(whole["images"], 5).counts())

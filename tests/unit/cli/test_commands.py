@@ -12,7 +12,8 @@ from sparc_bench.cli.app import main
 from sparc_bench.cli.evaluated import evaluated
 from sparc_bench.encoder import Runtime
 from sparc_bench.evaluation import evaluate
-from sparc_bench.evaluation.evaluate import Result, Settings
+from sparc_bench.evaluation.evaluate import Settings
+from sparc_bench.evaluation.pipeline import Result
 from sparc_bench.models import resolve
 from sparc_bench.records.record import Metric, Record
 from sparc_bench.report import compare, leaderboard

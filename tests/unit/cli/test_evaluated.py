@@ -3,7 +3,7 @@ from pathlib import Path
 from rich.console import Console
 
 from sparc_bench.cli.evaluated import evaluated
-from sparc_bench.evaluation.evaluate import Result
+from sparc_bench.evaluation.pipeline import Result
 from tests.unit.cli.test_commands import record
 
 

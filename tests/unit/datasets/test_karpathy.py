@@ -5,9 +5,9 @@ import pytest
 
 from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import bind
+from sparc_bench.catalogue.counting import check_counts
 from sparc_bench.datasets.karpathy import Options, read
 from sparc_bench.errors import UserError
-from sparc_bench.evaluation.evaluate import check_counts
 from tests.unit.datasets.conftest import save_photo, write_json
 
 FLICKR = Options(folder="flickr30k", annotations="dataset_flickr30k.json", images="images")
@@ -130,7 +130,7 @@ def test_other_counts_than_the_published_ones_stop_the_run_with_both(karpathy_ro
     assert task.card.expect == {"images": images, "captions": captions}
     data = task.dataset.read(karpathy_root, task.card.split, task.data_options)
     with pytest.raises(UserError) as error:
-        check_counts(task.card, data)
+        check_counts(task.card, data.counts())
     numbers = {int(found.replace(",", "")) for found in re.findall(r"\d[\d,]*\b", str(error.value))}
     assert {images, len(data)} <= numbers
     assert "\n" not in str(error.value)

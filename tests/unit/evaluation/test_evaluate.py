@@ -10,8 +10,9 @@ from sparc_bench.cards import discovery
 from sparc_bench.cards import prompts as prompt_sets
 from sparc_bench.cards.binding import bind
 from sparc_bench.errors import UserError
-from sparc_bench.evaluation.evaluate import Settings, evaluate, limited
+from sparc_bench.evaluation.evaluate import Settings, evaluate
 from sparc_bench.evaluation.exposure import classes_seen, exposure
+from sparc_bench.evaluation.pipeline import limited
 from sparc_bench.records.record import read_record, record_files
 
 

@@ -11,9 +11,8 @@ from sparc_bench.cards.recipe import read_model
 from sparc_bench.cli.check import check_model
 from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.errors import UserError
-from sparc_bench.evaluation import new_record
 from sparc_bench.evaluation.exposure import exposure
-from sparc_bench.evaluation.score import System
+from sparc_bench.evaluation.new_record import Provenance, bare_record
 from sparc_bench.images.item import ImageItem
 
 MINE = 'photos = "coco"\nsource = "mine"\nids = "1 2 3"\n'
@@ -29,7 +28,7 @@ def data(*photos):
 def stated(photos, trained_on):
     task = bind(discovery.task("flickr8k_retrieval"))
     card = ModelCard(name="a", title="a", family="outputs", source="a", trained_on=trained_on)
-    return new_record.bare_record(task, data(*photos), System(card, "", {}), card, 0, None).exposure
+    return bare_record(task, data(*photos), card, 0, Provenance(""), None).exposure
 
 
 def test_a_record_counts_photos_not_examples():

@@ -15,7 +15,7 @@ from sparc_bench.cli.app import main
 from sparc_bench.cli.check import stale
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation import new_record
-from sparc_bench.evaluation.score import System, score
+from sparc_bench.evaluation.score import score
 from sparc_bench.records.record import read_record, record_path
 from sparc_bench.report import leaderboard
 from sparc_bench.report.compare import compare
@@ -47,7 +47,9 @@ def encoder_record(card, data, results, name="some_model", paths=None):
     encoder.size = data[0].image.open().size[0]
     model = ModelCard(name=name, title="A model", family="own", source="none")
     outcome = bound.protocol.run(encoder, data, bound.options)
-    bare = new_record.bare_record(bound, data, System(model, "weights", encoder.paths, "float32"), model, 0, None)
+    bare = new_record.bare_record(
+        bound, data, model, 0, new_record.Provenance("weights", "float32", paths=encoder.paths), None
+    )
     record, outcomes = new_record.finished(bare, bound, data, outcome, outcome.reference, (), 0.0)
     path = record_path(results, name, 0, card.name, sample=card.sample, limit=None)
     new_record.write(path, record, outcomes)

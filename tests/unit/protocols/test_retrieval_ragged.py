@@ -10,9 +10,9 @@ from PIL import Image
 
 from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import bind
+from sparc_bench.catalogue.counting import check_counts
 from sparc_bench.dataset import Example
 from sparc_bench.errors import UserError
-from sparc_bench.evaluation.evaluate import check_counts
 from sparc_bench.protocols.retrieval import Options, run
 from tests.toys.encoders import LookupEncoder, constant_encoder, item, random_encoder, split_of
 
@@ -201,7 +201,7 @@ def test_any_captions_file_in_cocos_format_is_a_card_away(tmp_path):
     (tmp_path / "our_photos.toml").write_text(CARD)
     task = bind(discovery.task(str(tmp_path / "our_photos.toml")))
     data = task.dataset.read(tmp_path, task.card.split, task.data_options)
-    check_counts(task.card, data)
+    check_counts(task.card, data.counts())
     assert [example.id for example in data] == list(rows)
     outcome = task.protocol.run(random_encoder(), data, task.options)
     assert outcome.counts == {
@@ -215,4 +215,4 @@ def test_any_captions_file_in_cocos_format_is_a_card_away(tmp_path):
     (tmp_path / "our_photos.toml").write_text(CARD.replace("captions = 7", "captions = 9"))
     card = discovery.task(str(tmp_path / "our_photos.toml"))
     with pytest.raises(UserError, match=r"expects 9 captions, but coco_captions:test has 7"):
-        check_counts(card, data)
+        check_counts(card, data.counts())

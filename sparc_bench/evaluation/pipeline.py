@@ -1,0 +1,159 @@
+"""From what is evaluated and a task to a record: read the data, check them, score, add reference rows, write.
+
+A model (`evaluate`) and a file of another system's outputs (`score`) go the same way; each is a `Candidate`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from sparc_bench.cards.binding import BoundTask
+from sparc_bench.cards.model_card import ModelCard
+from sparc_bench.catalogue.counting import check_counts
+from sparc_bench.dataset import DataSplit
+from sparc_bench.errors import UserError
+from sparc_bench.evaluation import new_record
+from sparc_bench.evaluation.counted_encoder import WatchedEncoder
+from sparc_bench.evaluation.new_record import Provenance
+from sparc_bench.evaluation.reference_rows import reference_rows
+from sparc_bench.protocol import Outcome
+from sparc_bench.records.record import Record, record_path
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one task.
+
+    Attributes:
+        model: name of the model's card.
+        task: name of the task.
+        record: the record, None where the task failed.
+        path: where it lies.
+        kept: it was there already, with the same inputs.
+        error: the sentence of the error, None where there was none.
+    """
+
+    model: str
+    task: str
+    record: Record | None = None
+    path: Path | None = None
+    kept: bool = False
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """One candidate, ready for one task.
+
+    Attributes:
+        run: scores the candidate.
+        encoder: the one beside which guessing encoders stand; None where the outputs are those of no encoder.
+        has_towers: whether an untrained copy of the encoder may exist.
+    """
+
+    run: Callable[[], Outcome]
+    encoder: WatchedEncoder | None
+    has_towers: bool
+
+
+class Candidate(Protocol):
+    """What is evaluated: a model, or another system of which there is a file of outputs.
+
+    Attributes:
+        card: its name and title, and what it was trained on.
+        seed: that it was trained with.
+    """
+
+    card: ModelCard
+    seed: int
+
+    def provenance(self, task: BoundTask, data: DataSplit) -> Provenance:
+        """Where its numbers on this task come from."""
+        ...
+
+    def scorer(self, task: BoundTask, data: DataSplit) -> AbstractContextManager[Scorer]:
+        """The candidate made ready for this task; what that takes is released at the end."""
+        ...
+
+
+@dataclass
+class Pipeline:
+    """One candidate, the options of its evaluation, and the data splits read so far.
+
+    Attributes:
+        candidate: what is evaluated.
+        results: folder of the records.
+        data_root: folder with one folder per data set, or None.
+        limit: only so many examples, for testing.
+        force: replace a record whose inputs are all the same.
+    """
+
+    candidate: Candidate
+    results: Path
+    data_root: Path | None = None
+    limit: int | None = None
+    force: bool = False
+    _splits: dict[str, DataSplit] = field(default_factory=dict)
+
+    def result(self, task: BoundTask) -> Result:
+        """The record of one task: the one that lies there, if its inputs are the same, or a new one.
+
+        Raises:
+            UserError: the data are not on disk or not those of the card, or the task's options do not fit.
+        """
+        card, model = task.card, self.candidate.card
+        data = self._data(task)
+        provenance = self.candidate.provenance(task, data)
+        bare = new_record.bare_record(task, data, model, self.candidate.seed, provenance, self.limit)
+        path = record_path(
+            self.results, model.name, self.candidate.seed, card.name, sample=card.sample, limit=self.limit
+        )
+        kept = None if self.force else new_record.kept(path, bare)
+        if kept is not None:
+            return Result(model.name, card.name, kept, path, kept=True)
+        record, outcomes = self._scored(task, data, bare, provenance)
+        new_record.write(path, record, outcomes)
+        return Result(model.name, card.name, record, path)
+
+    def _data(self, task: BoundTask) -> DataSplit:
+        key = f"{task.card.dataset}:{task.card.split}:{task.data_options.model_dump_json()}"
+        if key not in self._splits:
+            self._splits[key] = task.dataset.read(self.data_root, task.card.split, task.data_options)
+        data = self._splits[key]
+        check_counts(task.card, data.counts())
+        return limited(data, self.limit, spread="splits" in task.protocol.DATA)
+
+    def _scored(self, task: BoundTask, data: DataSplit, bare: Record, provenance: Provenance) -> tuple[Record, bytes]:
+        with self.candidate.scorer(task, data) as scorer:
+            start = time.perf_counter()
+            outcome = scorer.run()
+            seconds = time.perf_counter() - start
+            new_record.headline(bare, outcome)
+            reference, notes = reference_rows(task, data, outcome, scorer.encoder, has_towers=scorer.has_towers)
+        if bare.patch_precision != "float32":
+            notes.append(f"Patch vectors were rounded to {bare.patch_precision}, as the feature cache kept them.")
+        return new_record.finished(bare, task, data, outcome, reference, notes, seconds, provenance.train_words)
+
+
+def limited(data: DataSplit, limit: int | None, spread: bool = False) -> DataSplit:
+    """The first `limit` examples, without groups that the cut would split.
+
+    With `spread` they are taken evenly from all: the first ones would all be of a probe's train part.
+    """
+    if limit is None or limit >= len(data):
+        return data
+    first = data.examples[:limit]
+    if spread:
+        first = tuple(data.examples[index * len(data) // limit] for index in range(limit))
+    whole = Counter(example.group for example in data)
+    here = Counter(example.group for example in first)
+    chosen = tuple(e for e in first if e.group is None or here[e.group] == whole[e.group])
+    if not chosen:
+        raise UserError(f"--limit {limit} leaves no whole group of {data.dataset}: give a larger number.")
+    return replace(data, examples=chosen)
