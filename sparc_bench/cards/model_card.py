@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -59,15 +60,22 @@ class Weights(Strict):
         return {key: value for key, value in values.items() if value is not None or key not in ("hub", "revision")}
 
 
-class Reference(Strict):
-    """What a correct set-up of a model gives on the probe of `sparc-bench verify`, which prints this table."""
+class ProbeValues(Strict):
+    """The table [probe]: values of a correct set-up on the probe of `sparc-bench verify`, which prints the table."""
 
-    probe: int = Field(description="version of the probe")
-    image_image: tuple[float, ...] = Field(default=(), description="cosines of the pairs of its images")
-    text_text: tuple[float, ...] = Field(default=(), description="cosines of the pairs of its texts")
-    image_text: tuple[float, ...] = Field(description="scores of its images with its texts, image by image")
-    tolerance: float = Field(description="largest difference that is allowed")
-    source: str = Field(description="the set-up that it was measured on")
+    version: int = Field(description="version of the probe")
+    image_image: tuple[float, ...] = Field(default=(), description="cosines of all pairs of the probe's images")
+    text_text: tuple[float, ...] = Field(default=(), description="cosines of all pairs of the probe's texts")
+    image_text: tuple[float, ...] = Field(description="scores of the probe's images with its texts, image by image")
+    tolerance: float = Field(description="largest allowed difference")
+    source: str = Field(description="versions, precision and device of the measurement")
+
+
+def refuse_reference_table(values: Any) -> Any:  # noqa: ANN401 - what pydantic hands over
+    """The keys of a card unchanged; raises ValueError for the table [reference], the former name of [probe]."""
+    if isinstance(values, Mapping) and "reference" in values:
+        raise ValueError("unknown key 'reference': name the table [probe], and its key probe version")
+    return values
 
 
 class ModelCard(Strict):
@@ -85,8 +93,11 @@ class ModelCard(Strict):
         "`unknown` for more that nobody knows",
     )
     published: tuple[Published, ...] = ()
-    reference: Reference | None = Field(default=None, exclude=True, description="decides no number: in no hash")
+    probe: ProbeValues | None = Field(
+        default=None, exclude=True, description="probe values of sparc-bench verify; decides no number, in no hash"
+    )
     _folder: Path = PrivateAttr(default=Path())
+    _probe_table = model_validator(mode="before")(refuse_reference_table)
 
     @property
     def trained_on_here(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from sparc_bench.cards.card import Strict, parse, read_toml
-from sparc_bench.cards.model_card import UNKNOWN, ModelCard, Reference, Weights
+from sparc_bench.cards.model_card import UNKNOWN, ModelCard, ProbeValues, Weights, refuse_reference_table
 
 
 class ImageTower(Strict):
@@ -112,7 +112,10 @@ class Recipe(Strict):
     cost: str = Field(default="", description="what it takes, measured")
     reaches: str = Field(default="", description="what it should reach, measured")
     weights: Weights | None = None
-    reference: Reference | None = Field(default=None, exclude=True, description="of the kept weights: in no hash")
+    probe: ProbeValues | None = Field(
+        default=None, exclude=True, description="probe values of the kept weights; in no hash"
+    )
+    _probe_table = model_validator(mode="before")(refuse_reference_table)
 
     @property
     def own_towers(self) -> tuple[ImageTower, TextTower]:
@@ -129,7 +132,7 @@ class Recipe(Strict):
             family="own",
             source=self.source,
             weights=self.weights,
-            reference=self.reference,
+            probe=self.probe,
             trained_on=(
                 self.data.photo_list or f"{self.data.dataset}:{self.data.split}",
                 *([UNKNOWN] if self.init else []),

@@ -156,14 +156,13 @@ def verify(
     from sparc_bench.encoder import Runtime
     from sparc_bench.models.resolve import load_encoder, resolve
     from sparc_bench.terminal import console, task_bar
-    from sparc_bench.verify.report import render
-    from sparc_bench.verify.verify import CHECKS
-    from sparc_bench.verify.verify import verify as probe
+    from sparc_bench.verify.checks import CHECKS, run_checks
+    from sparc_bench.verify.model_report import render
 
     encoder = load_encoder(resolve(model, run, seed), Runtime(device, precision))
     with task_bar() as progress:
         bar = progress.add_task("verify", total=len(CHECKS))
-        report = probe(encoder, lambda name: progress.update(bar, description=name, advance=1))
+        report = run_checks(encoder, lambda name: progress.update(bar, description=name, advance=1))
     console().print(render(report))
     raise typer.Exit(bool(report.having("fail")))
 

@@ -1,1 +1,1 @@
-"""Pre-flight: a small fixed probe that finds in seconds what is wrong with a model as it is set up."""
+"""`sparc-bench verify`: checks of a model's set-up on a small fixed probe, in seconds, before hours of evaluation."""

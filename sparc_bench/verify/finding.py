@@ -1,4 +1,4 @@
-"""What a check of the pre-flight found."""
+"""Checks and their findings, of a model (`sparc-bench verify`) or of a data set (`sparc-bench data check`)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from sparc_bench.verify.subject import Subject
+from sparc_bench.verify.probed_model import ProbedModel
 
 Status = Literal["ok", "note", "warning", "fail", "left out", "not judged"]
-"""note: worth knowing; warning: numbers may be off; fail: numbers are wrong; left out: does not apply; not judged: a
-check that this one builds on has failed."""
+"""note: worth knowing; warning: numbers may be off; fail: numbers are wrong; left out: the check does not apply;
+not judged: a check that has to pass first failed."""
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,10 @@ class Finding:
     """The outcome of one check.
 
     Attributes:
-        status: how bad it is.
-        measured: what came out, in a few words.
-        expected: what would be right, in a few words.
-        advice: a sentence that names what to change; empty where there is nothing to do.
+        status: ok, or how severe the finding is.
+        measured: the measured value, in a few words.
+        expected: the right value, in a few words.
+        advice: a sentence that names the thing to change; empty where there is nothing to do.
     """
 
     status: Status
@@ -32,18 +32,18 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """One check of the pre-flight.
+    """One check of a model.
 
     Attributes:
-        name: as the table prints it.
-        measure: the check itself; whatever it raises is a failure of the encoder.
-        gives: what a model must give for the check to apply.
-        stored: whether it says anything of vectors that are looked up instead of computed.
-        after: checks that must not have failed for this one to mean anything.
+        name: name in the printed table.
+        measure: function that runs the check; any exception in it is a failure of the encoder.
+        gives: entries that `Encoder.gives` needs for the check to apply.
+        stored: True where the check applies to encoders with stored vectors too (see `StoresVectors`).
+        after: names of checks that have to pass first.
     """
 
     name: str
-    measure: Callable[[Subject], Finding]
+    measure: Callable[[ProbedModel], Finding]
     gives: frozenset[str] = frozenset()
     stored: bool = False
     after: tuple[str, ...] = ()

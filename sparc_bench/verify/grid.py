@@ -1,4 +1,4 @@
-"""Checks of patches: that a vector stands where its part of the image is, and that patches agree with the whole.
+"""Checks of patches: their order over the grid, and their agreement with the score of the whole image.
 
 Shapes: N images, M texts, P patches, D joint width, H W rows and columns of pixels.
 """
@@ -17,10 +17,10 @@ from torch import Tensor
 from sparc_bench.images.item import Box, ImageItem
 from sparc_bench.verify import probe
 from sparc_bench.verify.finding import Finding, left_out
-from sparc_bench.verify.subject import Subject
+from sparc_bench.verify.probed_model import ProbedModel
 
 _CELLS = ((0.15, 0.65), (0.75, 0.2), (0.4, 0.9), (0.9, 0.55), (0.05, 0.35))
-"""Places of the changed blocks as shares of rows and columns; no two are mirror images."""
+"""Positions of the changed blocks as shares of rows and columns; no two are mirror images."""
 
 _MENDED_BY = {
     "column by column": "transpose the grid, so that patches come row by row",
@@ -32,15 +32,15 @@ _MENDED_BY = {
 }
 
 
-def order(subject: Subject) -> Finding:
-    """Changes one block of an image after the other, and looks which patch changes most."""
-    base, cells = _base(subject), _cells(subject)
+def order(model: ProbedModel) -> Finding:
+    """Finding on the patch that changes most when one block of the image changes, for several blocks."""
+    base, cells = _base(model), _cells(model)
     if len(cells) < 2:
         return left_out("the grid is too small")
-    grid, area = _grid_and_area(subject, base)
+    grid, area = _grid_and_area(model, base)
     items = [ImageItem("base", partial(_same, base))]
     items += [ImageItem(f"block {n}", partial(_same, _changed(base, area, grid, cell))) for n, cell in enumerate(cells)]
-    patches = subject.encoder.images(items, frozenset({"patches"})).patches
+    patches = model.encoder.images(items, frozenset({"patches"})).patches
     found: dict[str, str] = {}
     wrong: dict[str, str] = {}
     lost: list[str] = []
@@ -61,7 +61,7 @@ def order(subject: Subject) -> Finding:
     if lost:
         advice = (
             f"Changing a part of the image does not change the patches of path '{lost[0]}' there most: look at the "
-            "order of its patches; dense scores of it may say little about places."
+            "order of its patches; its dense scores may say little about places."
         )
         return Finding("warning", measured, expected, advice)
     return Finding("ok", measured, expected)
@@ -71,27 +71,27 @@ def _same(image: Image.Image) -> Image.Image:
     return image
 
 
-def _base(subject: Subject) -> Image.Image:
-    """Scenes at about the model's own size, a little wider than high."""
-    rows, columns = subject.input_size
+def _base(model: ProbedModel) -> Image.Image:
+    """Rendered scenes at about the model's input size, a little wider than high."""
+    rows, columns = model.input_size
     return probe.scenes(3, 4, 1).resize((round(1.3 * columns), rows), Image.Resampling.BICUBIC)
 
 
-def _grid_and_area(subject: Subject, base: Image.Image) -> tuple[tuple[int, int], Box]:
-    grid = subject.images.grid
+def _grid_and_area(model: ProbedModel, base: Image.Image) -> tuple[tuple[int, int], Box]:
+    grid = model.images.grid
     assert grid is not None  # its presence has been checked
-    _, area = subject.pixels(base)
+    _, area = model.pixels(base)
     return grid, area
 
 
-def _cells(subject: Subject) -> list[tuple[int, int]]:
-    grid = subject.images.grid
+def _cells(model: ProbedModel) -> list[tuple[int, int]]:
+    grid = model.images.grid
     assert grid is not None  # its presence has been checked
     return list(dict.fromkeys((int(down * grid[0]), int(right * grid[1])) for down, right in _CELLS))
 
 
 def _changed(base: Image.Image, area: Box, grid: tuple[int, int], cell: tuple[int, int]) -> Image.Image:
-    """The image with a checkerboard of magenta and black over one cell of the grid."""
+    """A copy of the image with a checkerboard of magenta and black over one cell of the grid."""
     pixels_HW3 = np.array(base)
     height, width = (area[3] - area[1]) / grid[0], (area[2] - area[0]) / grid[1]
     top, left = area[1] + cell[0] * height, area[0] + cell[1] * width
@@ -106,7 +106,7 @@ def _changed(base: Image.Image, area: Box, grid: tuple[int, int], cell: tuple[in
 
 
 def _hits(patches_NPD: Tensor, grid: tuple[int, int], cells: list[tuple[int, int]]) -> dict[str, int]:
-    """For every order of patches, how many changed blocks lie where the most changed patch would be in that order."""
+    """Order of patches -> number of changed blocks found in the most changed patch under that order."""
     base_PD = patches_NPD[:1].double()
     change_NP = (patches_NPD[1:].double() - base_PD).norm(dim=-1) / base_PD.norm(dim=-1).clamp_min(1e-12)
     peaks = change_NP.argmax(dim=1).tolist()
@@ -126,9 +126,9 @@ def _hits(patches_NPD: Tensor, grid: tuple[int, int], cells: list[tuple[int, int
     }
 
 
-def agreement(subject: Subject) -> Finding:
-    """Correlation of the mean of all patch scores with the score of the image, over images and texts."""
-    images, texts, encoder = subject.images, subject.texts, subject.encoder
+def agreement(model: ProbedModel) -> Finding:
+    """Finding on the correlation of the mean patch score with the image score, over images and texts."""
+    images, texts, encoder = model.images, model.texts, model.encoder
     whole_NM = encoder.similarity(images, texts)[0].double().cpu()
     found: dict[str, float] = {}
     for path in images.patches:
@@ -140,8 +140,9 @@ def agreement(subject: Subject) -> Finding:
     apart = [path for path, value in found.items() if not value > 0.1]
     if apart:
         advice = (
-            f"The patches of path '{apart[0]}' do not say on the whole what the image says: right for a path that no "
-            "loss trained, or one of its own; else look whether they pass the projection into the joint space."
+            f"The mean score of the patches of path '{apart[0]}' does not follow the score of the image: right for a "
+            "path that no loss trained or that a loss trained on its own; else look whether the patches pass the "
+            "projection into the joint space."
         )
         return Finding("note", measured, expected, advice)
     return Finding("ok", measured, expected)

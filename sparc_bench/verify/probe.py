@@ -1,6 +1,6 @@
-"""The probe: a few images and texts that are the same on every machine and need no data on disk.
+"""The probe of `sparc-bench verify`: images and texts that are the same on every machine and need no data on disk.
 
-Whatever is shown here decides the reference values of cards: a change of it needs another VERSION.
+The cards' [probe] values are measured on it: a change of any image or text needs another VERSION.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from sparc_bench.scenes.generate import draw_scene
 from sparc_bench.scenes.render import render_array
 
 VERSION = 1
+"""Version of the probe, stored in every [probe] table."""
 
 _SEED = "verify"
 
@@ -58,22 +59,22 @@ IMAGES: tuple[ImageItem, ...] = (
     ImageItem("large", partial(scenes, 3, 4, 4)),
     ImageItem("pattern", _pattern),
 )
-"""256 x 256, 384 x 128, 192 x 384, 16 x 11, 1024 x 768 and 300 x 200 pixels."""
+"""Images of 256 x 256, 384 x 128, 192 x 384, 16 x 11, 1024 x 768 and 300 x 200 pixels (width x height)."""
 
 LONG = "a photo of " + " and ".join(f"{n} red balloons over a green field" for n in range(2, 40))
-"""Longer than the context of any CLIP."""
+"""A text longer than the context of any CLIP."""
 
-REFERENCE_IMAGES = IMAGES[:4]
-"""The first of them, so that they are encoded once."""
+COMPARED_IMAGES = IMAGES[:4]
+"""The images of the probe values; the first of IMAGES, so that they are encoded once."""
 
-REFERENCE_TEXTS: dict[str, str] = {
+COMPARED_TEXTS: dict[str, str] = {
     "plain": "a photo of a dog",
     "scene": "a red circle to the left of a blue square",
     "mixed case": "A Photo of TWO Dogs",
     "punctuation": "two dogs, running; one cat (asleep)!",
     "long": LONG,
 }
-"""What the reference values of a card are measured on; the names say what a difference points to."""
+"""The texts of the probe values; each name says which step of text cleaning or tokenizing a difference points to."""
 
 _THINGS = ("dog", "cat", "bicycle", "bridge", "violin", "teapot", "mountain", "newspaper")
 _COLOURS = ("red", "yellow", "green", "blue", "purple", "orange")
@@ -87,4 +88,4 @@ TEXTS: tuple[str, ...] = (
     ),
     *(f"a photo of a {colour} {shape}" for colour in _COLOURS for shape in _SHAPES),
 )
-"""Forty different short texts: of everyday things, and in the words of rendered shapes."""
+"""Forty different short texts about everyday things and rendered shapes."""

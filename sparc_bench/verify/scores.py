@@ -1,4 +1,4 @@
-"""Checks of the scores: logit scale, ties, and the reference values of the card.
+"""Checks of the scores: logit scale and ties.
 
 Shapes: N images, M texts.
 """
@@ -8,16 +8,16 @@ from __future__ import annotations
 import math
 
 from sparc_bench.verify.finding import Finding, left_out
-from sparc_bench.verify.subject import Subject
+from sparc_bench.verify.probed_model import ProbedModel
 from sparc_bench.verify.vectors import same_as_another
 
 _FEW, _MANY = 1e-3, 1e-2
-"""Shares of tied neighbours from which a note and a warning are given."""
+"""Shares of tied neighbouring scores from which on the finding is a note or a warning."""
 
 
-def logit_scale(subject: Subject) -> Finding:
-    """The factor that a model puts before its cosines."""
-    value = getattr(subject.encoder, "logit_scale", None)
+def logit_scale(model: ProbedModel) -> Finding:
+    """Finding on the factor that a model multiplies its cosines by."""
+    value = getattr(model.encoder, "logit_scale", None)
     expected = "the inverse temperature, about 1 to 150"
     if value is None:
         return left_out("the encoder does not say (no task needs it: cosines rank alike)")
@@ -33,20 +33,20 @@ def logit_scale(subject: Subject) -> Finding:
     return Finding("ok", f"{scale:.2f}", expected)
 
 
-def ties(subject: Subject) -> Finding:
-    """How many scores of different texts with an image are exactly equal, in the model's own scores."""
-    texts = subject.texts
+def ties(model: ProbedModel) -> Finding:
+    """Finding on the share of exactly equal scores of different texts with one image, in the model's own scores."""
+    texts = model.texts
     assert texts.global_MD is not None  # its shape has been checked
     own_M = ~same_as_another(texts.global_MD)
     tied = pairs = 0
-    for scores_NM in subject.encoder.similarity(subject.images, texts):
+    for scores_NM in model.encoder.similarity(model.images, texts):
         sorted_NM = scores_NM[:, own_M.to(scores_NM.device)].sort(dim=1).values
         tied += int((sorted_NM[:, 1:] == sorted_NM[:, :-1]).sum())
         pairs += sorted_NM[:, 1:].numel()
     if pairs == 0:
         return left_out("too few different texts")
     share = tied / pairs
-    measured = f"{100 * share:.2f} % of neighbouring scores in {subject.encoder.precision}"
+    measured = f"{100 * share:.2f} % of neighbouring scores in {model.encoder.precision}"
     expected = f"under {100 * _FEW:.1f} %"
     if share >= _MANY:
         advice = (

@@ -10,13 +10,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sparc_bench.cards.model_card import Reference
+from sparc_bench.cards.model_card import ProbeValues
 from sparc_bench.errors import UserError
 from sparc_bench.verify import probe
-from sparc_bench.verify.reference import measure
-from sparc_bench.verify.report import verdict
-from sparc_bench.verify.subject import Subject
-from sparc_bench.verify.verify import CHECKS, verify
+from sparc_bench.verify.checks import CHECKS, run_checks
+from sparc_bench.verify.model_report import verdict
+from sparc_bench.verify.probe_values import measure
+from sparc_bench.verify.probed_model import ProbedModel
 from tests.toys.verified import (
     CARD,
     CONTEXT,
@@ -235,15 +235,15 @@ def troubles(report):
 @pytest.mark.parametrize("preprocess", [squash, centre_crop, letterbox])
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_a_sound_encoder_passes_every_check(preprocess, precision):
-    report = verify(Toy(preprocess, precision=precision))
+    report = run_checks(Toy(preprocess, precision=precision))
     assert troubles(report) == {}
     assert [name for name, finding in report.findings.items() if finding.status == "not judged"] == []
-    assert list(report.having("left out")) == ["reference"]
+    assert list(report.having("left out")) == ["probe values"]
     assert verdict(report) == "toy is ready: nothing failed, no warning."
 
 
 def test_what_is_measured_of_a_sound_encoder():
-    measured = {name: finding.measured for name, finding in verify(Toy()).findings.items()}
+    measured = {name: finding.measured for name, finding in run_checks(Toy()).findings.items()}
     assert measured["pixels"] == f"float32 3 x {SIZE} x {SIZE}"
     assert measured["normalisation"] == "-1 to 1"
     assert measured["area seen"] == "whole image, squashed"
@@ -251,17 +251,17 @@ def test_what_is_measured_of_a_sound_encoder():
     assert measured["long texts"] == "23 of 300 words are seen"  # 24 tokens with the start
     assert measured["patch order"] == "plain 5 of 5"
     assert float(measured["patches agree"].removeprefix("plain ")) > 0.5
-    assert verify(Toy(centre_crop)).findings["area seen"].measured == "crop: 38 % of a wide image's width is seen"
-    assert verify(Toy(letterbox)).findings["area seen"].measured == "whole image, padded to the input's shape"
+    assert run_checks(Toy(centre_crop)).findings["area seen"].measured == "crop: 38 % of a wide image's width is seen"
+    assert run_checks(Toy(letterbox)).findings["area seen"].measured == "whole image, padded to the input's shape"
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_caught_by_its_own_check(mistake):
     encoder, check, status, advice = MISTAKES[mistake]
-    report = verify(encoder)
+    report = run_checks(encoder)
     assert troubles(report) == {check: status}
     assert re.search(advice, report.findings[check].advice)
-    assert (report.table == "") == (status == "fail")
+    assert (report.probe_table == "") == (status == "fail")
     if status == "fail":
         assert verdict(report).startswith("Do not trust numbers of toy yet. ")
         assert report.findings[check].advice in verdict(report)
@@ -272,17 +272,17 @@ def test_a_mistake_is_caught_by_its_own_check(mistake):
 def test_every_check_that_can_find_a_mistake_is_shown_to():
     shown = {check for _, check, _, _ in MISTAKES.values()}
     never_bad = {"punctuation", "patches agree"}  # notes at worst
-    assert {check.name for check in CHECKS} - shown == never_bad | {"reference"}  # which has tests of its own
+    assert {check.name for check in CHECKS} - shown == never_bad | {"probe values"}  # which has tests of its own
 
 
-def with_reference(reference, encoder=Toy, **arguments):
-    return encoder(card=CARD.model_copy(update={"reference": reference}), **arguments)
+def with_probe_values(values, encoder=Toy, **arguments):
+    return encoder(card=CARD.model_copy(update={"probe": values}), **arguments)
 
 
-def test_reference_values_that_agree():
-    stored = measure(Subject(Toy()))
-    report = verify(with_reference(stored))
-    assert (report.findings["reference"].status, report.table) == ("ok", "")
+def test_probe_values_that_agree():
+    stored = measure(ProbedModel(Toy()))
+    report = run_checks(with_probe_values(stored))
+    assert (report.findings["probe values"].status, report.probe_table) == ("ok", "")
 
 
 REFERENCE_MISTAKES = {
@@ -300,28 +300,28 @@ REFERENCE_MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", REFERENCE_MISTAKES)
-def test_reference_values_that_differ_name_the_side(mistake):
+def test_probe_values_that_differ_name_the_side(mistake):
     encoder, arguments, advice = REFERENCE_MISTAKES[mistake]
-    report = verify(with_reference(measure(Subject(Toy())), encoder, **arguments))
-    assert report.findings["reference"].status == "fail"
-    assert advice in report.findings["reference"].advice
+    report = run_checks(with_probe_values(measure(ProbedModel(Toy())), encoder, **arguments))
+    assert report.findings["probe values"].status == "fail"
+    assert advice in report.findings["probe values"].advice
 
 
-def test_reference_values_of_another_probe_or_length():
-    stored = measure(Subject(Toy()))
-    older = stored.model_copy(update={"probe": probe.VERSION - 1})
-    assert verify(with_reference(older)).findings["reference"].status == "note"
+def test_probe_values_of_another_probe_or_length():
+    stored = measure(ProbedModel(Toy()))
+    older = stored.model_copy(update={"version": probe.VERSION - 1})
+    assert run_checks(with_probe_values(older)).findings["probe values"].status == "note"
     cut = stored.model_copy(update={"image_text": stored.image_text[1:]})
-    assert "instead of 20" in verify(with_reference(cut)).findings["reference"].advice
+    assert "instead of 20" in run_checks(with_probe_values(cut)).findings["probe values"].advice
 
 
 def test_the_printed_table_is_what_a_card_takes():
-    report = verify(Toy())
-    stored = Reference.model_validate(tomllib.loads(report.table)["reference"])
+    report = run_checks(Toy())
+    stored = ProbeValues.model_validate(tomllib.loads(report.probe_table)["probe"])
     assert (len(stored.image_image), len(stored.text_text), len(stored.image_text)) == (6, 10, 20)
     assert "float32 on cpu" in stored.source
-    assert verify(with_reference(stored)).findings["reference"].status == "ok"
-    assert verify(Toy(precision="bf16")).table == ""
+    assert run_checks(with_probe_values(stored)).findings["probe values"].status == "ok"
+    assert run_checks(Toy(precision="bf16")).probe_table == ""
 
 
 def test_models_of_one_side_or_without_patches_are_judged_on_what_they_have():
@@ -345,15 +345,15 @@ def test_models_of_one_side_or_without_patches_are_judged_on_what_they_have():
             scores = self.dense_scores(images, texts).amax((2, 3))
             return scores, scores
 
-    report = verify(ImagesOnly())
-    assert (troubles(report), report.table) == ({}, "")
+    report = run_checks(ImagesOnly())
+    assert (troubles(report), report.probe_table) == ({}, "")
     assert report.findings["case"].measured == "the model gives no text"
     claimed = partial(centre_crop, claim_all=True)
-    assert troubles(verify(ImagesOnly(claimed))) == {"area seen": "warning"}  # a fail where patches are given
-    report = verify(PatchesOnly())
+    assert troubles(run_checks(ImagesOnly(claimed))) == {"area seen": "warning"}  # a fail where patches are given
+    report = run_checks(PatchesOnly())
     assert troubles(report) == {}
     assert report.findings["patch order"].status == "ok"
-    assert "image_image" not in report.table
+    assert "image_image" not in report.probe_table
 
 
 def test_a_detector_without_vectors_is_not_called_ready():
@@ -361,7 +361,7 @@ def test_a_detector_without_vectors_is_not_called_ready():
         gives = frozenset({"image", "text", "detect"})
         paths = {}  # noqa: RUF012
 
-    assert verdict(verify(BoxesOnly())) == "Nothing of toy could be judged: no check applies to what it gives."
+    assert verdict(run_checks(BoxesOnly())) == "Nothing of toy could be judged: no check applies to what it gives."
 
 
 def test_the_probe_is_what_its_version_says():
@@ -369,6 +369,6 @@ def test_the_probe_is_what_its_version_says():
     assert sizes == [(256, 256), (384, 128), (192, 384), (16, 11), (1024, 768), (300, 200)]
     assert len(set(probe.TEXTS)) == len(probe.TEXTS) == 40
     digest = hashlib.sha256(b"".join(item.open().tobytes() for item in probe.IMAGES))
-    digest.update("\n".join([*probe.TEXTS, *probe.REFERENCE_TEXTS.values()]).encode())
+    digest.update("\n".join([*probe.TEXTS, *probe.COMPARED_TEXTS.values()]).encode())
     # cards hold values of this very probe: another one needs another VERSION, and all cards anew
     assert (probe.VERSION, digest.hexdigest()[:16]) == (1, "a650f43a30a2b1cb")

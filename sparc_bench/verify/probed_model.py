@@ -1,4 +1,4 @@
-"""The model under test, and its answers to the probe, computed once.
+"""The model under test with its features of the probe, computed once and shared by all checks.
 
 Shapes: N images, M texts, D joint width, H W rows and columns of pixels.
 """
@@ -21,42 +21,43 @@ from sparc_bench.images.item import Box, ImageItem
 from sparc_bench.verify import probe
 
 TOLERANCE = {"float32": 1e-5, "bf16": 2e-2}
-"""Precision of the forward pass -> largest relative distance of two vectors that count as the same."""
+"""Precision of the forward pass -> largest relative distance of two vectors that count as equal."""
 
 SAME_CALL = {"float32": 1e-5, "bf16": 1e-3}
-"""Likewise for one input that stands twice in one call, or in two calls of one shape: rounding is all but the same."""
+"""The same bound for one input given twice in one call or in two calls of equal shape: rounding hardly differs."""
 
 
 @runtime_checkable
-class Holds(Protocol):
+class StoresVectors(Protocol):
     """An encoder that looks vectors up instead of computing them."""
 
     def held(self) -> tuple[Sequence[str], Sequence[str]]:
-        """Names of the images, and texts, that it has vectors of."""
+        """Ids of the images and strings of the texts with a stored vector."""
         ...
 
 
-class Subject:
-    """An encoder with what several checks ask of it.
+class ProbedModel:
+    """An encoder with its features of the probe.
 
     Attributes:
         encoder: the model under test.
-        items: what it is shown: the probe's images, or some of those that it holds vectors of.
-        strings: what it is told, likewise.
+        items: the probe's images; for stored vectors a selection of the stored images.
+        strings: the probe's texts; for stored vectors a selection of the stored texts.
+        stored: True where the encoder looks its vectors up.
     """
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
         self.items, self.strings = probe.IMAGES, probe.TEXTS
-        self.stored = isinstance(encoder, Holds)
-        if isinstance(encoder, Holds):
+        self.stored = isinstance(encoder, StoresVectors)
+        if isinstance(encoder, StoresVectors):
             names, texts = encoder.held()
             self.items = tuple(ImageItem(name, _blank) for name in spread(names))
             self.strings = tuple(spread(texts))
 
     @property
     def gives(self) -> frozenset[str]:
-        """What the model gives, without a side that has no vectors (a detector's, that answers with boxes alone)."""
+        """`Encoder.gives`, without "image" and "text" where there are no vectors (a detector gives boxes alone)."""
         gives = self.encoder.gives
         if not gives & {"global", "patches", "branches"}:
             return gives - {"image", "text"}
@@ -64,55 +65,55 @@ class Subject:
 
     @property
     def tolerance(self) -> float:
-        """Largest relative distance of two vectors that count as the same in the model's precision."""
+        """Largest relative distance of two vectors that count as equal in the model's precision."""
         return TOLERANCE.get(self.encoder.precision, max(TOLERANCE.values()))
 
     @property
     def same_call(self) -> float:
-        """Likewise for vectors of one call."""
+        """Largest relative distance of two vectors of one call that count as equal."""
         return SAME_CALL.get(self.encoder.precision, max(SAME_CALL.values()))
 
     @property
     def image_need(self) -> frozenset[str]:
-        """Everything that the model can say of an image."""
+        """All kinds of image features that the model gives."""
         return self.encoder.gives & {"global", "patches", "branches"}
 
     @property
     def text_need(self) -> frozenset[str]:
-        """Everything that the model can say of a text; texts have global vectors even where images have none."""
+        """All kinds of text features that the model gives; texts have global vectors even where images have none."""
         return frozenset({"global"}) | (self.encoder.gives & {"tokens"})
 
     @cached_property
     def images(self) -> ImageFeatures:
-        """All images in one call."""
+        """Features of all images, from one call."""
         return self.encoder.images(self.items, self.image_need)
 
     @cached_property
     def texts(self) -> TextFeatures:
-        """All short texts in one call."""
+        """Features of all short texts, from one call."""
         return self.encoder.texts(self.strings, self.text_need)
 
     def text_vectors(self, texts: Sequence[str]) -> Tensor:
-        """Global vectors MD of texts in one call."""
+        """Global vectors MD of texts, from one call."""
         vectors_MD = self.encoder.texts(texts, frozenset({"global"})).global_MD
         if vectors_MD is None:
             raise RuntimeError("texts gave no global_MD although 'global' was asked for")
         return vectors_MD
 
     def pixels(self, image: Image.Image) -> tuple[ndarray | None, Box]:
-        """What the model sees of an image as HWC, or None where its input is no picture, and the area it claims."""
+        """The preprocessed pixels HWC (None where the input is no picture) and the area that `preprocess` reports."""
         pixels, area = self.encoder.preprocess(ImageItem("verify", partial(_same, image)))
         return picture(pixels), area
 
     @cached_property
     def input_size(self) -> tuple[int, int]:
-        """Rows and columns of the model's input for a square image; 224 where it is no picture."""
+        """Rows and columns of the preprocessed square image; 224 x 224 where the input is no picture."""
         picture_HWC, _ = self.pixels(probe.IMAGES[0].open())
         return (224, 224) if picture_HWC is None else (picture_HWC.shape[0], picture_HWC.shape[1])
 
 
 def spread(names: Sequence[str], most: int = 512) -> list[str]:
-    """At most so many of the names, evenly spread.
+    """At most `most` of the names, evenly spread.
 
     >>> spread(["a", "b", "c", "d", "e"], 2)
     ['a', 'c']
@@ -121,7 +122,7 @@ def spread(names: Sequence[str], most: int = 512) -> list[str]:
 
 
 def _blank() -> Image.Image:
-    """In place of an image whose vector is stored: it is opened for its size alone."""
+    """A blank image in place of one with a stored vector; only its size is read."""
     return Image.new("RGB", (64, 64))
 
 
@@ -130,7 +131,7 @@ def _same(image: Image.Image) -> Image.Image:
 
 
 def picture(pixels: Tensor) -> ndarray | None:
-    """Pixels of either channel order as float64 HWC; None for an input that is no picture of 1 or 3 channels."""
+    """Pixels CHW or HWC as float64 HWC; None for an input that is no picture of 1 or 3 channels."""
     if pixels.ndim != 3:
         return None
     array = pixels.detach().cpu().double().numpy()
@@ -140,7 +141,7 @@ def picture(pixels: Tensor) -> ndarray | None:
 
 
 def image_vectors(features: ImageFeatures) -> dict[str, Tensor]:
-    """Every kind of vector in image features by name, images first."""
+    """Name of the kind ("global", "branches", "patches 'PATH'") -> vectors, N first."""
     named = {"global": features.global_ND, "branches": features.branches_NKD}
     present = {name: vectors for name, vectors in named.items() if vectors is not None}
     return present | {f"patches '{path}'": vectors for path, vectors in features.patches.items()}
@@ -161,7 +162,7 @@ def distance(found: Tensor, expected: Tensor) -> float:
 
 
 def widest(found: ImageFeatures, expected: ImageFeatures) -> float:
-    """Largest relative distance of any vector of the same images."""
+    """Largest relative distance between two sets of features of the same images, over all kinds of vectors."""
     others = image_vectors(expected)
     return max(distance(vectors, others[name]) for name, vectors in image_vectors(found).items())
 

@@ -1,11 +1,10 @@
-"""The pre-flight of one model: every check in order, a check left out where one that it builds on has failed."""
+"""All checks of `sparc-bench verify` in order; a check is not judged where one that has to pass first failed."""
 
 from __future__ import annotations
 
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,9 +12,10 @@ import torch
 from sparc_bench import __version__
 from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError
-from sparc_bench.verify import grid, pixels, reference, scores, texts, vectors
+from sparc_bench.verify import grid, pixels, probe_values, scores, texts, vectors
 from sparc_bench.verify.finding import Check, Finding, left_out
-from sparc_bench.verify.subject import Subject
+from sparc_bench.verify.model_report import ModelReport
+from sparc_bench.verify.probed_model import ProbedModel
 
 _IMAGE, _TEXT = frozenset({"image"}), frozenset({"text"})
 _BOTH = _IMAGE | _TEXT
@@ -45,67 +45,46 @@ CHECKS: tuple[Check, ...] = (
     Check("patches agree", grid.agreement, _PATCHES | _TEXT, stored=True, after=("images differ", "texts differ")),
     Check("logit scale", scores.logit_scale, _BOTH),
     Check("ties", scores.ties, _BOTH, stored=True, after=("images differ", "texts differ")),
-    Check("reference", reference.reference, _BOTH, after=("image batches", "text batches")),
+    Check("probe values", probe_values.compare_with_card, _BOTH, after=("image batches", "text batches")),
 )
-"""In the order of the table; a check stands behind those that it builds on."""
+"""All checks in the order of the table; a check comes after those that have to pass first."""
 
 _UNSETTLED = ("fail", "not judged")
 
 
-@dataclass(frozen=True)
-class Report:
-    """What the pre-flight of a model found.
-
-    Attributes:
-        encoder: the model.
-        findings: name of the check -> what it found, in order.
-        table: the [reference] table for a card that has none, where nothing failed; else empty.
-        seconds: that it took.
-    """
-
-    encoder: Encoder
-    findings: Mapping[str, Finding]
-    table: str
-    seconds: float
-
-    def having(self, status: str) -> dict[str, Finding]:
-        """The findings of a status."""
-        return {name: finding for name, finding in self.findings.items() if finding.status == status}
-
-
-def verify(encoder: Encoder, begin: Callable[[str], None] = lambda _: None) -> Report:
-    """Run every check on a loaded model; `begin` is told the name of each before it starts."""
+def run_checks(encoder: Encoder, begin: Callable[[str], None] = lambda _: None) -> ModelReport:
+    """The report of all checks on a loaded model; `begin` is called with the name of each check before it starts."""
     start = time.perf_counter()
-    subject = Subject(encoder)
+    model = ProbedModel(encoder)
     findings: dict[str, Finding] = {}
     for check in CHECKS:
         begin(check.name)
-        findings[check.name] = _judged(check, subject, findings)
+        findings[check.name] = _judged(check, model, findings)
     failed = any(finding.status == "fail" for finding in findings.values())
-    table = ""
-    if not failed and reference.publishable(subject):
-        table = reference.as_toml(reference.measure(subject), _set_up(encoder))
-    return Report(encoder, findings, table, time.perf_counter() - start)
+    probe_table = ""
+    if not failed and probe_values.publishable(model):
+        probe_table = probe_values.as_toml(probe_values.measure(model), _set_up(encoder))
+    return ModelReport(encoder, findings, probe_table, time.perf_counter() - start)
 
 
 def _set_up(encoder: Encoder) -> str:
-    """What a [reference] table was measured on."""
+    """The `source` of a [probe] table: versions, precision and device."""
     return f"sparc-bench {__version__}, torch {torch.__version__}, {encoder.precision} on {encoder.device.type}"
 
 
-def _judged(check: Check, subject: Subject, findings: Mapping[str, Finding]) -> Finding:
+def _judged(check: Check, model: ProbedModel, findings: Mapping[str, Finding]) -> Finding:
     blocking = next((name for name in check.after if findings[name].status in _UNSETTLED), None)
     if blocking is not None:
         return Finding("not judged", f"'{blocking}' comes first")
-    if subject.stored and not check.stored:
+    if model.stored and not check.stored:
         return left_out("vectors are stored, nothing is encoded")
-    if not subject.gives & _BOTH:
+    if not model.gives & _BOTH:
         return left_out("the model gives no vectors")
-    missing = check.gives - subject.gives
+    missing = check.gives - model.gives
     if missing:
         return left_out(f"the model gives no {', '.join(sorted(missing))}")
     try:
-        return check.measure(subject)
+        return check.measure(model)
     except UserError as error:
         return Finding("fail", "the encoder stopped", "an answer to the probe", str(error))
     except Exception as error:  # the code under test is not ours, and what it raises is the finding
@@ -115,7 +94,7 @@ def _judged(check: Check, subject: Subject, findings: Mapping[str, Finding]) -> 
 
 
 def _where(error: Exception) -> str:
-    """The deepest line that raised and is no library's, as far as that can be told from its path."""
+    """File and line of the deepest frame of the traceback that is neither a library's nor ours, judged by its path."""
     frames = traceback.extract_tb(error.__traceback__)
     package = Path(__file__).parents[1]
     own = [f for f in frames if "site-packages" not in f.filename and not Path(f.filename).is_relative_to(package)]
