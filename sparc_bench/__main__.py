@@ -1,4 +1,4 @@
-"""`python -m sparc_bench`, which is what torchrun starts: `torchrun --nproc-per-node 2 -m sparc_bench train RECIPE`."""
+"""`python -m sparc_bench`, for torchrun: `torchrun --nproc-per-node 2 -m sparc_bench train RECIPE`."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""Data parallelism that changes no number: rows of all ranks with gradients, and means over all ranks.
+"""Data parallelism that changes no number: gathered rows with gradients, and means over all ranks.
 
-Data-parallel training averages the ranks' gradients. A loss therefore is either a mean over rows (`mean`: the local sum
-times the world over the weight of all ranks), or is computed whole, on gathered rows, by every rank alike.
+Data-parallel training averages the gradients of the ranks. A loss therefore is either a mean over rows (`Ctx.mean`: the
+local sum times the world size over the weight of all ranks), or every rank computes it whole on gathered rows.
 
 Shapes: B rows of this rank, N rows of all ranks.
 """
@@ -21,13 +21,13 @@ Result = TypeVar("Result")
 
 
 def rank_and_world() -> tuple[int, int]:
-    """This process's rank and the number of processes, as torchrun says (0 and 1 without it)."""
+    """This process's rank and the number of processes under torchrun; 0 and 1 without it."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextmanager
-def processes(device: str) -> Iterator[str]:
-    """The process group of a torchrun (gloo on CPUs, NCCL on GPUs) and this process's device; alone: nothing."""
+def process_group(device: str) -> Iterator[str]:
+    """This process's device, within torchrun's process group (gloo on CPUs, NCCL on GPUs); no group for one process."""
     _, world = rank_and_world()
     if world == 1:
         yield device
@@ -42,8 +42,8 @@ def processes(device: str) -> Iterator[str]:
         dist.destroy_process_group()
 
 
-def first_then_others(work: Callable[[], Result]) -> Result:
-    """`work()` on rank 0, then on the others, which find what it left on disk."""
+def rank_0_first(work: Callable[[], Result]) -> Result:
+    """The result of `work()`, called on rank 0 first and then on the others, which find its files on disk."""
     rank, world = rank_and_world()
     if world > 1 and rank > 0:
         dist.barrier()
@@ -53,8 +53,8 @@ def first_then_others(work: Callable[[], Result]) -> Result:
     return result
 
 
-def of_first(flag: bool, device: torch.device) -> bool:
-    """What rank 0 says."""
+def flag_of_rank_0(flag: bool, device: torch.device) -> bool:
+    """Rank 0's value of a flag, on every rank."""
     if rank_and_world()[1] == 1:
         return flag
     answer = torch.tensor(int(flag), device=device)
@@ -63,7 +63,7 @@ def of_first(flag: bool, device: torch.device) -> bool:
 
 
 def mean_over_ranks(figures: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Every figure's mean over the ranks: of losses made by `Ctx.mean` the value of the whole batch."""
+    """The mean of each figure over the ranks; for losses made with `Ctx.mean` the value of the whole batch."""
     _, world = rank_and_world()
     if world == 1:
         return dict(figures)
@@ -72,17 +72,17 @@ def mean_over_ranks(figures: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(zip(figures, values / world, strict=True))
 
 
-def rows_of(total: int, world: int) -> tuple[int, ...]:
-    """How many of `total` rows each rank takes: consecutive runs that differ by one at most, longer ones first.
+def rows_per_rank(total: int, world: int) -> tuple[int, ...]:
+    """Number of rows of each rank: consecutive shares of `total` rows that differ by at most one, larger ones first.
 
-    >>> rows_of(8, 3)
+    >>> rows_per_rank(8, 3)
     (3, 3, 2)
     """
     return tuple(total // world + (rank < total % world) for rank in range(world))
 
 
 class _Gather(torch.autograd.Function):
-    """All ranks' rows; the backward pass sums the gradients that all ranks have for this rank's rows."""
+    """Rows of all ranks; the backward pass sums the gradients of all ranks for this rank's rows."""
 
     @staticmethod
     def forward(ctx: Any, rows_BX: Tensor, counts: Sequence[int], rank: int) -> Tensor:  # noqa: ANN401 - torch's seam
@@ -105,9 +105,9 @@ def gather(rows_BX: Tensor, counts: Sequence[int], rank: int, ragged: bool) -> T
 
     Args:
         rows_BX: this rank's rows.
-        counts: rows of each rank.
-        rank: of this process.
-        ragged: the ranks' rows may differ in their second dimension (caption length); zeros fill it up.
+        counts: number of rows of each rank.
+        rank: rank of this process.
+        ragged: True where ranks may differ in the second dimension (caption length), which zeros then pad.
     """
     if ragged:
         longest = torch.tensor(rows_BX.shape[1], device=rows_BX.device)
@@ -120,8 +120,8 @@ def gather(rows_BX: Tensor, counts: Sequence[int], rank: int, ragged: bool) -> T
     return gathered
 
 
-def total(value: Tensor) -> Tensor:
-    """The sum over all ranks, without gradient."""
+def sum_over_ranks(value: Tensor) -> Tensor:
+    """The sum of a tensor over all ranks, without gradient."""
     summed = value.detach().clone()
     dist.all_reduce(summed)
     return summed

@@ -50,8 +50,8 @@ from torch import Tensor
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.errors import UserError
 from sparc_bench.features import Detections, ImageFeatures, Regions, TextFeatures
+from sparc_bench.images.decoding import KILLED_WORKER, Preprocess, is_killed_worker, pixel_batches
 from sparc_bench.images.item import Box, ImageItem
-from sparc_bench.images.stream import KILLED_WORKER, Preprocess, is_killed_worker, pixel_batches
 from sparc_bench.metrics import cosine
 
 

@@ -1,4 +1,4 @@
-"""Errors that a user can mend: one sentence that ends in what to type or change."""
+"""Errors that a user can fix: one sentence that ends in the fix."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake in what was typed, in a card or on disk; the command line prints its sentence and exits with 2."""
+    """A mistake in a command, a card or a file; the command line prints its sentence and exits with code 2."""
 
 
 class UnreadableImageError(UserError):
@@ -15,7 +15,7 @@ class UnreadableImageError(UserError):
 
 
 def nearest(name: str, options: Iterable[str]) -> str:
-    """The end of an error sentence about an unknown name: the nearest valid one, or all of them.
+    """The end of an error sentence about an unknown name: the nearest valid name, or all valid names.
 
     >>> nearest("scenes_spark", ["scenes_sparc", "scenes_clip"])
     "did you mean 'scenes_sparc'?"

@@ -1,4 +1,4 @@
-"""The few types that every part speaks: what goes into an encoder and what comes out.
+"""Features of images and texts, regions and detections: the values that encoders return and protocols score.
 
 Shapes: N images, M texts, K branches, P patches, L text tokens, D joint width, R regions.
 """
@@ -22,13 +22,13 @@ def _unit(vectors: Tensor | None, side: str) -> Tensor:
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """What an encoder says about images; only what was asked for is not None (patches: not empty).
+    """Features of images; only the requested kinds are not None (patches: not empty).
 
     Attributes:
         ids: the items' ids, in order.
-        global_ND: one vector per image in the joint space; None where a model has no text-free one.
+        global_ND: one vector per image in the joint space; None where a model's image vector depends on the text.
         branches_NKD: several vectors per image (multi-branch towers).
-        patches: patch path -> NPD, un-normalised, in the order of `Encoder.paths`; row-major over the grid.
+        patches: patch path -> patch vectors NPD, un-normalised, in the order of `Encoder.paths`; row-major.
         grid: rows and columns of the patch grid.
         area_N4: the rectangle of the original image, in pixels, that the grid covers (left, top, right, bottom).
     """
@@ -45,11 +45,11 @@ class ImageFeatures:
 
     @cached_property
     def unit_ND(self) -> Tensor:
-        """`global_ND` with rows of length 1, made once for all texts that they are scored with."""
+        """`global_ND` with rows of length 1, computed once and kept."""
         return _unit(self.global_ND, "image")
 
     def __getitem__(self, rows: slice) -> ImageFeatures:
-        """The features of a run of images."""
+        """The features of a slice of the images."""
         return ImageFeatures(
             ids=self.ids[rows],
             global_ND=None if self.global_ND is None else self.global_ND[rows],
@@ -61,7 +61,7 @@ class ImageFeatures:
 
     @classmethod
     def concat(cls, parts: Sequence[ImageFeatures]) -> ImageFeatures:
-        """The features of several runs of images as one."""
+        """The features of all parts, one after the other."""
         if len(parts) == 1:
             return parts[0]
         first = parts[0]
@@ -82,7 +82,7 @@ class ImageFeatures:
 
 @dataclass(frozen=True)
 class TextFeatures:
-    """What an encoder says about texts; only what was asked for is not None.
+    """Features of texts; only the requested kinds are not None.
 
     Attributes:
         texts: the strings, in order.
@@ -101,11 +101,11 @@ class TextFeatures:
 
     @cached_property
     def unit_MD(self) -> Tensor:
-        """`global_MD` with rows of length 1, made once for all images that they are scored with."""
+        """`global_MD` with rows of length 1, computed once and kept."""
         return _unit(self.global_MD, "text")
 
     def __getitem__(self, rows: slice) -> TextFeatures:
-        """The features of a run of texts."""
+        """The features of a slice of the texts."""
         return TextFeatures(
             texts=self.texts[rows],
             global_MD=None if self.global_MD is None else self.global_MD[rows],
@@ -115,7 +115,7 @@ class TextFeatures:
 
     @classmethod
     def concat(cls, parts: Sequence[TextFeatures]) -> TextFeatures:
-        """The features of several runs of texts as one; shorter runs of tokens are filled up with masked zeros."""
+        """The features of all parts, one after the other; tokens are padded to the longest part with masked zeros."""
         if len(parts) == 1:
             return parts[0]
         longest = max((part.mask_ML.shape[1] for part in parts if part.mask_ML is not None), default=0)
@@ -142,11 +142,11 @@ class TextFeatures:
 
 @dataclass(frozen=True)
 class Regions:
-    """Parts of images as weights over their patches (RoIAlign, masks and whole images are all such weights).
+    """Image regions as weights over patches (RoIAlign, masks and whole images are all such weights).
 
     Attributes:
         weights_RP: non-negative weights over the patches of the region's image; each row sums to 1.
-        image_index_R: which image (row of the ImageFeatures beside it) each region lies in.
+        image_index_R: row of the region's image in the ImageFeatures that they are used with.
     """
 
     weights_RP: Tensor
@@ -158,13 +158,13 @@ class Regions:
 
 @dataclass(frozen=True)
 class Detections:
-    """Objects that a detector finds in images by name.
+    """Objects that a detector finds in images by their names.
 
     Attributes:
-        image_index_R: which of the images.
-        text_index_R: which of the texts names the object.
+        image_index_R: index of the image.
+        text_index_R: index of the text that names the object.
         box_R4: left, top, right, bottom in pixels of the original image.
-        score_R: how sure the detector is; scores of all images and texts are compared with each other.
+        score_R: confidence, comparable over all images and texts.
     """
 
     image_index_R: Tensor

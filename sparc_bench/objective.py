@@ -136,7 +136,7 @@ class Ctx:
         """Weighted mean over all ranks: local sum times world over the weight of all ranks."""
         weight = weights_X.sum()
         if self.world != 1:
-            weight = distributed.total(weight) / self.world
+            weight = distributed.sum_over_ranks(weight) / self.world
         return (values_X * weights_X).sum() / weight.clamp_min(torch.finfo(values_X.dtype).tiny)
 
     def rows(self, count: int) -> slice:

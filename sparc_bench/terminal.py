@@ -1,4 +1,4 @@
-"""What every command prints with: the console, plain tables, progress bars on standard error."""
+"""Terminal output of all commands: the console, plain tables, progress bars on standard error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Row = tuple[str, ...]
 
 
 def table(columns: Row, rows: Sequence[Row], whole: Collection[int] = (0,)) -> Table:
-    """A plain table: the columns `whole` (names) are never cut, the others wrap."""
+    """A plain table; columns with a number in `whole` stay on one line, the others wrap."""
     drawn = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for number, column in enumerate(columns):
         drawn.add_column(column, no_wrap=number in whole, overflow="fold")
@@ -23,11 +23,11 @@ def table(columns: Row, rows: Sequence[Row], whole: Collection[int] = (0,)) -> T
 
 
 def console() -> Console:
-    """Standard output; a pipe or a file gets lines of a fixed width, whatever the terminal is."""
+    """The console on standard output; lines are 140 characters wide in a pipe or a file."""
     return Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
 def task_bar() -> Progress:
-    """A progress display on standard error that leaves nothing behind."""
+    """A progress bar on standard error, removed when it ends and absent without a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())

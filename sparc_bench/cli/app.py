@@ -71,12 +71,12 @@ def train(
     card = discovery.recipe(recipe)
     writable(runs)
     from sparc_bench.cli.show import summary_table
-    from sparc_bench.distributed import processes
+    from sparc_bench.distributed import process_group
     from sparc_bench.terminal import console
     from sparc_bench.training.train import train as train_recipe
 
     folder = runs / card.name / f"seed{seed}"
-    with processes(device) as own_device:
+    with process_group(device) as own_device:
         summary = train_recipe(card, folder, data_root, seed, own_device, tensorboard)
     if summary:  # of several processes the first one has it
         console().print(summary_table(summary))

@@ -1,1 +1,1 @@
-"""Files on disk: atomic writes, the cache folder, annotation files and their checks."""
+"""Files on disk: atomic writes, the cache folder, annotation files and their validation."""

@@ -1,6 +1,6 @@
-"""What the readers of data on disk share: finding folders and files, checking annotations, the fingerprint.
+"""Functions of all data set readers: find folders and files, validate annotations, compute the fingerprint.
 
-Every mistake on disk is a `UserError` of one sentence that says what is wrong and what to do.
+Every mistake on disk is a `UserError` of one sentence that ends in the fix.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sparc_bench.errors import UserError, nearest
 
 Absent = Literal["refuse", "skip"]
-"""What to do about annotations of photos that are not on disk: stop, or leave them out with a note."""
+"""Treatment of annotations of images that are not on disk: stop with an error, or leave them out with a note."""
 
 COCO_SPLITS = ("train", "val", "test", "train2014", "val2014", "train2017", "val2017")
-"""Labels of splits in COCO's format: of other files in it, and of COCO itself."""
+"""Split names of files in COCO's format, COCO's own among them."""
 
 AnyRows = TypeVar("AnyRows", bound=BaseModel)
 AnyId = TypeVar("AnyId", int | str, str, int)
@@ -30,8 +30,8 @@ class DataFolder:
     """The folder of one data set under the user's data root.
 
     Attributes:
-        path: the folder itself.
-        needs: the layout that is expected, for a person; error sentences end in it.
+        path: path of the folder.
+        needs: the expected layout in words; error sentences end in it.
     """
 
     path: Path
@@ -65,7 +65,7 @@ class DataFolder:
         return cls(path, needs)
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file; raises UserError with the expected layout where it is missing."""
+        """The bytes of a file; raises UserError with the expected layout where the file is missing."""
         path = self.path / name
         try:
             return path.read_bytes()
@@ -83,7 +83,7 @@ class DataFolder:
             ) from None
 
     def lines(self, name: str) -> list[str]:
-        """The lines of an id list, stripped, without empty ones; raises UserError where one stands there twice."""
+        """The lines of an id list, stripped, without empty ones; raises UserError for a repeated line."""
         found = [line.strip() for line in self.text(name).splitlines() if line.strip()]
         twice = repeated(found)
         if twice:
@@ -91,7 +91,7 @@ class DataFolder:
         return found
 
     def folder(self, name: str) -> Path:
-        """A folder inside; raises UserError with the expected layout where it is missing."""
+        """The path of a folder inside; raises UserError with the expected layout where the folder is missing."""
         path = self.path / name
         if not path.is_dir():
             raise UserError(f"{path} is no folder: the data set needs {self.needs}.")
@@ -99,7 +99,7 @@ class DataFolder:
 
 
 def read_json(cls: type[AnyRows], data: bytes, where: Path) -> AnyRows:
-    """JSON checked against a model; raises UserError that names the first place that does not fit."""
+    """JSON validated against a pydantic model; raises UserError that names the first value that does not fit."""
     try:
         return cls.model_validate_json(data)
     except ValidationError as error:
@@ -116,7 +116,7 @@ class CocoRow(BaseModel):
 
 
 class CocoImage(CocoRow):
-    """An entry of "images"."""
+    """An entry of a COCO file's "images"."""
 
     id: int | str
     file_name: str
@@ -132,22 +132,22 @@ class CocoCaption(CocoRow):
 
 
 class CocoCaptionFile(CocoRow):
-    """A captions file."""
+    """A captions file in COCO's format."""
 
     images: list[CocoImage]
     annotations: list[CocoCaption]
 
 
 def coco_images(images: Sequence[CocoImage], annotated: Iterable[int | str], where: Path) -> dict[int | str, CocoImage]:
-    """Image id -> entry, in the file's order.
+    """Image id -> entry of "images", in the file's order.
 
     Args:
         images: the file's "images".
-        annotated: the image ids that its "annotations" name.
+        annotated: the image ids of its "annotations".
         where: the file, for the error.
 
     Raises:
-        UserError: an id stands there twice, or an annotation is about an image that the file does not list.
+        UserError: an image id is repeated, or an annotation has an image id that "images" lacks.
     """
     by_id = {image.id: image for image in images}
     if len(by_id) != len(images):
@@ -160,7 +160,7 @@ def coco_images(images: Sequence[CocoImage], annotated: Iterable[int | str], whe
 
 
 def file_sizes(folder: Path, names: Iterable[str]) -> dict[str, int]:
-    """Bytes of each named file that exists in the folder; the others are left out."""
+    """Name -> size in bytes of each file that exists in the folder; missing files are left out."""
     sizes: dict[str, int] = {}
     for name in names:
         try:
@@ -173,16 +173,16 @@ def file_sizes(folder: Path, names: Iterable[str]) -> dict[str, int]:
 
 
 def absent_notes(rows: Mapping[str, int], present: Mapping[str, int], folder: Path, absent: Absent) -> tuple[str, ...]:
-    """Notes about annotated files that are not there; none where all are.
+    """Notes about annotated files that are missing; empty where all are present.
 
     Args:
-        rows: file name -> number of annotations about it.
-        present: the names that exist (see `file_sizes`).
-        folder: where they were looked for.
+        rows: file name -> number of its annotations.
+        present: names of the files that exist (see `file_sizes`).
+        folder: the folder that they belong in.
         absent: "refuse" or "skip".
 
     Raises:
-        UserError: some are absent and `absent` is "refuse".
+        UserError: files are missing and `absent` is "refuse".
     """
     missing = [name for name in rows if name not in present]
     if not missing:
@@ -197,7 +197,7 @@ def absent_notes(rows: Mapping[str, int], present: Mapping[str, int], folder: Pa
 
 
 def fingerprint(annotations: Iterable[bytes], sizes: Mapping[str, int]) -> str:
-    """Sha256 over the annotation files' bytes and the sorted image ids with their files' sizes in bytes."""
+    """Sha256 over the bytes of the annotation files and the sorted image ids with their file sizes in bytes."""
     digest = hashlib.sha256()
     for content in annotations:
         digest.update(hashlib.sha256(content).digest())
@@ -207,13 +207,13 @@ def fingerprint(annotations: Iterable[bytes], sizes: Mapping[str, int]) -> str:
 
 
 def known_split(split: str, splits: Sequence[str], dataset: str) -> None:
-    """Raise UserError with the nearest split where the data set has no such one."""
+    """Raise UserError with the nearest split name where the data set has no such split."""
     if split not in splits:
         raise UserError(f"'{dataset}' has no split '{split}': {nearest(split, splits)}")
 
 
 def some(names: Sequence[str], most: int = 3) -> str:
-    """The first few names and how many more there are.
+    """The first few names and the number of the others.
 
     >>> some(["a", "b", "c", "d", "e"])
     'a, b, c and 2 more'
@@ -223,7 +223,7 @@ def some(names: Sequence[str], most: int = 3) -> str:
 
 
 def repeated(names: Sequence[AnyId]) -> list[AnyId]:
-    """What occurs more than once, in order of the second occurrence."""
+    """The names that occur more than once, in the order of their second occurrence."""
     seen: set[AnyId] = set()
     twice: dict[AnyId, None] = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all."""
+"""Atomic writes: a file is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sparc_bench.errors import UserError
 
 @contextlib.contextmanager
 def draft(path: Path) -> Iterator[Path]:
-    """A new path beside `path` to write to: renamed over `path` when the block ends well, removed when it fails."""
+    """A temporary path beside `path`: renamed to `path` when the block succeeds, removed when it fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -27,7 +27,7 @@ def write_atomic(path: Path, content: bytes) -> None:
     """Write a small file whole or not at all.
 
     Raises:
-        UserError: the disk is full or the folder cannot be written; what was there before is untouched.
+        UserError: the disk is full or the folder cannot be written; an earlier file stays as it is.
     """
     try:
         with draft(path) as temporary, temporary.open("wb") as file:

@@ -1,4 +1,4 @@
-"""Where this machine keeps what can be computed again: features, decoded pixels, the choice of a precision."""
+"""The cache folder of this machine: features, decoded pixels, the chosen precision; all can be computed again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """`SPARC_BENCH_CACHE`, else the user's cache folder."""
+    """The folder `SPARC_BENCH_CACHE`, or `sparc-bench` in the user's cache folder."""
     named = os.environ.get("SPARC_BENCH_CACHE")
     if named:
         return Path(named)

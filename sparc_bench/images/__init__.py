@@ -1,1 +1,1 @@
-"""Images: items that open themselves, and batches that are decoded ahead."""
+"""Images: items that are opened when needed, and their decoding in worker processes."""

@@ -1,4 +1,4 @@
-"""One image, not yet opened: its id and how to decode it."""
+"""The id of an image and the function that opens it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Box = tuple[float, float, float, float]
 
 
 def open_image_file(path: Path) -> Image.Image:
-    """Decode an image file to RGB, fully, so that a truncated file fails here; an EXIF orientation is not applied.
+    """The RGB image of a file, fully decoded, so that a truncated file fails here; EXIF orientation is not applied.
 
     Raises:
         UnreadableImageError: the file is missing, truncated or no image.
@@ -27,12 +27,12 @@ def open_image_file(path: Path) -> Image.Image:
 
 
 def decoded_image(source: Path | BinaryIO, name: str) -> Image.Image:
-    """The same of a path or an open file; `name` says in errors what it is."""
+    """The RGB image of a path or an open file, as `open_image_file`; errors call it `name`."""
     try:
         with Image.open(source) as image:
             if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip to white instead of scaling
                 return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-            if "transparency" in image.info:  # dropped all the same, but without Pillow's warning
+            if "transparency" in image.info:  # through RGBA, since Pillow warns where RGB is made at once
                 return image.convert("RGBA").convert("RGB")
             return image.convert("RGB")
     except FileNotFoundError as error:
@@ -46,9 +46,9 @@ class ImageItem:
     """One image, not yet opened; picklable, so that loader workers can open it.
 
     Attributes:
-        id: names the picture: unique within the data set, but for items about the same one, which share it.
-        opener: returns the RGB image; a module-level function or a `functools.partial` of one.
-        crop: the part of the opened image that is the image of this item, or None for all of it.
+        id: name of the image, unique within the data set; items of the same image share it.
+        opener: function that returns the RGB image; a module-level function or a `functools.partial` of one.
+        crop: rectangle of the opened image that is this item's image; None for the whole image.
     """
 
     id: str
@@ -56,7 +56,7 @@ class ImageItem:
     crop: Box | None = None
 
     def open(self) -> Image.Image:
-        """The RGB image, cropped where the item says so; raises UnreadableImageError."""
+        """The RGB image, cropped to `crop`; raises UnreadableImageError."""
         image = self.opener()
         if self.crop is None:
             return image

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from sparc_bench.errors import UserError
 from sparc_bench.files.annotations import CocoRow
-from sparc_bench.files.rows import checked
+from sparc_bench.files.json_rows import validated_rows
 from sparc_bench.outputs.content import Content
 from sparc_bench.outputs.ids import Places
 
@@ -66,10 +66,10 @@ def recognised(content: Content) -> Captions | None:
         rows = [rows]
     where = str(content.path)
     if isinstance(rows, dict) and rows and all(isinstance(value, str) for value in rows.values()):
-        table = checked(_TABLE, rows, where)
+        table = validated_rows(_TABLE, rows, where)
         found = Captions(where, tuple(table), tuple(table.values()))
     elif isinstance(rows, list) and rows and isinstance(rows[0], dict) and "caption" in rows[0]:
-        listed = checked(_ROWS, rows, where)
+        listed = validated_rows(_ROWS, rows, where)
         found = Captions(where, tuple(str(row.image_id) for row in listed), tuple(row.caption for row in listed))
     else:
         return None

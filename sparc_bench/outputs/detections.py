@@ -19,7 +19,7 @@ from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.datasets.coco_instances import RunLengths
 from sparc_bench.errors import UserError
 from sparc_bench.files.annotations import CocoRow, some
-from sparc_bench.files.rows import checked
+from sparc_bench.files.json_rows import validated_rows
 from sparc_bench.outputs.content import Content
 from sparc_bench.outputs.ids import Places
 
@@ -117,7 +117,7 @@ class DetectionRows:
         categories, scores, boxes, masks = [], [], [], []
         named: dict[int | str, str] = {}
         for start in range(0, len(rows), _AT_ONCE):
-            part = checked(_ROWS, rows[start : start + _AT_ONCE], where, start)
+            part = validated_rows(_ROWS, rows[start : start + _AT_ONCE], where, start)
             ids += [named.setdefault(row.image_id, str(row.image_id)) for row in part]
             categories.append(np.array([row.category_id for row in part], dtype=np.int64))
             scores.append(np.array([row.score for row in part], dtype=np.float64))

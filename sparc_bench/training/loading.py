@@ -13,7 +13,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from sparc_bench.dataset import DataSplit, Example
-from sparc_bench.distributed import rows_of
+from sparc_bench.distributed import rows_per_rank
 from sparc_bench.errors import UnreadableImageError, UserError
 from sparc_bench.objective import Batch, Objective, Tokens
 from sparc_bench.training.pixels import Pixels
@@ -59,7 +59,7 @@ class Batches(torch.utils.data.Dataset[Loaded]):
         self.pixels, self.objective, self.tokenize = pixels, objective, tokenize
         self.batch_size, self.seed, self.mask_known_true = batch_size, seed, mask_known_true
         self.per_epoch = len(pixels) // batch_size
-        self.counts = rows_of(batch_size, world)
+        self.counts = rows_per_rank(batch_size, world)
         self.own = slice(sum(self.counts[:rank]), sum(self.counts[: rank + 1]))
 
     def __len__(self) -> int:

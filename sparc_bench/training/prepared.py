@@ -19,7 +19,7 @@ from sparc_bench.cards import discovery
 from sparc_bench.cards.card import parse
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.dataset import DataSplit
-from sparc_bench.distributed import first_then_others
+from sparc_bench.distributed import rank_0_first
 from sparc_bench.errors import UserError
 from sparc_bench.training.loading import rare_captions_only
 from sparc_bench.training.needs import refuse_unfilled
@@ -65,14 +65,14 @@ def prepare(recipe: Recipe, data_root: Path | None) -> Prepared:
     Raises:
         UserError: a test split, missing data, captions or images, too few images for a batch, no model to start from.
     """
-    initial = first_then_others(partial(initial_model, recipe))
+    initial = rank_0_first(partial(initial_model, recipe))
     train, val = read_split(recipe, data_root, val=False), read_split(recipe, data_root, val=True)
     if recipe.data.false_negatives == "rare":
         train = rare_captions_only(train)
     refuse_unfilled(recipe, train)
     framing = architecture_of(recipe, initial.start if initial else None).framing(recipe.name)
-    pixels = first_then_others(partial(_pixels, train, framing, recipe))
-    val_pixels = first_then_others(partial(_pixels, val, framing, recipe))
+    pixels = rank_0_first(partial(_pixels, train, framing, recipe))
+    val_pixels = rank_0_first(partial(_pixels, val, framing, recipe))
     if len(pixels) < recipe.batch_size:
         raise UserError(f"{len(pixels)} images make no batch of {recipe.batch_size}: lower batch_size in the recipe.")
     words = caption_counts(train.captions)

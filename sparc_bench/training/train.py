@@ -89,7 +89,7 @@ def train(
     )
     where = torch.device(device)
     autocast, probe = precision.choose(recipe, data.start, where, lambda on: _probe_step(model, batches, where, on))
-    autocast = distributed.of_first(autocast, where)
+    autocast = distributed.flag_of_rank_0(autocast, where)
     if rank == 0:
         run_folder.mkdir(parents=True, exist_ok=True)
         _write_json(run_folder / "recipe.json", recipe.model_dump())

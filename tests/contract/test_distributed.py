@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sparc_bench.cards import discovery
-from sparc_bench.distributed import mean_over_ranks, rows_of
+from sparc_bench.distributed import mean_over_ranks, rows_per_rank
 from sparc_bench.objective import Ctx, ImageOut, TextOut
 from tests.toys.tower_outputs import WI, WT, make, outputs, rows
 
@@ -57,7 +57,7 @@ def gradients(name, options, rank=0, world=1):
     found = {}
     for with_truth in (False, True):
         model = Toy(name, options).double()
-        counts = rows_of(ROWS, world)
+        counts = rows_per_rank(ROWS, world)
         own = slice(sum(counts[:rank]), sum(counts[: rank + 1]))
         image, text = rows(*outputs(model.objective, dtype=torch.float64, batch=ROWS), own)
         longest = int((text.mask_BKL | text.special_BKL).flatten(0, 1).any(0).nonzero().max()) + 1

@@ -1,6 +1,6 @@
-"""Images in runs: the next ones are decoded in worker processes while the model works on these.
+"""Batches of decoded images: worker processes decode the next ones while the model computes.
 
-Shapes: B images of a batch, N images of a run, H W rows and columns of pixels.
+Shapes: B images of a batch.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from sparc_bench.errors import UserError
 from sparc_bench.images.item import Box, ImageItem
 
 Preprocess = Callable[[ImageItem, int | None], tuple[Tensor, Box]]
-"""Opens an item: its pixels as the family batches them, and the area of the original that they show. Picklable."""
+"""Function from an item and an input size to its pixels and the area of the original that they show; picklable."""
 
 FEW = 32
-"""Up to so many images are decoded in this process: starting workers would take longer."""
+"""Most images that are decoded in this process, since starting workers would take longer."""
 
 KILLED_WORKER = (
     "A process that decodes images was killed, most likely for want of memory: use fewer with --workers, or a smaller "
@@ -30,10 +30,10 @@ KILLED_WORKER = (
 )
 
 _IN_WORKER = "Caught "
-"""So begins what torch makes of an error within a worker."""
+"""Beginning of torch's message of an exception in a worker."""
 
 SHARED_MEMORY = Path("/dev/shm")
-"""Through which workers hand over pixels; containers often have 64 MB of it."""
+"""Shared memory, through which workers hand over pixels; containers often have 64 MB of it."""
 
 
 def pixel_batches(
@@ -47,7 +47,7 @@ def pixel_batches(
     """Batches of items with their pixels on the device (B first) and areas_B4 on the CPU, in order.
 
     Raises:
-        UserError: an image cannot be read; whatever a worker raised, with its own sentence; a worker was killed.
+        UserError: an image cannot be read, a worker raised a UserError, or a worker was killed.
     """
     on_gpu = device.type == "cuda"
     loader = DataLoader(
@@ -76,7 +76,7 @@ def _received(
         except (ConnectionError, EOFError) as error:
             if str(error).startswith(_IN_WORKER):
                 raise
-            raise UserError(KILLED_WORKER) from error  # before it had handed over what it had finished
+            raise UserError(KILLED_WORKER) from error  # its last batch was not handed over
         if batch is None:
             return
         if isinstance(batch, UserError):
@@ -85,24 +85,24 @@ def _received(
 
 
 def _stop_workers(batches: object) -> None:
-    """End them now, not when the last error that holds a reference is forgotten: torch has no public way."""
+    """End the workers now, since an error can keep them alive; torch has no public function for it."""
     stop: Callable[[], None] | None = getattr(batches, "_shutdown_workers", None)
     if stop is None:
         return
     try:
         stop()
-    except RuntimeError as error:  # one that was killed is reported again for each one that ends
+    except RuntimeError as error:  # torch reports a killed worker again for each worker that ends
         if not is_killed_worker(error):
             raise
 
 
 def is_killed_worker(error: RuntimeError) -> bool:
-    """Whether torch says that a worker was killed, which it raises wherever this process is at that moment."""
+    """Whether an error is torch's report of a killed worker, which it raises from a signal handler in any code."""
     return "DataLoader worker" in str(error) and not str(error).startswith(_IN_WORKER)
 
 
 class _Opened(Dataset[tuple[Tensor, Box] | UserError]):
-    """Items, opened; a mistake is handed over as a value, for a worker would wrap its sentence in a traceback."""
+    """Preprocessed items; a UserError is returned as a value, since a worker would wrap its sentence in a traceback."""
 
     def __init__(self, preprocess: Preprocess, items: Sequence[ImageItem], size: int | None) -> None:
         self._preprocess, self._items, self._size = preprocess, items, size
@@ -118,7 +118,7 @@ class _Opened(Dataset[tuple[Tensor, Box] | UserError]):
 
 
 def _batch(opened: list[tuple[Tensor, Box] | UserError]) -> tuple[Tensor | ndarray, Tensor] | UserError:
-    """Pixels as a tensor in shared memory, or, where there is too little of it, as an array (through a pipe)."""
+    """Pixels of a batch as a tensor in shared memory, or as an array (through a pipe) where that is short."""
     pixels, areas = [], []
     for each in opened:
         if isinstance(each, UserError):
@@ -128,12 +128,12 @@ def _batch(opened: list[tuple[Tensor, Box] | UserError]) -> tuple[Tensor | ndarr
     worker = get_worker_info()
     if worker is not None:
         bytes_of_batch = len(pixels) * pixels[0].numel() * pixels[0].element_size()
-        # the others may be about to take as much: to write more than there is kills a process (bus error)
+        # every worker may take as much at once, and writing more than is free kills a process (bus error)
         if (worker.num_workers + 1) * bytes_of_batch > _shared_memory():
             return np.stack([each.numpy() for each in pixels]), torch.tensor(areas)
     return default_collate(pixels), torch.tensor(areas)
 
 
 def _shared_memory() -> float:
-    """Bytes of shared memory that are free."""
+    """Free bytes of shared memory."""
     return shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else float("inf")

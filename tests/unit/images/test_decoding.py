@@ -11,7 +11,7 @@ import torch
 
 from sparc_bench.encoder import Runtime
 from sparc_bench.errors import UserError
-from sparc_bench.images import stream
+from sparc_bench.images import decoding
 from sparc_bench.images.item import ImageItem
 from tests.toys.cached import ALL, TinyEncoder, opened, split_of
 
@@ -73,7 +73,7 @@ def test_the_next_images_are_decoded_while_the_model_works(photos, tmp_path):
 
 def test_few_images_start_no_process(photos, monkeypatch):
     monkeypatch.setattr(multiprocessing.context.ForkProcess, "start", None)
-    assert len(encoder(4).images(photos.items[: stream.FEW], ALL)) == stream.FEW
+    assert len(encoder(4).images(photos.items[: decoding.FEW], ALL)) == decoding.FEW
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -112,7 +112,7 @@ class Tensors:
     def __init__(self, monkeypatch):
         self.kinds = []
         self._from_numpy = torch.from_numpy
-        monkeypatch.setattr(stream.torch, "from_numpy", self)
+        monkeypatch.setattr(decoding.torch, "from_numpy", self)
 
     def __call__(self, array):
         self.kinds.append(array.shape)
@@ -122,7 +122,7 @@ class Tensors:
 def test_little_shared_memory_is_done_without(photos, monkeypatch):
     plain = encoder(0).images(photos.items, ALL)
     through_pipe = Tensors(monkeypatch)
-    monkeypatch.setattr(stream, "_shared_memory", lambda: 8 * 16 * 16 * 3 * 3 - 1.0)
+    monkeypatch.setattr(decoding, "_shared_memory", lambda: 8 * 16 * 16 * 3 * 3 - 1.0)
     found = encoder(2).images(photos.items, ALL)
     assert torch.equal(found.global_ND, plain.global_ND)
     assert through_pipe.kinds == [(8, 16, 16, 3)] * 5
@@ -130,6 +130,6 @@ def test_little_shared_memory_is_done_without(photos, monkeypatch):
 
 def test_enough_shared_memory_is_used(photos, monkeypatch):
     through_pipe = Tensors(monkeypatch)
-    monkeypatch.setattr(stream, "_shared_memory", lambda: 8 * 16 * 16 * 3 * 3 + 0.0)
+    monkeypatch.setattr(decoding, "_shared_memory", lambda: 8 * 16 * 16 * 3 * 3 + 0.0)
     encoder(2).images(photos.items, ALL)
     assert through_pipe.kinds == []

@@ -1,4 +1,4 @@
-"""Rows of JSON, checked; mistakes are told with the number of their row."""
+"""Validation of JSON rows; errors name the number of the row."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from sparc_bench.errors import UserError
 Rows = TypeVar("Rows")
 
 
-def checked(adapter: TypeAdapter[Rows], values: Any, where: str, first_row: int = 0) -> Rows:  # noqa: ANN401 - of JSON
-    """The rows as the adapter has them; raises UserError that names the first place that does not fit."""
+def validated_rows(adapter: TypeAdapter[Rows], values: Any, where: str, first_row: int = 0) -> Rows:  # noqa: ANN401
+    """The rows as the adapter's type; raises UserError that names the first row and value that do not fit."""
     try:
         return adapter.validate_python(values)
     except ValidationError as error:
