@@ -30,7 +30,7 @@ from sparc_bench.cli.options import (
     writable,
 )
 from sparc_bench.errors import UserError
-from sparc_bench.feature_cache import Keep
+from sparc_bench.feature_cache import CacheMode
 
 app = typer.Typer(
     epilog="Start with: sparc-bench quickstart. What there is: sparc-bench list tasks, sparc-bench show NAME.",
@@ -99,7 +99,7 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1, help="Images that the model sees at once.")] = 256,
     workers: Workers = None,
     cache: Annotated[
-        Keep,
+        CacheMode,
         typer.Option(
             help="Features kept for later: full; half (patches in float16, which the record says); vectors (no "
             "patches); off."

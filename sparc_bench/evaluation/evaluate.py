@@ -19,7 +19,7 @@ from sparc_bench.errors import UserError
 from sparc_bench.evaluation.counted_encoder import WatchedEncoder
 from sparc_bench.evaluation.new_record import Provenance
 from sparc_bench.evaluation.pipeline import Pipeline, Result, Scorer
-from sparc_bench.feature_cache import Keep
+from sparc_bench.feature_cache import CacheMode
 from sparc_bench.feature_cache.cache import FeatureCache
 from sparc_bench.models import resolve
 
@@ -46,7 +46,7 @@ class Settings:
     limit: int | None = None
     force: bool = False
     runs: Path = Path("runs")
-    cache: Keep = "off"
+    cache: CacheMode = "off"
 
 
 def evaluate(

@@ -1,15 +1,15 @@
-"""Features of images and texts on disk: one pass over a data set serves every task, prompt set, threshold and k."""
+"""The feature cache: features of images and texts on disk, computed once for all tasks, prompt sets and thresholds."""
 
 from typing import Literal
 
-Keep = Literal["full", "half", "vectors", "off"]
-"""What is kept: vectors and patches in float32; patches in float16; vectors alone; nothing, and nothing is read."""
+CacheMode = Literal["full", "half", "vectors", "off"]
+"""Kept features. full: vectors and patches in float32; half: patches in float16; vectors: no patches; off: no cache."""
 
 FEATURES = "features"
-"""The folder of the features in the cache folder; a folder for each key lies in it."""
+"""Folder of all features within the cache folder, with one folder for each key."""
 
 KEY_FILE = "key.json"
-"""Says for a person what lies in a folder of features."""
+"""File that describes the key of a folder of features for a person."""
 
 ROWS = "rows"
-"""The names of a shard's rows, in its metadata."""
+"""Key of the row names in the metadata of a shard."""

@@ -1,4 +1,4 @@
-"""The feature cache of a command: which encoders it stands around, and where their vectors lie."""
+"""The feature cache of a command: wraps encoders, and finds the store of their features by key."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from sparc_bench.cards.card import canonical_hash
 from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder
-from sparc_bench.feature_cache import FEATURES, Keep
+from sparc_bench.feature_cache import FEATURES, CacheMode
 from sparc_bench.feature_cache.cached_encoder import CachedEncoder
 from sparc_bench.feature_cache.key import image_key, text_key
 from sparc_bench.feature_cache.store import FeatureStore
@@ -18,25 +18,25 @@ from sparc_bench.files.cache_folder import cache_folder
 
 
 def to_stderr(sentence: str) -> None:
-    """A line on standard error."""
+    """Write a line to standard error."""
     sys.stderr.write(f"{sentence}\n")
 
 
 class FeatureCache:
-    """Folders of features under the cache folder, one for each key.
+    """Stores of features under the cache folder, one for each key.
 
     Args:
-        keep: what is kept.
-        say: takes a sentence for the user; each is said once.
+        keep: the kept features.
+        say: function that shows the user a sentence; each sentence is shown once.
     """
 
-    def __init__(self, keep: Keep, say: Callable[[str], None] = to_stderr) -> None:
+    def __init__(self, keep: CacheMode, say: Callable[[str], None] = to_stderr) -> None:
         self.keep, self._say_it = keep, say
         self._stores: dict[str, FeatureStore] = {}
         self._said: set[str] = set()
 
     def around(self, encoder: Encoder, data: DataSplit) -> Encoder:
-        """The encoder behind the cache; itself where nothing is kept or where it does not say what decides a vector."""
+        """The encoder behind the cache; the encoder itself with mode "off" or where it has no key (no `identity`)."""
         texts = text_key(encoder)
         if self.keep == "off" or texts is None:
             return encoder
@@ -55,7 +55,7 @@ class FeatureCache:
         return self.keep == "half" and image_key(encoder, data) is not None
 
     def flush(self) -> None:
-        """Write what waits; where that is not possible the user is told, and the evaluation goes on."""
+        """Write pending rows; where the disk refuses them, tell the user and go on."""
         for store in self._stores.values():
             store.flush()
             store.touch()

@@ -1,8 +1,7 @@
-"""An encoder that computes nothing twice: vectors come from the feature cache where they are there.
+"""An encoder that reads its features from the feature cache and computes only missing ones.
 
-What comes out is cut into the same runs as the encoder's own output and equals it bit for bit. (Where only a part of
-the images of a stream is there, the others are encoded in batches of their own, which a matrix product may round
-otherwise.)
+Its output has the same batches as the inner encoder's and equals it bit for bit. (Where only some images of a stream
+are cached, the others are encoded in batches of their own, where a matrix product may round differently.)
 
 Shapes: N images.
 """
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from sparc_bench.encoder import TEXTS_PER_IMAGE, Encoder, ImageTextEncoder, runs, stream
-from sparc_bench.feature_cache import Keep
+from sparc_bench.feature_cache import CacheMode
 from sparc_bench.feature_cache.columns import ImageColumns, image_row, in_order, only, text_rows, together
 from sparc_bench.feature_cache.store import FeatureStore
 from sparc_bench.features import ImageFeatures, TextFeatures
@@ -22,24 +21,24 @@ from sparc_bench.images.item import ImageItem
 from sparc_bench.models.encoder_wrapper import PassingEncoder
 
 WORTH_SAYING = 2**30
-"""Bytes of patch vectors from which on the user is told what they take."""
+"""Bytes of patch vectors from which on the user is told their size."""
 
 LEFT_FREE = 2**30
-"""Bytes that patch vectors leave free on the disk."""
+"""Bytes of the disk that patch vectors leave free."""
 
 
 class CachedEncoder(PassingEncoder):
-    """Asks `inner` (see `sparc_bench.encoder.Encoder`) for what the stores do not hold.
+    """An encoder (see `sparc_bench.encoder.Encoder`) whose features come from stores, and from `inner` where missing.
 
-    Token vectors are not kept: only models that score token by token ask for them, and there the scores take the time.
+    Token vectors are not kept: only models that score token by token need them, and their scores take most of the time.
 
     Args:
-        inner: the encoder itself.
-        images: the store of its images of a data set; None where they have no key.
-        texts: the store of its texts.
-        keep: what is kept; in "half" all patch vectors are rounded to float16, the computed ones as well.
-        around: puts the cache around the encoder of a reference row.
-        say: takes a sentence for the user.
+        inner: the wrapped encoder.
+        images: store of the image features of one data set; None where the images have no key.
+        texts: store of the text features.
+        keep: the kept features; "half" rounds all patch vectors to float16, newly computed ones too.
+        around: function that wraps the encoder of a reference row in the cache.
+        say: function that shows the user a sentence.
     """
 
     def __init__(
@@ -47,7 +46,7 @@ class CachedEncoder(PassingEncoder):
         inner: Encoder,
         images: FeatureStore | None,
         texts: FeatureStore,
-        keep: Keep,
+        keep: CacheMode,
         around: Callable[[Encoder], Encoder],
         say: Callable[[str], None],
     ) -> None:
@@ -56,7 +55,7 @@ class CachedEncoder(PassingEncoder):
         self._columns = ImageColumns(tuple(inner.paths), keep, inner.card.name)
 
     def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:
-        """Features of images; only what is missing is opened and computed."""
+        """Features of images; only missing ones are decoded and computed."""
         if not items:
             raise RuntimeError("no images to encode")
         return ImageFeatures.concat(list(self.stream(items, need, len(items), size)))
@@ -64,7 +63,7 @@ class CachedEncoder(PassingEncoder):
     def stream(
         self, items: Sequence[ImageItem], need: frozenset[str], most: int, size: int | None = None
     ) -> Iterator[ImageFeatures]:
-        """Features of runs of at most `most` images in order; only what is missing is opened and computed."""
+        """Features of at most `most` images at a time, in order; only missing ones are decoded and computed."""
         store = self._images
         if store is None:
             yield from stream(self.inner, items, need, most, size)
@@ -76,7 +75,7 @@ class CachedEncoder(PassingEncoder):
         missing = sorted(set().union(*lacking.values()))
         missing_N = np.zeros(len(items), dtype=bool)
         missing_N[missing] = True
-        # runs as the encoder itself cuts them: a matrix product of another number of rows may round otherwise
+        # batches as the encoder itself makes them: a matrix product of another number of rows may round differently
         batch = self.inner.runtime.batch_size if isinstance(self.inner, ImageTextEncoder) else most
         names = [rows[place] for place in missing]
         computed = _Rest(self._computed(store, [items[place] for place in missing], names, absent, batch, size))
@@ -93,10 +92,10 @@ class CachedEncoder(PassingEncoder):
             yield from runs(in_order(parts, [*new, *old]), most)
 
     def texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
-        """Features of texts; as many as the encoder takes at once are there together, or are computed together.
+        """Features of texts; all texts of one batch are read together or computed together.
 
-        A few texts alone round otherwise than among others (a shorter padding, another matrix product), and prompts are
-        few: so the same text in another set of prompts is another row.
+        A text rounds differently among other texts (shorter padding, another matrix product), and prompts are few:
+        therefore the same text in another batch is another row.
         """
         if need != frozenset({"global"}) or not texts:
             return self.inner.texts(texts, need)
@@ -117,7 +116,7 @@ class CachedEncoder(PassingEncoder):
         return features
 
     def untrained(self) -> Encoder | None:
-        """Of the inner encoder, with a key of its own."""
+        """The untrained towers of the inner encoder, cached under their own key."""
         towers = self.inner.untrained()
         return None if towers is None else self._around(towers)
 
@@ -130,7 +129,7 @@ class CachedEncoder(PassingEncoder):
         most: int,
         size: int | None,
     ) -> Iterator[ImageFeatures]:
-        """What the inner encoder says, kept before it is handed on."""
+        """Features computed by the inner encoder, each added to the store first."""
         done, kept = 0, need
         for features in stream(self.inner, items, need, most, size):
             features = self._columns.rounded(only(features, need))
@@ -152,7 +151,7 @@ class CachedEncoder(PassingEncoder):
         return self._columns.to_features(store, [rows[place] for place in places], ids, kinds, self.device)
 
     def _room(self, store: FeatureStore, first: ImageFeatures, images: int) -> bool:
-        """Whether the patch vectors of so many images find room on the disk; says so where they take much of it."""
+        """Whether the patch vectors of `images` images fit on the disk; tells the user where they are large."""
         size = images * self._columns.patch_bytes(first)
         if size < WORTH_SAYING:
             return True
@@ -169,14 +168,14 @@ class CachedEncoder(PassingEncoder):
 
 
 class _Rest:
-    """Runs of features, taken by number of images instead."""
+    """A stream of features, read in parts with a chosen number of images."""
 
     def __init__(self, source: Iterator[ImageFeatures]) -> None:
         self._source = source
         self._waiting: list[ImageFeatures] = []
 
     def take(self, count: int) -> ImageFeatures:
-        """The next `count` images."""
+        """The features of the next `count` images."""
         while sum(len(part) for part in self._waiting) < count:
             self._waiting.append(next(self._source))
         whole = ImageFeatures.concat(self._waiting)

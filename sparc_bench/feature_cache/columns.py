@@ -1,4 +1,4 @@
-"""Features as rows and columns of a store, and back.
+"""Conversion of features to rows and columns of a store, and back.
 
 Shapes: N images, P patches, D joint width, R rows.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sparc_bench.cards.card import canonical_hash
 from sparc_bench.errors import UserError
-from sparc_bench.feature_cache import Keep
+from sparc_bench.feature_cache import CacheMode
 from sparc_bench.feature_cache.store import FeatureStore
 from sparc_bench.features import ImageFeatures
 from sparc_bench.images.item import Box, ImageItem
@@ -25,7 +25,7 @@ _JSON = json.JSONEncoder(ensure_ascii=False)
 
 
 def image_row(item: ImageItem, size: int | None) -> str:
-    """What tells one image from another within a data set: id, crop, size."""
+    """The row name of an image within a data set: id, crop, size."""
     return f"[{_JSON.encode(item.id)}, {_crop_and_size(item.crop, size)}]"
 
 
@@ -35,19 +35,19 @@ def _crop_and_size(crop: Box | None, size: int | None) -> str:
 
 
 def text_rows(together: Sequence[str]) -> list[str]:
-    """What tells a text among others that are encoded with it from the same text elsewhere."""
+    """The row names of texts that are encoded together: a hash of all of them, and the text."""
     others = canonical_hash(list(together))[:16]
     return [f"{others} {text}" for text in together]
 
 
 class ImageColumns:
-    """The columns of an encoder's kinds of features ("global", "branches", "patches").
+    """The columns of an encoder's image features ("global", "branches", one for each patch path).
 
-    Grid and area lie beside every shard's vectors. Patch vectors in half precision have a column of their own name, so
-    that float32 is never made from them.
+    Every shard holds grid and area too. Half-precision patch vectors have columns of other names, so that mode "full"
+    never reads rounded ones.
     """
 
-    def __init__(self, paths: Sequence[str], keep: Keep, model: str) -> None:
+    def __init__(self, paths: Sequence[str], keep: CacheMode, model: str) -> None:
         self._paths, self._half, self._model = tuple(paths), keep == "half", model
         patches = {"full": "patches:{}", "half": "half:{}"}.get(keep)
         self._names = {
@@ -57,12 +57,12 @@ class ImageColumns:
         }
 
     def lacking(self, store: FeatureStore, kind: str, rows: Sequence[str]) -> set[int]:
-        """Which rows the store does not have this kind of, by their place."""
+        """Indices of the rows that lack this kind of features in the store."""
         names = self._names.get(kind, ())
         return set().union(*(store.lacks(name, rows) for name in names)) if names else set(range(len(rows)))
 
     def to_columns(self, features: ImageFeatures) -> dict[str, Tensor]:
-        """What is kept of features, on the CPU; empty where nothing is."""
+        """Column name -> kept values on the CPU, N first; empty where nothing is kept."""
         vectors = {"global": features.global_ND, "branches": features.branches_NKD}
         columns = {kind: tensor.cpu() for kind, tensor in vectors.items() if tensor is not None}
         if features.patches and self._names["patches"]:
@@ -84,9 +84,9 @@ class ImageColumns:
         kinds: frozenset[str],
         device: torch.device,
     ) -> ImageFeatures:
-        """The stored features of rows whose kinds are all kept."""
+        """The stored features of rows that have all of `kinds`."""
         read = {kind: [store.read(name, rows).to(device) for name in self._names[kind]] for kind in kinds}
-        # where the grid lies is known to a pass that computed patches, and perhaps to no other
+        # grid and area of a pass that computed patches: another pass may not know them
         beside = self._names["patches" if "patches" in kinds else min(kinds)][0]
         grid, area_N4 = store.read(_GRID, rows[:1], beside)[0].tolist(), store.read(_AREA, rows, beside)
         return ImageFeatures(
@@ -99,17 +99,17 @@ class ImageColumns:
         )
 
     def patch_bytes(self, features: ImageFeatures) -> int:
-        """What is kept of the patch vectors of one image."""
+        """Bytes of the kept patch vectors of one image."""
         if not (features.patches and self._names["patches"]):
             return 0
         numbers = sum(each[0].numel() for each in features.patches.values())
         return numbers * (2 if self._half else 4)
 
     def rounded(self, features: ImageFeatures) -> ImageFeatures:
-        """Patch vectors as they will be read again.
+        """The features with patch vectors as the store will return them.
 
         Raises:
-            UserError: half precision cannot hold them.
+            UserError: a value is too large for half precision.
         """
         if not self._half:
             return features
@@ -124,7 +124,7 @@ class ImageColumns:
 
 
 def only(features: ImageFeatures, kinds: frozenset[str]) -> ImageFeatures:
-    """The features without any other kinds."""
+    """The features of some kinds; the others are removed."""
     return dataclasses.replace(
         features,
         global_ND=features.global_ND if "global" in kinds else None,
@@ -134,7 +134,7 @@ def only(features: ImageFeatures, kinds: frozenset[str]) -> ImageFeatures:
 
 
 def together(one: ImageFeatures, other: ImageFeatures) -> ImageFeatures:
-    """Two kinds of features of the same images as one."""
+    """The features of the same images from two sources as one; `one` wins where both have a kind."""
     return dataclasses.replace(
         one,
         global_ND=other.global_ND if one.global_ND is None else one.global_ND,
@@ -146,7 +146,7 @@ def together(one: ImageFeatures, other: ImageFeatures) -> ImageFeatures:
 
 
 def in_order(parts: Sequence[ImageFeatures], places: Sequence[int]) -> ImageFeatures:
-    """Several images' features as one, each image at its place among `places`; a single part stays as it is."""
+    """The features of all parts, sorted by `places` (one for each image); a single part stays as it is."""
     if len(parts) == 1:
         return parts[0]
     if any(part.area_N4 is None for part in parts):

@@ -1,4 +1,4 @@
-"""What lies in the cache folder, as a table, and its removal."""
+"""The contents of the cache folder: a table of them, and their removal."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from sparc_bench.files.cache_folder import cache_folder
 from sparc_bench.terminal import table
 
 PIXELS = "pixels"
-"""The folder of the training images that were decoded (`sparc_bench.training.pixels`)."""
+"""Folder of the decoded training images (`sparc_bench.training.pixels`) within the cache folder."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """Features under one key, or the decoded pixels of one split.
+class CacheEntry:
+    """The features of one key, or the decoded pixels of one split.
 
     Attributes:
-        model: the name of the model that they were first computed for.
+        model: name of the model that the features were first computed for.
         data: dataset:split; empty for texts, which belong to no data set.
-        what: kinds of features.
-        count: images or texts.
-        bytes: on disk.
-        used: when it was last read or written, seconds since the epoch.
+        what: kinds of features in words.
+        count: number of images or texts in words.
+        bytes: size on disk.
+        used: time of the last read or write, in seconds since the epoch.
         place: folder or file, relative to the cache folder.
-        files: all that belongs to it.
+        files: all files of the entry.
     """
 
     model: str
@@ -46,8 +46,8 @@ class Entry:
     files: tuple[Path, ...]
 
 
-def entries() -> list[Entry]:
-    """All that is kept, the least recently used last."""
+def entries() -> list[CacheEntry]:
+    """All entries of the cache folder, the least recently used last."""
     root = cache_folder()
     found = [_features(folder, root) for folder in _inside(root / FEATURES) if folder.is_dir()]
     found += [_pixels(file, root) for file in _inside(root / PIXELS) if file.suffix in (".npy", ".part")]
@@ -55,7 +55,7 @@ def entries() -> list[Entry]:
 
 
 def show() -> tuple[Table, str]:
-    """The table, and a sentence on the whole."""
+    """The table of all entries, and a sentence with their total size."""
     found = entries()
     rows = [
         (entry.model, entry.data, entry.what, entry.count, _size(entry.bytes), _time(entry.used), entry.place)
@@ -69,7 +69,7 @@ def show() -> tuple[Table, str]:
 
 
 def clear() -> str:
-    """Remove all features and decoded pixels, and say what was removed; other files are left alone."""
+    """Remove all features and decoded pixels (no other files); returns a sentence that says what was removed."""
     found, root = entries(), cache_folder()
     for entry in found:
         for file in entry.files:
@@ -82,7 +82,7 @@ def clear() -> str:
     return f"Removed {what} ({_size(sum(entry.bytes for entry in found))}) from {root}."
 
 
-def _features(folder: Path, root: Path) -> Entry:
+def _features(folder: Path, root: Path) -> CacheEntry:
     files = [
         file
         for file in _inside(folder)
@@ -98,9 +98,9 @@ def _features(folder: Path, root: Path) -> Entry:
             rows.update(of_shard[0])
             columns.update(of_shard[1])
     data = f"{about['dataset']}:{about['split']}" if "dataset" in about else ""
-    # a text is a row for each set of texts that it was encoded with
+    # a text has one row for each batch of texts that it was encoded in
     count = _count(len(rows), "image") if data else _count(len({row.partition(" ")[2] for row in rows}), "text")
-    return Entry(
+    return CacheEntry(
         model=f"{about.get('model', '?')}{f' ({weights})' if weights.startswith('untrained') else ''}",
         data=data,
         what=_what(columns),
@@ -112,17 +112,17 @@ def _features(folder: Path, root: Path) -> Entry:
     )
 
 
-def _pixels(file: Path, root: Path) -> Entry:
+def _pixels(file: Path, root: Path) -> CacheEntry:
     beside = file.with_suffix(".unreadable")
     files = [file, *([beside] if beside.is_file() else [])]
     data = ":".join(file.stem.rsplit("-", 2)[:2])
-    return Entry(
+    return CacheEntry(
         "", data, "decoded pixels", "", _bytes(files), file.stat().st_atime, str(file.relative_to(root)), tuple(files)
     )
 
 
 def _what(columns: Sequence[str] | set[str]) -> str:
-    """The kinds of features.
+    """The kinds of features in words, from the names of the columns.
 
     >>> _what({"area", "grid", "global", "patches:last", "half:value"})
     'global, patches (last), patches in half precision (value)'
@@ -136,7 +136,7 @@ def _what(columns: Sequence[str] | set[str]) -> str:
 
 
 def _header(shard: Path) -> tuple[list[str], list[str]]:
-    """Names of the rows and of the columns, without torch; none of a damaged shard, which the next evaluation drops."""
+    """Names of the rows and columns of a shard, read without torch; empty for a damaged shard."""
     try:
         with safe_open(shard, framework="numpy") as file:
             return json.loads(file.metadata()[ROWS]), list(file.keys())
@@ -171,7 +171,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _size(count: int) -> str:
-    """Megabytes or gigabytes.
+    """A size in megabytes or gigabytes.
 
     >>> _size(3_210_000), _size(4_560_000_000)
     ('3.2 MB', '4.56 GB')

@@ -1,4 +1,4 @@
-"""What decides a vector: the key of the feature cache. A change in any part of it misses."""
+"""Keys of the feature cache: everything that decides a vector. A change of any part is another key."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder
 
 VERSION = 1
-"""Of what stands between an encoder's vectors and the files: a change of it makes all of them stale."""
+"""Version of the file format; another one makes all cached features stale."""
 
 LIBRARIES = ("torch", "torchvision", "timm", "open_clip_torch", "transformers", "tokenizers", "pillow", "numpy")
-"""Distributions whose version can move a vector."""
+"""Distributions whose version can change a vector."""
 
 
 def text_key(encoder: Encoder) -> dict[str, Any] | None:
-    """What decides the vector of a text, beside the text; None for an encoder that cannot say."""
+    """The key of an encoder's text vectors: all that decides them but the text; None without `identity`."""
     identity: Mapping[str, Any] | None = getattr(encoder, "identity", None)
     if identity is None:
         return None
@@ -36,7 +36,7 @@ def text_key(encoder: Encoder) -> dict[str, Any] | None:
 
 
 def image_key(encoder: Encoder, data: DataSplit) -> dict[str, Any] | None:
-    """What decides the vectors of an image of the split, beside its id, crop and size; None where that is unknown."""
+    """The key of an encoder's vectors of a split's images: all but id, crop and size; None where a part is unknown."""
     shared, pixels = text_key(encoder), data.pixels_hash or data.fingerprint
     if shared is None or not pixels:
         return None
