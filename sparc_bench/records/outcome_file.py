@@ -16,7 +16,8 @@ import io
 import json
 import lzma
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -203,40 +204,74 @@ def read(path: Path) -> StoredOutcome:
     Raises:
         UserError: missing or damaged.
     """
-    again = "run sparc-bench eval on this model and task again, with --force."
-    try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            members = {name: file[name] for name in file.files}
-        manifest = json.loads(str(members["manifest"]))
+    with _opened(path) as (members, manifest):
         ids = _ids(members["ids"])
-        arrays = _arrays(members, manifest)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, lzma.LZMAError) as error:
-        raise UserError(f"The outcomes {path} cannot be read ({error}): {again}") from None
-    kinds = {cls.kind: cls for cls in _subclasses(Statistic) if cls.stored}
-
-    def rebuilt(prefix: str) -> list[tuple[list[str], Statistic]]:
-        found = []
-        for entry in manifest["statistics"][prefix]:
-            if entry["kind"] not in kinds:
-                raise UserError(f"{path} holds the unknown kind of statistic '{entry['kind']}': {again}")
-            stem = "/".join([prefix, *entry["names"]])
-            values = {name: arrays[f"{stem}/{name}"] for name in entry["arrays"]}
-            found.append((entry["names"], kinds[entry["kind"]].of_arrays(values)))
-        return found
-
+        arrays = _arrays(members, manifest, manifest["dtypes"])
     groups: dict[str, dict[str, Statistic]] = {
         grouping: _of_table({key: arrays[f"table/{grouping}/{key}"] for key in _TABLE}, **table)
         for grouping, table in manifest.get("tables", {}).items()
     }
-    for (grouping, group), statistic in rebuilt("group"):
+    for (grouping, group), statistic in _rebuilt("group", manifest["statistics"]["group"], arrays, path):
         groups.setdefault(grouping, {})[group] = statistic
+    metrics = _rebuilt("metric", manifest["statistics"]["metric"], arrays, path)
     return StoredOutcome(
         ids=ids,
         examples={key.removeprefix("example/"): a for key, a in arrays.items() if key.startswith("example/")},
-        metrics={names[0]: statistic for names, statistic in rebuilt("metric")},
+        metrics={names[0]: statistic for names, statistic in metrics},
         groups=groups,
         dropped=tuple(manifest["dropped"]),
     )
+
+
+def read_metrics(path: Path, names: Collection[str], content: bytes | None = None) -> dict[str, Statistic]:
+    """The statistics of some metrics, as far as the file holds them; nothing else of it is unpacked.
+
+    Args:
+        path: of the file.
+        names: of the metrics.
+        content: of the file, where it has been read already.
+
+    Raises:
+        UserError: missing or damaged.
+    """
+    with _opened(path, content) as (members, manifest):
+        entries = [entry for entry in manifest["statistics"]["metric"] if entry["names"][0] in names]
+        keys = [f"metric/{entry['names'][0]}/{array}" for entry in entries for array in entry["arrays"]]
+        arrays = _arrays(members, manifest, keys)
+    return {named[0]: statistic for named, statistic in _rebuilt("metric", entries, arrays, path)}
+
+
+def known_kinds() -> dict[str, type[Statistic]]:
+    """Kind -> class of the statistics that can be rebuilt with the modules that are loaded."""
+    return {cls.kind: cls for cls in _subclasses(Statistic) if cls.stored}
+
+
+_AGAIN = "run sparc-bench eval on this model and task again, with --force."
+
+
+@contextmanager
+def _opened(path: Path, content: bytes | None = None) -> Iterator[tuple[Mapping[str, ndarray], dict[str, Any]]]:
+    """Members, unpacked one by one as they are asked for, and the manifest."""
+    try:
+        content = path.read_bytes() if content is None else content
+        with np.load(io.BytesIO(content), allow_pickle=False) as members:
+            yield members, json.loads(str(members["manifest"]))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, lzma.LZMAError) as error:
+        raise UserError(f"The outcomes {path} cannot be read ({error}): {_AGAIN}") from None
+
+
+def _rebuilt(
+    prefix: str, entries: Iterable[Mapping[str, Any]], arrays: Mapping[str, ndarray], path: Path
+) -> list[tuple[list[str], Statistic]]:
+    """Names and statistic of each entry of the manifest."""
+    kinds, found = known_kinds(), []
+    for entry in entries:
+        if entry["kind"] not in kinds:
+            raise UserError(f"{path} holds the unknown kind of statistic '{entry['kind']}': {_AGAIN}")
+        stem = "/".join([prefix, *entry["names"]])
+        values = {name: arrays[f"{stem}/{name}"] for name in entry["arrays"]}
+        found.append((entry["names"], kinds[entry["kind"]].of_arrays(values)))
+    return found
 
 
 def _ids(member: ndarray) -> tuple[str, ...]:
@@ -245,13 +280,19 @@ def _ids(member: ndarray) -> tuple[str, ...]:
     return tuple(str(item) for item in member)
 
 
-def _arrays(members: Mapping[str, ndarray], manifest: Mapping[str, Any]) -> dict[str, ndarray]:
-    """The arrays as they were."""
+def _arrays(members: Mapping[str, ndarray], manifest: Mapping[str, Any], keys: Iterable[str]) -> dict[str, ndarray]:
+    """Some arrays as they were."""
     same, differences = manifest.get("same", {}), set(manifest.get("differences", ()))
+    unpacked: dict[str, ndarray] = {}
     arrays = {}
-    for key, dtype in manifest["dtypes"].items():
-        array = members[same.get(key, key)]
-        arrays[key] = (np.cumsum(array, dtype=np.int64) if key in differences else array).astype(dtype)
+    for key in keys:
+        stored = same.get(key, key)
+        if stored not in unpacked:
+            unpacked[stored] = members[stored]
+        array = unpacked[stored]
+        arrays[key] = (np.cumsum(array, dtype=np.int64) if key in differences else array).astype(
+            manifest["dtypes"][key]
+        )
     return arrays
 
 

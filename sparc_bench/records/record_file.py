@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from sparc_bench.cards import discovery
@@ -31,24 +31,30 @@ class Recorded:
         return self.record.recipe_hash or self.record.model_hash
 
     def statistic(self, metric: str) -> Statistic:
-        """A metric with what it takes to resample it.
+        """A headline metric with what it takes to resample it.
 
         Raises:
             UserError: the outcomes beside the record are missing, damaged, another one's, or were too large to keep.
         """
-        self.refuse_other_outcomes()
-        if self.record.protocol in discovery.names("protocols"):
-            discovery.load("protocols", self.record.protocol)  # brings its kinds of statistics with it
-        metrics = outcome_file.read(self._outcomes).metrics
-        if metric not in metrics:
+        if metric not in self.statistics:
             raise UserError(f"{self._outcomes} holds no '{metric}', which its seeds are pooled from: {self._again}.")
-        return metrics[metric]
+        return self.statistics[metric]
 
-    def refuse_other_outcomes(self) -> None:
-        """Raise UserError where the outcomes beside the record are missing or another one's."""
-        file = self._outcomes
-        if not file.is_file() or outcome_file.sha256(file.read_bytes()) != self.record.outcome_hash:
+    @cached_property
+    def statistics(self) -> Mapping[str, Statistic]:
+        """The statistics of the headline by every patch path; the file beside the record is opened once.
+
+        Raises:
+            UserError: the outcomes beside the record are missing, damaged or another one's.
+        """
+        file, record = self._outcomes, self.record
+        content = file.read_bytes() if file.is_file() else b""
+        if outcome_file.sha256(content) != record.outcome_hash:
             raise UserError(f"{file}, which its seeds are pooled from, is missing or another record's: {self._again}.")
+        kinds = {record.metrics[metric].kind for metric in record.headline_metrics}
+        if kinds - outcome_file.known_kinds().keys() and record.protocol in discovery.names("protocols"):
+            discovery.load("protocols", record.protocol)  # brings its kinds of statistics with it
+        return outcome_file.read_metrics(file, record.headline_metrics, content)
 
     @property
     def _outcomes(self) -> Path:
@@ -73,7 +79,7 @@ def read_all(results: Path) -> list[Recorded]:
 def pooled(seeds: Sequence[Recorded], metric: str) -> SeedsEstimate:
     """A metric over several seeds of one recipe (see `sparc_bench.metrics.seeds`)."""
     for each in seeds:
-        each.refuse_other_outcomes()
+        each.statistic(metric)  # refuses outcomes that have changed since they were pooled
     return _pooled(tuple(seeds), metric)
 
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from sparc_bench.metrics import seeds
 from sparc_bench.metrics.bootstrap import bootstrap, cluster_weights, paired_difference, wilson_interval
 from sparc_bench.metrics.seeds import degrees_of_freedom, over_seeds, seed_weights, seeds_difference
 from sparc_bench.metrics.statistic import IoU, Mean
@@ -210,3 +211,9 @@ def test_seeds_of_other_images_are_refused():
 def test_the_same_draws_every_time():
     statistics = trainings(np.random.default_rng(8), 3, spread=0.03, noise=0.1)
     assert over_seeds(statistics) == over_seeds(statistics)
+
+
+def test_images_are_drawn_a_cacheful_at_a_time_and_the_draws_are_the_same():
+    parts = seeds._kept_weights(300, 2000)
+    assert max(part.size for part in parts) <= seeds._CELLS_AT_ONCE
+    assert np.array_equal(np.concatenate(parts), np.concatenate(list(cluster_weights(300, 2000))))

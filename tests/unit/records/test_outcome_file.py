@@ -42,6 +42,19 @@ def test_round_trip(tmp_path, parts):
     assert outcome.examples["rank"].dtype == parts["examples"]["rank"].dtype
 
 
+def test_metrics_are_read_without_the_rest(tmp_path, parts):
+    content, _ = outcome_file.pack(**parts)
+    broken = content.replace(b"example/rank.npy", b"example/lost.npy")
+    (tmp_path / "t.npz").write_bytes(broken)
+    with pytest.raises(UserError, match="cannot be read"):
+        outcome_file.read(tmp_path / "t.npz")
+    found = outcome_file.read_metrics(tmp_path / "t.npz", ["local/top1", "no such metric"])
+    assert list(found) == ["local/top1"]
+    whole = stored(tmp_path, content).metrics["local/top1"]
+    assert np.array_equal(found["local/top1"].sum_G, whole.sum_G)
+    assert np.array_equal(found["local/top1"].count_G, whole.count_G)
+
+
 def test_equal_outcomes_give_equal_files(parts):
     assert outcome_file.pack(**parts) == outcome_file.pack(**parts)
 

@@ -1,5 +1,6 @@
 import io
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -46,7 +47,8 @@ def board(evaluated, tmp_path):
             "reference": {"constant": {"top1": floor}, "ceiling": {"top1": 0.99}},
             **changes,
         }
-        outcome, _ = outcome_file.pack([str(i) for i in range(30)], {"top1": credits(value)}, {}, {}, {}, ["top1"])
+        statistics = {name: credits(value) for name in changes["metrics"]}
+        outcome, _ = outcome_file.pack([str(i) for i in range(30)], statistics, {}, {}, {}, list(statistics))
         record = base.model_copy(update={"outcome_hash": outcome_file.sha256(outcome), **changes})
         path = record_path(results, model, seed, record.task, sample=record.sample, limit=record.limit)
         write_record(path, record)
@@ -147,6 +149,27 @@ def test_seeds_without_their_outcomes_are_not_pooled_from_anything_else(board):
         UserError, match=r"a\.seed1.toy\.npz.* missing or another record's.*eval on seed 1 of a and toy"
     ):
         build(results)
+
+
+def test_outcomes_are_opened_once_and_only_where_seeds_are_pooled(board, monkeypatch):
+    two = {
+        "paths": {"local": True, "global": True},
+        "headline": "local/top1",
+        "metrics": {"local/top1": metric(0.8, 0.02), "global/top1": metric(0.8, 0.02)},
+        "reference": {},
+    }
+    board("a", 0.80, **two), board("a", 0.90, seed=1, **two)
+    results = board("alone", 0.5)
+    opened = []
+    read_bytes = Path.read_bytes
+
+    def counted(path):
+        opened.append(path.relative_to(results).as_posix())
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    assert [row.seeds for section in build(results) for row in section.rows].count((0, 1)) == 2
+    assert sorted(name for name in opened if name.endswith(".npz")) == ["a.seed1/toy.npz", "a/toy.npz"]
 
 
 def test_reference_rows_of_seeds_are_their_mean(board):
