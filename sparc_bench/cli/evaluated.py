@@ -12,6 +12,7 @@ from sparc_bench.terminal import table
 
 if TYPE_CHECKING:  # the tables of list and show need no torch
     from sparc_bench.evaluation.pipeline import Result
+    from sparc_bench.metrics.metric_name import MetricName
     from sparc_bench.records.record import Metric, Record
 
 
@@ -35,14 +36,14 @@ def evaluated(results: Sequence[Result]) -> Table:
             record = result.record
             for metric in _shown(record, alone=len(results) == 1) if record else ():
                 assert record is not None
-                value, path = record.metrics[metric], metric.rpartition("/")[0]
+                value = record.metrics[metric]
                 floors = [(v, name) for name, v in reference_values(record, metric).items() if name not in CEILINGS]
                 less = value.kind in LESS_IS_BETTER
                 floor, name = (min if less else max)(floors, default=(None, ""))
                 rows.append(
                     (
                         f"  {metric}",
-                        result.model + ("" if record.paths.get(path, True) else " (untrained path)"),
+                        result.model + ("" if record.trained_for(metric) else " (untrained path)"),
                         with_interval(value),
                         "" if floor is None else f"{name} {100 * floor:.1f}",
                         "" if floor is None else "yes" if _clear(value, floor, less) else "no",
@@ -66,7 +67,7 @@ def _aside(result: Result, headline: bool) -> str:
     return f"{said}, {result.record.ties} ties" if headline and result.record.ties else said
 
 
-def _shown(record: Record, alone: bool) -> list[str]:
+def _shown(record: Record, alone: bool) -> list[MetricName]:
     return list(dict.fromkeys((*record.headline_metrics, *(record.metrics if alone else ()))))
 
 

@@ -18,6 +18,7 @@ from sparc_bench.errors import UserError, nearest
 from sparc_bench.evaluation.exposure import classes_seen, exposure
 from sparc_bench.evaluation.reference_rows import estimated
 from sparc_bench.files.atomic import write_atomic
+from sparc_bench.metrics.metric_name import MetricName
 from sparc_bench.metrics.statistic import LESS_IS_BETTER
 from sparc_bench.protocol import Outcome
 from sparc_bench.records import outcome_file
@@ -128,7 +129,7 @@ def bare_record(
     )
 
 
-def headline(bare: Record, outcome: Outcome) -> list[str]:
+def headline(bare: Record, outcome: Outcome) -> list[MetricName]:
     """The metrics that the task's headline means in this outcome.
 
     Raises:

@@ -23,6 +23,7 @@ from sparc_bench.cards.prompts import class_words, templates
 from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder
 from sparc_bench.metrics.average_precision import AveragePrecision
+from sparc_bench.metrics.metric_name import at_path
 from sparc_bench.metrics.statistic import Statistic
 from sparc_bench.protocol import Outcome
 from sparc_bench.protocols._coco_evaluation import area_ranges, indexed, matched, precisions
@@ -69,8 +70,8 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     for path, scores_RC in region_scores(encoder, data, chosen, prompted, "box").items():
         ties += tied_detections(scores_RC)
         by_class = truth.average_precisions(scores_RC)
-        metrics.update({f"{path}/{name}": AveragePrecision.joined(parts) for name, parts in by_class.items()})
-        groups["class" if not groups else f"{path}/class"] = {
+        metrics.update({at_path(path, name): AveragePrecision.joined(parts) for name, parts in by_class.items()})
+        groups[at_path(path if groups else "", "class")] = {
             data.classes[label]: by_class["ap"][label] for label in np.unique(chosen.label_R).tolist()
         }
     equal_RC = np.zeros((len(chosen), len(data.classes)), dtype=np.float32)
@@ -87,7 +88,7 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
             "classes": len(data.classes),
             "detections": len(chosen) * len(data.classes),
         },
-        reference={"constant": {f"{path}/{name}": v for path in encoder.paths for name, v in constant.items()}},
+        reference={"constant": {at_path(path, name): v for path in encoder.paths for name, v in constant.items()}},
         notes=(*untrained_notes(encoder), *left_out_notes(chosen, 0)),
     )
 

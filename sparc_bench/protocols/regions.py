@@ -22,6 +22,7 @@ from sparc_bench.dataset import DataSplit, Example, Region
 from sparc_bench.encoder import Encoder, stream
 from sparc_bench.errors import UserError
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures
+from sparc_bench.metrics.metric_name import at_path
 from sparc_bench.metrics.region_weights import box_weights, mask_weights
 from sparc_bench.metrics.statistic import ClassMean, Mean, Statistic
 from sparc_bench.metrics.topk import topk_score
@@ -144,12 +145,13 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     for path, scores_RC in region_scores(encoder, data, chosen, prompted, options.region).items():
         credit_R = topk_score(scores_RC, label_R, 1)
         ties += int(((credit_R > 0) & (credit_R < 1)).sum())
-        metrics[f"{path}/top1"] = Mean.of(credit_R, chosen.example_R, len(data))
-        metrics[f"{path}/mean_per_class"] = ClassMean.of(credit_R, label_R, chosen.example_R, len(data), classes)
-        prefix = "" if not groups else f"{path}/"
-        groups[f"{prefix}class"] = _grouped(credit_R, label_R, chosen.example_R, len(data), data.classes)
-        groups[f"{prefix}size"] = _grouped(credit_R, size_R, chosen.example_R, len(data), SIZES)
-        rows[f"{path}/credit"], rows[f"{path}/predicted"] = credit_R, scores_RC.argmax(axis=1)
+        metrics[at_path(path, "top1")] = Mean.of(credit_R, chosen.example_R, len(data))
+        of_class = ClassMean.of(credit_R, label_R, chosen.example_R, len(data), classes)
+        metrics[at_path(path, "mean_per_class")] = of_class
+        other = path if groups else ""
+        groups[at_path(other, "class")] = _grouped(credit_R, label_R, chosen.example_R, len(data), data.classes)
+        groups[at_path(other, "size")] = _grouped(credit_R, size_R, chosen.example_R, len(data), SIZES)
+        rows[at_path(path, "credit")], rows[at_path(path, "predicted")] = credit_R, scores_RC.argmax(axis=1)
         examples.setdefault("correct", _per_image(credit_R, chosen.example_R, len(data)))
     share_C = np.bincount(label_R, minlength=classes) / len(chosen)
     constant = {"top1": float(share_C.max()), "mean_per_class": 1 / int(np.count_nonzero(share_C))}
@@ -166,7 +168,7 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
             "small_left_out": chosen.small,
             "classes": classes,
         },
-        reference={"constant": {f"{path}/{name}": v for path in encoder.paths for name, v in constant.items()}},
+        reference={"constant": {at_path(path, name): v for path in encoder.paths for name, v in constant.items()}},
         notes=(*untrained_notes(encoder), *left_out_notes(chosen, options.min_side)),
     )
 

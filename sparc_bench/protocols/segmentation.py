@@ -38,6 +38,7 @@ from sparc_bench.metrics.iou import (
     pixel_counts,
     upsampled_strips,
 )
+from sparc_bench.metrics.metric_name import at_path
 from sparc_bench.metrics.region_weights import class_fractions
 from sparc_bench.metrics.statistic import IoU, Mean, Statistic
 from sparc_bench.outputs.masks import BACKGROUND as BACKGROUND_NAME
@@ -205,15 +206,15 @@ def _outcome(
     examples: dict[str, ndarray] = {}
     for path, counts in found.items():
         for name, statistic in _statistics(counts).items():
-            metrics[_named(path, name)] = statistic
-        iou = metrics[_named(path, "miou")]
+            metrics[at_path(path, name)] = statistic
+        iou = metrics[at_path(path, "miou")]
         assert isinstance(iou, IoU)
-        groups["class" if not groups else _named(path, "class")] = {
+        groups[at_path(path if groups else "", "class")] = {
             name: IoU(iou.intersection_GC[:, [c]], iou.union_GC[:, [c]])
             for c, name in enumerate(names)
             if iou.union_GC[:, c].any()
         }
-        examples[_named(path, "image_miou")] = _image_miou(counts).astype(np.float32)
+        examples[at_path(path, "image_miou")] = _image_miou(counts).astype(np.float32)
     ties = {path: sum(one.ties for one in counts) for path, counts in found.items()}
     return Outcome(
         metrics=metrics,
@@ -225,19 +226,15 @@ def _outcome(
             "pixels": int(truth_GC.sum()),
             "uncovered_pixels": uncovered,
             "classes": len(names),
-            **{_named(path, "tied_pixels"): count for path, count in ties.items()},
+            **{at_path(path, "tied_pixels"): count for path, count in ties.items()},
         },
         reference={"constant": _by_path(found, best_constant(truth_GC))},
         notes=tuple(notes),
     )
 
 
-def _named(path: str, name: str) -> str:
-    return f"{path}/{name}" if path else name
-
-
 def _by_path(paths: Iterable[str], values: Mapping[str, float]) -> dict[str, float]:
-    return {_named(path, name): value for path in paths for name, value in values.items()}
+    return {at_path(path, name): value for path in paths for name, value in values.items()}
 
 
 def _statistics(counts: list[PixelCounts]) -> dict[str, Statistic]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from sparc_bench.cards.recipe import Recipe
 from sparc_bench.errors import UserError
 from sparc_bench.files.atomic import write_atomic
 from sparc_bench.metrics.bootstrap import Estimate
+from sparc_bench.metrics.metric_name import MetricName
 
 SCHEMA = 1
 DIGITS = 6
@@ -76,7 +77,7 @@ class Record(Strict):
     task: str
     title: str
     task_family: str
-    headline: str
+    headline: MetricName
     dataset: str
     split: str
     protocol: str
@@ -101,7 +102,7 @@ class Record(Strict):
     ties: int
     exposure: str = Field(description="none, domain, 'N images seen' or unknown")
     chance: dict[str, float]
-    metrics: dict[str, Metric]
+    metrics: dict[MetricName, Metric]
     reference: dict[str, dict[str, float]] = Field(description="reference row -> metric -> value")
     groups: dict[str, dict[str, Metric]]
     classes_seen: ClassesSeen | None = None
@@ -109,9 +110,13 @@ class Record(Strict):
     seconds: float
 
     @property
-    def headline_metrics(self) -> list[str]:
+    def headline_metrics(self) -> list[MetricName]:
         """The headline, and the same metric of every other patch path: none is chosen for a model."""
         return headline_metrics(self.headline, self.metrics, self.paths)
+
+    def trained_for(self, metric: str) -> bool:
+        """Whether a loss trained the patch path that a metric reads; true of a metric without a path."""
+        return self.paths.get(MetricName(metric).path, True)
 
     @property
     def exposure_kind(self) -> str:
@@ -126,7 +131,7 @@ class Record(Strict):
         return same_encoder and all(getattr(self, key) == getattr(other, key) for key in keys)
 
 
-def headline_metrics(headline: str, metrics: Mapping[str, Any], paths: Mapping[str, bool]) -> list[str]:
+def headline_metrics(headline: str, metrics: Collection[str], paths: Mapping[str, bool]) -> list[MetricName]:
     """The headline, first, and its twins on the other patch paths; empty where no metric has that name.
 
     Where a model lacks the path that a card names, all its own paths are meant; outputs have no path and one metric.
@@ -136,9 +141,8 @@ def headline_metrics(headline: str, metrics: Mapping[str, Any], paths: Mapping[s
     >>> headline_metrics("local/miou", {"last/miou": 1}, {"last": False}), headline_metrics("local/ap", {"ap": 1}, {})
     (['last/miou'], ['ap'])
     """
-    prefix, _, last = headline.rpartition("/")
-    stem = last if prefix in paths or headline not in metrics else headline
-    ordered = [headline, *(f"{path}/{stem}" for path in paths), *([] if paths else [stem])]
+    named = MetricName(headline)
+    ordered = [named, *(named.at(path) for path in paths or ("",))]
     return [name for name in dict.fromkeys(ordered) if name in metrics]
 
 

@@ -16,6 +16,7 @@ from rich.text import Text
 from sparc_bench.cards import discovery
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.metrics.bootstrap import Estimate, paired_differences
+from sparc_bench.metrics.metric_name import MetricName
 from sparc_bench.metrics.statistic import LESS_IS_BETTER, Statistic
 from sparc_bench.records import outcome_file
 from sparc_bench.records.outcome_file import StoredOutcome
@@ -198,7 +199,7 @@ def _compared(path_a: Path, path_b: Path) -> TaskComparison:
     )
 
 
-def _pairs(a: Record, b: Record) -> list[tuple[str, str]]:
+def _pairs(a: Record, b: Record) -> list[tuple[MetricName, MetricName]]:
     """Metrics of both, the headline first; where it goes by paths that the other lacks, every path with every path."""
     shared = [(name, name) for name in dict.fromkeys([*a.headline_metrics, *a.metrics]) if name in b.metrics]
     if set(a.headline_metrics) & set(b.headline_metrics):

@@ -43,8 +43,7 @@ class Group:
         names = []
         for section in self.sections:
             size = f", n={section.n}" if section.sample else ""
-            metric = section.metric.rpartition("/")[2]
-            names.append(f"{' '.join(section.task.split('_')[shared:])}: {metric}{size}")
+            names.append(f"{' '.join(section.task.split('_')[shared:])}: {section.metric.metric}{size}")
         return [
             name
             if names.count(name) == 1
@@ -57,9 +56,8 @@ def groups(sections: Iterable[Section]) -> list[Group]:
     """The tables, whole benchmarks before samples, in a fixed order."""
     by_data: dict[tuple[bool, str, bool], dict[str, list[Section]]] = {}
     for section in sections:
-        path = section.metric.rpartition("/")[0]
         data = (section.sample, section.family if section.sample else section.dataset, section.outputs)
-        by_data.setdefault(data, {}).setdefault(path, []).append(section)
+        by_data.setdefault(data, {}).setdefault(section.metric.path, []).append(section)
     found = []
     for (sample, name, outputs), by_path in sorted(by_data.items()):
         tasks = tuple(section for of in by_path.values() for section in of)

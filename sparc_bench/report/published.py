@@ -19,6 +19,7 @@ from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import bind
 from sparc_bench.cards.model_card import ModelCard, Published
 from sparc_bench.errors import UserError, nearest
+from sparc_bench.metrics.metric_name import MetricName
 from sparc_bench.models import resolve
 from sparc_bench.records.record import Record, read_record, record_path
 
@@ -148,7 +149,7 @@ def _value(card: ModelCard, row: Published, record: Record) -> float | None:
     if row.metric not in record.metrics:
         known = nearest(row.metric, record.metrics)
         raise UserError(f"Model {card.name}: {row.task} has no metric '{row.metric}': {known}")
-    return record.metrics[row.metric].value
+    return record.metrics[MetricName(row.metric)].value
 
 
 def table(rows: Sequence[Comparison]) -> Table:

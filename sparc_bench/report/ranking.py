@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sparc_bench.metrics.metric_name import MetricName
 from sparc_bench.records.record import DIGITS, OUTPUTS, ClassesSeen, Record
 from sparc_bench.records.record_file import Recorded, pooled, read_all
 
@@ -102,7 +103,7 @@ class Section:
     title: str
     dataset: str
     family: str
-    metric: str
+    metric: MetricName
     main: bool
     sample: bool
     n: int
@@ -176,7 +177,7 @@ def build(results: Path) -> list[Section]:
 
 def sections_of(found: Sequence[Recorded]) -> list[Section]:
     """Records as sections, whole benchmarks before samples, in a fixed order."""
-    keyed: dict[tuple[str, ...], list[Recorded]] = {}
+    keyed: dict[tuple[MetricName, tuple[str, ...]], list[Recorded]] = {}
     for each in found:
         record = each.record
         for metric in record.headline_metrics:
@@ -188,15 +189,14 @@ def sections_of(found: Sequence[Recorded]) -> list[Section]:
                 record.data_hash,
                 record.exposure_kind,
                 "outputs" if _is_outputs(record) else "",
-                metric,
             )
-            keyed.setdefault(key, []).append(each)
+            keyed.setdefault((metric, key), []).append(each)
     versions: dict[str, set[str]] = {}
     for each in found:
         if not _is_outputs(each.record):
             versions.setdefault(each.record.model, set()).add(each.recipe)
     several = {model for model, recipes in versions.items() if len(recipes) > 1}
-    sections = [_section(members, key[-1], several) for key, members in keyed.items()]
+    sections = [_section(members, metric, several) for (metric, _), members in keyed.items()]
     return sorted(
         sections,
         key=lambda s: (
@@ -217,7 +217,7 @@ def ranked(rows: Sequence[Row]) -> tuple[Row, ...]:
     )
 
 
-def _section(members: Sequence[Recorded], metric: str, several: Collection[str]) -> Section:
+def _section(members: Sequence[Recorded], metric: MetricName, several: Collection[str]) -> Section:
     first = members[0].record
     recipes: dict[str, list[Recorded]] = {}
     for each in members:
@@ -242,7 +242,7 @@ def _section(members: Sequence[Recorded], metric: str, several: Collection[str])
     )
 
 
-def _row(label: str, seeds: Sequence[Recorded], metric: str) -> Row | None:
+def _row(label: str, seeds: Sequence[Recorded], metric: MetricName) -> Row | None:
     """The seeds of one recipe; None where there was nothing to average."""
     ordered, numbers = [], []
     for each in sorted(seeds, key=lambda each: each.record.seed):
@@ -270,7 +270,7 @@ def _row(label: str, seeds: Sequence[Recorded], metric: str) -> Row | None:
         trained_here=of_seeds[0].model_family == "own",
         outputs=_is_outputs(of_seeds[0]),
         exposure=of_seeds[0].exposure,
-        trained_path=of_seeds[0].paths.get(metric.rpartition("/")[0], True),
+        trained_path=of_seeds[0].trained_for(metric),
         floor=max(floors, key=lambda floor: floor[1]) if floors else None,
         classes_seen=_mean_classes([s for record in of_seeds if (s := record.classes_seen) and s.metric == metric]),
     )
@@ -288,16 +288,16 @@ def _mean_classes(seeds: Sequence[ClassesSeen]) -> ClassesSeen | None:
 
 def reference_values(record: Record, metric: str) -> dict[str, float]:
     """Reference row -> its value of a metric; a row that knows no patch paths gives its one value for all of them."""
-    bare = metric.rpartition("/")[2]
+    named = MetricName(metric)
     rows = {}
     for name, values in {**record.reference, "chance": {**record.chance, **record.reference.get("chance", {})}}.items():
-        value = values.get(metric, values.get(bare) if metric.rpartition("/")[0] in record.paths else None)
+        value = values.get(named, values.get(named.metric) if named.path in record.paths else None)
         if value is not None:
             rows[name] = value
     return rows
 
 
-def mean_references(seeds: Sequence[Record], metric: str) -> dict[str, float]:
+def mean_references(seeds: Sequence[Record], metric: MetricName) -> dict[str, float]:
     """Reference row -> mean over the seeds of a recipe that have it."""
     values: dict[str, list[float]] = {}
     for record in seeds:
@@ -306,7 +306,7 @@ def mean_references(seeds: Sequence[Record], metric: str) -> dict[str, float]:
     return {name: of[0] if len(set(of)) == 1 else sum(of) / len(of) for name, of in values.items()}
 
 
-def _references(by_row: Mapping[str, Sequence[Record]], metric: str) -> tuple[tuple[str, float], ...]:
+def _references(by_row: Mapping[str, Sequence[Record]], metric: MetricName) -> tuple[tuple[str, float], ...]:
     """Rows that are equal for all models stand once; others name the model that they belong to."""
     named: dict[str, dict[str, float]] = {}
     for label, seeds in by_row.items():

@@ -12,7 +12,9 @@ CHECKOUT = Path(__file__).parents[2]
 PYTHON = """#!/bin/sh
 echo "$(basename "$0") $*" >> "$LOG"
 case "$*" in
-  "-m venv "*) mkdir -p "$3/bin"; for name in python ruff mypy lint-imports sparc-bench; do cp "$0" "$3/bin/$name"; done ;;
+  "-m venv "*)
+    mkdir -p "$3/bin"
+    for name in python ruff mypy lint-imports sparc-bench; do cp "$0" "$3/bin/$name"; done ;;
   *"pip install"*) exit "${INSTALL:-0}" ;;
 esac
 """

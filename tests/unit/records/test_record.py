@@ -128,3 +128,13 @@ def test_another_preprocessing_is_another_record_but_records_of_before_do_not_kn
     assert first.same_inputs(first)
     assert not first.same_inputs(second)
     assert not first.same_inputs(old)
+
+
+def test_metrics_know_their_patch_path(evaluated):
+    record = read_record(evaluated() / "toy_good" / "toy.json")
+    assert [(name.path, name.metric) for name in record.metrics] == [("local", "top1"), ("global", "top1")]
+    assert [name.path for name in record.headline_metrics] == ["local", "global"]
+    assert [record.trained_for(name) for name in ("local/top1", "global/top1", "top1")] == [
+        *(record.paths[path] for path in ("local", "global")),
+        True,
+    ]
