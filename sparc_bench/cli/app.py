@@ -236,7 +236,7 @@ def compare(
 def leaderboard(
     results: Annotated[Path, typer.Argument(help="Folder of the records.")] = Path("results"),
 ) -> None:
-    """Print the table of all records and write it beside them (CSV, Markdown, PNG)."""
+    """Print the table of all records and write it beside them (README.md, CSV, PNG)."""
     from sparc_bench.report.leaderboard import publish
     from sparc_bench.terminal import console
 

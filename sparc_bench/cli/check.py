@@ -27,8 +27,8 @@ def check(checkout: Path | None = None) -> list[str]:
     """All problems, one sentence each.
 
     Args:
-        checkout: folder with `tasks`, `reference_models`, `results` and the README; None for the one that this package
-            runs from. An installed wheel has cards only.
+        checkout: folder with `tasks`, `reference_models` and `results`; None for the one that this package runs from.
+            An installed wheel has cards only.
     """
     tasks = discovery.cards_folder("tasks") if checkout is None else checkout / "tasks"
     models = discovery.cards_folder("reference_models") if checkout is None else checkout / "reference_models"
@@ -42,7 +42,6 @@ def check(checkout: Path | None = None) -> list[str]:
         *study_problems(models / "studies"),
         *name_problems(),
         *(result_problems(root / "results", tasks, models) if (root / "results").is_dir() else []),
-        *(readme_problems(root / "README.md", root / "results") if (root / "results").is_dir() else []),
         *study_table_problems(models / "studies", root / "results"),
     ]
 
@@ -191,7 +190,7 @@ def result_problems(results: Path, tasks: Path, models: Path) -> list[str]:
             return [*found, str(error)]
         expected = {
             "leaderboard.csv": leaderboard.csv_text(sections),
-            "leaderboard.md": leaderboard.markdown_text(sections),
+            leaderboard.PAGE: leaderboard.markdown_text(sections),
         }
         found += [
             f"{results / name} is not what the records give: run sparc-bench leaderboard {results}."
@@ -236,17 +235,3 @@ def stale(path: Path, record: Record, tasks: Path, models: Path) -> str | None:
     if not outcomes.is_file() or outcome_file.sha256(outcomes.read_bytes()) != record.outcome_hash:
         return f"{outcomes.name} beside it is missing or another one"
     return None
-
-
-def readme_problems(readme: Path, results: Path) -> list[str]:
-    """The README's results table, where it is not what the records give."""
-    if not record_files(results):
-        return []
-    try:
-        text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-        current = leaderboard.readme_text(text, leaderboard.build(results))
-    except UserError as error:
-        return [str(error)]
-    if current != text:
-        return [f"The results table of {readme} is not what the records give: run sparc-bench leaderboard {results}."]
-    return []

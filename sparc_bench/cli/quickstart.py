@@ -43,5 +43,5 @@ def quickstart(results: Path, runs: Path, console: Console) -> int:
     console.rule("4 of 4: compare and rank", align="left")
     console.print(compare.render(compare.compare(*RECIPES, results)))
     leaderboard.publish(results, console)
-    console.print(f"The leaderboard is in {results}: leaderboard.md, leaderboard.csv, leaderboard.png.")
+    console.print(f"The leaderboard is in {results}: README.md, leaderboard.csv, leaderboard.png.")
     return code

@@ -1,4 +1,4 @@
-"""The leaderboard for people: on the screen, as CSV, Markdown and a picture, and the short table in the README.
+"""The leaderboard for people: on the screen, as a page (README.md beside the records), as CSV and as a picture.
 
 Everything but the picture is the same, byte for byte, for the same records.
 """
@@ -24,14 +24,16 @@ __all__ = [
     "frame",
     "plot",
     "publish",
-    "readme_text",
     "reference_values",
     "render",
     "write_csv",
     "write_markdown",
 ]
 
-README_START, README_END = "<!-- results -->", "<!-- /results -->"
+PAGE = "README.md"
+"""The page lies where sites that host a repository show it: with the folder of the records."""
+
+_WRITTEN_BY = "Written by `sparc-bench leaderboard`; not edited by hand."
 
 _COLUMNS = [
     *("task", "metric", "headline", "sample", "n", "exposure", "protocol_hash", "data_hash", "row", "name", "rank"),
@@ -157,12 +159,13 @@ def render(sections: Sequence[Section]) -> RenderableType:
 
 
 def markdown_text(sections: Sequence[Section]) -> str:
-    """The content of `leaderboard.md`."""
-    lines = ["# Leaderboard", "", _HOW_TO_READ, "", "Written by `sparc-bench leaderboard`; not edited by hand.", ""]
+    """The content of the page: the overview, the picture, and a ranked table for each task."""
+    lines = ["# Results", "", _HOW_TO_READ, "", _WRITTEN_BY, ""]
     if not sections:
         lines += ["There are no records yet.", ""]
     else:
         lines += ["## Overview", "", overview.text(sections), ""]
+        lines += ["![Headline values with intervals and reference rows, one panel a task](leaderboard.png)", ""]
     for sample, title in ((False, "Whole benchmarks"), (True, "Samples of benchmarks")):
         chosen = [section for section in sections if section.sample is sample]
         if not chosen:
@@ -188,21 +191,14 @@ def _markdown_section(section: Section) -> list[str]:
 
 
 def write_markdown(sections: Sequence[Section], path: Path) -> None:
-    """Write `leaderboard.md`."""
-    write_atomic(path, markdown_text(sections).encode())
-
-
-def readme_text(readme: str, sections: Sequence[Section]) -> str:
-    """The README with its results table brought up to date.
+    """Write the page.
 
     Raises:
-        UserError: the two markers are not there, in order.
+        UserError: a page that somebody else wrote lies there.
     """
-    before, start, rest = readme.partition(README_START)
-    _, end, after = rest.partition(README_END)
-    if not (start and end):
-        raise UserError(f"The README has no place for the results: add the lines {README_START} and {README_END}.")
-    return f"{before}{start}\n{overview.text(sections)}\n{end}{after}"
+    if path.is_file() and _WRITTEN_BY not in path.read_text(encoding="utf-8", errors="replace"):
+        raise UserError(f"{path} was not written by sparc-bench leaderboard: move it to another folder.")
+    write_atomic(path, markdown_text(sections).encode())
 
 
 def plot(sections: Sequence[Section], path: Path) -> None:
@@ -221,22 +217,17 @@ def plot(sections: Sequence[Section], path: Path) -> None:
 
 
 def publish(results: Path, console: Console) -> list[Section]:
-    """Print the leaderboard and write it beside the records as CSV, Markdown and PNG.
-
-    A README.md beside the results folder that has the two markers gets its table as well.
+    """Print the leaderboard and write it beside the records: README.md, leaderboard.csv and leaderboard.png.
 
     Raises:
-        UserError: no such folder, or a damaged record.
+        UserError: no such folder, a damaged record, or a README.md of somebody else's.
     """
     if not results.is_dir():
         raise UserError(f"The folder {results} does not exist: run sparc-bench eval first, or check the path.")
     sections = build(results)
+    write_markdown(sections, results / PAGE)
     console.print(render(sections))
     write_csv(sections, results / "leaderboard.csv")
-    write_markdown(sections, results / "leaderboard.md")
     if sections:
         plot(sections, results / "leaderboard.png")
-    readme = results.resolve().parent / "README.md"
-    if readme.is_file() and README_START in (text := readme.read_text(encoding="utf-8")):
-        write_atomic(readme, readme_text(text, sections).encode())
     return sections

@@ -80,7 +80,3 @@ def test_loss_of_the_readme_is_a_plugin(tmp_path, monkeypatch):
     objective = make("smooth")
     objective(*outputs(objective), Ctx())["loss"].backward()
     assert all(parameter.grad.any() for parameter in objective.parameters())
-
-
-def test_results_table_has_its_place():
-    assert README.index("<!-- results -->") < README.index("<!-- /results -->")

@@ -51,7 +51,6 @@ def checkout(tmp_path, monkeypatch):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "tasks" / "toy.toml").write_text(TASK)
     (tmp_path / "reference_models" / "toy_model.toml").write_text(MODEL)
-    (tmp_path / "README.md").write_text("<!-- results -->\n<!-- /results -->\n")
     (result,) = evaluate("toy_model", [discovery.task("toy")], Settings(tmp_path / "results"))
     assert result.error is None
     publish(tmp_path)
@@ -61,9 +60,7 @@ def checkout(tmp_path, monkeypatch):
 def publish(checkout):
     sections = build(checkout / "results")
     leaderboard.write_csv(sections, checkout / "results" / "leaderboard.csv")
-    leaderboard.write_markdown(sections, checkout / "results" / "leaderboard.md")
-    readme = checkout / "README.md"
-    readme.write_text(leaderboard.readme_text(readme.read_text(), sections))
+    leaderboard.write_markdown(sections, checkout / "results" / "README.md")
 
 
 def edit(path, old, new):
@@ -204,19 +201,11 @@ def test_records_come_from_the_kept_weights(checkout):
 
 
 def test_damaged_records_and_edited_tables(checkout):
-    for name in ("leaderboard.csv", "leaderboard.md"):
-        (checkout / "results" / name).write_text("edited")
-    edit(checkout / "README.md", "| model |", "| Model |")
-    problems = check(checkout)
-    assert [("leaderboard.csv" in p, "leaderboard.md" in p, "README.md" in p) for p in problems] == [
-        (True, False, False),
-        (False, True, False),
-        (False, False, True),
-    ]
+    (checkout / "results" / "leaderboard.csv").write_text("edited")
+    edit(checkout / "results" / "README.md", "| model |", "| Model |")
+    assert [("leaderboard.csv" in p, "README.md" in p) for p in check(checkout)] == [(True, False), (False, True)]
     publish(checkout)
     assert check(checkout) == []
-    (checkout / "README.md").write_text("nothing")
-    assert "add the lines" in check(checkout)[0]
     (checkout / "results" / "toy_model" / "toy.json").write_text("{")
     assert all("toy.json cannot be read" in problem for problem in check(checkout))
 

@@ -259,21 +259,16 @@ def test_text_does_not_depend_on_the_order_of_writing(board, tmp_path):
     )
 
 
-def test_readme_table(board):
+def test_overview_tables(board):
     board("a", 0.80), board("b", 0.31, seed=0), board("b", 0.29, seed=1)
-    sections = build(board("c", 0.9, sample=True))
-    readme = "# x\n<!-- results -->\nold\n<!-- /results -->\nrest\n"
-    text = leaderboard.readme_text(readme, sections)
-    assert text.startswith("# x\n<!-- results -->\n**`toy_data`**\n\n| model | seeds | toy: top1 |\n|---|--:|---|\n")
-    assert text.endswith("<!-- /results -->\nrest\n")
+    text = leaderboard.markdown_text(build(board("c", 0.9, sample=True)))
+    assert "## Overview\n\n**`toy_data`**\n\n| model | seeds | toy: top1 |\n|---|--:|---|\n" in text
     assert "| a | 1 | 80.0 [78.0, 82.0] |\n| b | 2 | 30.0° [" in text
     assert "| *highest reference row* | | *constant 30.0* |" in text
     assert "**Samples (`@sample`): classification**\n\n| model | seeds | toy: top1, n=30 |" in text
     assert "| c | 1 | 90.0 [88.0, 92.0] |" in text
     assert "Where there is one seed, the interval is over images alone" in text
-    assert leaderboard.readme_text(text, sections) == text
-    with pytest.raises(UserError, match="add the lines"):
-        leaderboard.readme_text("# no markers", sections)
+    assert text.index("over images alone") < text.index("](leaderboard.png)") < text.index("## Whole benchmarks")
 
 
 def test_a_column_for_each_task_and_a_table_for_each_path(board):
@@ -318,16 +313,22 @@ def test_one_seed_each_is_said_only_where_it_is_so(board):
 
 def test_publish_writes_everything_beside_the_records(board):
     results = board("a", 0.8)
-    readme = results.parent / "README.md"
-    readme.write_text("<!-- results -->\n<!-- /results -->\n")
     console = Console(file=io.StringIO(), width=120)
-    leaderboard.publish(results, console)
+    for _ in range(2):  # its own page is replaced
+        leaderboard.publish(results, console)
     assert "80.0" in console.file.getvalue()
     assert (results / "leaderboard.csv").read_text().startswith("task,metric,")
-    assert "| 1 | a | 80.0 | [78.0, 82.0] | one seed |" in (results / "leaderboard.md").read_text()
-    assert "80.0 [78.0, 82.0]" in readme.read_text()
+    assert "| 1 | a | 80.0 | [78.0, 82.0] | one seed |" in (results / "README.md").read_text()
     with Image.open(results / "leaderboard.png") as image:
         assert min(image.size) > 100
+
+
+def test_a_page_that_somebody_else_wrote_is_kept(board):
+    results = board("a", 0.8)
+    (results / "README.md").write_text("my notes")
+    with pytest.raises(UserError, match=r"README\.md was not written by sparc-bench leaderboard: move it"):
+        leaderboard.publish(results, Console(file=io.StringIO()))
+    assert (results / "README.md").read_text() == "my notes"
 
 
 def test_the_picture_grows_with_panels_and_models(board, tmp_path):
