@@ -1,13 +1,15 @@
 """Class names and prompt templates as cards (`tasks/classes/NAME.toml`, `tasks/prompts/NAME.toml`), and their scores.
 
-ImageNet's names and the 80 and 7 templates are imported from open_clip (`imagenet`, `openai80`, `openai7`).
+ImageNet's names and the 80 and 7 templates are those of open_clip (`imagenet`, `openai80`, `openai7`).
 """
 
 from __future__ import annotations
 
-import pkgutil
+import importlib.util
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 from sparc_bench.cards.card import Strict, parse, read_toml
 from sparc_bench.cards.discovery import cards_folder
@@ -59,9 +61,7 @@ def class_list(name: str) -> Mapping[str, str]:
         UserError: no such list.
     """
     if name in IMAGENET_LISTS:
-        import open_clip
-
-        words = dict(zip(_wordnet_ids("imagenet"), open_clip.IMAGENET_CLASSNAMES, strict=True))
+        words = dict(zip(_wordnet_ids("imagenet"), _open_clips_words().IMAGENET_CLASSNAMES, strict=True))
         return {wordnet_id: words[wordnet_id] for wordnet_id in _wordnet_ids(name)}
     if not is_class_list(name):
         known = [*_card_names("classes"), *IMAGENET_LISTS]
@@ -71,9 +71,27 @@ def class_list(name: str) -> Mapping[str, str]:
 
 
 def _wordnet_ids(name: str) -> list[str]:
-    content = pkgutil.get_data("timm.data", f"_info/{IMAGENET_LISTS[name]}")
-    assert content is not None
-    return content.decode().split()
+    return _installed("timm", f"data/_info/{IMAGENET_LISTS[name]}").read_text(encoding="utf-8").split()
+
+
+@cache
+def _open_clips_words() -> ModuleType:
+    """The module of open_clip that holds words alone, without the package around it, which imports torch."""
+    file = _installed("open_clip", "zero_shot_metadata.py")
+    spec = importlib.util.spec_from_file_location("_open_clips_words", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _installed(package: str, file: str) -> Path:
+    """A file of an installed package, which is not imported."""
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / file
 
 
 def class_words(name: str, classes: Sequence[str]) -> list[str]:
@@ -95,9 +113,8 @@ def class_words(name: str, classes: Sequence[str]) -> list[str]:
 def templates(name: str) -> tuple[str, ...]:
     """The templates of a prompt set; each holds one {}."""
     if name in ("openai80", "openai7"):
-        import open_clip
-
-        source = open_clip.OPENAI_IMAGENET_TEMPLATES if name == "openai80" else open_clip.SIMPLE_IMAGENET_TEMPLATES
+        words = _open_clips_words()
+        source = words.OPENAI_IMAGENET_TEMPLATES if name == "openai80" else words.SIMPLE_IMAGENET_TEMPLATES
         return tuple(template("{}") for template in source)
     if name not in _card_names("prompts"):
         known = [*_card_names("prompts"), "openai80", "openai7"]

@@ -35,6 +35,20 @@ def test_a_prompt_card_is_one_or_the_other(card):
         expanded(parse(Prompts, {"source": "test", **card}, "test"), Path("test"))
 
 
+def test_words_of_open_clip_are_those_of_the_imported_package():
+    import open_clip
+    from timm.data import ImageNetInfo
+
+    words = class_list("imagenet")
+    assert list(words.values()) == list(open_clip.IMAGENET_CLASSNAMES)
+    assert list(words) == ImageNetInfo("imagenet-1k").label_names()
+    for name, source in (
+        ("openai80", open_clip.OPENAI_IMAGENET_TEMPLATES),
+        ("openai7", open_clip.SIMPLE_IMAGENET_TEMPLATES),
+    ):
+        assert templates(name) == tuple(template("{}") for template in source)
+
+
 def test_unknown_lists_name_the_nearest():
     with pytest.raises(UserError, match="no class list 'imagnet': did you mean 'imagenet'"):
         class_list("imagnet")
