@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 from sparc_bench.cards import discovery, prompts
 from sparc_bench.cards.card import Strict, canonical_hash, parse
+from sparc_bench.cards.recipe import Recipe
 from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.errors import UserError
+
+Modules = Callable[[str, str], ModuleType]
+"""How a module is had by kind and name: `discovery.load`, or `discovery.declared` where nothing is run."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +43,18 @@ class BoundTask:
         )
 
 
-def bind(card: TaskCard) -> BoundTask:
+def bind(card: TaskCard, modules: Modules = discovery.load) -> BoundTask:
     """Find the modules that a task card names and check its tables.
+
+    Args:
+        card: of the task.
+        modules: `discovery.declared` where the task is looked at and not run.
 
     Raises:
         UserError: an unknown module, split or option, a protocol that needs what the data set does not provide, or a
             part of a benchmark that is not marked as a sample.
     """
-    dataset, protocol = discovery.load("datasets", card.dataset), discovery.load("protocols", card.protocol)
+    dataset, protocol = modules("datasets", card.dataset), modules("protocols", card.protocol)
     if card.split not in dataset.SPLITS:
         raise UserError(
             f"Task {card.name}: {card.dataset} has no split '{card.split}': choose one of {', '.join(dataset.SPLITS)}."
@@ -70,6 +78,25 @@ def bind(card: TaskCard) -> BoundTask:
         protocol=protocol,
         options=parse(protocol.Options, card.options, f"Task {card.name}, table [options]"),
     )
+
+
+def objective_options(
+    recipe: Recipe, modules: Modules = discovery.declared, heads: Mapping[str, Any] | None = None
+) -> Strict:
+    """The options of a recipe's objective, checked.
+
+    Args:
+        recipe: names the objective.
+        modules: `discovery.load` where the objective is trained.
+        heads: options that a start brings, for keys that the recipe leaves out.
+
+    Raises:
+        UserError: an objective or a key that nothing knows.
+    """
+    options: type[Strict] = modules("objectives", recipe.objective).Objective.Options
+    brought = {key: value for key, value in (heads or {}).items() if key in options.model_fields}
+    values = {**brought, **recipe.objective_options}
+    return parse(options, values, f"{recipe.name}: [objective_options]")
 
 
 def _named_content(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 
+from sparc_bench.cards import declarations
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.cards.recipe import Recipe, read_model
 from sparc_bench.cards.study_card import StudyCard, read_study
@@ -176,6 +177,18 @@ def load(kind: str, name: str) -> ModuleType:
     if name in _installed_plugins():
         return _imported(_installed_plugins()[name])
     return importlib.import_module(f"sparc_bench.{kind}.{name}")
+
+
+def declared(kind: str, name: str) -> ModuleType:
+    """The module of that kind and name for what it declares alone, read without importing it; see `declarations`.
+
+    Raises:
+        UserError: no such module.
+    """
+    module = f"sparc_bench.{kind}.{name}"
+    if name in _plugins or name not in _own_names(kind) or module in sys.modules:
+        return load(kind, name)
+    return declarations.read(module)
 
 
 def task(name: str) -> TaskCard:

@@ -163,3 +163,8 @@ def read_model(path: Path) -> ModelCard | Recipe:
     if isinstance(card, ModelCard):
         card._folder = path.parent.resolve()
     return card
+
+
+def training_part(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe decides the weights (no titles, notes or figures)."""
+    return recipe.model_dump(exclude={"name", "title", "source", "notes", "cost", "reaches", "attempts", "weights"})

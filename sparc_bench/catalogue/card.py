@@ -122,7 +122,7 @@ def tasks_by_card(tasks: Sequence[TaskCard], cards: Sequence[DataCard]) -> dict[
 
 def lies_on_disk(task: TaskCard) -> bool:
     """Whether a task's data set says that it needs files (a plug-in need not say)."""
-    return bool(getattr(discovery.load("datasets", task.dataset), "NEEDS_ON_DISK", ""))
+    return bool(getattr(discovery.declared("datasets", task.dataset), "NEEDS_ON_DISK", ""))
 
 
 def _holds(card: DataCard, folder: str) -> bool:
@@ -132,7 +132,7 @@ def _holds(card: DataCard, folder: str) -> bool:
 
 def _folders(task: TaskCard) -> tuple[str, tuple[str, ...]]:
     """The folder that a task's reader has as its own, and the other options that may name one, as they are written."""
-    module = discovery.load("datasets", task.dataset)
+    module = discovery.declared("datasets", task.dataset)
     if not lies_on_disk(task):
         return "", ()
     options = parse(module.Options, task.data, f"Task {task.name}, table [data]").model_dump()

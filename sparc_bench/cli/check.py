@@ -14,13 +14,13 @@ from sparc_bench.cards.study_card import read_study
 from sparc_bench.cards.task_card import TaskCard, read_task
 from sparc_bench.catalogue.problems import catalogue_problems
 from sparc_bench.errors import UserError, nearest
-from sparc_bench.models.resolve import checked_weights
 from sparc_bench.records import outcome_file
 from sparc_bench.records.record import OUTPUTS, Record, read_record, record_files
 from sparc_bench.report import leaderboard, published
 from sparc_bench.study import table as study_table
 from sparc_bench.study.choice import recipes_of
 from sparc_bench.weights import hub
+from sparc_bench.weights.pinned import checked_weights
 
 
 def check(checkout: Path | None = None) -> list[str]:
@@ -65,7 +65,7 @@ def task_problems(folder: Path) -> list[str]:
 def check_task(card: TaskCard) -> None:
     """Raise UserError where a task card names what does not exist, or a number that no metric can have."""
     where = f"Task {card.name}"
-    task = bind(card)
+    task = bind(card, discovery.declared)
     options = task.options.model_dump()
     if isinstance(options.get("prompts"), str):
         prompts.templates(options["prompts"])
@@ -108,7 +108,7 @@ def check_model(card: ModelCard | Recipe, folder: Path) -> None:
     if isinstance(card, Recipe):
         _check_recipe(card)
         return
-    discovery.load("encoders", card.family)
+    discovery.declared("encoders", card.family)
     for entry, here in zip(card.trained_on, card.trained_on_here, strict=True):
         if is_photo_list(entry):
             photo_lists.of_file(Path(here))
@@ -119,10 +119,10 @@ def check_model(card: ModelCard | Recipe, folder: Path) -> None:
 
 def _check_recipe(recipe: Recipe) -> None:
     where = f"Recipe {recipe.name}"
-    objective = discovery.load("objectives", recipe.objective).Objective
+    objective = discovery.declared("objectives", recipe.objective).Objective
     parse(objective.Options, recipe.objective_options, f"{where}, table [objective_options]")
     data = recipe.data
-    dataset = discovery.load("datasets", data.dataset)
+    dataset = discovery.declared("datasets", data.dataset)
     parse(dataset.Options, data.options, f"{where}, table [data.options]")
     parse(dataset.Options, {**data.options, **data.val_options}, f"{where}, table [data.val_options]")
     if data.photo_list:
@@ -220,7 +220,7 @@ def stale(path: Path, record: Record, tasks: Path, models: Path) -> str | None:
         return f"there is no model {record.model}"
     try:
         card = read_task(card_path)
-        current = bind(card).protocol_hash(record.limit)
+        current = bind(card, discovery.declared).protocol_hash(record.limit)
         model = read_model(model_path) if model_path.is_file() else None
     except UserError as error:
         return f"its card is broken ({error})"

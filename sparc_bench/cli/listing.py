@@ -45,7 +45,7 @@ def _studies() -> tuple[Row, Sequence[Row]]:
 def _modules(kind: str, column: str, cell: Callable[[ModuleType], str]) -> tuple[Row, Sequence[Row]]:
     rows = []
     for name in discovery.names(kind):
-        module = discovery.load(kind, name)
+        module = discovery.declared(kind, name)
         rows.append((name, title_of(module), cell(module)))
     return (kind.removesuffix("s"), "title", column), rows
 

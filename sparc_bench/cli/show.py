@@ -52,7 +52,7 @@ def show(name: str) -> RenderableType:
         return _model(discovery.model(name))
     if kind == "studies":
         return _study(discovery.study(name))
-    return _module(kind, name, discovery.load(kind, name))
+    return _module(kind, name, discovery.declared(kind, name))
 
 
 def kind_of(name: str) -> str:
@@ -102,8 +102,8 @@ def flattened(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def _task(card: TaskCard) -> RenderableType:
-    needs = card.needs or discovery.load("datasets", card.dataset).NEEDS_ON_DISK
-    protocol = discovery.load("protocols", card.protocol)
+    needs = card.needs or discovery.declared("datasets", card.dataset).NEEDS_ON_DISK
+    protocol = discovery.declared("protocols", card.protocol)
     facts: dict[str, Any] = {
         "family": card.family,
         "suites": card.suites,
@@ -122,7 +122,7 @@ def _task(card: TaskCard) -> RenderableType:
     return Group(
         _heading("task", card.name, card.title),
         _facts(facts),
-        *_values("options of the data set", card.data, discovery.load("datasets", card.dataset)),
+        *_values("options of the data set", card.data, discovery.declared("datasets", card.dataset)),
         *_values("options of the protocol", card.options, protocol),
     )
 
@@ -159,7 +159,7 @@ def _checkpoint(card: ModelCard) -> RenderableType:
 
 
 def _recipe(card: Recipe) -> RenderableType:
-    dataset = discovery.load("datasets", card.data.dataset)
+    dataset = discovery.declared("datasets", card.data.dataset)
     facts: dict[str, Any] = {
         "source": card.source,
         "notes": card.notes,
@@ -170,7 +170,7 @@ def _recipe(card: Recipe) -> RenderableType:
         "on disk": dataset.NEEDS_ON_DISK or "nothing",
         "run it": f"sparc-bench train {card.name}",
     }
-    objective = discovery.load("objectives", card.objective)
+    objective = discovery.declared("objectives", card.objective)
     return Group(
         _heading("model", card.name, card.title),
         _facts(facts),

@@ -6,30 +6,24 @@ folder or a word that the family reads (`open_clip:ViT-B-32/openai`, `hf:google/
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import cast
 
 from sparc_bench.cards import discovery
-from sparc_bench.cards.model_card import ModelCard, Weights
-from sparc_bench.cards.recipe import Recipe, read_model
+from sparc_bench.cards.model_card import ModelCard
+from sparc_bench.cards.model_names import folder_name
+from sparc_bench.cards.recipe import Recipe, read_model, training_part
 from sparc_bench.encoder import Encoder, Runtime
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.models.plugin_encoder import adopted
 from sparc_bench.two_towers import checkpoint
-from sparc_bench.two_towers.checkpoint import training_part
-from sparc_bench.weights import hub
-from sparc_bench.weights.weights_file import file_sha256
+from sparc_bench.weights.pinned import checked_weights
 
 WEIGHTS_FILE = "model.safetensors"
 
 PARTS_OF_A_NAME = 3
 """Of a path: as many folders tell the checkpoints of several trainings apart (`NAME/checkpoints/epoch_1.pt`)."""
-
-LONGEST_NAME = 120
-"""Characters of a model's name; a longer one ends in eight digits of its hash."""
 
 SPELLINGS = {"hf": "transformers"}
 """Other spellings of families on the command line."""
@@ -95,34 +89,6 @@ def load_encoder(resolved: ResolvedModel, runtime: Runtime) -> Encoder:
     return cast("Encoder", encoder) if code is None else adopted(encoder, resolved.card.family, code)
 
 
-def checked_weights(weights: Weights, folder: Path, name: str) -> Path:
-    """The file (or folder) of weights that a card names, its sha256 checked; one of the hub is fetched if need be.
-
-    Args:
-        weights: what the card says.
-        folder: the card's, where relative paths begin.
-        name: the card's, for errors.
-
-    Raises:
-        UserError: missing, not to be had, or another file than the card means.
-    """
-    if weights.hub is not None:
-        return hub.obtain(weights.hub, weights.file, weights.revision, weights.sha256)
-    path = folder / Path(weights.file).expanduser()
-    if not path.exists():
-        raise UserError(
-            f"The weights {path} of {name} are missing: restore the file, mend the card, or name a recipe's run with "
-            "--run."
-        )
-    found = file_sha256(path)
-    if found != weights.sha256:
-        raise UserError(
-            f"{path} has the sha256 {found}, but the card of {name} says {str(weights.sha256)[:12]}...: "
-            "restore the file, or mend the card."
-        )
-    return path
-
-
 def _of_family(family: str, named: str) -> ResolvedModel:
     if not named:
         raise UserError(f"'{family}:' names no weights: write {family}:WEIGHTS.")
@@ -133,7 +99,7 @@ def _of_family(family: str, named: str) -> ResolvedModel:
         raise UserError(f"There is no file or folder {path}: check the path after '{family}:'.")
     options = {} if path.exists() else {"weights": named}
     title = _short(path) if path.exists() else named
-    name = _folder_name(family, title)
+    name = folder_name(family, title)
     card = ModelCard(name=name, title=f"{family}:{title}", family=family, source="command line", options=options)
     return ResolvedModel(card, path if path.exists() else None)
 
@@ -150,25 +116,6 @@ def _means_a_path(family: str, named: str) -> bool:
     if "weights" in getattr(options, "model_fields", ()):
         return False
     return named.startswith(("/", "./", "../", "~")) or Path(named).suffix in FILE_SUFFIXES
-
-
-def _folder_name(family: str, title: str) -> str:
-    """The model's name: what was typed, as a folder under `results/` can be called.
-
-    >>> _folder_name("open_clip", "ViT-B-32/openai")
-    'open_clip_ViT-B-32_openai'
-    """
-    name = re.sub(r"[^\w.-]+|__+", "_", f"{family}_{title}").strip("_.")
-    name = name.replace(".seed", "_seed")  # `NAME.seed1` is the folder of another training seed
-    if len(name) > LONGEST_NAME:
-        name = f"{name[: LONGEST_NAME - 9]}_{sha256(title.encode()).hexdigest()[:8]}"
-    return name
-
-
-def typed_name(card: ModelCard) -> str:
-    """The model's name where the same checkpoint is typed as FAMILY:WEIGHTS; the card's own where it cannot be."""
-    typed = card.options.get("weights") if set(card.options) == {"weights"} and card.weights is None else None
-    return _folder_name(card.family, typed) if isinstance(typed, str) else card.name
 
 
 def _unknown(model: str) -> UserError:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from sparc_bench.cards import declarations
 from sparc_bench.errors import UserError
 from sparc_bench.outputs.content import Content
 
@@ -26,8 +27,9 @@ def kinds() -> dict[str, ModuleType]:
 
 
 def formats(names: Collection[str]) -> str:
-    """What files of these kinds look like, for a sentence."""
-    return "; or ".join(f"{kinds()[name].TITLE}: {kinds()[name].FORMAT}" for name in sorted(names))
+    """What files of these kinds look like, for a sentence; nothing is imported for it."""
+    found = [declarations.read(f"{__package__}.{name}") for name in sorted(names)]
+    return "; or ".join(f"{kind.TITLE}: {kind.FORMAT}" for kind in found)
 
 
 def read(path: Path, wanted: Collection[str]) -> tuple[str, Any, str]:

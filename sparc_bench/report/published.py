@@ -18,9 +18,9 @@ from rich.text import Text
 from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import bind
 from sparc_bench.cards.model_card import ModelCard, Published
+from sparc_bench.cards.model_names import typed_name
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.metrics.metric_name import MetricName
-from sparc_bench.models import resolve
 from sparc_bench.records.record import Record, read_record, record_path
 
 
@@ -77,7 +77,7 @@ def compare(cards: Sequence[ModelCard], results: Path) -> Agreement:
     waiting: dict[str, tuple[Published, ...]] = {}
     other: list[str] = []
     tasks = {row.task for card in cards for row in card.published}
-    current = {task: bind(discovery.task(task)).protocol_hash(None) for task in tasks}
+    current = {task: bind(discovery.task(task), discovery.declared).protocol_hash(None) for task in tasks}
     for card in cards:
         found: dict[str, Record | None] = {}
         for task in dict.fromkeys(row.task for row in card.published):
@@ -130,7 +130,7 @@ def cards() -> list[ModelCard]:
 def _record(card: ModelCard, task: str, results: Path, protocol_hash: str) -> tuple[Record | None, list[str]]:
     """The record that numbers may be compared with, and why others that are there may not be."""
     reasons = []
-    for name in dict.fromkeys((card.name, resolve.typed_name(card))):
+    for name in dict.fromkeys((card.name, typed_name(card))):
         path = record_path(results, name, 0, task, sample=False, limit=None)
         if not path.is_file():
             continue

@@ -6,13 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sparc_bench.cards import discovery
+from sparc_bench.cards.binding import objective_options
 from sparc_bench.cards.card import canonical_hash, parse
-from sparc_bench.cards.recipe import Optim, Recipe
+from sparc_bench.cards.recipe import Optim, Recipe, training_part
 from sparc_bench.cards.study_card import StudyCard, draws
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.study.rows import TrialRow
-from sparc_bench.two_towers.checkpoint import training_part
-from sparc_bench.two_towers.model import objective_of
 
 TRIAL_SEED = 0
 MAY_DIFFER = "negatives"
@@ -52,7 +51,7 @@ def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
         head, _, key = dotted.partition(".")
         table[head][key] = value
     changed = parse(Recipe, table, f"{recipe.name} with {described(values)}")
-    objective_of(changed)
+    objective_options(changed)
     return changed
 
 
@@ -111,7 +110,7 @@ def differences(card: Recipe, study: StudyCard, trials: Sequence[TrialRow]) -> l
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
     """All that a box may draw, by dotted key, defaults included."""
-    tables = {"optim": recipe.optim, "objective_options": objective_of(recipe)[1]}
+    tables = {"optim": recipe.optim, "objective_options": objective_options(recipe)}
     return {f"{head}.{key}": value for head, table in tables.items() for key, value in table.model_dump().items()}
 
 
@@ -124,7 +123,7 @@ def _check_box(study: StudyCard, recipe: Recipe) -> None:
     where = f"Study {study.name}, box of {recipe.name}"
     if study.trial_steps > recipe.steps:
         raise UserError(f"Study {study.name}: trial_steps ({study.trial_steps}) is over the {recipe.steps}: lower it.")
-    options = discovery.load("objectives", recipe.objective).Objective.Options
+    options = discovery.declared("objectives", recipe.objective).Objective.Options
     fields = {"optim": Optim.model_fields, "objective_options": options.model_fields}
     for dotted, interval in study.box_of(recipe.name).items():
         head, _, key = dotted.partition(".")
@@ -154,7 +153,7 @@ def _refuse_unlike(study: StudyCard, recipes: Mapping[str, Recipe]) -> None:
 
 def _kept_equal(recipe: Recipe) -> dict[str, Any]:
     """All in a recipe that has to be equal for a comparison to be one of objectives."""
-    dataset = discovery.load("datasets", recipe.data.dataset)
+    dataset = discovery.declared("datasets", recipe.data.dataset)
     data = recipe.data.model_dump()
     tables: dict[str, Mapping[str, Any]] = {"data": data, "optim": recipe.optim.model_dump()}
     tables |= {name: tower.model_dump() for name in ("image", "text") if (tower := getattr(recipe, name)) is not None}

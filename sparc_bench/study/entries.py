@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from sparc_bench.cards import discovery
-from sparc_bench.cards.binding import bind
+from sparc_bench.cards.binding import bind, objective_options
 from sparc_bench.cards.recipe import Recipe, Sees
 from sparc_bench.cards.study_card import StudyCard
 from sparc_bench.metrics.seeds import SeedsEstimate
@@ -21,7 +22,6 @@ from sparc_bench.records.record_file import Recorded
 from sparc_bench.report.ranking import Section, sections_of
 from sparc_bench.study.choice import best_trial, current_trials, described, training_hash, with_values
 from sparc_bench.study.rows import RUNS, TRIALS, RunRow, TrialRow, folder_of, read_rows
-from sparc_bench.training.needs import sees
 
 KINDS = ("one caption an image", "several captions an image", "captions and written negatives")
 """What a method sees in a step; methods of different kinds are ranked apart."""
@@ -112,7 +112,7 @@ def collect(study: StudyCard, results: Path) -> Outcome:
     """
     folder = folder_of(study.name, results)
     trials, runs = read_rows(folder / TRIALS, TrialRow), read_rows(folder / RUNS, RunRow)
-    tasks = {card.name: bind(card).protocol_hash() for card in map(discovery.task, study.tasks)}
+    tasks = {card.name: bind(card, discovery.declared).protocol_hash() for card in map(discovery.task, study.tasks)}
     found = [each for each in record_file.read_all(results) if each.record.task in tasks]
     of_study: dict[str, list[Recorded]] = {}
     left_out: list[str] = []
@@ -163,7 +163,7 @@ def _entry(
     current = current_trials(study, recipe, trials)
     return Entry(
         recipe=recipe.name,
-        sees=sees(recipe),
+        sees=sees_of(recipe),
         trials=tuple(current),
         chosen=best.values if best else None,
         wanted=study.runs_of(recipe.name),
@@ -172,6 +172,17 @@ def _entry(
         difference=_difference(study, mine, of_study[study.names[0]]) if recipe.name != study.names[0] else None,
         missing=tuple(_missing(study, recipe.name, current, mine, {run.seed for run in stopped})),
     )
+
+
+def sees_of(recipe: Recipe) -> Sees:
+    """What a step sees, as the recipe declares it, or else by the options of its objective."""
+    if recipe.sees is not None:
+        return recipe.sees
+    objective = discovery.declared("objectives", recipe.objective).Objective
+    of_options = SimpleNamespace(options=objective_options(recipe))
+    captions, negatives = objective.captions_per_image.fget(of_options), objective.negatives_per_image.fget(of_options)
+    size = recipe.batch_size
+    return Sees(images=size, captions=size * captions, negatives=size * negatives)
 
 
 def _difference(study: StudyCard, mine: Sequence[Recorded], base: Sequence[Recorded]) -> SeedsEstimate | None:

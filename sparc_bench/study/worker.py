@@ -26,7 +26,7 @@ import torch
 
 from sparc_bench.cards import discovery
 from sparc_bench.cards.card import parse
-from sparc_bench.cards.recipe import Recipe
+from sparc_bench.cards.recipe import Recipe, training_part
 from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation.evaluate import Settings, evaluate
@@ -35,7 +35,6 @@ from sparc_bench.study.rows import RunRow, TrialRow
 from sparc_bench.training.loop import NotFiniteError
 from sparc_bench.training.prepared import Prepared, prepare
 from sparc_bench.training.train import train
-from sparc_bench.two_towers.checkpoint import training_part
 
 SHELF = 2
 """Data sets that a worker keeps in memory: recipes of a study read one, or one with and one without negatives."""

@@ -18,7 +18,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from sparc_bench import distributed
-from sparc_bench.cards.recipe import Recipe
+from sparc_bench.cards.recipe import Recipe, training_part
 from sparc_bench.encoder import Runtime
 from sparc_bench.encoders.own import IN_TRAINING, WEIGHTS_FILE, OwnEncoder
 from sparc_bench.errors import UserError
@@ -184,7 +184,7 @@ def _finished(recipe: Recipe, run_folder: Path, seed: int) -> dict[str, Any] | N
 
 def _refuse_other(file: Path, recipe: Recipe, seed: int) -> None:
     meta = checkpoint.read_meta(file)
-    if checkpoint.training_part(meta.recipe) != checkpoint.training_part(recipe) or meta.seed != seed:
+    if training_part(meta.recipe) != training_part(recipe) or meta.seed != seed:
         raise UserError(
             f"{file.parent} holds a run of another recipe or seed: delete that folder, or name another with --runs."
         )

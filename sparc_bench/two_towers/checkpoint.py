@@ -183,11 +183,6 @@ def _renamed(tensors: Mapping[str, Tensor], prefixes: Mapping[str, str]) -> dict
     }
 
 
-def training_part(recipe: Recipe) -> dict[str, Any]:
-    """What of a recipe decides the weights (no titles, notes or figures)."""
-    return recipe.model_dump(exclude={"name", "title", "source", "notes", "cost", "reaches", "attempts", "weights"})
-
-
 def of_model(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A file's tensors of the model, by the names of `TrainStep`."""
     return {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from sparc_bench.cards import discovery
-from sparc_bench.cards.card import Strict, parse
+from sparc_bench.cards.binding import objective_options
+from sparc_bench.cards.card import Strict
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.objective import Ctx, ImageOut, Objective, TextOut, Tokens
 from sparc_bench.two_towers.architecture import Start, architecture_of
@@ -67,9 +68,7 @@ def objective_of(recipe: Recipe, heads: Mapping[str, Any] | None = None) -> tupl
     `heads`: options that a start brings, for keys that the recipe leaves out.
     """
     loss: type[Objective] = discovery.load("objectives", recipe.objective).Objective
-    brought = {key: value for key, value in (heads or {}).items() if key in loss.Options.model_fields}
-    values = {**brought, **recipe.objective_options}
-    return loss, parse(loss.Options, values, f"{recipe.name}: [objective_options]")
+    return loss, objective_options(recipe, discovery.load, heads)
 
 
 def build(recipe: Recipe, tokenizer: Tokenizer, seed: int, start: Start | None = None) -> TrainStep:

@@ -2,7 +2,7 @@
 
 A file is what its first bytes say, whatever its suffix: safetensors (one file, or the index of several), or what
 `torch.save` wrote, read with `weights_only=True`. All else is refused in one sentence; nothing is unpickled, unpacked
-or written.
+or written. Torch is imported where a tensor is read: the sha256 of a file takes none.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from functools import lru_cache
 from hashlib import file_digest, sha256
 from itertools import islice
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
 
 from sparc_bench.errors import UserError
 from sparc_bench.weights import unsafe_weights
 from sparc_bench.weights.unsafe_weights import NESTED, TORCH_MAGIC
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 INDEX = ".index.json"
 """How the name of a sharded checkpoint's index ends."""
@@ -66,6 +67,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def refuse_odd_values(path: Path, name: str, tensor: Tensor) -> None:
     """Raise UserError for a tensor without plain values, or with NaN or infinite ones (-inf passes in a mask)."""
+    import torch
+
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
         raise UserError(f"{path}: {name!r} is a sparse, quantised or empty tensor: save it as a dense one.")
     if not tensor.is_floating_point() and not tensor.is_complex():
@@ -202,6 +205,8 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _load_torch(path: Path, start: bytes) -> Mapping[str, Any]:
+    import torch
+
     if not start.startswith(_ZIP) and TORCH_MAGIC not in start[:32]:
         if unsafe_weights.is_pickle(path):
             raise unsafe_weights.runs_code(path)
@@ -273,6 +278,8 @@ def _escapes(name: str) -> bool:
 
 
 def _model_part(found: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    from torch import Tensor
+
     while (key := next((key for key in NESTED if isinstance(found.get(key), Mapping)), None)) is not None:
         found = found[key]
     tensors = {str(name): value.detach() for name, value in found.items() if isinstance(value, Tensor)}

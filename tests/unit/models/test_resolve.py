@@ -7,6 +7,7 @@ import torch
 
 from sparc_bench.cards import discovery
 from sparc_bench.cards.card import Strict
+from sparc_bench.cards.model_names import LONGEST_NAME
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.cli.check import check_model
 from sparc_bench.encoder import Runtime
@@ -204,7 +205,7 @@ def test_a_name_is_a_safe_folder(folder):
     assert {word: resolve.resolve(f"toy_family:{word}").card.name for word in names} == names
     long = [resolve.resolve(f"toy_family:{'owner/' * 50}{end}").card.name for end in "ab"]
     assert len({*long}) == 2
-    assert max(map(len, long)) <= resolve.LONGEST_NAME
+    assert max(map(len, long)) <= LONGEST_NAME
 
 
 def third_party(folder, weights):

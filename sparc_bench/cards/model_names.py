@@ -1,0 +1,30 @@
+"""What a model that was typed as FAMILY:WEIGHTS is called under `results/`."""
+
+from __future__ import annotations
+
+import re
+from hashlib import sha256
+
+from sparc_bench.cards.model_card import ModelCard
+
+LONGEST_NAME = 120
+"""Characters of a model's name; a longer one ends in eight digits of its hash."""
+
+
+def folder_name(family: str, title: str) -> str:
+    """The model's name: what was typed, as a folder under `results/` can be called.
+
+    >>> folder_name("open_clip", "ViT-B-32/openai")
+    'open_clip_ViT-B-32_openai'
+    """
+    name = re.sub(r"[^\w.-]+|__+", "_", f"{family}_{title}").strip("_.")
+    name = name.replace(".seed", "_seed")  # `NAME.seed1` is the folder of another training seed
+    if len(name) > LONGEST_NAME:
+        name = f"{name[: LONGEST_NAME - 9]}_{sha256(title.encode()).hexdigest()[:8]}"
+    return name
+
+
+def typed_name(card: ModelCard) -> str:
+    """The model's name where the same checkpoint is typed as FAMILY:WEIGHTS; the card's own where it cannot be."""
+    typed = card.options.get("weights") if set(card.options) == {"weights"} and card.weights is None else None
+    return folder_name(card.family, typed) if isinstance(typed, str) else card.name
