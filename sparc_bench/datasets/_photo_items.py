@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from sparc_bench.dataset import DataSplit, Example
-from sparc_bench.datasets._photo_names import coco_photo
+from sparc_bench.datasets._photos import coco_photo
 from sparc_bench.errors import UserError
 from sparc_bench.files.annotations import Absent, absent_notes, file_sizes, fingerprint, repeated, some
 from sparc_bench.images.item import Box, ImageItem

@@ -19,7 +19,7 @@ from pydantic import Field, RootModel
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit
 from sparc_bench.datasets._photo_items import PhotoItem, photo_split
-from sparc_bench.datasets._photo_names import flickr_photo
+from sparc_bench.datasets._photos import flickr_photo
 from sparc_bench.errors import UserError
 from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, known_split, read_json
 

@@ -14,22 +14,16 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit, Example
-from sparc_bench.datasets._photo_names import coco_photo
-from sparc_bench.errors import UserError
-from sparc_bench.files.annotations import (
+from sparc_bench.datasets._coco_json import (
     COCO_SPLITS,
-    Absent,
     CocoCaptionFile,
-    DataFolder,
-    absent_notes,
-    coco_images,
-    file_sizes,
-    fingerprint,
-    known_split,
-    read_json,
-    some,
+    CocoFiles,
+    ImageId,
+    captions_by_image,
+    images_by_id,
 )
-from sparc_bench.images.item import ImageItem
+from sparc_bench.datasets._photos import Photos, coco_photo
+from sparc_bench.files.annotations import Absent, DataFolder, known_split, some
 
 TITLE = "COCO captions, or any captions file in COCO's format: photos with about five captions each"
 SOURCE = "Chen et al. 2015, Microsoft COCO Captions (arXiv:1504.00325); Lin et al. 2014 (arXiv:1405.0312)"
@@ -72,47 +66,32 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         UserError: something is missing or malformed on disk.
     """
     known_split(split, SPLITS, "coco_captions")
-    home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)
-    name = options.annotations.replace("{split}", split)
-    content = home.read(name)
-    file = read_json(CocoCaptionFile, content, home.path / name)
-    folder = home.folder(options.images.replace("{split}", split))
-    by_id = coco_images(file.images, (row.image_id for row in file.annotations), home.path / name)
-
-    captions: dict[int | str, list[str]] = {image_id: [] for image_id in by_id}
-    blank = 0
-    for row in file.annotations:
-        if row.caption.strip():
-            captions[row.image_id].append(row.caption)
-        else:
-            blank += 1
-    captioned = {image_id: image for image_id, image in by_id.items() if captions[image_id]}
-    rows = {image.file_name: len(captions[image_id]) for image_id, image in captioned.items()}
-    sizes = file_sizes(folder, rows)
-    notes = absent_notes(rows, sizes, folder, options.absent)
+    files = CocoFiles(DataFolder.find(root, options.folder, NEEDS_ON_DISK), split)
+    name, where = files.filled(options.annotations), files.path(options.annotations)
+    file = files.read(CocoCaptionFile, options.annotations)
+    folder = files.home.folder(files.filled(options.images))
+    by_id = images_by_id(file.images, (row.image_id for row in file.annotations), where)
+    captions = captions_by_image(file.annotations, by_id)
+    file_of = {image_id: image.file_name for image_id, image in by_id.items() if captions[image_id]}
+    photos = Photos.find(
+        folder,
+        {file_name: len(captions[image_id]) for image_id, file_name in file_of.items()},
+        options.absent,
+        f"the captioned photos of {where}: mend the option 'images'",
+    )
+    notes = photos.notes
+    blank = len(file.annotations) - sum(map(len, captions.values()))
     if blank:
         notes += (f"{blank} captions of {name} hold no word and are left out.",)
-    if len(captioned) < len(by_id):
-        bare = [image.file_name for image_id, image in by_id.items() if image_id not in captioned]
+    if len(file_of) < len(by_id):
+        bare = [image.file_name for image_id, image in by_id.items() if image_id not in file_of]
         notes += (f"{len(bare)} of {len(by_id)} images of {name} have no captions, left out: {some(bare)}.",)
-    present = {image_id: image for image_id, image in captioned.items() if image.file_name in sizes}
-    if not present:
-        raise UserError(f"{folder} has none of the captioned photos of {home.path / name}: mend the option 'images'.")
+    present = {image_id: file_name for image_id, file_name in file_of.items() if file_name in photos.sizes}
 
-    contents = [content]
-    pool: tuple[str, ...] = ()
-    if options.pool:
-        pool_name = options.pool.replace("{split}", split)
-        contents.append(home.read(pool_name))
-        pool_rows = read_json(CocoCaptionFile, contents[-1], home.path / pool_name).annotations
-        pool = tuple(row.caption for row in pool_rows if row.image_id not in present and row.caption.strip())
-    tuning: dict[int | str, list[str]] = {}
-    if options.tuning:
-        tuning_name = options.tuning.replace("{split}", split)
-        contents.append(home.read(tuning_name))
-        for row in read_json(CocoCaptionFile, contents[-1], home.path / tuning_name).annotations:
-            if row.image_id not in present and row.caption.strip():
-                tuning.setdefault(row.image_id, []).append(row.caption)
+    pool = files.other_captions(options.pool, present) if options.pool else []
+    tuning: dict[ImageId, list[str]] = {}
+    for row in files.other_captions(options.tuning, present) if options.tuning else []:
+        tuning.setdefault(row.image_id, []).append(row.caption)
     first = options.captions_per_image or None
     return DataSplit(
         dataset="coco_captions",
@@ -120,16 +99,14 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         examples=tuple(
             Example(
                 id=str(image_id),
-                image=ImageItem.file(str(image_id), folder / image.file_name),
+                image=photos.item(str(image_id), file_name),
                 captions=tuple(captions[image_id][:first]),
-                photo=coco_photo(image.file_name),
+                photo=coco_photo(file_name),
             )
-            for image_id, image in present.items()
+            for image_id, file_name in present.items()
         ),
-        fingerprint=fingerprint(
-            contents, {str(image_id): sizes[image.file_name] for image_id, image in present.items()}
-        ),
-        pool=pool,
+        fingerprint=photos.fingerprint(files.contents, {str(image_id): name for image_id, name in present.items()}),
+        pool=tuple(row.caption for row in pool),
         tuning=tuple(tuple(texts) for texts in tuning.values()),
         notes=notes,
     )

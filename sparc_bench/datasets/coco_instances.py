@@ -6,37 +6,25 @@ applied, as in the field's own tools and as the annotations want it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import Self
 
-import numpy as np
-from jaxtyping import Bool
-from numpy import ndarray
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from sparc_bench.cards.card import Strict
-from sparc_bench.dataset import DataSplit, Example, Region
-from sparc_bench.datasets._photo_names import coco_photo
-from sparc_bench.datasets._run_lengths import refuse_damaged
-from sparc_bench.errors import UserError
-from sparc_bench.files.annotations import (
+from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.datasets._coco_json import (
     COCO_SPLITS,
-    Absent,
-    CocoImage,
-    CocoRow,
-    DataFolder,
-    absent_notes,
-    coco_images,
-    file_sizes,
-    fingerprint,
-    known_split,
-    read_json,
-    repeated,
-    some,
+    Category,
+    CocoFiles,
+    Object,
+    SizedImage,
+    images_by_id,
+    labels_of,
+    objects_by_image,
+    region_of,
 )
-from sparc_bench.images.item import ImageItem
+from sparc_bench.datasets._photos import Photos, coco_photo
+from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, known_split
 
 TITLE = "COCO instances, or any instances file in COCO's format: boxes, classes and masks of objects"
 SOURCE = "Lin et al. 2014, Microsoft COCO: Common Objects in Context (arXiv:1405.0312)"
@@ -57,47 +45,6 @@ class Options(Strict):
     absent: Absent = Field(default="refuse", description="rows of photos that are not on disk: refuse or skip")
 
 
-class RunLengths(CocoRow):
-    """A mask as COCO's run lengths: counts as a list, or packed into a string; size is height, width."""
-
-    counts: list[int] | str
-    size: tuple[int, int]
-
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        refuse_damaged(self.counts, *self.size)
-        return self
-
-
-Polygons = list[list[float]]
-
-
-class Object(CocoRow):
-    """An entry of "annotations"."""
-
-    id: int | str
-    image_id: int | str
-    category_id: int
-    bbox: tuple[float, float, float, float]
-    area: float
-    iscrowd: bool = False
-    segmentation: RunLengths | Polygons = Field(default=[])
-
-
-class Category(CocoRow):
-    """An entry of "categories"."""
-
-    id: int
-    name: str
-
-
-class SizedImage(CocoImage):
-    """An entry of "images" that states its size."""
-
-    width: int = Field(gt=0)
-    height: int = Field(gt=0)
-
-
 class _InstanceFile(CocoRow):
     images: list[SizedImage]
     annotations: list[Object]
@@ -115,39 +62,24 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         UserError: something is missing or malformed on disk.
     """
     known_split(split, SPLITS, "coco_instances")
-    home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)
-    name = options.annotations.replace("{split}", split)
-    content = home.read(name)
-    file = read_json(_InstanceFile, content, home.path / name)
-    folder = home.folder(options.images.replace("{split}", split))
-    by_id = coco_images(file.images, (row.image_id for row in file.annotations), home.path / name)
-    label_of = labels_of(file.categories, file.annotations, home.path / name)
-
-    objects: dict[int | str, list[Object]] = {image_id: [] for image_id in by_id}
-    flat = 0
-    for row in file.annotations:
-        if row.bbox[2] > 0 and row.bbox[3] > 0:
-            objects[row.image_id].append(row)
-        else:
-            flat += 1
+    files = CocoFiles(DataFolder.find(root, options.folder, NEEDS_ON_DISK), split)
+    name, where = files.filled(options.annotations), files.path(options.annotations)
+    file = files.read(_InstanceFile, options.annotations)
+    folder = files.home.folder(files.filled(options.images))
+    by_id = images_by_id(file.images, (row.image_id for row in file.annotations), where)
+    label_of = labels_of(file.categories, file.annotations, where)
+    objects, flat_note = objects_by_image(file.annotations, by_id, name)
     rows = {image.file_name: len(objects[image_id]) for image_id, image in by_id.items()}
-    sizes = file_sizes(folder, rows)
-    notes = absent_notes(rows, sizes, folder, options.absent)
-    if flat:
-        notes += (f"{flat} objects of {name} have a box without width or height and are left out.",)
-    present = {image_id: image for image_id, image in by_id.items() if image.file_name in sizes}
-    if not present:
-        raise UserError(f"{folder} has none of the photos of {home.path / name}: mend the option 'images'.")
+    photos = Photos.find(folder, rows, options.absent, f"the photos of {where}: mend the option 'images'")
+    present = {image_id: image for image_id, image in by_id.items() if image.file_name in photos.sizes}
     return DataSplit(
         dataset="coco_instances",
         split=split,
         examples=tuple(
             Example(
                 id=str(image_id),
-                image=ImageItem.file(str(image_id), folder / image.file_name),
-                regions=tuple(
-                    region_of(row, label_of[row.category_id], image.height, image.width) for row in objects[image_id]
-                ),
+                image=photos.item(str(image_id), image.file_name),
+                regions=tuple(region_of(row, label_of[row.category_id], image) for row in objects[image_id]),
                 photo=coco_photo(image.file_name),
                 facts={"width": image.width, "height": image.height},
             )
@@ -155,64 +87,8 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         ),
         classes=tuple(category.name for category in sorted(file.categories, key=lambda category: category.id)),
         category_ids=tuple(label_of),
-        fingerprint=fingerprint(
-            [content], {str(image_id): sizes[image.file_name] for image_id, image in present.items()}
+        fingerprint=photos.fingerprint(
+            files.contents, {str(image_id): image.file_name for image_id, image in present.items()}
         ),
-        notes=notes,
+        notes=photos.notes + flat_note,
     )
-
-
-def labels_of(categories: Sequence[Category], objects: Sequence[Object], where: Path) -> dict[int, int]:
-    """Category id -> label, counted from 0 in order of the ids.
-
-    Raises:
-        UserError: a category stands there twice, or an object is of one that the file does not list.
-    """
-    ids = sorted(category.id for category in categories)
-    twice = [str(category_id) for category_id in repeated(ids)] + repeated([one.name for one in categories])
-    if twice:
-        raise UserError(f'{where} has category {some(twice)} more than once: take it out of "categories".')
-    unknown = sorted({str(row.category_id) for row in objects} - {str(category_id) for category_id in ids})
-    if unknown:
-        raise UserError(f'{where} has objects of category {some(unknown)}, which its "categories" lack: add it there.')
-    return {category_id: label for label, category_id in enumerate(ids)}
-
-
-def region_of(row: Object, label: int, height: int, width: int) -> Region:
-    """An object of an image of that size."""
-    left, top, box_width, box_height = row.bbox
-    return Region(
-        box=(left, top, left + box_width, top + box_height),
-        label=label,
-        area=row.area,
-        mask=partial(decode_mask, row.segmentation, height, width) if row.segmentation else None,
-        crowd=row.iscrowd,
-    )
-
-
-def decode_mask(segmentation: RunLengths | Polygons, height: int, width: int) -> Bool[ndarray, "H W"]:
-    """The pixels of polygons (their union) or run lengths, by pycocotools.
-
-    Raises:
-        UserError: run lengths of another size than the image, or what pycocotools refuses.
-    """
-    from pycocotools import mask as coco_mask
-
-    try:
-        if isinstance(segmentation, list):
-            lengths = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-        elif isinstance(segmentation.counts, str):
-            lengths = {"counts": segmentation.counts.encode(), "size": list(segmentation.size)}
-        else:
-            lengths = coco_mask.frPyObjects(
-                {"counts": segmentation.counts, "size": list(segmentation.size)}, *segmentation.size
-            )
-        mask: ndarray = coco_mask.decode(lengths)
-    except Exception as error:
-        raise UserError(f"A mask cannot be decoded ({error}): mend its segmentation in the instances file.") from error
-    if mask.shape != (height, width):
-        raise UserError(
-            f"A mask of {mask.shape[0]} x {mask.shape[1]} pixels belongs to an image of {height} x {width}: "
-            "mend its size in the instances file."
-        )
-    return mask.astype(np.bool_)

@@ -12,24 +12,18 @@ from pydantic import Field
 
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit, Example
-from sparc_bench.datasets._photo_names import coco_photo
-from sparc_bench.errors import UserError
-from sparc_bench.files.annotations import (
+from sparc_bench.datasets._coco_json import (
     COCO_SPLITS,
-    Absent,
+    Category,
     CocoCaptionFile,
+    CocoFiles,
     CocoImage,
-    CocoRow,
-    DataFolder,
-    absent_notes,
-    coco_images,
-    file_sizes,
-    fingerprint,
-    known_split,
-    read_json,
-    some,
+    captions_by_image,
+    images_by_id,
 )
-from sparc_bench.images.item import ImageItem
+from sparc_bench.datasets._photos import Photos, coco_photo
+from sparc_bench.errors import UserError
+from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, known_split, some
 
 TITLE = "COCO photos with captions, the objects in them and the words for these objects (CHAIR)"
 SOURCE = (
@@ -62,15 +56,10 @@ class _Object(CocoRow):
     category_id: int
 
 
-class _Category(CocoRow):
-    id: int
-    name: str
-
-
 class _InstanceFile(CocoRow):
     images: list[CocoImage]
     annotations: list[_Object]
-    categories: list[_Category]
+    categories: list[Category]
 
 
 class _KarpathyImage(CocoRow):
@@ -95,66 +84,52 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     known_split(split, SPLITS, "coco_objects")
     home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)
     assert root is not None
-    contents: list[bytes] = []
-
-    def content(name: str, folder: DataFolder = home) -> bytes:
-        contents.append(folder.read(name))
-        return contents[-1]
-
-    name, instances_name = (path.replace("{split}", split) for path in (options.captions, options.instances))
-    file = read_json(CocoCaptionFile, content(name), home.path / name)
-    instances = read_json(_InstanceFile, content(instances_name), home.path / instances_name)
-    synonyms = _synonyms(content(options.synonyms, DataFolder(root, NEEDS_ON_DISK)), root / options.synonyms)
-    listed = _karpathy_test(content(options.karpathy), home.path / options.karpathy) if options.karpathy else None
+    files = CocoFiles(home, split)
+    where = files.path(options.captions)
+    file = files.read(CocoCaptionFile, options.captions)
+    instances = files.read(_InstanceFile, options.instances)
+    files.contents.append(DataFolder(root, NEEDS_ON_DISK).read(options.synonyms))
+    synonyms = _synonyms(files.contents[-1], root / options.synonyms)
+    listed = _karpathy_test(files.read(_KarpathyFile, options.karpathy)) if options.karpathy else None
 
     class_of = {category.id: category.name for category in sorted(instances.categories, key=lambda each: each.id)}
     strange = [label for label in class_of.values() if synonyms.get(label) != label]
     if strange:
         raise UserError(f"{root / options.synonyms} has no row for {some(strange)}: copy CHAIR's own file.")
-    by_id = coco_images(file.images, (row.image_id for row in file.annotations), home.path / name)
-    annotated = coco_images(instances.images, (), home.path / instances_name)
-    captions: dict[int | str, list[str]] = {
-        image_id: [] for image_id in by_id if image_id in annotated and (listed is None or image_id in listed)
-    }
-    for row in file.annotations:
-        if row.image_id in captions and row.caption.strip():
-            captions[row.image_id].append(row.caption)
+    by_id = images_by_id(file.images, (row.image_id for row in file.annotations), where)
+    annotated = images_by_id(instances.images, (), files.path(options.instances))
+    wanted = [image_id for image_id in by_id if image_id in annotated and (listed is None or image_id in listed)]
+    captions = captions_by_image(file.annotations, wanted)
     objects: dict[int | str, set[str]] = {image_id: set() for image_id in captions}
     for thing in instances.annotations:
         if thing.image_id in objects and thing.category_id in class_of:
             objects[thing.image_id].add(class_of[thing.category_id])
 
-    folder = home.folder(options.images.replace("{split}", split))
+    folder = home.folder(files.filled(options.images))
     rows = {by_id[image_id].file_name: len(texts) for image_id, texts in captions.items() if texts}
-    sizes = file_sizes(folder, rows)
-    notes = absent_notes(rows, sizes, folder, options.absent)
-    present = [image_id for image_id in captions if by_id[image_id].file_name in sizes]
-    if not present:
-        raise UserError(f"{folder} has none of the photos of {home.path / name}: mend the option 'images'.")
-    pool: tuple[str, ...] = ()
-    if options.pool:
-        here = set(present)
-        pool_name = options.pool.replace("{split}", split)
-        others = read_json(CocoCaptionFile, content(pool_name), home.path / pool_name).annotations
-        pool = tuple(row.caption for row in others if row.image_id not in here and row.caption.strip())
+    photos = Photos.find(folder, rows, options.absent, f"the photos of {where}: mend the option 'images'")
+    present = {
+        image_id: by_id[image_id].file_name for image_id in captions if by_id[image_id].file_name in photos.sizes
+    }
+    pool = files.other_captions(options.pool, present) if options.pool else []
     return DataSplit(
         dataset="coco_objects",
         split=split,
         examples=tuple(
             Example(
                 id=str(image_id),
-                image=ImageItem.file(str(image_id), folder / by_id[image_id].file_name),
+                image=photos.item(str(image_id), file_name),
                 captions=tuple(captions[image_id]),
-                photo=coco_photo(by_id[image_id].file_name),
+                photo=coco_photo(file_name),
                 facts={label: label in objects[image_id] for label in class_of.values()},
             )
-            for image_id in present
+            for image_id, file_name in present.items()
         ),
         classes=tuple(class_of.values()),
         synonyms=synonyms,
-        fingerprint=fingerprint(contents, {str(image_id): sizes[by_id[image_id].file_name] for image_id in present}),
-        pool=pool,
-        notes=notes,
+        fingerprint=photos.fingerprint(files.contents, {str(image_id): name for image_id, name in present.items()}),
+        pool=tuple(row.caption for row in pool),
+        notes=photos.notes,
         sizes={"objects": sum(len(objects[image_id]) for image_id in present), "synonyms": len(synonyms)},
     )
 
@@ -174,6 +149,6 @@ def _synonyms(content: bytes, where: Path) -> dict[str, str]:
     return found
 
 
-def _karpathy_test(content: bytes, where: Path) -> set[int]:
+def _karpathy_test(file: _KarpathyFile) -> set[int]:
     """The COCO ids of Karpathy's test images."""
-    return {image.cocoid for image in read_json(_KarpathyFile, content, where).images if image.split == "test"}
+    return {image.cocoid for image in file.images if image.split == "test"}

@@ -15,10 +15,9 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit, Example
-from sparc_bench.datasets._photo_names import flickr_photo
+from sparc_bench.datasets._photos import Photos, flickr_photo
 from sparc_bench.errors import UserError
-from sparc_bench.files.annotations import Absent, DataFolder, absent_notes, file_sizes, fingerprint, known_split, some
-from sparc_bench.images.item import ImageItem
+from sparc_bench.files.annotations import Absent, DataFolder, known_split, some
 
 TITLE = "Flickr8k: photos of people and animals with five captions each (6,000 / 1,000 / 1,000)"
 SOURCE = "Hodosh, Young, Hockenmaier 2013, Framing Image Description as a Ranking Task (JAIR 47); official split lists"
@@ -75,13 +74,12 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     source = "captions.txt" if split == "all" else _LISTS[split]
 
     rows = {name: len(captions[name]) for name in [name for name in listed if name in captions][: options.first]}
-    sizes = file_sizes(images, rows)
-    notes = absent_notes(rows, sizes, images, options.absent)
+    what = f"the photos of {source}: the data set needs {NEEDS_ON_DISK}"
+    photos = Photos.find(images, rows, options.absent, what)
+    notes = photos.notes
     bare = [name for name in listed if name not in captions]
     if bare:
         notes = (f"{len(bare)} of {len(listed)} names of {source} have no captions, left out: {some(bare)}.", *notes)
-    if not sizes:
-        raise UserError(f"{images} has none of the photos of {source}: the data set needs {NEEDS_ON_DISK}.")
     tuning = home.lines(_LISTS[options.tuning]) if options.tuning else []
     files = ("captions.txt", source, *([_LISTS[options.tuning]] if options.tuning else []))
     list_of = {name: each for each, names in lists.items() for name in names} if split == "all" else {}
@@ -91,15 +89,17 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         examples=tuple(
             Example(
                 id=name,
-                image=ImageItem.file(name, images / name),
+                image=photos.item(name, name),
                 captions=tuple(captions[name]),
                 photo=flickr_photo(name),
                 tags={"split": list_of[name]} if name in list_of else {},
             )
             for name in rows
-            if name in sizes
+            if name in photos.sizes
         ),
-        fingerprint=fingerprint([home.read(name) for name in dict.fromkeys(files)], sizes),
+        fingerprint=photos.fingerprint(
+            [home.read(name) for name in dict.fromkeys(files)], {name: name for name in photos.sizes}
+        ),
         tuning=tuple(tuple(captions[name]) for name in tuning if name in captions),
         notes=notes,
     )

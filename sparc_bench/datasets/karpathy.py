@@ -13,21 +13,9 @@ from pydantic import Field
 
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit, Example
-from sparc_bench.datasets._photo_names import coco_photo, flickr_photo
+from sparc_bench.datasets._photos import Photos, coco_photo, flickr_photo
 from sparc_bench.errors import UserError
-from sparc_bench.files.annotations import (
-    Absent,
-    CocoRow,
-    DataFolder,
-    absent_notes,
-    file_sizes,
-    fingerprint,
-    known_split,
-    read_json,
-    repeated,
-    some,
-)
-from sparc_bench.images.item import ImageItem
+from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, known_split, read_json, repeated, some
 
 TITLE = "Karpathy's splits of COCO, Flickr30k and Flickr8k: photos with about five captions each"
 SOURCE = (
@@ -115,17 +103,15 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     captions = {image.id: [row.raw for row in image.sentences if row.raw.strip()] for image in listed}
     captioned = [image for image in listed if captions[image.id]]
     rows = {image.file: len(captions[image.id]) for image in captioned}
-    sizes = file_sizes(folder, rows)
-    notes = absent_notes(rows, sizes, folder, options.absent)
+    photos = Photos.find(folder, rows, options.absent, f"the photos of {where}: the data set needs {NEEDS_ON_DISK}")
+    notes = photos.notes
     blank = sum(len(image.sentences) - len(captions[image.id]) for image in listed)
     if blank:
         notes += (f"{blank} sentences of {options.annotations} hold no word and are left out.",)
     if len(captioned) < len(listed):
         bare = [image.filename for image in listed if not captions[image.id]]
         notes += (f"{len(bare)} of {len(listed)} images of '{split}' have no sentences, left out: {some(bare)}.",)
-    present = [image for image in captioned if image.file in sizes]
-    if not present:
-        raise UserError(f"{folder} has none of the photos of {where}: the data set needs {NEEDS_ON_DISK}.")
+    present = [image for image in captioned if image.file in photos.sizes]
     first = options.captions_per_image or None
     return DataSplit(
         dataset="karpathy",
@@ -133,13 +119,13 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         examples=tuple(
             Example(
                 id=image.id,
-                image=ImageItem.file(image.id, folder / image.file),
+                image=photos.item(image.id, image.file),
                 captions=tuple(captions[image.id][:first]),
                 photo=image.photo,
                 tags={"split": image.split} if split == "all" else {},
             )
             for image in present
         ),
-        fingerprint=fingerprint([content], {image.id: sizes[image.file] for image in present}),
+        fingerprint=photos.fingerprint([content], {image.id: image.file for image in present}),
         notes=notes,
     )

@@ -16,21 +16,19 @@ from pydantic import Field
 
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit, Example
-from sparc_bench.datasets._photo_names import coco_photo
-from sparc_bench.datasets.coco_instances import Category, Object, SizedImage, labels_of, region_of
-from sparc_bench.errors import UserError
-from sparc_bench.files.annotations import (
-    Absent,
-    CocoRow,
-    DataFolder,
-    absent_notes,
-    coco_images,
-    file_sizes,
-    fingerprint,
-    known_split,
-    read_json,
-    some,
+from sparc_bench.datasets._coco_json import (
+    Category,
+    CocoFiles,
+    Object,
+    SizedImage,
+    images_by_id,
+    labels_of,
+    objects_by_image,
+    region_of,
 )
+from sparc_bench.datasets._photos import Photos, coco_photo
+from sparc_bench.errors import UserError
+from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, fingerprint, known_split, some
 from sparc_bench.images.item import ImageItem
 
 TITLE = "LVIS: objects of over a thousand classes, each image checked for some of them (federated)"
@@ -89,34 +87,20 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         UserError: something is missing or malformed on disk.
     """
     known_split(split, SPLITS, "lvis")
-    home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)
-    name = options.annotations.replace("{split}", split)
-    content = home.read(name)
-    where = home.path / name
-    file = read_json(_File, content, where)
-    by_id = coco_images(file.images, (row.image_id for row in file.annotations), where)
+    files = CocoFiles(DataFolder.find(root, options.folder, NEEDS_ON_DISK), split)
+    where = files.path(options.annotations)
+    file = files.read(_File, options.annotations)
+    by_id = images_by_id(file.images, (row.image_id for row in file.annotations), where)
     label_of = labels_of(file.categories, file.annotations, where)
     _refuse_unknown(file, label_of, where)
-    objects: dict[int | str, list[Object]] = {image_id: [] for image_id in by_id}
-    flat = 0
-    for row in file.annotations:
-        if row.bbox[2] > 0 and row.bbox[3] > 0:
-            objects[row.image_id].append(row)
-        else:
-            flat += 1
-    notes: tuple[str, ...] = ()
+    objects, notes = objects_by_image(file.annotations, by_id, files.filled(options.annotations))
     photos = None
-    sizes: dict[str, int] = {}
     if options.photos:
-        photos = DataFolder.find(root, options.photos, NEEDS_ON_DISK).path
+        folder = DataFolder.find(root, options.photos, NEEDS_ON_DISK).path
         rows = {image.photo: len(objects[image.id]) for image in file.images}
-        sizes = file_sizes(photos, rows)
-        notes = absent_notes(rows, sizes, photos, options.absent)
-        if not sizes:
-            raise UserError(f"{photos} has none of the photos of {where}: mend the option 'photos'.")
-    if flat:
-        notes += (f"{flat} objects of {name} have a box without width or height and are left out.",)
-    present = [image for image in file.images if photos is None or image.photo in sizes]
+        photos = Photos.find(folder, rows, options.absent, f"the photos of {where}: mend the option 'photos'")
+        notes = photos.notes + notes
+    present = [image for image in file.images if photos is None or image.photo in photos.sizes]
     return DataSplit(
         dataset="lvis",
         split=split,
@@ -124,7 +108,9 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         classes=tuple(category.name for category in sorted(file.categories, key=lambda one: one.id)),
         category_ids=tuple(label_of),
         frequencies=tuple(category.frequency for category in sorted(file.categories, key=lambda one: one.id)),
-        fingerprint=fingerprint([content], {str(one.id): sizes[one.photo] for one in present if photos is not None}),
+        fingerprint=fingerprint(files.contents, {})
+        if photos is None
+        else photos.fingerprint(files.contents, {str(image.id): image.photo for image in present}),
         notes=notes,
     )
 
@@ -137,7 +123,7 @@ def _refuse_unknown(file: _File, label_of: Mapping[int, int], where: Path) -> No
         raise UserError(f'{where} has images checked for category {listed}, which its "categories" lack: add it there.')
 
 
-def _example(image: _Image, photos: Path | None, objects: list[Object], label_of: Mapping[int, int]) -> Example:
+def _example(image: _Image, photos: Photos | None, objects: list[Object], label_of: Mapping[int, int]) -> Example:
     item_id = str(image.id)
     facts: dict[str, Any] = {
         "width": image.width,
@@ -147,11 +133,9 @@ def _example(image: _Image, photos: Path | None, objects: list[Object], label_of
     }
     return Example(
         id=item_id,
-        image=ImageItem(item_id, partial(_no_photo, item_id))
-        if photos is None
-        else ImageItem.file(item_id, photos / image.photo),
+        image=ImageItem(item_id, partial(_no_photo, item_id)) if photos is None else photos.item(item_id, image.photo),
         photo=coco_photo(image.photo),
-        regions=tuple(region_of(row, label_of[row.category_id], image.height, image.width) for row in objects),
+        regions=tuple(region_of(row, label_of[row.category_id], image) for row in objects),
         facts=facts,
     )
 

@@ -15,18 +15,9 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit, Example
-from sparc_bench.datasets._photo_names import coco_photo
+from sparc_bench.datasets._photos import Photos, coco_photo
 from sparc_bench.errors import UserError
-from sparc_bench.files.annotations import (
-    Absent,
-    CocoRow,
-    DataFolder,
-    absent_notes,
-    file_sizes,
-    fingerprint,
-    known_split,
-)
-from sparc_bench.images.item import ImageItem
+from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, known_split
 
 TITLE = "POPE: is the named object in the photo? Six questions on each of 500 photos of COCO"
 SOURCE = (
@@ -79,12 +70,10 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     asked = _asked(content, home.path / name)
     folder = DataFolder(root, NEEDS_ON_DISK).folder(options.photos)
     file_of = {photo: photo if options.names == 2014 else f"{_number(photo)}.jpg" for photo in asked}
-    sizes = file_sizes(folder, file_of.values())
     rows = {file_of[photo]: len(objects) for photo, objects in asked.items()}
-    notes = absent_notes(rows, sizes, folder, options.absent)
-    present = {photo: objects for photo, objects in asked.items() if file_of[photo] in sizes}
-    if not present:
-        raise UserError(f"{folder} has none of the photos of {home.path / name}: mend the options photos and names.")
+    what = f"the photos of {home.path / name}: mend the options photos and names"
+    photos = Photos.find(folder, rows, options.absent, what)
+    present = {photo: objects for photo, objects in asked.items() if file_of[photo] in photos.sizes}
     ids = {photo: str(int(_number(photo))) for photo in present}
     return DataSplit(
         dataset="pope",
@@ -92,15 +81,15 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         examples=tuple(
             Example(
                 id=ids[photo],
-                image=ImageItem.file(ids[photo], folder / file_of[photo]),
+                image=photos.item(ids[photo], file_of[photo]),
                 photo=coco_photo(photo),
                 facts=objects,
             )
             for photo, objects in present.items()
         ),
         classes=tuple(sorted({name for objects in present.values() for name in objects})),
-        fingerprint=fingerprint([content], {ids[photo]: sizes[file_of[photo]] for photo in present}),
-        notes=notes,
+        fingerprint=photos.fingerprint([content], {ids[photo]: file_of[photo] for photo in present}),
+        notes=photos.notes,
         sizes={
             "questions": sum(len(objects) for objects in present.values()),
             "yes": sum(sum(objects.values()) for objects in present.values()),

@@ -18,9 +18,6 @@ from sparc_bench.errors import UserError, nearest
 Absent = Literal["refuse", "skip"]
 """Treatment of annotations of images that are not on disk: stop with an error, or leave them out with a note."""
 
-COCO_SPLITS = ("train", "val", "test", "train2014", "val2014", "train2017", "val2017")
-"""Split names of files in COCO's format, COCO's own among them."""
-
 AnyRows = TypeVar("AnyRows", bound=BaseModel)
 AnyId = TypeVar("AnyId", int | str, str, int)
 
@@ -113,50 +110,6 @@ class CocoRow(BaseModel):
     """Base of a row of a COCO-format file; keys that no reader uses are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class CocoImage(CocoRow):
-    """An entry of a COCO file's "images"."""
-
-    id: int | str
-    file_name: str
-    width: int = 0
-    height: int = 0
-
-
-class CocoCaption(CocoRow):
-    """An entry of a captions file's "annotations"."""
-
-    image_id: int | str
-    caption: str
-
-
-class CocoCaptionFile(CocoRow):
-    """A captions file in COCO's format."""
-
-    images: list[CocoImage]
-    annotations: list[CocoCaption]
-
-
-def coco_images(images: Sequence[CocoImage], annotated: Iterable[int | str], where: Path) -> dict[int | str, CocoImage]:
-    """Image id -> entry of "images", in the file's order.
-
-    Args:
-        images: the file's "images".
-        annotated: the image ids of its "annotations".
-        where: the file, for the error.
-
-    Raises:
-        UserError: an image id is repeated, or an annotation has an image id that "images" lacks.
-    """
-    by_id = {image.id: image for image in images}
-    if len(by_id) != len(images):
-        twice = some([str(image_id) for image_id in repeated([image.id for image in images])])
-        raise UserError(f'{where} lists image {twice} more than once: take the repeated entries of "images" out.')
-    unknown = sorted({str(image_id) for image_id in annotated if image_id not in by_id})
-    if unknown:
-        raise UserError(f'{where} has annotations of image {some(unknown)}, which its "images" lack: add or drop them.')
-    return by_id
 
 
 def file_sizes(folder: Path, names: Iterable[str]) -> dict[str, int]:

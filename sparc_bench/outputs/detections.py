@@ -16,10 +16,10 @@ from pycocotools import mask as coco_mask
 from pydantic import AfterValidator, Field, TypeAdapter
 
 from sparc_bench.dataset import DataSplit, Example
-from sparc_bench.datasets.coco_instances import RunLengths
 from sparc_bench.errors import UserError
 from sparc_bench.files.annotations import CocoRow, some
 from sparc_bench.files.json_rows import validated_rows
+from sparc_bench.files.run_lengths import RunLengths
 from sparc_bench.outputs.content import Content
 from sparc_bench.outputs.ids import Places
 

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from sparc_bench.datasets.coco_instances import Options, RunLengths, decode_mask, read
+from sparc_bench.datasets._coco_json import decode_mask
+from sparc_bench.datasets.coco_instances import Options, read
 from sparc_bench.errors import UserError
+from sparc_bench.files.run_lengths import RunLengths
 
 FILE = "coco/annotations/instances_val2017.json"
 

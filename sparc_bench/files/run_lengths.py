@@ -1,13 +1,30 @@
-"""COCO's packed run lengths, checked before pycocotools sees them: it follows damaged ones out of its memory.
+"""Masks as COCO's run lengths, checked before pycocotools sees them: it follows damaged ones out of its memory.
 
 Shapes: L characters, R runs.
 """
 
 from __future__ import annotations
 
+from typing import Self
+
 import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
+from pydantic import model_validator
+
+from sparc_bench.files.annotations import CocoRow
+
+
+class RunLengths(CocoRow):
+    """A mask as COCO's run lengths: counts as a list, or packed into a string; size is height, width."""
+
+    counts: list[int] | str
+    size: tuple[int, int]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        refuse_damaged(self.counts, *self.size)
+        return self
 
 
 def unpacked(counts: str) -> Int[ndarray, "R"]:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from sparc_bench.datasets._run_lengths import refuse_damaged, unpacked
+from sparc_bench.files.run_lengths import refuse_damaged, unpacked
 
 
 def test_equals_what_pycocotools_packed():

@@ -1,0 +1,207 @@
+"""COCO's JSON files: the tables "images", "annotations" and "categories", which several readers share."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import Bool
+from numpy import ndarray
+from pydantic import Field
+
+from sparc_bench.dataset import Region
+from sparc_bench.errors import UserError
+from sparc_bench.files.annotations import AnyRows, CocoRow, DataFolder, read_json, repeated, some
+from sparc_bench.files.run_lengths import RunLengths
+
+COCO_SPLITS = ("train", "val", "test", "train2014", "val2014", "train2017", "val2017")
+"""Labels of splits in COCO's format: of other files in it, and of COCO itself."""
+
+Polygons = list[list[float]]
+ImageId = int | str
+AnyImage = TypeVar("AnyImage", bound="CocoImage")
+
+
+class CocoImage(CocoRow):
+    """An entry of "images"."""
+
+    id: ImageId
+    file_name: str
+
+
+class SizedImage(CocoImage):
+    """An entry of "images" that states its size."""
+
+    width: int = Field(gt=0)
+    height: int = Field(gt=0)
+
+
+class CocoCaption(CocoRow):
+    """An entry of a captions file's "annotations"."""
+
+    image_id: ImageId
+    caption: str
+
+
+class CocoCaptionFile(CocoRow):
+    """A captions file."""
+
+    images: list[CocoImage]
+    annotations: list[CocoCaption]
+
+
+class Object(CocoRow):
+    """An entry of an instances file's "annotations"."""
+
+    id: ImageId
+    image_id: ImageId
+    category_id: int
+    bbox: tuple[float, float, float, float]
+    area: float
+    iscrowd: bool = False
+    segmentation: RunLengths | Polygons = Field(default=[])
+
+
+class Category(CocoRow):
+    """An entry of an instances file's "categories"."""
+
+    id: int
+    name: str
+
+
+@dataclass
+class CocoFiles:
+    """The JSON files of one split.
+
+    Attributes:
+        home: the folder that they lie in.
+        split: stands for `{split}` in their names.
+        contents: bytes of the files read so far, for the fingerprint.
+    """
+
+    home: DataFolder
+    split: str
+    contents: list[bytes] = field(default_factory=list)
+
+    def path(self, name: str) -> Path:
+        """Where a file lies."""
+        return self.home.path / self.filled(name)
+
+    def filled(self, name: str) -> str:
+        """The name with the split in it."""
+        return name.replace("{split}", self.split)
+
+    def read(self, form: type[AnyRows], name: str) -> AnyRows:
+        """A file's tables; raises UserError where the file is missing or malformed."""
+        self.contents.append(self.home.read(self.filled(name)))
+        return read_json(form, self.contents[-1], self.path(name))
+
+    def other_captions(self, name: str, here: Container[ImageId]) -> list[CocoCaption]:
+        """The captions with a word in a further captions file, without those of the images `here`, in its order."""
+        rows = self.read(CocoCaptionFile, name).annotations
+        return [row for row in rows if row.image_id not in here and row.caption.strip()]
+
+
+def images_by_id(images: Sequence[AnyImage], annotated: Iterable[ImageId], where: Path) -> dict[ImageId, AnyImage]:
+    """Image id -> entry, in the file's order.
+
+    Args:
+        images: the file's "images".
+        annotated: the image ids that its "annotations" name.
+        where: the file, for the error.
+
+    Raises:
+        UserError: an id stands there twice, or an annotation is about an image that the file does not list.
+    """
+    by_id = {image.id: image for image in images}
+    if len(by_id) != len(images):
+        twice = some([str(image_id) for image_id in repeated([image.id for image in images])])
+        raise UserError(f'{where} lists image {twice} more than once: take the repeated entries of "images" out.')
+    unknown = sorted({str(image_id) for image_id in annotated if image_id not in by_id})
+    if unknown:
+        raise UserError(f'{where} has annotations of image {some(unknown)}, which its "images" lack: add or drop them.')
+    return by_id
+
+
+def captions_by_image(rows: Iterable[CocoCaption], images: Iterable[ImageId]) -> dict[ImageId, list[str]]:
+    """The captions with a word of each of these images, in the file's order."""
+    captions: dict[ImageId, list[str]] = {image_id: [] for image_id in images}
+    for row in rows:
+        if row.image_id in captions and row.caption.strip():
+            captions[row.image_id].append(row.caption)
+    return captions
+
+
+def objects_by_image(
+    rows: Sequence[Object], images: Iterable[ImageId], name: str
+) -> tuple[dict[ImageId, list[Object]], tuple[str, ...]]:
+    """The objects of each of these images whose box has an area, and a note about the others of the file `name`."""
+    objects: dict[ImageId, list[Object]] = {image_id: [] for image_id in images}
+    flat = 0
+    for row in rows:
+        if row.bbox[2] > 0 and row.bbox[3] > 0:
+            objects[row.image_id].append(row)
+        else:
+            flat += 1
+    note = f"{flat} objects of {name} have a box without width or height and are left out."
+    return objects, (note,) if flat else ()
+
+
+def labels_of(categories: Sequence[Category], objects: Sequence[Object], where: Path) -> dict[int, int]:
+    """Category id -> label, counted from 0 in order of the ids.
+
+    Raises:
+        UserError: a category stands there twice, or an object is of one that the file does not list.
+    """
+    ids = sorted(category.id for category in categories)
+    twice = [str(category_id) for category_id in repeated(ids)] + repeated([one.name for one in categories])
+    if twice:
+        raise UserError(f'{where} has category {some(twice)} more than once: take it out of "categories".')
+    unknown = sorted({str(row.category_id) for row in objects} - {str(category_id) for category_id in ids})
+    if unknown:
+        raise UserError(f'{where} has objects of category {some(unknown)}, which its "categories" lack: add it there.')
+    return {category_id: label for label, category_id in enumerate(ids)}
+
+
+def region_of(row: Object, label: int, image: SizedImage) -> Region:
+    """An object of that image."""
+    left, top, box_width, box_height = row.bbox
+    return Region(
+        box=(left, top, left + box_width, top + box_height),
+        label=label,
+        area=row.area,
+        mask=partial(decode_mask, row.segmentation, image.height, image.width) if row.segmentation else None,
+        crowd=row.iscrowd,
+    )
+
+
+def decode_mask(segmentation: RunLengths | Polygons, height: int, width: int) -> Bool[ndarray, "H W"]:
+    """The pixels of polygons (their union) or run lengths, by pycocotools.
+
+    Raises:
+        UserError: run lengths of another size than the image, or what pycocotools refuses.
+    """
+    from pycocotools import mask as coco_mask
+
+    try:
+        if isinstance(segmentation, list):
+            lengths = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+        elif isinstance(segmentation.counts, str):
+            lengths = {"counts": segmentation.counts.encode(), "size": list(segmentation.size)}
+        else:
+            lengths = coco_mask.frPyObjects(
+                {"counts": segmentation.counts, "size": list(segmentation.size)}, *segmentation.size
+            )
+        mask: ndarray = coco_mask.decode(lengths)
+    except Exception as error:
+        raise UserError(f"A mask cannot be decoded ({error}): mend its segmentation in the instances file.") from error
+    if mask.shape != (height, width):
+        raise UserError(
+            f"A mask of {mask.shape[0]} x {mask.shape[1]} pixels belongs to an image of {height} x {width}: "
+            "mend its size in the instances file."
+        )
+    return mask.astype(np.bool_)
