@@ -14,7 +14,17 @@ from pathlib import Path, PurePosixPath
 from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.datasets._photos import coco_photo
 from sparc_bench.errors import UserError
-from sparc_bench.files.annotations import Absent, absent_notes, file_sizes, fingerprint, repeated, some
+from sparc_bench.files.annotations import (
+    Absent,
+    AnyRows,
+    DataFolder,
+    absent_notes,
+    file_sizes,
+    fingerprint,
+    read_json,
+    repeated,
+    some,
+)
 from sparc_bench.images.item import Box, ImageItem
 
 _COCO_2017_FILE = re.compile(r"\d{12}\.jpg")
@@ -43,6 +53,23 @@ class PhotoItem:
     group: str | None = None
     crop: Box | None = None
     photo: str = ""
+
+
+def read_groups(
+    home: DataFolder, folder: str, groups: Iterable[str], form: type[AnyRows]
+) -> tuple[dict[str, AnyRows], list[bytes]]:
+    """The rows of one JSON file for each group, such as data/swap_obj.json, and the files' bytes.
+
+    Raises:
+        UserError: a file is missing or malformed.
+    """
+    rows: dict[str, AnyRows] = {}
+    contents: list[bytes] = []
+    for group in groups:
+        name = f"{folder}/{group}.json"
+        contents.append(home.read(name))
+        rows[group] = read_json(form, contents[-1], home.path / name)
+    return rows, contents
 
 
 def photo_split(

@@ -12,8 +12,8 @@ from pydantic import Field, RootModel
 
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit
-from sparc_bench.datasets._photo_items import PhotoItem, photo_split
-from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, known_split, read_json
+from sparc_bench.datasets._photo_items import PhotoItem, photo_split, read_groups
+from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, known_split
 
 TITLE = "SugarCrepe: 7,511 pairs of a true and a false caption of COCO val2017 photos, in seven groups"
 SOURCE = "Hsieh et al. 2023, SugarCrepe (arXiv:2306.14610), files of RAIVNLab/sugar-crepe; photos Lin et al. 2014"
@@ -52,19 +52,16 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     known_split(split, SPLITS, "sugar_crepe_captions")
     home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)
     assert root is not None
-    contents, items = [], []
-    for group in GROUPS:
-        name = f"{options.annotations}/{group}.json"
-        contents.append(home.read(name))
-        rows = read_json(_Group, contents[-1], home.path / name).root
-        items += [
-            PhotoItem(
-                id=f"{group}/{key}",
-                file=f"{options.photos}/{row.filename}",
-                captions=(row.caption,),
-                negatives=(row.negative_caption,),
-                tags={"group": group},
-            )
-            for key, row in rows.items()
-        ]
+    rows_of, contents = read_groups(home, options.annotations, GROUPS, _Group)
+    items = [
+        PhotoItem(
+            id=f"{group}/{key}",
+            file=f"{options.photos}/{row.filename}",
+            captions=(row.caption,),
+            negatives=(row.negative_caption,),
+            tags={"group": group},
+        )
+        for group, rows in rows_of.items()
+        for key, row in rows.root.items()
+    ]
     return photo_split("sugar_crepe_captions", split, root, items, contents, options.absent, counted="group")

@@ -13,8 +13,8 @@ from pydantic import Field, RootModel
 
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit
-from sparc_bench.datasets._photo_items import PhotoItem, photo_split
-from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, known_split, read_json
+from sparc_bench.datasets._photo_items import PhotoItem, photo_split, read_groups
+from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, known_split
 
 TITLE = "SugarCrepe++: 4,757 triplets of two true captions and a false one of COCO val2017 photos, in five groups"
 SOURCE = "Dumpala et al. 2024, SugarCrepe++ (arXiv:2406.11171), files of Sri-Harsha/scpp; photos Lin et al. 2014"
@@ -55,18 +55,16 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     known_split(split, SPLITS, "sugar_crepe_pp_captions")
     home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)
     assert root is not None
-    contents, items = [], []
-    for group in GROUPS:
-        name = f"{options.annotations}/{group}.json"
-        contents.append(home.read(name))
-        items += [
-            PhotoItem(
-                id=f"{group}/{row.id}",
-                file=f"{options.photos}/{row.filename}",
-                captions=(row.caption, row.caption2),
-                negatives=(row.negative_caption,),
-                tags={"group": group},
-            )
-            for row in read_json(_Group, contents[-1], home.path / name).root
-        ]
+    rows_of, contents = read_groups(home, options.annotations, GROUPS, _Group)
+    items = [
+        PhotoItem(
+            id=f"{group}/{row.id}",
+            file=f"{options.photos}/{row.filename}",
+            captions=(row.caption, row.caption2),
+            negatives=(row.negative_caption,),
+            tags={"group": group},
+        )
+        for group, rows in rows_of.items()
+        for row in rows.root
+    ]
     return photo_split("sugar_crepe_pp_captions", split, root, items, contents, options.absent, counted="group")

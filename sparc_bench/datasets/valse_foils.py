@@ -12,9 +12,9 @@ from pydantic import Field, RootModel
 
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit
-from sparc_bench.datasets._photo_items import PhotoItem, photo_split
+from sparc_bench.datasets._photo_items import PhotoItem, photo_split, read_groups
 from sparc_bench.errors import UserError
-from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, known_split, read_json
+from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, known_split
 
 TITLE = "VALSE: 7,702 validated pairs of a caption and a foil, in eleven pieces"
 SOURCE = "Parcalabescu et al. 2022, VALSE (ACL 2022, arXiv:2112.07566), files of Heidelberg-NLP/VALSE"
@@ -74,22 +74,19 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     known_split(split, SPLITS, "valse_foils")
     home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)
     assert root is not None
-    contents, items = [], []
-    for piece in PIECES:
-        name = f"{options.annotations}/{piece}.json"
-        contents.append(home.read(name))
-        rows = read_json(_Piece, contents[-1], home.path / name).root
-        items += [
-            PhotoItem(
-                id=f"{piece}/{key}",
-                file=f"{_photos(row, options, home.path / name)}/{row.image_file}",
-                captions=(row.caption,),
-                negatives=(row.foil,),
-                tags={"piece": piece},
-            )
-            for key, row in rows.items()
-            if row.mturk.caption >= VOTES
-        ]
+    rows_of, contents = read_groups(home, options.annotations, PIECES, _Piece)
+    items = [
+        PhotoItem(
+            id=f"{piece}/{key}",
+            file=f"{_photos(row, options, home.path / options.annotations / f'{piece}.json')}/{row.image_file}",
+            captions=(row.caption,),
+            negatives=(row.foil,),
+            tags={"piece": piece},
+        )
+        for piece, rows in rows_of.items()
+        for key, row in rows.root.items()
+        if row.mturk.caption >= VOTES
+    ]
     return photo_split("valse_foils", split, root, items, contents, options.absent, counted="piece")
 
 
