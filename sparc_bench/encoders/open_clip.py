@@ -19,7 +19,7 @@ from sparc_bench.errors import UserError
 from sparc_bench.features import ImageFeatures, TextFeatures
 from sparc_bench.two_towers.clip_pixels import ClipPixels, Normalised, clip_pixels
 from sparc_bench.weights.open_clip_model import build
-from sparc_bench.weights.open_clip_source import Options, Source, find
+from sparc_bench.weights.open_clip_source import OpenClipSource, Options, find
 from sparc_bench.weights.weights_file import file_sha256
 
 TITLE = (
@@ -122,7 +122,7 @@ def load(card: ModelCard, weights: Path | None, runtime: Runtime) -> OpenClipEnc
     )
 
 
-def _pixels(model: Any, tower: ImageTower, source: Source, size: int | None) -> tuple[ClipPixels, Normalised]:  # noqa: ANN401
+def _pixels(model: Any, tower: ImageTower, source: OpenClipSource, size: int | None) -> tuple[ClipPixels, Normalised]:  # noqa: ANN401
     """How images are opened and normalised; raises UserError for a size of the card that the tower cannot take."""
     config = model.visual.preprocess_cfg
     if size is not None:

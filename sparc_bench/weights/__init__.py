@@ -1,1 +1,1 @@
-"""Weights of others: read without running their code, local files first."""
+"""Third-party weights: read without running code from the file, local files before downloads."""

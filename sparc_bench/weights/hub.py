@@ -1,4 +1,4 @@
-"""Files of the Hugging Face hub: those already on this machine first; what would be fetched is said before it is."""
+"""Files of the Hugging Face hub: from this machine's cache first; every download is announced before it starts."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from sparc_bench.errors import UserError
 from sparc_bench.weights.weights_file import file_sha256
 
 TIMEOUT = 5.0
-"""Seconds that the hub may take to say how large a file is."""
+"""Longest wait in seconds for the hub's answer on the size of a file."""
 
 
 def find(repo: str, file: str, revision: str | None) -> Path | None:
-    """A file of the hub in this machine's cache (HF_HUB_CACHE, HF_HOME); the network is never touched.
+    """The path of a hub file in this machine's cache (HF_HUB_CACHE, HF_HOME), or None; never uses the network.
 
     Args:
         repo: OWNER/NAME.
         file: path in the repository.
-        revision: commit, branch or tag; None for the branch main as it was when last fetched.
+        revision: commit, branch or tag; None for the branch main as last downloaded.
 
     Raises:
-        UserError: `repo` is no name of a repository, or `file` leaves it.
+        UserError: `repo` is not the name of a repository, or `file` leads out of it.
     """
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -40,22 +40,22 @@ def find(repo: str, file: str, revision: str | None) -> Path | None:
 
 
 def obtain(repo: str, file: str, revision: str | None, sha256: str | None) -> Path:
-    """A file of the hub: this machine's, else downloaded into the cache, after saying from where and how large.
+    """The path of a hub file in this machine's cache; a missing file is downloaded, after a line with source and size.
 
     Args:
         repo: OWNER/NAME.
         file: path in the repository.
         revision: commit, branch or tag; None for the branch main.
-        sha256: what the file must have; None where nothing pins it.
+        sha256: expected sha256 of the file; None where none is pinned.
 
     Raises:
-        UserError: it is neither here nor can it be fetched, or it is another file than was pinned.
+        UserError: the file is not cached and cannot be downloaded, or has another sha256.
     """
     return obtain_all(repo, {file: sha256}, revision)[0]
 
 
 def obtain_all(repo: str, pins: Mapping[str, str | None], revision: str | None) -> list[Path]:
-    """Several files of a repository as by `obtain`, each with its sha256; all are said before the first is fetched."""
+    """The paths of several hub files as by `obtain`; `pins`: file -> sha256. All downloads are announced first."""
     missing = {file: _metadata(repo, file, revision) for file in pins if find(repo, file, revision) is None}
     for file, metadata in missing.items():
         _refuse_other_file(repo, file, metadata, pins[file])
@@ -99,7 +99,7 @@ def _metadata(repo: str, file: str, revision: str | None) -> Any:  # noqa: ANN40
 
 
 def _refuse_other_file(repo: str, file: str, metadata: Any, sha256: str | None) -> None:  # noqa: ANN401
-    """Raise UserError before a large file is fetched that is not the pinned one; the hub's etag is then its sha256."""
+    """Raise UserError where the hub's etag (the sha256 of a large file) differs from the pinned sha256."""
     there = metadata.etag or ""
     if sha256 is not None and re.fullmatch(r"[0-9a-f]{64}", there) and there != sha256:
         raise UserError(
@@ -151,7 +151,7 @@ def _page(repo: str) -> str:
 
 
 def _size(bytes_: int | None) -> str:
-    """Decimal units, as the hub's pages show them.
+    """A size in decimal units, as on the hub's pages.
 
     >>> [_size(605_157_884), _size(1_712_000_000), _size(3519)]
     ['605.2 MB', '1.7 GB', '3.5 kB']

@@ -1,4 +1,4 @@
-"""An open_clip model with its weights: built without the network, filled from tensors that were read without code."""
+"""An open_clip model with its weights: built without the network, loaded without running code from the file."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from torch import Tensor, nn
 
 from sparc_bench.errors import UserError
 from sparc_bench.weights import hub
-from sparc_bench.weights.open_clip_source import Source, has_both_forms
+from sparc_bench.weights.open_clip_source import OpenClipSource, has_both_forms
 from sparc_bench.weights.weights_file import read_tensors
 
 TORCHSCRIPT_ONLY = ("input_resolution", "context_length", "vocab_size")
-"""Numbers that OpenAI's archives have among their tensors."""
+"""Numbers that OpenAI's TorchScript archives hold among the tensors."""
 
 
-def build(source: Source, size: int | None) -> Any:  # noqa: ANN401 - one of open_clip's classes
+def build(source: OpenClipSource, size: int | None) -> Any:  # noqa: ANN401 - one of open_clip's classes
     """The model with its weights in float32 on the CPU, ready to encode; `model.visual.preprocess_cfg` is complete.
 
     Args:
         source: configuration and weights.
-        size: input rows and columns, None for the model's own.
+        size: input rows and columns; None for the model's own.
 
     Raises:
-        UserError: a damaged or unsafe file, weights of another architecture or with the wrong activation, a missing
+        UserError: a damaged or unsafe file, weights of another architecture or with another activation, a missing
             library.
     """
     model = _empty(source, size)
@@ -42,12 +42,12 @@ def build(source: Source, size: int | None) -> Any:  # noqa: ANN401 - one of ope
     else:
         _load(model, source)
     if size is not None and hasattr(model.visual, "set_input_size"):
-        model.visual.set_input_size(size)  # as open_clip does: a timm tower is resized when it has its weights
+        model.visual.set_input_size(size)  # as open_clip does: a timm tower is resized after its weights are loaded
     model.visual.preprocess_cfg = {**source.preprocess_cfg, "size": size or model.visual.image_size}
     return model.eval().requires_grad_(False)
 
 
-def _empty(source: Source, size: int | None) -> Any:  # noqa: ANN401
+def _empty(source: OpenClipSource, size: int | None) -> Any:  # noqa: ANN401
     """The architecture with random weights; the global random state stays as it is."""
     text_cfg = dict(source.model_cfg["text_cfg"])
     if text_cfg.get("hf_model_name"):
@@ -65,7 +65,7 @@ def _empty(source: Source, size: int | None) -> Any:  # noqa: ANN401
             )
     except UserError:
         raise
-    except Exception as error:  # whatever a configuration of others may break
+    except Exception as error:  # a third-party configuration can raise anything
         if "pip install transformers" in str(error):
             raise UserError(
                 f"The text tower of {source.name} is of transformers: run pip install 'sparc-bench[hf]'."
@@ -78,7 +78,7 @@ def _empty(source: Source, size: int | None) -> Any:  # noqa: ANN401
 
 
 def _text_config(named: str) -> str:
-    """Folder with the configuration of a text tower of transformers."""
+    """The folder with the configuration of a text tower of transformers."""
     return named if Path(named).is_dir() else str(hub.obtain(named, "config.json", None, None).parent)
 
 
@@ -88,9 +88,9 @@ def _is_resnet(model_cfg: Mapping[str, Any]) -> bool:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without open_clip's warning that the weights are random, which are loaded next."""
+    """Suppress open_clip's warning about random weights, since the weights are loaded afterwards."""
     root, before = logging.getLogger(), logging.root.manager.disable
-    handler = logging.NullHandler()  # else the library's first message would configure the root logger
+    handler = logging.NullHandler()  # keeps the library's first message from configuring the root logger
     root.addHandler(handler)
     logging.disable(logging.WARNING)
     try:
@@ -100,12 +100,12 @@ def _quiet() -> Iterator[None]:
         root.removeHandler(handler)
 
 
-def _load(model: nn.Module, source: Source) -> None:
-    """Fill the model, by the library's own conversions in the order of `open_clip.load_checkpoint`."""
+def _load(model: nn.Module, source: OpenClipSource) -> None:
+    """Load the weights, with the library's own conversions in the order of `open_clip.load_checkpoint`."""
     tensors = read_tensors(source.file)
     own = model.state_dict()
     recomputed = {name.removeprefix("text.") for name, _ in model.named_buffers()} - own.keys()
-    for name in (*TORCHSCRIPT_ONLY, *recomputed):  # archives of TorchScript kept them
+    for name in (*TORCHSCRIPT_ONLY, *recomputed):  # stored by TorchScript archives only
         tensors.pop(name, None)
     if any(name.startswith(("vision_model.", "text_model.")) for name in tensors):
         raise UserError(f"{source.file} is a checkpoint of transformers: name its folder as hf:{source.file.parent}.")
@@ -119,13 +119,13 @@ def _load(model: nn.Module, source: Source) -> None:
         tensors["logit_bias"] = torch.zeros_like(own["logit_bias"])
     tensors.pop("text.transformer.embeddings.position_ids", None)
     for name in own.keys() - tensors.keys():
-        if name.endswith("num_batches_tracked"):  # files of old versions of torch lack it; evaluation does not use it
+        if name.endswith("num_batches_tracked"):  # missing in files of old torch versions, unused in evaluation
             tensors[name] = own[name]
     _refuse_difference(own, tensors, source)
     if not source.listed and not source.quick_gelu and has_both_forms(source.model_cfg) and is_openai(tensors):
         raise UserError(
-            f"{source.file} bears the sign of OpenAI's weights (every tensor exact in fp16, logit scale ln 100), which "
-            'were trained with QuickGELU: write activation = "quickgelu" into the [options] of a card.'
+            f"{source.file} looks like OpenAI's weights (every tensor exact in fp16, logit scale ln 100), which were "
+            'trained with QuickGELU: write activation = "quickgelu" into the [options] of a card.'
         )
     resize_pos_embed(tensors, model)
     if "positional_embedding" in own or "text.positional_embedding" in own:
@@ -134,7 +134,7 @@ def _load(model: nn.Module, source: Source) -> None:
 
 
 def is_openai(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether weights bear OpenAI's sign: logit scale ln 100, and all parameters exact in fp16."""
+    """Whether weights look like OpenAI's: logit scale ln 100, and all parameters exact in fp16."""
     scale = tensors.get("logit_scale")
     if scale is None or abs(scale.float().max().item() - math.log(100)) > 0.004:  # half of fp16's step there, and more
         return False
@@ -146,22 +146,22 @@ def is_openai(tensors: Mapping[str, Tensor]) -> bool:
     return all(torch.equal(tensor.float(), tensor.to(torch.float16).float()) for tensor in parameters)
 
 
-def _load_big_vision(model: nn.Module, source: Source) -> None:
-    """Fill a SigLIP from big_vision's arrays by the library's own conversion; nothing in them is unpickled."""
+def _load_big_vision(model: nn.Module, source: OpenClipSource) -> None:
+    """Load a SigLIP from big_vision's arrays, with the library's own conversion; nothing is unpickled."""
     try:
         load_big_vision_weights(model, str(source.file))
     except (KeyError, AttributeError, AssertionError, RuntimeError, ValueError, OSError, zipfile.BadZipFile) as error:
         raise UserError(
-            f"{source.file} holds no big_vision weights of {source.name} ({error}): name the architecture that "
-            "it is of as model, or copy the file again."
+            f"{source.file} holds no big_vision weights of {source.name} ({error}): name its architecture as model, "
+            "or copy the file again."
         ) from None
     odd = next((name for name, tensor in model.state_dict().items() if not torch.isfinite(tensor).all()), None)
     if odd is not None:
         raise UserError(f"{source.file} fills '{odd}' with NaN or infinite values: copy the file again.")
 
 
-def _refuse_difference(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: Source) -> None:
-    """Raise UserError for the first tensor by which file and architecture differ (positions may be resized)."""
+def _refuse_difference(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: OpenClipSource) -> None:
+    """Raise UserError for the first tensor that differs between file and architecture (positions may be resized)."""
     first = next((name for name in own if not _fits(name, own[name], tensors.get(name))), None)
     if first is None:
         first = next((name for name in tensors if name not in own), None)
@@ -170,7 +170,7 @@ def _refuse_difference(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor],
     here = f"is {_shape(tensors[first])}" if first in tensors else "is missing"
     there = f"has {_shape(own[first])}" if first in own else "has no such tensor"
     fitting = [name for name in fitting_architectures(tensors) if name != source.create_as]
-    change = f"these shapes are those of {' and '.join(fitting)}: name such a one" if fitting else "name the right one"
+    change = f"its shapes are those of {' and '.join(fitting)}: name one of these" if fitting else "name the right one"
     raise UserError(
         f"{source.file} holds another architecture than {source.name}: its '{first}' {here} where {source.name} "
         f"{there}; {change} as model."
@@ -192,7 +192,7 @@ def _shape(tensor: Tensor) -> str:
 
 
 def fitting_architectures(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Names of open_clip's architectures with towers of its own whose main shapes are those of some weights."""
+    """Names of open_clip's architectures (without timm and transformers towers) with the main shapes of the weights."""
     found = _main_shapes(tensors)
     listed = (name for name in open_clip.list_models() if not name.endswith("-quickgelu"))
     return [name for name in listed if found is not None and found == _configured_shapes(name)]

@@ -1,4 +1,4 @@
-"""From what a card or the command line says of an open_clip model to its configuration and its file of weights."""
+"""The configuration and the weights file of an open_clip model, from a card or the command line."""
 
 from __future__ import annotations
 
@@ -20,43 +20,43 @@ from sparc_bench.weights.weights_file import file_sha256
 
 CONFIG = "open_clip_config.json"
 URL_CACHE = Path("~/.cache/clip")
-"""Where open_clip and OpenAI's clip keep what they fetched by URL."""
+"""Folder where open_clip and OpenAI's clip keep files downloaded by URL."""
 
 
 class Options(Strict):
-    """The [options] of a card of this family."""
+    """The [options] of a card with family = "open_clip"."""
 
     weights: str = Field(
-        default="", description="as on the command line: MODEL/TAG, MODEL/FILE, hf-hub:OWNER/NAME or local-dir:FOLDER"
+        default="", description="model and weights: MODEL/TAG, MODEL/FILE, hf-hub:OWNER/NAME or local-dir:FOLDER"
     )
     model: str = Field(default="", description="an architecture of open_clip, hf-hub:OWNER/NAME or local-dir:FOLDER")
     pretrained: str = Field(default="", description="a tag that open_clip lists for the architecture, or a file")
     revision: str | None = Field(default=None, description="commit, branch or tag of a repository on the hub")
-    sha256: str | None = Field(default=None, description="of the file of weights")
+    sha256: str | None = Field(default=None, description="sha256 of the weights file")
     activation: Literal["quickgelu", "gelu"] | None = Field(
-        default=None, description="which the model was trained with; needed where neither tag nor configuration says it"
+        default=None, description="activation of the training; needed where neither tag nor configuration states it"
     )
     patches: Literal["last", "value", "sclip", "clearclip"] | None = Field(
         default=None,
-        description="how patches are read: the plain last layer, MaskCLIP's value path, SCLIP's or ClearCLIP's "
-        "attention; none: the plain last layer, where the architecture has it in the joint space",
+        description="last layer of the patch path: plain, MaskCLIP's value path, SCLIP's or ClearCLIP's attention; "
+        "default: plain, where the architecture projects patches into the joint space",
     )
     size: int | None = Field(default=None, description="input rows and columns, where they differ from the model's")
 
 
 @dataclass(frozen=True)
-class Source:
-    """A model that can be built.
+class OpenClipSource:
+    """Configuration and weights file of an open_clip model.
 
     Attributes:
-        name: what its configuration is called, for errors.
-        create_as: the name that open_clip.create_model takes for its configuration.
+        name: name of the configuration, for errors.
+        create_as: model name for open_clip.create_model.
         model_cfg: open_clip's configuration of the model.
-        preprocess_cfg: open_clip's configuration of its preprocessing (the size is the model's).
-        file: its weights.
-        quick_gelu: whether both towers use QuickGELU (where they have a choice).
-        listed: the activation is that of open_clip's own list of tags, which is not doubted.
-        tokenizer: folder with its tokenizer, None where the configuration names it.
+        preprocess_cfg: open_clip's configuration of the preprocessing (the size is the model's).
+        file: weights file.
+        quick_gelu: whether both towers use QuickGELU (where the architecture has a choice).
+        listed: True where the activation comes from open_clip's own list of tags, which is trusted.
+        tokenizer: folder of the tokenizer; None where the configuration names it.
     """
 
     name: str
@@ -69,19 +69,19 @@ class Source:
     tokenizer: Path | None = None
 
 
-def find(options: Options, weights: Path | None, where: str) -> Source:
-    """The configuration and the file that a card means.
+def find(options: Options, weights: Path | None, where: str) -> OpenClipSource:
+    """The configuration and the weights file of a card.
 
     Args:
-        options: of the card.
-        weights: the file or folder that the card's [weights] or the command line names, if any.
-        where: the card, for errors.
+        options: the card's [options].
+        weights: file or folder of the card's [weights] or of the command line; None without either.
+        where: name of the card, for errors.
 
     Raises:
-        UserError: no such architecture, tag or file, an activation that nobody states, or one that is contradicted.
+        UserError: an unknown architecture, tag or file, an activation that is stated nowhere or contradicted.
     """
     if options.weights and (options.model or options.pretrained):
-        raise UserError(f"{where}: 'weights' says all that 'model' and 'pretrained' say: leave it out.")
+        raise UserError(f"{where}: 'weights' stands for 'model' and 'pretrained': leave it out.")
     model, pretrained = _split(options.weights) if options.weights else (options.model, options.pretrained)
     if weights is not None and pretrained:
         raise UserError(f"{where}: both {weights} and '{pretrained}' are named as weights: leave one out.")
@@ -89,8 +89,8 @@ def find(options: Options, weights: Path | None, where: str) -> Source:
         folder = weights if weights.is_dir() else weights.parent
         if not (folder / CONFIG).is_file():
             raise UserError(
-                f"{weights} does not say which architecture it is of: write open_clip:ARCHITECTURE/{weights} or a card "
-                f'with model = "ARCHITECTURE", or put open_clip\'s {CONFIG} beside it.'
+                f"{weights} does not name its architecture: write open_clip:ARCHITECTURE/{weights} or a card with "
+                f'model = "ARCHITECTURE", or put open_clip\'s {CONFIG} beside it.'
             )
         model = f"local-dir:{folder}"
     if model.startswith("local-dir:"):
@@ -117,7 +117,7 @@ def has_both_forms(model_cfg: Mapping[str, Any]) -> bool:
 
 
 def _split(word: str) -> tuple[str, str]:
-    """MODEL/TAG or MODEL/FILE in two; architectures may be written with a slash (ViT-B/32)."""
+    """The model and the tag or file of MODEL/TAG or MODEL/FILE; the model may contain a slash (ViT-B/32)."""
     if word.startswith(("hf-hub:", "local-dir:")):
         return word, ""
     parts = word.split("/")
@@ -128,7 +128,7 @@ def _split(word: str) -> tuple[str, str]:
     return parts[0], "/".join(parts[1:])
 
 
-def _of_architecture(arch: str, pretrained: str, weights: Path | None, options: Options, where: str) -> Source:
+def _of_architecture(arch: str, pretrained: str, weights: Path | None, options: Options, where: str) -> OpenClipSource:
     model_cfg = open_clip.get_model_config(arch)
     if model_cfg is None:
         if not arch:
@@ -136,7 +136,7 @@ def _of_architecture(arch: str, pretrained: str, weights: Path | None, options: 
                 f'{where} names no model: write [options] with model = "ViT-B-32" and pretrained = "openai".'
             )
         raise UserError(f"open_clip has no architecture '{arch}': {nearest(arch, open_clip.list_models())}")
-    plain = Source(
+    plain = OpenClipSource(
         name=arch,
         create_as=arch,
         model_cfg=model_cfg,
@@ -173,7 +173,7 @@ def _of_architecture(arch: str, pretrained: str, weights: Path | None, options: 
 
 
 def _file(arch: str, named: str, tags: list[str]) -> Path:
-    """The file that follows an architecture: relative, or absolute with the slash before it taken for the root's."""
+    """The file named after an architecture: a relative path, or an absolute one without its first slash."""
     for path in (Path(named).expanduser(), Path("/") / named):
         if path.exists():
             return path
@@ -181,7 +181,7 @@ def _file(arch: str, named: str, tags: list[str]) -> Path:
 
 
 def _tagged(tag: Mapping[str, Any], revision: str | None) -> Path:
-    """The file of a tag: of the hub's cache, else of open_clip's own, else from the hub."""
+    """The file of a tag: from the hub's cache, else from open_clip's own cache, else downloaded from the hub."""
     repo, _, file = tag["hf_hub"].rpartition("/")
     names = [file] if file else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
     if file.endswith((".bin", ".pth")):
@@ -194,7 +194,7 @@ def _tagged(tag: Mapping[str, Any], revision: str | None) -> Path:
 
 
 def _first(repo: str, names: list[str], revision: str | None) -> Path:
-    """The first of some files that a repository has; the first one's error where it has none."""
+    """The first of the named files that the repository has; raises the error of the first where it has none."""
     refused: list[UserError] = []
     for name in names:
         try:
@@ -204,7 +204,7 @@ def _first(repo: str, names: list[str], revision: str | None) -> Path:
     raise refused[0]
 
 
-def _of_hub(repo: str, weights: Path | None, options: Options) -> Source:
+def _of_hub(repo: str, weights: Path | None, options: Options) -> OpenClipSource:
     config = hub.obtain(repo, CONFIG, options.revision, None)
     names = [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
     here = next((path for name in names if (path := hub.find(repo, name, options.revision)) is not None), None)
@@ -212,7 +212,7 @@ def _of_hub(repo: str, weights: Path | None, options: Options) -> Source:
     return replace(_configured(config, file), name=f"hf-hub:{repo}", tokenizer=None)
 
 
-def _of_folder(folder: Path, weights: Path | None) -> Source:
+def _of_folder(folder: Path, weights: Path | None) -> OpenClipSource:
     if not (folder / CONFIG).is_file():
         raise UserError(f"There is no {CONFIG} in {folder}: save the model with open_clip.push_to_hf_hub.save_for_hf.")
     if weights is not None and weights.is_file():
@@ -222,8 +222,8 @@ def _of_folder(folder: Path, weights: Path | None) -> Source:
     return _configured(folder / CONFIG, file)
 
 
-def _configured(config: Path, file: Path) -> Source:
-    """What a folder's configuration says."""
+def _configured(config: Path, file: Path) -> OpenClipSource:
+    """The source of a folder with a configuration file."""
     try:
         values = json.loads(config.read_text(encoding="utf-8"))
         model_cfg, preprocess_cfg = dict(values["model_cfg"]), dict(values.get("preprocess_cfg", {}))
@@ -232,7 +232,7 @@ def _configured(config: Path, file: Path) -> Source:
         raise UserError(
             f"{config} is no configuration of open_clip ({error}): take it from its authors anew."
         ) from None
-    return Source(
+    return OpenClipSource(
         name=str(config.parent),
         create_as=f"local-dir:{config.parent}",
         model_cfg=model_cfg,
@@ -243,8 +243,8 @@ def _configured(config: Path, file: Path) -> Source:
     )
 
 
-def _with_activation(found: Source, options: Options, where: str) -> Source:
-    """The source with the activation that a card states, unless the model's own statement contradicts it."""
+def _with_activation(found: OpenClipSource, options: Options, where: str) -> OpenClipSource:
+    """The source with the activation of the card; raises UserError where the model's own statement contradicts it."""
     if options.activation is None:
         return found
     stated = options.activation == "quickgelu"

@@ -1,6 +1,6 @@
-"""Checkpoints that only running code can read: what they would run, and the command that converts one.
+"""Errors about checkpoints that need code to be run: the code that they import, and the command that converts them.
 
-Nothing here unpickles: the operations of a pickle are listed, none is carried out.
+Nothing is unpickled here: pickle operations are listed and not executed.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from typing import IO, Any
 from sparc_bench.errors import UserError
 
 NESTED = ("state_dict", "model_state_dict", "model")
-"""Keys under which a checkpoint keeps the model beside its optimiser, by precedence."""
+"""Keys under which training checkpoints keep the model's state dict, by precedence."""
 
 TORCH_MAGIC = b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
-"""The number that torch.save wrote first until torch 1.6."""
+"""First bytes of files from torch.save before torch 1.6."""
 
 HARMLESS = ("torch", "torch._utils", "torch.storage", "torch.serialization", "collections")
-"""Modules that every checkpoint imports from; not what makes one unsafe."""
+"""Modules that every checkpoint imports from; left out of the error sentences."""
 
 
 Operation = tuple[str, Any]
-"""Name of a pickle's operation, and its argument where that is a word or a number."""
+"""Name of a pickle operation, and its argument where that is a string or an integer."""
 
 
 def torchscript(path: Path) -> UserError:
-    """The refusal of a TorchScript archive."""
+    """The error for a TorchScript archive."""
     command = _conversion(path, "torch.jit.load(sys.argv[1], map_location='cpu').state_dict()")
     return UserError(
         f"{path} is a TorchScript archive, a program rather than weights: if you trust its source, convert it once and "
@@ -40,7 +40,7 @@ def torchscript(path: Path) -> UserError:
 
 
 def runs_code(path: Path) -> UserError:
-    """The refusal of a checkpoint that needs unpickling; it names the code that the file asks for."""
+    """The error for a checkpoint that needs unpickling; it names the code that the file imports."""
     read = "torch.load(sys.argv[1], map_location='cpu', weights_only=False)"
     command = _conversion(path, "pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())" if is_pickle(path) else read)
     asked = [name for name in dict.fromkeys(_asked_for(path)) if name.rpartition(".")[0] not in HARMLESS]
@@ -52,13 +52,13 @@ def runs_code(path: Path) -> UserError:
 
 
 def is_pickle(path: Path) -> bool:
-    """Whether a file is one pickle and nothing else."""
+    """Whether a file holds one pickle and nothing else."""
     with path.open("rb") as file:
         return _operations(file) is not None and not file.read(1)
 
 
 def is_whole(path: Path) -> bool:
-    """Whether the pickles of what torch.save wrote are complete."""
+    """Whether all pickles of a torch.save file are complete."""
     return all(each is not None for each in _streams(path))
 
 
@@ -80,7 +80,7 @@ def _conversion(path: Path, expression: str) -> str:
 
 
 def _streams(path: Path) -> Iterator[list[Operation] | None]:
-    """The operations of each pickle of a file; None for one that breaks off."""
+    """The operations of each pickle of a file; None for a truncated pickle."""
     with path.open("rb") as file:
         start = file.read(32)
         file.seek(0)
@@ -91,7 +91,7 @@ def _streams(path: Path) -> Iterator[list[Operation] | None]:
         elif tarfile.is_tarfile(path):
             with tarfile.open(fileobj=file) as tar:
                 yield _operations(tar.extractfile("pickle") or io.BytesIO())
-        else:  # magic number, version and system stand before torch's object
+        else:  # pickles of magic number, version and system come before the object's
             for _ in range(4 if TORCH_MAGIC in start else 1):
                 yield _operations(file)
 
@@ -99,15 +99,15 @@ def _streams(path: Path) -> Iterator[list[Operation] | None]:
 def _operations(file: IO[bytes]) -> list[Operation] | None:
     try:
         return [
-            (operation.name, argument if isinstance(argument, str | int) else None)  # not the bytes of large arrays
+            (operation.name, argument if isinstance(argument, str | int) else None)  # drops the bytes of large arrays
             for operation, argument, _ in pickletools.genops(file)
         ]
-    except Exception:  # of whatever kind: no operations of pickle
+    except Exception:  # no pickle
         return None
 
 
 def _asked_for(path: Path) -> Iterator[str]:
-    """What the pickles of a file import, as `module.name`; a name that is none is quoted, for it goes to a terminal."""
+    """Names that the pickles of a file import, as `module.name`; an odd name is quoted, since it is printed."""
     for operations in _streams(path):
         strings, memo = ["", ""], list[str]()
         for name, argument in operations or ():

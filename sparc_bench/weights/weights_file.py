@@ -1,6 +1,7 @@
-"""Weights of others, read without running their code.
+"""Reading of third-party weights without running code.
 
-A file is what its first bytes say, whatever its suffix: safetensors (one file, or the index of several), or what
+The first bytes decide the format, not the suffix: safetensors (one file, or the index of several), or a `torch.save`
+file, read with `weights_only=True`. Other files are refused in one sentence; nothing is unpickled, unpacked or written.
 `torch.save` wrote, read with `weights_only=True`. All else is refused in one sentence; nothing is unpickled, unpacked
 or written. Torch is imported where a tensor is read: the sha256 of a file takes none.
 """
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 INDEX = ".index.json"
-"""How the name of a sharded checkpoint's index ends."""
+"""Suffix of the index file of a sharded checkpoint."""
 
 FOLDER_FILES = (
     "*.safetensors.index.json",
@@ -38,23 +39,23 @@ FOLDER_FILES = (
     "pytorch_model.bin",
     "open_clip_pytorch_model.bin",
 )
-"""What holds the weights of a folder: the first of these patterns that finds a file."""
+"""Patterns of weights files in a folder; the first pattern that finds a file counts."""
 
 _ZIP = b"PK\x03\x04"
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a checkpoint on the CPU in the file's own dtypes, by their names in the model.
+    """Name in the model -> tensor, on the CPU in the file's own dtypes, of all tensors of a checkpoint.
 
-    The model's part is taken out of a training checkpoint (`NESTED`), and what wrappers put into names is left out:
-    `module.` of data parallelism, `_orig_mod.` of torch.compile.
+    Of a training checkpoint the model's part is read (`NESTED`); name parts of wrappers are removed: `module.` of data
+    parallelism, `_orig_mod.` of torch.compile.
 
     Args:
         path: a file, the index of a sharded checkpoint, or a folder that holds one checkpoint.
 
     Raises:
-        UserError: missing, damaged, not safe to read, no tensors, or values that are not finite (-inf is let through
-            in attention masks).
+        UserError: a missing, damaged or unsafe file, a file without tensors, or values that are not finite (-inf is
+            allowed in attention masks).
     """
     found: dict[str, Any] = {}
     for part in _parts(path):
@@ -66,7 +67,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def refuse_odd_values(path: Path, name: str, tensor: Tensor) -> None:
-    """Raise UserError for a tensor without plain values, or with NaN or infinite ones (-inf passes in a mask)."""
+    """Raise UserError for sparse, quantised or empty tensors, and NaN or infinite values (-inf passes in masks)."""
     import torch
 
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
@@ -85,15 +86,15 @@ def refuse_odd_values(path: Path, name: str, tensor: Tensor) -> None:
 
 
 def load_into(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Fill a model with the tensors of a checkpoint, which must be all of its parameters and buffers and no others.
+    """Load the tensors of a checkpoint into a model, which must have exactly these parameters and buffers.
 
     Args:
-        model: in the dtypes and on the device that it is to have.
-        tensors: as `read_tensors` gives them.
-        path: where they come from, for the error.
+        model: model in its final dtypes and on its final device.
+        tensors: tensors by name, as from `read_tensors`.
+        path: path of the checkpoint, for the error.
 
     Raises:
-        UserError: the checkpoint is of another architecture.
+        UserError: the checkpoint belongs to another architecture.
     """
     own = model.state_dict()
     for problem, names in (("lacks", own.keys() - tensors.keys()), ("has an unknown", tensors.keys() - own.keys())):
@@ -112,13 +113,13 @@ def load_into(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> No
 
 
 def file_sha256(path: Path) -> str:
-    """Sha256 of a file's bytes; of a checkpoint in several files or of a folder: of their names and sha256.
+    """Sha256 of a file's bytes; for a sharded checkpoint or a folder: sha256 of the names and sha256 of its files.
 
-    Of a folder those files count that `read_tensors` would read, or, where it holds no checkpoint, all but hidden ones.
-    A file is read once a process, and again when its size or time of change differ.
+    The files of a folder are those that `read_tensors` reads, or all but hidden ones where it holds no checkpoint. The
+    sha256 of a file is computed once in a process, and again when its size or modification time changes.
 
     Raises:
-        UserError: there is no such file, or a folder holds two checkpoints.
+        UserError: the file is missing, or a folder holds two checkpoints.
     """
     if path.is_file() and not path.name.endswith(INDEX):
         return _digest(path, path.stat().st_size, path.stat().st_mtime_ns)
@@ -129,10 +130,10 @@ def file_sha256(path: Path) -> str:
 
 
 def refuse_escaping_members(path: Path) -> None:
-    """Do nothing for a file that is no archive, nor for a zip or tar archive whose members stay in their folder.
+    """Raise UserError for a zip or tar archive with a member that would be unpacked outside of its folder.
 
     Raises:
-        UserError: a member has an absolute path or one with `..`, a link leads out, or the archive is damaged.
+        UserError: a member's path is absolute or has `..`, a link leads out of the folder, or the archive is damaged.
     """
     _refuse_escaping(path, _members(path))
 
@@ -144,7 +145,7 @@ def _digest(path: Path, size: int, changed_ns: int) -> str:  # noqa: ARG001 - a 
 
 
 def _parts(path: Path) -> list[Path]:
-    """The files that hold a checkpoint's tensors."""
+    """The files with the tensors of a checkpoint."""
     if path.is_dir():
         found = _of_folder(path)
         if not found:
@@ -158,7 +159,7 @@ def _parts(path: Path) -> list[Path]:
 
 
 def _of_folder(path: Path) -> list[Path]:
-    """What could be the checkpoint of a folder: one file or index, if all is well."""
+    """Candidates for the checkpoint of a folder; exactly one file or index where the choice is clear."""
     return next((sorted(path.glob(each)) for each in FOLDER_FILES if any(path.glob(each))), [])
 
 
@@ -213,7 +214,7 @@ def _load_torch(path: Path, start: bytes) -> Mapping[str, Any]:
         raise _damaged(path, "neither safetensors nor of torch.save" if start else "it is empty")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about its own older formats
+            warnings.simplefilter("ignore")  # torch's warnings about older formats
             found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         if unsafe_weights.is_whole(path):
@@ -232,7 +233,7 @@ def _damaged(path: Path, reason: str) -> UserError:
 
 
 def _members(path: Path) -> list[str]:
-    """Names of the members of a zip or tar archive, and where its links lead; none for a file that is no archive."""
+    """Names of the members and targets of the links of a zip or tar archive; empty for any other file."""
     with path.open("rb") as file:
         is_zip = file.read(len(_ZIP)) == _ZIP
     try:
@@ -260,7 +261,7 @@ def _refuse_escaping(path: Path, names: Sequence[str]) -> None:
 
 
 def _refuse_other_archives(path: Path, names: Sequence[str], is_zip: bool) -> None:
-    """Raise UserError for an archive that is not what torch.save writes since torch 1.6."""
+    """Raise UserError for an archive in another form than that of torch.save since torch 1.6."""
     inner = {name.partition("/")[2] for name in names}
     if is_zip and ("constants.pkl" in inner or any(name.startswith("code/") for name in inner)):
         raise unsafe_weights.torchscript(path)

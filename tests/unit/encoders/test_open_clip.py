@@ -445,7 +445,7 @@ def test_relative_files_and_slashes_in_names(registered, monkeypatch):
         ({"weights": "Tiny-B-8/openia"}, "'openia' is no tag of Tiny-B-8 and no file: did you mean 'openai'"),
         ({"weights": "Tiny-B-8"}, r"is an architecture without weights: add /FILE or /TAG \(openai, webli\)"),
         ({}, r'names no model: write \[options\] with model = "ViT-B-32" and pretrained = "openai"'),
-        ({"weights": "Tiny-B-8/openai", "model": "Tiny-B-8"}, "says all that 'model' and 'pretrained' say"),
+        ({"weights": "Tiny-B-8/openai", "model": "Tiny-B-8"}, "stands for 'model' and 'pretrained'"),
         ({"weights": "local-dir:/nowhere"}, "no open_clip_config.json in /nowhere: save the model with"),
         ({"weights": "Tiny-B-8/openai", "sha256": "0" * 64}, "the sha256 .* but Model tiny says 000000000000"),
     ],
@@ -458,7 +458,7 @@ def test_what_a_card_cannot_mean(registered, values, sentence):
 def test_a_file_without_its_architecture(tmp_path):
     file = tmp_path / "weights.safetensors"
     save_file({"logit_scale": torch.zeros(())}, file)
-    with pytest.raises(UserError, match=r"does not say which architecture .* write open_clip:ARCHITECTURE/.*weights"):
+    with pytest.raises(UserError, match=r"does not name its architecture: write open_clip:ARCHITECTURE/.*weights"):
         encoder(file)
     saved = folder(tmp_path / "saved", "vit")
     assert encoder(saved / WEIGHTS).weights_hash == encoder(saved).weights_hash  # its configuration lies beside it
@@ -474,7 +474,7 @@ def test_openais_weights_with_gelu_are_refused(tmp_path):
     assert not is_openai(exact | {"logit_scale": torch.tensor(4.5)})
     save_file(exact, saved / WEIGHTS)
     for values in ({}, {"activation": "gelu"}):
-        with pytest.raises(UserError, match=r'bears the sign of OpenAI.s weights .* write activation = "quickgelu"'):
+        with pytest.raises(UserError, match=r'looks like OpenAI.s weights .* write activation = "quickgelu"'):
             encoder(saved, **values)
     assert encoder(saved, activation="quickgelu").activation == "quickgelu"
 
@@ -532,7 +532,7 @@ def test_torchscript_is_refused_with_the_conversion(tmp_path):
 def test_big_vision_arrays_of_another_model_are_refused(tmp_path):
     saved = folder(tmp_path, "map_timm")
     np.savez(saved / "siglip.npz", **{"params/b": np.zeros(1)})
-    with pytest.raises(UserError, match=r"siglip\.npz holds no big_vision weights of .* name the architecture"):
+    with pytest.raises(UserError, match=r"siglip\.npz holds no big_vision weights of .* name its architecture"):
         encoder(saved / "siglip.npz")
     np.savez(saved / "code.npz", **{"params/b": np.array([print], dtype=object)})
     with pytest.raises(UserError, match=r"code\.npz holds no big_vision weights"):
