@@ -46,7 +46,7 @@ def first_positives_of_rows(
     scores_QU: Float[ndarray, "Q U"],
     query_P: Int[ndarray, "P"],
     column_P: Int[ndarray, "P"],
-    again_E: Int[ndarray, "E"],
+    repeated_E: Int[ndarray, "E"],
 ) -> FirstPositives:
     """As `first_positives`, where few candidates are positive and these are named: no Q x C truth is made.
 
@@ -54,14 +54,14 @@ def first_positives_of_rows(
         scores_QU: one row per query.
         query_P: row of each positive.
         column_P: its column; a column that stands there twice for a query is two positives of equal score.
-        again_E: columns that are candidates once more each (a wording that several captions share is scored once).
+        repeated_E: columns that are candidates once more each (a wording that several captions share is scored once).
     """
     positive_P = scores_QU[query_P, column_P]
     best_Q = np.full(len(scores_QU), -np.inf, dtype=scores_QU.dtype)
     np.maximum.at(best_Q, query_P, positive_P)
     above_Q, tied_Q = np.zeros(len(scores_QU), dtype=np.int64), np.zeros(len(scores_QU), dtype=np.int64)
     for query, (score_U, best) in enumerate(zip(scores_QU, best_Q, strict=True)):
-        again = score_U[again_E]
+        again = score_U[repeated_E]
         above_Q[query] = np.count_nonzero(score_U > best) + np.count_nonzero(again > best)
         tied_Q[query] = np.count_nonzero(score_U == best) + np.count_nonzero(again == best)
     positives_Q = np.bincount(query_P, minlength=len(scores_QU))

@@ -13,7 +13,7 @@ from numpy import ndarray
 
 
 @dataclass(frozen=True)
-class Places:
+class ClassRanks:
     """Where each image's own class stands: all that top-k credits depend on.
 
     Attributes:
@@ -25,7 +25,7 @@ class Places:
     tied_N: Int[ndarray, "N"]
 
     @classmethod
-    def of(cls, scores_NC: Float[ndarray, "N C"], label_N: Int[ndarray, "N"]) -> Places:
+    def of(cls, scores_NC: Float[ndarray, "N C"], label_N: Int[ndarray, "N"]) -> ClassRanks:
         """Of the class `label_N` of each image."""
         own_N1 = np.take_along_axis(scores_NC, label_N[:, None], axis=1)
         return cls((scores_NC > own_N1).sum(axis=1), (scores_NC == own_N1).sum(axis=1))
@@ -46,4 +46,4 @@ def topk_score(scores_NC: Float[ndarray, "N C"], label_N: Int[ndarray, "N"], k: 
     >>> topk_score(np.array([[3.0, 2.0, 2.0, 2.0]]), np.array([2]), k=2)
     array([0.33333333])
     """
-    return Places.of(scores_NC, label_N).credit(k)
+    return ClassRanks.of(scores_NC, label_N).credit(k)

@@ -1,5 +1,5 @@
-"""Scoring rules, one file each: `Options`, `VERSION`, `NEEDS`, `DATA`, `run(encoder, data, options)`.
+"""Protocols (scoring rules), one file each: `Options`, `VERSION`, `NEEDS`, `DATA`, `run(encoder, data, options)`.
 
-A rule that other systems' outputs can be scored by has `OUTPUTS`: kind of `sparc_bench.outputs` -> a function
+A protocol that also scores outputs of other systems has `OUTPUTS`: kind of output (`sparc_bench.outputs`) -> a function
 `(outputs, data, options)` that returns the same `Outcome`.
 """

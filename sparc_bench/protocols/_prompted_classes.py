@@ -1,4 +1,4 @@
-"""Classes as prompts: encoded once, scored by the model's own rule."""
+"""Class prompts: encoded once, ensembled and scored by the model's own rule."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from sparc_bench.errors import UserError
 from sparc_bench.features import TextFeatures
 
 _PROMPTS_AT_ONCE = 16_384
-"""So many prompts are encoded before they are averaged: 1,000 classes under 480 templates would fill the memory."""
+"""Prompts that are encoded before they are averaged: all of 1,000 classes x 480 templates would fill the memory."""
 
 
 class PromptedClasses:
-    """C classes under T templates, encoded once, scored by the model's own rule.
+    """Prompt ensemble of C classes under T templates, encoded once.
 
-    Where the model averages prompts as embeddings, each prompt's global vector is L2-normalised, the T vectors of a
-    class are averaged and normalised again (the order of CLIP's own code); else the T scores of a class are averaged.
+    With `prompt_ensemble` "embeddings" each prompt's global vector is L2-normalised, the T vectors of a class are
+    averaged and normalised again (the order of CLIP's own code); with "scores" the T scores of a class are averaged.
     Classes with the same words are encoded and scored once, so that they tie exactly, whatever the arithmetic.
     """
 
@@ -40,7 +40,7 @@ class PromptedClasses:
         self.texts = TextFeatures.concat(parts)
 
     def scores(self, score: Callable[[TextFeatures], Tensor]) -> Tensor:
-        """`score` of the prompts, with its text axis (the second) reduced to the C classes."""
+        """Class scores (N, C, ...): `score` applied to the prompts, its text axis (the second) reduced to C classes."""
         scores_NM = score(self.texts)
         if self._as_scores and self._templates > 1:
             split = (len(scores_NM), -1, self._templates, *scores_NM.shape[2:])

@@ -1,4 +1,4 @@
-"""One image, captions that are true of it and captions that are false: does it prefer the true ones?
+"""Caption choice: an image with true and false captions, right where every true one scores above every false one.
 
 Shapes: I items, T true captions, F false ones, D joint width.
 """
@@ -27,7 +27,7 @@ from sparc_bench.metrics.pair_comparison import Ties
 from sparc_bench.metrics.statistic import ClassMean, Mean, Statistic
 from sparc_bench.outputs.scores_encoder import looked_up
 from sparc_bench.protocol import Outcome
-from sparc_bench.protocols._pairs import DistinctTexts, image_chunks, score
+from sparc_bench.protocols._similarity_scores import DistinctTexts, image_batches, similarity_scores
 
 VERSION = 1
 TITLE = "caption choice: every true caption of an image above every false one"
@@ -35,29 +35,37 @@ NEEDS = frozenset({"image", "text"})
 DATA = frozenset({"captions", "negatives"})
 
 _IMAGES_TOGETHER = 16
-"""Of a pairwise model, which scores all texts of so many images with each of them."""
+"""Images of a pairwise model whose texts are encoded together; each image is scored with the texts of all of them."""
 
 
 class Options(Strict):
-    """What a card decides."""
+    """Options of the protocol in a task card."""
 
     ties: Ties
-    """lose: a tie is an error (SugarCrepe's strict greater-than); expected: its chance under a random order"""
+    """lose: a tie is an error (SugarCrepe's strict greater-than); expected: the mean credit over random orders"""
     group_by: str
-    """the tag over whose groups the macro mean is taken; empty: there is none"""
+    """tag whose groups the macro mean averages; empty: no macro mean"""
     exclude: tuple[str, ...]
-    """groups that the macro mean leaves out"""
+    """groups left out of the macro mean"""
     min_count: int = Field(ge=1)
-    """groups with fewer items are left out of the macro mean"""
+    """least number of items of a group in the macro mean"""
     group_metrics: bool
-    """whether the accuracy of each group of the macro mean is a metric by the group's name"""
+    """whether the accuracy of each group of the macro mean is a metric with the group's name"""
     text_only: bool
-    """whether true captions must also be closer to each other than to a false one, by cosine of the text vectors"""
+    """whether the text-only task is scored too: true captions closer to each other than to a false one, by cosine of
+    text vectors (SugarCrepe++)"""
 
 
 @dataclass(frozen=True)
 class _Scores:
-    """Scores of every item, filled up as `metrics.caption_choice` says; of texts alone where they were asked for."""
+    """Scores of every item, padded with +inf (true) and -inf (false) as `metrics.caption_choice` says.
+
+    Attributes:
+        true_IT: image-to-text scores of the true captions.
+        false_IF: image-to-text scores of the false captions.
+        text_true_IT: cosines of all pairs of true captions, or None without the text-only task.
+        text_false_IF: cosines of every true with every false caption, or None.
+    """
 
     true_IT: Float[ndarray, "I T"]
     false_IF: Float[ndarray, "I F"]
@@ -68,9 +76,9 @@ class _Scores:
 def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     """Score every item: `accuracy` over all items, `macro_accuracy` over the groups of `options.group_by`.
 
-    Metrics of the text-only task begin with `text_only_`; `groups` is the table of the image's choice.
-    Items about one photo are resampled together: their credits stand on the first of its examples. `correct` is the
-    credit of each item. The tie count is the number of items that a tie decided (with `text_only`, of both tasks).
+    Metrics of the text-only task begin with `text_only_`; `groups` are of the image-to-text task. The bootstrap
+    resamples photos: the credits of a photo's items belong to the cluster of its first item. `correct` is the
+    credit of each item. The tie count is the number of items decided by a tie (with `text_only`, in both tasks).
     """
     _refuse_other_shapes(data, options)
     items = len(data)
@@ -129,13 +137,13 @@ def _refuse_other_shapes(data: DataSplit, options: Options) -> None:
 
 
 def _first_of_photo(data: DataSplit) -> ndarray:
-    """For every item the first one about its photo."""
+    """Index of the first item about the same photo, for every item."""
     first: dict[str, int] = {}
     return np.array([first.setdefault(example.image.id, index) for index, example in enumerate(data)])
 
 
 def _kept_groups(data: DataSplit, options: Options) -> dict[str, ndarray]:
-    """Group of the macro mean -> its items; groups by name."""
+    """Groups of the macro mean, sorted by name -> indices of their items."""
     if not options.group_by:
         return {}
     members: dict[str, list[int]] = {}
@@ -155,7 +163,7 @@ def _kept_groups(data: DataSplit, options: Options) -> dict[str, ndarray]:
 
 
 def _left_out(data: DataSplit, options: Options, kept: dict[str, ndarray]) -> Iterator[str]:
-    """A sentence about groups that the macro mean leaves out, if there are any."""
+    """Note on the groups left out of the macro mean, if any."""
     groups = {example.tags[options.group_by] for example in data} if options.group_by else set()
     if len(groups) > len(kept):
         items = len(data) - sum(map(len, kept.values()))
@@ -172,7 +180,7 @@ def _macro(credit_I: ndarray, kept: dict[str, ndarray], first_I: ndarray) -> Cla
 
 
 def _scores(encoder: Encoder, data: DataSplit, text_only: bool) -> _Scores:
-    """Every image is encoded once, with the texts of all items about it, and every distinct text of a run once."""
+    """Scores of all items; an image is encoded once for all items about it, a distinct text once per batch."""
     of_image: dict[tuple[str, Box | None], list[int]] = {}
     for index, example in enumerate(data):
         of_image.setdefault((example.image.id, example.image.crop), []).append(index)
@@ -185,14 +193,14 @@ def _scores(encoder: Encoder, data: DataSplit, text_only: bool) -> _Scores:
     text_true_IT = np.full((len(data), pairs), np.inf, dtype=np.float32)
     text_false_IF = np.full((len(data), most_true * most_false), -np.inf, dtype=np.float32)
     compared = text_only
-    for rows, images in image_chunks(encoder, [data.examples[of[0]].image for of in members]):
+    for rows, images in image_batches(encoder, [data.examples[of[0]].image for of in members]):
         step = _IMAGES_TOGETHER if pairwise(encoder) else len(images)
         for start in range(0, len(images), step):
             together = members[rows][start : start + step]
             examples = [data.examples[index] for of in together for index in of]
             distinct = DistinctTexts.of([text for each in examples for text in (*each.captions, *each.negatives)])
             texts = encoder.texts(distinct.texts, text_need(encoder))
-            to_text_NU = score(encoder, images[start : start + step], texts)[0]
+            to_text_NU = similarity_scores(encoder, images[start : start + step], texts)[0]
             compared = compared and texts.global_MD is not None
             cosine = _cosines(texts) if compared else None
             done = 0
@@ -211,7 +219,7 @@ def _scores(encoder: Encoder, data: DataSplit, text_only: bool) -> _Scores:
 
 
 def _cosines(texts: TextFeatures) -> Callable[[Sequence[tuple[int, int]]], Float32[ndarray, "pairs"]]:
-    """Cosine of pairs of texts; equal pairs of vectors give equal numbers, bit for bit."""
+    """Function of pairs of text indices that returns their cosines, bit for bit equal for equal pairs of vectors."""
     unit_MD = F.normalize(present(texts.global_MD, "text").float(), dim=-1).cpu().numpy()
 
     def cosine(pairs: Sequence[tuple[int, int]]) -> Float32[ndarray, "pairs"]:

@@ -1,4 +1,4 @@
-"""CHAIR: does the caption that an image gets name objects that are not in it?
+"""CHAIR: hallucinated objects in the top-1 caption of an image.
 
 Shapes: N images, U distinct candidate captions, O objects.
 """
@@ -21,29 +21,29 @@ from sparc_bench.metrics.statistic import Mean, Statistic
 from sparc_bench.outputs.captions import Captions
 from sparc_bench.outputs.scores_encoder import looked_up
 from sparc_bench.protocol import Outcome
-from sparc_bench.protocols._pairs import DistinctTexts
-from sparc_bench.protocols._top_captions import TopCaptions, given, own_strings, retrieved
+from sparc_bench.protocols._similarity_scores import DistinctTexts
+from sparc_bench.protocols._top1_captions import Top1Captions, output_captions, own_candidates, retrieved_captions
 
 VERSION = 1
 TITLE = "CHAIR: hallucinated objects in the caption that an image gets"
 NEEDS = frozenset({"image", "text"})
 DATA = frozenset({"captions", "objects", "synonyms"})
 _QUANTITIES = ("mentioned", "wrong", "any_wrong", "named")
-"""Of a caption on an image: objects it mentions, those that are not there, whether any, annotated ones it names."""
+"""Per caption and image: mentions of objects, mentions of absent objects (and whether any), annotated objects named."""
 
 
 class Options(Strict):
-    """What a card decides."""
+    """Options of the protocol in a task card."""
 
     objects: Literal["instances_and_captions", "instances"]
-    """what an image has: its annotated objects and those that its own captions mention (the official rule), or the
-    annotated ones alone"""
+    """objects that count as present: an image's annotated objects and those that its own captions mention (the
+    official rule), or the annotated ones alone"""
     ties: Literal["expected"]
-    """expected: the mean over the candidates that share the top score"""
+    """expected: the mean over the candidates with the top score"""
 
 
-class _Worth:
-    """What every candidate caption is worth on every image."""
+class _CandidateMentions:
+    """Mentions of objects in each of the U candidate captions."""
 
     def __init__(self, texts: Sequence[str], mentions: ObjectMentions, classes: Sequence[str]) -> None:
         place = {label: index for index, label in enumerate(classes)}
@@ -53,8 +53,10 @@ class _Worth:
                 if label in place:
                     self.mentions_UO[row, place[label]] += 1
 
-    def on(self, has_NO: Bool[ndarray, "N O"], annotated_NO: Bool[ndarray, "N O"]) -> dict[str, Float[ndarray, "N U"]]:
-        """The quantities, by image and candidate."""
+    def quantities(
+        self, has_NO: Bool[ndarray, "N O"], annotated_NO: Bool[ndarray, "N O"]
+    ) -> dict[str, Float[ndarray, "N U"]]:
+        """`_QUANTITIES` of every candidate on every image."""
         wrong_NU = (~has_NO).astype(np.float64) @ self.mentions_UO.T
         return {
             "mentioned": np.broadcast_to(self.mentions_UO.sum(axis=1), wrong_NU.shape),
@@ -64,22 +66,24 @@ class _Worth:
         }
 
 
-class _Sums:
-    """The quantities of what each image gets, and the weight of it: 1, or less where a part is left out."""
+class _ChairSums:
+    """Expected `_QUANTITIES` of each image's caption, and its weight: below 1 where some candidates are left out."""
 
     def __init__(self, annotated_N: Float[ndarray, "N"]) -> None:
         self.of = {name: np.zeros(len(annotated_N)) for name in _QUANTITIES}
         self.weight_N = np.zeros(len(annotated_N))
         self._annotated_N = annotated_N
 
-    def add(self, rows: slice, worth: Mapping[str, Float[ndarray, "N U"]], weight_NU: Float[ndarray, "N U"]) -> None:
-        """Take in some images."""
-        for name, value_NU in worth.items():
+    def add(
+        self, rows: slice, quantities: Mapping[str, Float[ndarray, "N U"]], weight_NU: Float[ndarray, "N U"]
+    ) -> None:
+        """Add a batch of images; `weight_NU` is the probability that a candidate is the image's caption."""
+        for name, value_NU in quantities.items():
             self.of[name][rows] = (weight_NU * value_NU).sum(axis=1)
         self.weight_N[rows] = weight_NU.sum(axis=1)
 
     def metrics(self) -> dict[str, Mean]:
-        """As `run` names them."""
+        """Metrics over the images, named as in `run`."""
         mentioned_N, wrong_N, any_wrong_N, named_N = (self.of[name] for name in _QUANTITIES)
         return {
             "faithful_objects": Mean(mentioned_N - wrong_N, mentioned_N),
@@ -88,22 +92,23 @@ class _Sums:
         }
 
 
-class _Constant:
-    """The caption that is best on one half of the images, by position, scored on the other, and the reverse."""
+class _ConstantCaption:
+    """Reference row `constant`: the best caption on one half of the images, scored on the other half, both ways."""
 
     def __init__(self, pool_U: Bool[ndarray, "U"]) -> None:
         self._pool_U = pool_U
         self._sums_2U = {name: np.zeros((2, len(pool_U))) for name in ("mentioned", "wrong", "any_wrong", "images")}
 
-    def add(self, rows: slice, worth: Mapping[str, Float[ndarray, "N U"]]) -> None:
-        """Take in some images."""
+    def add(self, rows: slice, quantities: Mapping[str, Float[ndarray, "N U"]]) -> None:
+        """Add a batch of images; even and odd positions are the two halves."""
         half_N = np.arange(rows.start, rows.stop) % 2
         for half in (0, 1):
             for name, sums_2U in self._sums_2U.items():
-                sums_2U[half] += worth[name][half_N == half].sum(axis=0) if name in worth else (half_N == half).sum()
+                chosen_N = half_N == half
+                sums_2U[half] += quantities[name][chosen_N].sum(axis=0) if name in quantities else chosen_N.sum()
 
     def row(self) -> dict[str, float]:
-        """What one caption for all images reaches by either metric."""
+        """Both metrics of one caption for all images."""
         found: dict[str, float] = {}
         for name, part, whole in (("objects", "wrong", "mentioned"), ("captions", "any_wrong", "images")):
             part_2U, whole_2U = self._sums_2U[part], self._sums_2U[whole]
@@ -116,26 +121,26 @@ class _Constant:
 
 
 def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
-    """Give each image its best caption of the pool, and count the objects in it that the image does not have.
+    """Retrieve the top-1 caption of each image from the pool and count the objects in it that the image lacks.
 
-    `faithful_objects` is 1 - CHAIR_i, the share of all mentions of objects that are right, and `faithful_captions` is
-    1 - CHAIR_s, the share of captions without a hallucinated object; so higher is better, and a note has both as
-    CHAIR. A caption that names nothing cannot hallucinate and raises faithful_captions alone: `coverage` stands beside
-    them, the share of an image's annotated objects that its caption names. The `_misses` variants are over images
-    whose caption is none of their own strings (an own caption never hallucinates under the official rule), `r1` is the
-    share of the others. Where candidates tie for the top, every quantity is its mean over them.
+    `faithful_objects` is 1 - CHAIR_i, the share of all mentions of objects that are right; `faithful_captions` is
+    1 - CHAIR_s, the share of captions without a hallucinated object. Both are higher for better models; a note gives
+    CHAIR_i and CHAIR_s. A caption without objects raises faithful_captions, but not `coverage`, the share of the
+    annotated objects that the captions name. The `_misses` variants are over images whose caption is not one of their
+    own (an own caption never hallucinates under the official rule); `r1` is the share of the other images. Where
+    candidates tie for the top, every quantity is its mean over them.
 
-    Reference rows: `constant` (for each of the two metrics the caption that is best on half of the images, scored on
-    the other half), `random_caption` (the exact mean over all candidates), `human` (each own caption on what the image
-    has without it). The tie count is the number of images with several candidates at the top. `retrieved` is the first
-    of them, as an index into the split's captions and then its pool.
+    Reference rows: `constant` (for each of the two metrics the best caption on half of the images, scored on the other
+    half), `random_caption` (the exact mean over all candidates), `human` (each own caption, judged by the image's
+    annotations and other captions). The tie count is the number of images with several candidates at the top;
+    `retrieved` is the first of them, as an index into the split's captions followed by its pool.
     """
-    return _outcome(data, options, (), retrieved(encoder, data))
+    return _outcome(data, options, (), retrieved_captions(encoder, data))
 
 
 def score(outputs: Captions, data: DataSplit, options: Options) -> Outcome:
-    """The same of captions that another system gives for the images, from the pool or of its own making."""
-    given_N, notes, chosen = given(outputs, data)
+    """Outcome of another system's captions of the images, from the pool or generated."""
+    given_N, notes, chosen = output_captions(outputs, data)
     outcome = _outcome(data, options, given_N, chosen)
     return replace(outcome, notes=(*outcome.notes, *notes))
 
@@ -143,31 +148,31 @@ def score(outputs: Captions, data: DataSplit, options: Options) -> Outcome:
 OUTPUTS = {"captions": score, "similarity": looked_up(run)}
 
 
-def _outcome(data: DataSplit, options: Options, given_texts: Sequence[str], chosen: TopCaptions) -> Outcome:
-    """Count in the candidates that `chosen` marks for each image; captions given beside the pool are candidates too."""
+def _outcome(data: DataSplit, options: Options, given_texts: Sequence[str], chosen: Top1Captions) -> Outcome:
+    """Outcome of the candidates that `chosen` marks for each image: the captions, the pool and `given_texts`."""
     pool = (*data.captions, *data.pool)
     candidates = DistinctTexts.of((*pool, *given_texts))
     pool_U = np.arange(len(candidates.texts)) <= candidates.index_M[: len(pool)].max()
-    worth = _Worth(candidates.texts, ObjectMentions(data.synonyms), data.classes)
+    mentions = _CandidateMentions(candidates.texts, ObjectMentions(data.synonyms), data.classes)
     annotated_NO = np.array([[example.facts.get(label, False) for label in data.classes] for example in data.examples])
     images, objects_N = len(data), annotated_NO.sum(axis=1).astype(np.float64)
-    sums = {name: _Sums(objects_N) for name in ("all", "misses", "random", "random_misses")}
-    constant = _Constant(pool_U)
+    sums = {name: _ChairSums(objects_N) for name in ("all", "misses", "random", "random_misses")}
+    constant = _ConstantCaption(pool_U)
     hit_N, tied_N, retrieved_N = np.zeros(images), np.zeros(images, dtype=np.int64), np.zeros(images, dtype=np.int64)
     right_NO, mentioned_NO = np.zeros(annotated_NO.shape), np.zeros(annotated_NO.shape)
     for rows, top_NU in chosen(candidates):
-        own_NU = own_strings(data, rows, candidates)
+        own_NU = own_candidates(data, rows, candidates)
         has_NO = annotated_NO[rows]
         if options.objects == "instances_and_captions":
-            has_NO = has_NO | (own_NU.astype(np.float64) @ worth.mentions_UO > 0)
+            has_NO = has_NO | (own_NU.astype(np.float64) @ mentions.mentions_UO > 0)
         choice_NU = top_NU / top_NU.sum(axis=1, keepdims=True)
         even_NU = np.broadcast_to(pool_U / pool_U.sum(), choice_NU.shape)
-        here = worth.on(has_NO, annotated_NO[rows])
+        here = mentions.quantities(has_NO, annotated_NO[rows])
         for name, weight_NU in (("all", choice_NU), ("random", even_NU)):
             sums[name].add(rows, here, weight_NU)
             sums["misses" if name == "all" else f"{name}_misses"].add(rows, here, weight_NU * ~own_NU)
         constant.add(rows, here)
-        mentioned_NO[rows] = choice_NU @ worth.mentions_UO
+        mentioned_NO[rows] = choice_NU @ mentions.mentions_UO
         right_NO[rows] = mentioned_NO[rows] * has_NO
         hit_N[rows] = (choice_NU * own_NU).sum(axis=1)
         tied_N[rows] = top_NU.sum(axis=1)
@@ -216,14 +221,14 @@ def _outcome(data: DataSplit, options: Options, given_texts: Sequence[str], chos
 
 
 def human_reference(data: DataSplit, options: Options) -> dict[str, float]:
-    """Each own caption on the image's annotated objects and those of its other captions, averaged within the image."""
+    """Reference row `human`: each own caption against the annotations and the other captions, mean within an image."""
     captions = DistinctTexts.of(data.captions)
-    worth = _Worth(captions.texts, ObjectMentions(data.synonyms), data.classes)
+    mentions = _CandidateMentions(captions.texts, ObjectMentions(data.synonyms), data.classes)
     annotated_NO = np.array([[example.facts.get(label, False) for label in data.classes] for example in data.examples])
-    sums = _Sums(annotated_NO.sum(axis=1).astype(np.float64))
+    sums = _ChairSums(annotated_NO.sum(axis=1).astype(np.float64))
     start = 0
     for row, example in enumerate(data.examples):
-        mentions_KO = worth.mentions_UO[captions.index_M[start : start + len(example.captions)]]
+        mentions_KO = mentions.mentions_UO[captions.index_M[start : start + len(example.captions)]]
         start += len(example.captions)
         has_KO = annotated_NO[[row] * len(mentions_KO)]
         if options.objects == "instances_and_captions":
@@ -242,7 +247,7 @@ def human_reference(data: DataSplit, options: Options) -> dict[str, float]:
     return {name: statistic.value for name, statistic in sums.metrics().items()}
 
 
-def _with_misses(everything: _Sums, misses: _Sums) -> dict[str, Mean]:
+def _with_misses(everything: _ChairSums, misses: _ChairSums) -> dict[str, Mean]:
     found, on_misses = everything.metrics(), misses.metrics()
     return found | {f"{name}_misses": on_misses[name] for name in ("faithful_objects", "faithful_captions")}
 

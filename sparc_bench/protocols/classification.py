@@ -1,4 +1,4 @@
-"""Zero-shot classification: an image goes to the class whose prompted name it scores highest with.
+"""Zero-shot classification: an image is assigned to the class whose prompts score highest with it.
 
 Shapes: N images, C classes.
 """
@@ -19,12 +19,12 @@ from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder
 from sparc_bench.features import ImageFeatures, TextFeatures
 from sparc_bench.metrics.statistic import ClassMean, Mean, SparseMean, Statistic
-from sparc_bench.metrics.topk import Places
+from sparc_bench.metrics.topk import ClassRanks
 from sparc_bench.outputs.scores_encoder import ScoresEncoder
 from sparc_bench.outputs.similarity import Similarity
 from sparc_bench.protocol import Outcome
-from sparc_bench.protocols._pairs import image_chunks
 from sparc_bench.protocols._prompted_classes import PromptedClasses
+from sparc_bench.protocols._similarity_scores import image_batches
 
 VERSION = 1
 TITLE = "zero-shot classification: top-k and mean per class"
@@ -33,16 +33,16 @@ DATA = frozenset({"labels"})
 
 
 class Options(Strict):
-    """What a card decides."""
+    """Options of the protocol in a task card."""
 
     prompts: str
     """prompt set: a card of tasks/prompts, `openai80` or `openai7`"""
     classes: str
-    """class words: a class list (`imagenet` or a card of tasks/classes), or `own` for the data set's own names"""
+    """class names in the prompts: a class list (`imagenet` or a card of tasks/classes), or `own`: the data set's"""
     top_k: tuple[int, ...]
-    """which k; one that reaches the number of classes is left out (it would always score 1), and a note says so"""
+    """k of the top-k accuracies; a k at or above the number of classes (always 1) is left out, with a note"""
     ties: Literal["expected"]
-    """expected: the credit of a random order of the tied classes; duplicate class names are such ties"""
+    """expected: the mean credit over random orders of the tied classes; duplicate class names tie"""
 
 
 def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
@@ -50,7 +50,7 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
 
     `top<k>` is the mean credit over images, `mean_per_class` the mean over classes of the top-1 credit within the
     class (classes without images are left out). The tie count is the number of images whose credit at some k is
-    neither 0 nor 1. `predicted` is the best class, the lowest index where several tie.
+    neither 0 nor 1. `predicted` is the class with the highest score, the lowest index on ties.
     """
     words_C = class_words(options.classes, data.classes)
     return _outcome(
@@ -59,10 +59,10 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
 
 
 def score(outputs: Similarity, data: DataSplit, options: Options) -> Outcome:
-    """The same of a matrix with a column for each class.
+    """Outcome of a similarity matrix of images and classes.
 
-    `texts` name the classes: all by the data set's own names, all by the card's words for them, or all by the card's
-    prompts, of which a class has the mean of its columns.
+    Its `texts` are the data set's class names, the card's class words, or the card's prompts; with prompts a class has
+    the mean of its columns.
     """
     words_C = class_words(options.classes, data.classes)
     ways: list[list[tuple[str, ...]]] = [
@@ -70,7 +70,7 @@ def score(outputs: Similarity, data: DataSplit, options: Options) -> Outcome:
         [(words,) for words in words_C],
         [tuple(t.replace("{}", words) for t in templates(options.prompts)) for words in words_C],
     ]
-    # where no way names all classes, the sentence is about the one that comes nearest
+    # where none of the three names all classes, the error is about the one with the fewest missing texts
     texts_CT = min(ways, key=lambda way: sum(text not in outputs.column_of for texts in way for text in texts))
     encoder = ScoresEncoder(outputs, data.items)
     texts = encoder.texts([text for texts in texts_CT for text in texts], frozenset())
@@ -86,9 +86,9 @@ def _outcome(scores_NC: Float[ndarray, "N C"], data: DataSplit, options: Options
     words_C = class_words(options.classes, data.classes)
     label_N = labels(data)
     shown = [k for k in options.top_k if k < len(data.classes)]
-    places = Places.of(scores_NC, label_N)
-    credit = {k: places.credit(k) for k in shown}
-    first_N = places.credit(1)
+    ranks = ClassRanks.of(scores_NC, label_N)
+    credit = {k: ranks.credit(k) for k in shown}
+    first_N = ranks.credit(1)
     clusters = np.arange(len(data))
     metrics: dict[str, Statistic] = {f"top{k}": Mean.of(credit_N) for k, credit_N in credit.items()}
     metrics["mean_per_class"] = ClassMean.of(first_N, label_N, clusters, len(data), len(data.classes))
@@ -110,7 +110,7 @@ def _outcome(scores_NC: Float[ndarray, "N C"], data: DataSplit, options: Options
 
 
 def labels(data: DataSplit) -> Int[ndarray, "N"]:
-    """The label of every example."""
+    """Labels of all examples."""
     found = [example.label for example in data.examples if example.label is not None]
     if len(found) != len(data):
         raise RuntimeError(f"{len(data) - len(found)} examples of {data.dataset}:{data.split} have no label")
@@ -128,7 +128,7 @@ def class_scores(encoder: Encoder, data: DataSplit, classes: PromptedClasses) ->
         return scores
 
     scores_NC = np.empty((len(data), 0), dtype=np.float32)
-    for rows, images in image_chunks(encoder, data.items):
+    for rows, images in image_batches(encoder, data.items):
         scores = chunk(images)
         if not scores_NC.size:
             scores_NC = np.empty((len(data), scores.shape[1]), dtype=np.float32)
@@ -137,7 +137,7 @@ def class_scores(encoder: Encoder, data: DataSplit, classes: PromptedClasses) ->
 
 
 def constant_reference(label_N: Int[ndarray, "N"], top_k: list[int]) -> dict[str, float]:
-    """What always naming the most frequent classes scores: their share of the images, one class of those present."""
+    """Reference row `constant`: always the k most frequent classes; mean per class 1 / (number of classes present)."""
     frequency = np.sort(np.bincount(label_N))[::-1] / len(label_N)
     reference = {f"top{k}": float(frequency[:k].sum()) for k in top_k}
     reference["mean_per_class"] = 1 / int((frequency > 0).sum())

@@ -1,4 +1,4 @@
-"""Zero-shot classification under corruptions: mean top-1, and the error relative to another model's (mCE).
+"""Zero-shot classification under corruptions: mean top-1, and mean corruption error (mCE) relative to a baseline.
 
 Shapes: N photos, K corruptions, S severities, C classes.
 """
@@ -23,8 +23,8 @@ from sparc_bench.features import ImageFeatures, TextFeatures
 from sparc_bench.metrics.statistic import Mean, Statistic
 from sparc_bench.metrics.topk import topk_score
 from sparc_bench.protocol import Outcome
-from sparc_bench.protocols._pairs import image_chunks
 from sparc_bench.protocols._prompted_classes import PromptedClasses
+from sparc_bench.protocols._similarity_scores import image_batches
 from sparc_bench.protocols.classification import constant_reference, labels
 
 VERSION = 1
@@ -34,26 +34,30 @@ DATA = frozenset({"labels", "corruptions"})
 
 
 class Options(Strict):
-    """What a card decides."""
+    """Options of the protocol in a task card."""
 
     prompts: str
     """prompt set: a card of tasks/prompts, `openai80` or `openai7`"""
     classes: str
-    """class words: a class list (`imagenet` or a card of tasks/classes), or `own` for the data set's own names"""
+    """class names in the prompts: a class list (`imagenet` or a card of tasks/classes), or `own`: the data set's"""
     severities: tuple[int, ...]
-    """each counts the same"""
+    """severities of each corruption, equally weighted"""
     baseline_error: dict[str, float] = Field(min_length=1)
-    """corruption -> mean top-1 error over the severities of the model that mCE is relative to (AlexNet), above 0"""
+    """corruption -> top-1 error of mCE's baseline model (AlexNet), averaged over the severities, above 0"""
     ties: Literal["expected"]
-    """expected: the credit of a random order of the tied classes; duplicate class names are such ties"""
+    """expected: the mean credit over random orders of the tied classes; duplicate class names tie"""
 
 
 @dataclass(frozen=True)
 class CorruptionError(Statistic):
-    """Mean over corruptions of the error relative to a baseline's (Hendrycks and Dietterich 2019, section 4.1).
+    """Mean corruption error, mCE (Hendrycks and Dietterich 2019, section 4.1); lower is better.
 
-    For each corruption the errors of all severities are summed and divided by the baseline's sum; worse than the
-    baseline is above 1.
+    For each corruption the error averaged over severities is divided by the baseline's; the mean over corruptions is
+    above 1 for a model worse than the baseline.
+
+    Attributes:
+        error_GK: mean error over severities of each photo under each corruption.
+        baseline_K: the same of the baseline model, over all photos.
     """
 
     kind: ClassVar[str] = "corruption_error"
@@ -61,26 +65,26 @@ class CorruptionError(Statistic):
     baseline_K: Float[ndarray, "K"]
 
     def values_S(self, weights_SG: Float[ndarray, "S G"]) -> Float[ndarray, "S"]:
-        """MCE under the weights of photos: a photo under all corruptions is one cluster."""
+        """MCE under photo weights; a photo under all its corruptions is one cluster."""
         relative_G = (self.error_GK / self.baseline_K).mean(axis=1)
         values_S: ndarray = weights_SG @ relative_G / weights_SG.sum(axis=1)
         return values_S
 
     @property
     def most(self) -> float:
-        """That of a model that is always wrong."""
+        """MCE of a model that is always wrong."""
         return float((1 / self.baseline_K).mean())
 
 
 def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     """Score every photo under every corruption and severity against all classes.
 
-    `top1` is the mean credit over corruptions, severities and photos (what SPARC's tables print for ImageNet-C), `mce`
-    the mean corruption error, of which less is better. One set of photos is held at a time. The tie count is the number
-    of corrupted images whose credit is neither 0 nor 1.
+    `top1` is the mean credit over corruptions, severities and photos (SPARC's number for ImageNet-C), `mce` the mean
+    corruption error (lower is better). The photos of one corruption and severity are scored at a time. The tie count
+    is the number of corrupted images whose credit is neither 0 nor 1.
 
     Raises:
-        UserError: the data have other corruptions than the card's baseline.
+        UserError: the corruptions of the data are not those of the card's baseline.
     """
     corruptions = list(options.baseline_error)
     if data.sizes.get("corruptions", len(corruptions)) != len(corruptions):
@@ -95,7 +99,7 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     for k, corruption in enumerate(corruptions):
         for s, severity in enumerate(options.severities):
             items = [example.facts.item(corruption, severity) for example in data.examples]
-            for rows, images in image_chunks(encoder, items):
+            for rows, images in image_batches(encoder, items):
 
                 def score(texts: TextFeatures, images: ImageFeatures = images) -> Tensor:
                     return encoder.similarity(images, texts)[0]

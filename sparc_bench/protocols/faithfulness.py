@@ -1,4 +1,4 @@
-"""Faithfulness: do an image's reference captions say what its top-1 retrieved caption says?
+"""Faithfulness: K-Precision of an image's top-1 retrieved caption against the image's own captions.
 
 Shapes: N images, U distinct candidate captions.
 """
@@ -26,80 +26,81 @@ from sparc_bench.metrics.tokens import Tokens, caption_words
 from sparc_bench.outputs.captions import Captions
 from sparc_bench.outputs.scores_encoder import looked_up
 from sparc_bench.protocol import Outcome
-from sparc_bench.protocols._pairs import DistinctTexts
-from sparc_bench.protocols._precision_sums import ExactHits, PrecisionSums
-from sparc_bench.protocols._top_captions import TopCaptions, given, own_strings, retrieved
+from sparc_bench.protocols._k_precision_sums import ExactHits, KPrecisionSums
+from sparc_bench.protocols._similarity_scores import DistinctTexts
+from sparc_bench.protocols._top1_captions import Top1Captions, output_captions, own_candidates, retrieved_captions
 
 VERSION = 1
 TITLE = "faithfulness: K-Precision of the top-1 retrieved caption"
 NEEDS = frozenset({"image", "text"})
 DATA = frozenset({"captions"})
 _BEFORE = {"pool": "all", "tokens": "instruct_qa", "exact_hits": "apart"}
-"""What options that came later were before they came."""
+"""Option added later -> the fixed rule before it."""
 
 
 class Options(Strict):
-    """What a card decides; the paper states none of it."""
+    """Options of the protocol in a task card; the SPARC paper states none of them."""
 
     pool: Literal["all", "split"]
-    """the candidates: all captions that the data set's reader was told of, or those of the scored images alone"""
+    """candidate captions: "all" (those of the scored images and of the reader's pool) or "split" (without the pool)"""
     references: References
-    """how several reference captions count: set union ("union"), multiset union ("multiset") or maximum ("max")"""
+    """how several reference captions are combined: set union ("union"), multiset union ("multiset"), maximum ("max")"""
     tokens: Tokens
-    """how a caption falls into words"""
+    """how a caption is split into words: instruct_qa (punctuation deleted, split at white space) or letters (runs of
+    letters and digits)"""
     articles: Literal["drop", "keep"]
-    """whether "a", "an" and "the" are words"""
+    """whether "a", "an" and "the" are dropped or counted as words"""
     tagger: Literal["hanta", "dataset"]
-    """who finds nouns and adjectives: HanTa, or the data set's own word_tags"""
+    """part-of-speech tagger for nouns and adjectives: HanTa, or the data set's own word_tags"""
     exact_hits: ExactHits
-    """an image's own caption at the top: `apart` counts it, and reports the images without one beside all of them;
-    `excluded` takes an image's own captions out of its pool; `other_references` is `apart`, with an own caption
-    compared with the image's other ones"""
+    """rule for an image whose own caption is retrieved: `apart` scores it, and reports the other images (misses) apart;
+    `excluded` removes an image's own captions from its candidates; `other_references` is `apart`, with an own caption
+    compared with the image's other captions"""
     ties: Literal["expected"]
-    """expected: the mean over the candidates that share the top score"""
+    """expected: the mean over the candidates with the top score"""
 
     @model_serializer(mode="wrap")
     def _later_options_where_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """An option that came later enters hashes only where it changes the arithmetic."""
+        """Options without those added later that keep the former rule, so that older hashes stay valid."""
         values: dict[str, Any] = handler(self)
         return {key: value for key, value in values.items() if _BEFORE.get(key) != value}
 
     def words(self, caption: str) -> tuple[str, ...]:
-        """The words that count."""
+        """Words of a caption that count."""
         return caption_words(caption, self.articles, self.tokens)
 
     def all_words(self, caption: str) -> tuple[str, ...]:
-        """The words that a tagger sees."""
+        """Words of a caption for the tagger, articles included."""
         return caption_words(caption, "keep", self.tokens)
 
 
 def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
-    """Rank the distinct captions of the split and of its pool for every image, and score the best one.
+    """Retrieve the top-1 caption of each image from the split's captions and the pool, and score it by K-Precision.
 
     `k_precision` counts all words of the retrieved caption, `k_precision_na` its nouns and adjectives (a caption
-    without any is left out of that mean, and counted). The `_misses` variants average over the images whose retrieved
-    caption is none of their own strings; most of a difference on all images is a difference in `r1`, the share of
-    images that retrieve one of their own. Where candidates tie for the top, every quantity is its mean over them.
-    With exact_hits "excluded" no image can retrieve its own: then there is neither `r1` nor `_misses`, and every model
-    is scored on the same images.
+    without any is left out of the mean, and counted). The `_misses` variants average over the images whose retrieved
+    caption is not one of their own; `r1` is the share of the other images, and most of a difference between models on
+    all images is a difference in r1. Where candidates tie for the top, every quantity is its mean over them. With
+    exact_hits "excluded" no image can retrieve its own caption: there is neither `r1` nor `_misses`, and every model is
+    scored on the same images.
 
-    Reference rows: `constant` (one caption for all images: the best on other images, those of `data.tuning` or, where
-    there are none, either half of the images, by position, for the other half), `random` is a random encoder's row and
-    `random_caption` the exact mean over all candidates, `human` (each own caption against the image's other ones). The
-    tie count is the number of images with several candidates at the top. `retrieved` is the first of them, as an index
-    into the split's captions and then its pool.
+    Reference rows: `constant` (one caption for all images: the best on the captions of `data.tuning`, or else the best
+    on one half of the images, scored on the other half, both ways), `random_caption` (the exact mean over all
+    candidates), `human` (each own caption against the image's other captions). The tie count is the number of images
+    with several candidates at the top; `retrieved` is the first of them, as an index into the split's captions followed
+    by its pool.
     """
-    return _outcome(data, options, (), retrieved(encoder, data, without_own=options.exact_hits == "excluded"))
+    return _outcome(data, options, (), retrieved_captions(encoder, data, without_own=options.exact_hits == "excluded"))
 
 
 def score(outputs: Captions, data: DataSplit, options: Options) -> Outcome:
-    """The same of captions that another system gives for the images, from the pool or of its own making.
+    """Outcome of another system's captions of the images, from the pool or generated.
 
-    A caption counts as the image's own where it has the words of one (case and punctuation aside), so that an own
-    caption written a little differently is no miss that scores 1. `retrieved` counts on after the pool for captions
-    that are not in it. Random and constant rows stay those of the pool.
+    A caption with the words of one of the image's own (case and punctuation aside) counts as that one, so that it is
+    no miss with a score of 1. In `retrieved`, captions outside the pool are numbered after it. The reference rows
+    `random_caption` and `constant` are of the pool alone.
     """
-    given_N, notes, chosen = given(outputs, data)
+    given_N, notes, chosen = output_captions(outputs, data)
     words_N = [options.words(caption) for caption in given_N]
     empty = [example.id for example, words in zip(data.examples, words_N, strict=True) if not words]
     if empty:
@@ -127,8 +128,8 @@ def score(outputs: Captions, data: DataSplit, options: Options) -> Outcome:
 OUTPUTS = {"captions": score, "similarity": looked_up(run)}
 
 
-def _outcome(data: DataSplit, options: Options, given_texts: Sequence[str], chosen: TopCaptions) -> Outcome:
-    """Score the candidates that `chosen` marks for each image; captions given beside the pool are candidates too."""
+def _outcome(data: DataSplit, options: Options, given_texts: Sequence[str], chosen: Top1Captions) -> Outcome:
+    """Outcome of the candidates that `chosen` marks for each image: the captions, the pool and `given_texts`."""
     keep = _content_words(data, options)
     pool = (*data.captions, *data.pool) if options.pool == "all" else data.captions
     candidates = DistinctTexts.of((*pool, *given_texts))
@@ -136,15 +137,15 @@ def _outcome(data: DataSplit, options: Options, given_texts: Sequence[str], chos
     images = len(data)
     about = (images, pool_U, options.references, options.exact_hits)
     parts = {
-        "k_precision": PrecisionSums([options.words(text) for text in candidates.texts], *about),
-        "k_precision_na": PrecisionSums([keep(options.all_words(text)) for text in candidates.texts], *about),
+        "k_precision": KPrecisionSums([options.words(text) for text in candidates.texts], *about),
+        "k_precision_na": KPrecisionSums([keep(options.all_words(text)) for text in candidates.texts], *about),
     }
     references_N = [[options.words(text) for text in example.captions] for example in data.examples]
     ends_N = np.cumsum([len(example.captions) for example in data.examples])
     places_N = np.split(candidates.index_M[: ends_N[-1]], ends_N[:-1])
     hit_N, tied_N, retrieved_N = np.zeros(images), np.zeros(images, dtype=np.int64), np.zeros(images, dtype=np.int64)
     for rows, top_NU in chosen(candidates):
-        own_NU = own_strings(data, rows, candidates)
+        own_NU = own_candidates(data, rows, candidates)
         choice_NU = top_NU / top_NU.sum(axis=1, keepdims=True)
         hit_N[rows] = (choice_NU * own_NU).sum(axis=1)
         tied_N[rows] = top_NU.sum(axis=1)
@@ -183,7 +184,7 @@ def _outcome(data: DataSplit, options: Options, given_texts: Sequence[str], chos
 
 
 def human_reference(data: DataSplit, keep: ContentWords, options: Options) -> dict[str, float]:
-    """Mean over images of each own caption's score against the image's other captions; NaN without a second one."""
+    """Reference row `human`: own captions against the other ones, mean over images; NaN if no image has two."""
     scores: dict[str, list[float]] = {"k_precision": [], "k_precision_na": []}
     for example in data.examples:
         words = [options.words(text) for text in example.captions]
@@ -221,14 +222,14 @@ def _content_words(data: DataSplit, options: Options) -> ContentWords:
     return tagged_by(data.word_tags)
 
 
-def _per_image(part: PrecisionSums) -> Float[ndarray, "N"]:
+def _per_image(part: KPrecisionSums) -> Float[ndarray, "N"]:
     score_N = np.full(len(part.sums["all"]), np.nan, dtype=np.float32)
     np.divide(part.sums["all"], part.counts["all"], out=score_N, where=part.counts["all"] > 0, casting="same_kind")
     return score_N
 
 
 def _reference(
-    parts: dict[str, PrecisionSums], data: DataSplit, keep: ContentWords, options: Options
+    parts: dict[str, KPrecisionSums], data: DataSplit, keep: ContentWords, options: Options
 ) -> dict[str, dict[str, float]]:
     constant: dict[str, float] = {}
     random: dict[str, float] = {}

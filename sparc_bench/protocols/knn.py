@@ -1,7 +1,8 @@
-"""k nearest neighbours: a test image goes to the class that the train images nearest to it vote for.
+"""k-nearest-neighbour classification of test images by their nearest train images.
 
-The rule of Wu et al. 2018 (arXiv:1805.01978, section 3.4) and DINO (Caron et al. 2021): cosine similarity s, and a vote
-of exp(s / temperature) for each of the k nearest. scikit-learn finds them exactly, in bounded memory.
+The rule of Wu et al. 2018 (arXiv:1805.01978, section 3.4) and DINO (Caron et al. 2021): each of the k nearest train
+images, of cosine similarity s, votes for its class with exp(s / temperature). scikit-learn finds the neighbours
+exactly, in bounded memory.
 
 Shapes: X train images, N images, J neighbours, D joint width, C classes.
 """
@@ -21,7 +22,7 @@ from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError
 from sparc_bench.protocol import Outcome
-from sparc_bench.protocols._probe import Parts, accuracy, chosen_note
+from sparc_bench.protocols._frozen_features import TrainTestSplit, accuracy, setting_note
 
 VERSION = 1
 TITLE = "k nearest neighbours among the train images' vectors"
@@ -29,86 +30,87 @@ NEEDS = frozenset({"image", "global"})
 DATA = frozenset({"labels", "splits"})
 
 _CELLS = 4_000_000
-"""So many neighbours are held at once."""
+"""Neighbours (test images x neighbours) in memory at once."""
 
 
 class Options(Strict):
-    """What a card decides."""
+    """Options of the protocol in a task card."""
 
     k: tuple[int, ...]
-    """how many neighbours vote; of several the one is taken that is best on the held-out part of train"""
+    """number of voting neighbours; of several, the one with the best accuracy on held-out train images"""
     held_out: Annotated[float, Field(ge=0, lt=1)]
-    """share of each class's train images that k is chosen on (equal accuracies: the largest k); 0 where k is one"""
+    """share of each class's train images held out to choose k (on equal accuracy the largest k); 0 for a single k"""
     temperature: Annotated[float, Field(gt=0)]
-    """a neighbour of cosine similarity s votes with exp(s / temperature); inf: all votes are equal"""
+    """temperature of a neighbour's vote, exp(cosine similarity / temperature); inf: equal votes"""
     top_k: tuple[int, ...]
-    """which k; one that reaches the number of classes is left out (it would always score 1), and a note says so"""
+    """k of the top-k accuracies; a k at or above the number of classes (always 1) is left out, with a note"""
     ties: Literal["expected"]
-    """expected: neighbours that tie for the last places share them, and tied classes get the credit of a random order;
-    similarities and votes tie where they are equal in float32"""
+    """expected: neighbours that tie for the last of the k places share them, and tied classes get the mean credit over
+    random orders; a tie is equality in float32"""
 
     @model_validator(mode="after")
     def _choosable(self) -> Options:
         if min(self.k, default=0) < 1:
             raise ValueError("k counts neighbours: name at least one k, each of 1 or more")
         if (len(self.k) > 1) != (self.held_out > 0):
-            raise ValueError("of several k one is chosen on held_out > 0 of train, and one k needs held_out = 0")
+            raise ValueError("several k need held_out above 0 to choose one of them, and a single k needs held_out = 0")
         return self
 
 
 def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
-    """Let the nearest train images vote on every test image.
+    """Classify every test image by the votes of its nearest train images.
 
     `top<k>` is the mean credit over test images, `mean_per_class` the mean over classes of the top-1 credit within the
     class (classes without test images are left out). The tie count is the number of test images whose credit at some k
-    is neither 0 nor 1: with top5 all those whose class got no vote. No test image decides which k is taken.
+    is neither 0 nor 1; with top5 this includes every image whose class got no vote. The number of neighbours is chosen
+    without test images.
 
     Raises:
-        UserError: no test images, train images of one class alone, fewer of them than a k, or none to hold out.
+        UserError: no test images, train images of a single class, fewer train images than a k, or none to hold out.
     """
-    parts = Parts.of(data)
-    held_X = parts.held_out(options.held_out) if options.held_out else np.zeros(len(parts.train_X), dtype=bool)
+    split = TrainTestSplit.of(data)
+    held_X = split.held_out(options.held_out) if options.held_out else np.zeros(len(split.train_X), dtype=bool)
     if max(options.k) > (~held_X).sum():
         raise UserError(f"k = {max(options.k)} is more than the {(~held_X).sum()} train images: give a smaller k.")
-    train_XD = parts.train_features(encoder, unit=True)
+    train_XD = split.train_features(encoder, unit=True)
     counts, notes, k = {}, [], options.k[0]
     if len(options.k) > 1:
-        kept = _Neighbours(train_XD[~held_X], parts.train_class_X[~held_X], len(parts.label_C), options.temperature)
+        kept = _Neighbours(train_XD[~held_X], split.train_class_X[~held_X], len(split.label_C), options.temperature)
         votes = kept.votes(train_XD[held_X], options.k)[0]
-        tried = {each: accuracy(votes[each], parts.train_class_X[held_X]) for each in options.k}
+        tried = {each: accuracy(votes[each], split.train_class_X[held_X]) for each in options.k}
         k = max(tried, key=lambda each: (tried[each], each))
         counts["held_out_images"] = int(held_X.sum())
-        notes.append(chosen_note("k", str(k), {str(each): share for each, share in tried.items()}, int(held_X.sum())))
-    whole = _Neighbours(train_XD, parts.train_class_X, len(parts.label_C), options.temperature)
-    votes, shared = whole.votes(parts.test_features(encoder, unit=True), (k,))
+        notes.append(setting_note("k", str(k), {str(each): share for each, share in tried.items()}, int(held_X.sum())))
+    whole = _Neighbours(train_XD, split.train_class_X, len(split.label_C), options.temperature)
+    votes, shared = whole.votes(split.test_features(encoder, unit=True), (k,))
     counts |= {"neighbours": k, "images_with_tied_neighbours": shared[k]}
-    return parts.outcome(votes[k], options.top_k, counts, notes)
+    return split.outcome(votes[k], options.top_k, counts, notes)
 
 
 class _Neighbours:
-    """Unit vectors with their classes, of which the nearest vote."""
+    """Nearest-neighbour search among labelled unit vectors, and the neighbours' votes."""
 
     def __init__(
         self, vectors_XD: Float32[ndarray, "X D"], class_X: Int[ndarray, "X"], classes: int, temperature: float
     ) -> None:
-        # among unit vectors the order by distance is the order by cosine, and scikit-learn's distances are in float64
+        # unit vectors have the same order by distance as by cosine, and scikit-learn's distances are in float64
         self._search = NearestNeighbors(algorithm="brute", metric="euclidean").fit(vectors_XD)
         self._class_X, self._classes, self._temperature = class_X, classes, temperature
 
     def votes(
         self, vectors_ND: Float32[ndarray, "N D"], ks: tuple[int, ...]
     ) -> tuple[dict[int, Float32[ndarray, "N C"]], dict[int, int]]:
-        """For each k the sums of votes, and for how many images neighbours tied for the last of the k places."""
+        """(k -> sums of votes, k -> number of images with a tie for the last of the k places)."""
         votes = {k: np.zeros((len(vectors_ND), self._classes), dtype=np.float32) for k in ks}
         shared = dict.fromkeys(ks, 0)
         pending_N, width = np.arange(len(vectors_ND)), min(max(ks) + 1, len(self._class_X))
-        while len(pending_N):  # wider for those whose last places are tied beyond what was looked at
+        while len(pending_N):  # images whose tie for the last place exceeds `width` are searched again, twice as wide
             step, wider = max(1, _CELLS // width), []
             for rows in np.split(pending_N, range(step, len(pending_N), step)):
                 nearest_NJ, cosine_NJ = self._nearest(vectors_ND[rows], width)
                 done_N = (cosine_NJ[:, max(ks) - 1] > cosine_NJ[:, -1]) | (width == len(self._class_X))
                 for k in ks:
-                    share_NJ = places(cosine_NJ[done_N], k)
+                    share_NJ = neighbour_shares(cosine_NJ[done_N], k)
                     votes[k][rows[done_N]] = self._sums(nearest_NJ[done_N], cosine_NJ[done_N], share_NJ)
                     shared[k] += int(((share_NJ > 0) & (share_NJ < 1)).any(axis=1).sum())
                 wider.append(rows[~done_N])
@@ -125,19 +127,19 @@ class _Neighbours:
     def _sums(
         self, nearest_NJ: Int[ndarray, "N J"], cosine_NJ: Float32[ndarray, "N J"], share_NJ: ndarray
     ) -> Float32[ndarray, "N C"]:
-        # relative to the nearest, which changes no order and keeps exp from overflowing
+        # similarities relative to the nearest neighbour's: the same order, and exp cannot overflow
         vote_NJ = share_NJ * np.exp((cosine_NJ.astype(np.float64) - cosine_NJ[:, :1]) / self._temperature)
         cell_NJ = np.arange(len(nearest_NJ))[:, None] * self._classes + self._class_X[nearest_NJ]
         sums = np.bincount(cell_NJ.ravel(), vote_NJ.ravel(), minlength=len(nearest_NJ) * self._classes)
         return sums.reshape(len(nearest_NJ), self._classes).astype(np.float32)
 
 
-def places(cosine_NJ: Float32[ndarray, "N J"], k: int) -> ndarray:
-    """The share of one of the k nearest places that each neighbour has; `cosine_NJ` descends.
+def neighbour_shares(cosine_NJ: Float32[ndarray, "N J"], k: int) -> ndarray:
+    """Share of each neighbour in the k nearest places; `cosine_NJ` is in descending order.
 
-    All neighbours of equal similarity share what the nearer ones leave.
+    Neighbours of equal similarity share equally the places that nearer ones leave.
 
-    >>> places(np.array([[0.9, 0.5, 0.5, 0.1]], dtype=np.float32), k=2)
+    >>> neighbour_shares(np.array([[0.9, 0.5, 0.5, 0.1]], dtype=np.float32), k=2)
     array([[1. , 0.5, 0.5, 0. ]])
     """
     new_NJ = np.diff(cosine_NJ, axis=1, prepend=np.inf) < 0

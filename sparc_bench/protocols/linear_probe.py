@@ -1,8 +1,8 @@
-"""Linear probe: logistic regression on frozen image vectors, its regularisation chosen on a held-out part of train.
+"""Linear probe: logistic regression on frozen image vectors, its regularisation chosen on held-out train images.
 
-As in CLIP's paper (Radford et al. 2021, appendix A.3): scikit-learn's L-BFGS, the strength of the L2 penalty swept on
-images held out of train, then a fit on all of train at the chosen strength. Unlike there, the vectors are those of the
-joint space, which every model here has (CLIP probed those before the projection).
+As in CLIP's paper (Radford et al. 2021, appendix A.3): scikit-learn's L-BFGS, a sweep of the L2 penalty's strength on
+held-out train images, then a fit on all train images at the chosen strength. Unlike there, the vectors are those of the
+joint space, which every model here has (CLIP probed the vectors before the projection).
 
 Shapes: X train images, N images, D joint width, C classes.
 """
@@ -24,7 +24,7 @@ from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder
 from sparc_bench.protocol import Outcome
-from sparc_bench.protocols._probe import Parts, accuracy, chosen_note
+from sparc_bench.protocols._frozen_features import TrainTestSplit, accuracy, setting_note
 
 VERSION = 1
 TITLE = "linear probe: logistic regression on image vectors"
@@ -34,26 +34,26 @@ DATA = frozenset({"labels", "splits"})
 TOLERANCE = 1e-5
 """Largest component of the mean loss's gradient at which L-BFGS stops.
 
-Of 2,000 predictions from unit vectors one differs from those of 1e-9; with scikit-learn's own 1e-4, up to 18 did."""
+One of 2,000 predictions from unit vectors differs from those at 1e-9; at scikit-learn's default of 1e-4 up to 18 do."""
 
 
 class Options(Strict):
-    """What a card decides."""
+    """Options of the protocol in a task card."""
 
     vectors: Literal["unit", "given"]
-    """unit: L2-normalised, so that the scale of a model's head decides nothing; given: as the model gives them"""
+    """unit: L2-normalised image vectors, independent of the scale of a model's head; given: the model's own length"""
     standardise: bool
-    """whether each dimension gets mean 0 and variance 1, by the images that are fitted"""
+    """whether each dimension is scaled to mean 0 and variance 1 over the fitted images"""
     C: tuple[float, ...]
-    """scikit-learn's C to choose from (1 / strength of the L2 penalty, the loss summed over images), ascending"""
+    """grid of scikit-learn's C (1 / strength of the L2 penalty; the loss is summed over images), ascending"""
     held_out: Annotated[float, Field(gt=0, lt=1)]
-    """share of each class's train images that C is chosen on; equal accuracies: the smallest C"""
+    """share of each class's train images held out to choose C (on equal accuracy the smallest C)"""
     max_iter: Annotated[int, Field(gt=0)]
-    """iterations of L-BFGS for each C; a fit that stops there is noted"""
+    """most iterations of L-BFGS for each C; a note names fits that did not converge"""
     top_k: tuple[int, ...]
-    """which k; one that reaches the number of classes is left out (it would always score 1), and a note says so"""
+    """k of the top-k accuracies; a k at or above the number of classes (always 1) is left out, with a note"""
     ties: Literal["expected"]
-    """expected: the credit of a random order of the classes whose scores are equal in float32"""
+    """expected: the mean credit over random orders of the classes with equal scores in float32"""
 
     @field_validator("C")
     @classmethod
@@ -64,39 +64,39 @@ class Options(Strict):
 
 
 def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
-    """Choose C on a part of train, fit all of train, score the test images.
+    """Choose C on held-out train images, fit all train images, score the test images.
 
     `top<k>` is the mean credit over test images, `mean_per_class` the mean over classes of the top-1 credit within the
     class (classes without test images are left out). The tie count is the number of test images whose credit at some
-    k is neither 0 nor 1. No test image is looked at before the last fit.
+    k is neither 0 nor 1. C is chosen without test images.
 
     Raises:
-        UserError: no test images, train images of one class alone, or none that could be held out.
+        UserError: no test images, train images of a single class, or none to hold out.
     """
-    parts = Parts.of(data)
-    held_X = parts.held_out(options.held_out)
-    train_XD = parts.train_features(encoder, options.vectors == "unit")
-    sweep = _Classifier(train_XD[~held_X], parts.train_class_X[~held_X], len(parts.label_C), options)
+    split = TrainTestSplit.of(data)
+    held_X = split.held_out(options.held_out)
+    train_XD = split.train_features(encoder, options.vectors == "unit")
+    sweep = _Classifier(train_XD[~held_X], split.train_class_X[~held_X], len(split.label_C), options)
     tried: dict[float, float] = {}
     unfinished = []
-    for c in options.C:  # each fit starts from the one before it
+    for c in options.C:  # warm start: each fit begins at the weights of the one before
         unfinished += [] if sweep.fit(c) else [f"{c:g}"]
-        tried[c] = accuracy(sweep.scores(train_XD[held_X]), parts.train_class_X[held_X])
+        tried[c] = accuracy(sweep.scores(train_XD[held_X]), split.train_class_X[held_X])
     best = max(tried, key=lambda c: (tried[c], -c))
-    notes = [chosen_note("C", f"{best:g}", {f"{c:g}": share for c, share in tried.items()}, int(held_X.sum()))]
+    notes = [setting_note("C", f"{best:g}", {f"{c:g}": share for c, share in tried.items()}, int(held_X.sum()))]
     if best in (options.C[0], options.C[-1]):
         notes.append(f"C = {best:g} is an end of its grid: a wider one may score higher.")
     if unfinished:
         notes.append(f"L-BFGS had not converged on the part of train at C = {', '.join(unfinished)}.")
-    whole = _Classifier(train_XD, parts.train_class_X, len(parts.label_C), options)
+    whole = _Classifier(train_XD, split.train_class_X, len(split.label_C), options)
     if not whole.fit(best):
         notes.append(f"L-BFGS had not converged on all of train after {options.max_iter} iterations.")
-    scores_TC = whole.scores(parts.test_features(encoder, options.vectors == "unit"))
-    return parts.outcome(scores_TC, options.top_k, {"held_out_images": int(held_X.sum())}, notes)
+    scores_TC = whole.scores(split.test_features(encoder, options.vectors == "unit"))
+    return split.outcome(scores_TC, options.top_k, {"held_out_images": int(held_X.sum())}, notes)
 
 
 class _Classifier:
-    """Logistic regression over `classes` classes, of which the images at hand may lack some."""
+    """Logistic regression over `classes` classes; some may have no image to fit."""
 
     def __init__(
         self, vectors_ND: Float32[ndarray, "N D"], class_N: Int[ndarray, "N"], classes: int, options: Options
@@ -107,7 +107,7 @@ class _Classifier:
         self._model = LogisticRegression(tol=TOLERANCE, max_iter=options.max_iter, warm_start=True)
 
     def fit(self, c: float) -> bool:
-        """Fit at this C, from the last one's weights; whether L-BFGS converged."""
+        """Fit at this C, from the weights of the last fit; returns whether L-BFGS converged."""
         self._model.set_params(C=c)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -121,7 +121,7 @@ class _Classifier:
         return converged
 
     def scores(self, vectors_ND: Float32[ndarray, "N D"]) -> Float32[ndarray, "N C"]:
-        """Log odds; minus infinity for classes that were not there to be fitted."""
+        """Log odds of each class; minus infinity for classes without a fitted image."""
         found: Float[ndarray, "N C"] = self._model.decision_function(self._scaled(vectors_ND))
         if found.ndim == 1:  # scikit-learn scores two classes with one number
             found = np.stack([-found, found], axis=1)

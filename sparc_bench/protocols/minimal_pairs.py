@@ -19,7 +19,7 @@ from sparc_bench.metrics.pair_comparison import Ties, compare_pairs
 from sparc_bench.metrics.statistic import Mean, Statistic
 from sparc_bench.outputs.scores_encoder import looked_up
 from sparc_bench.protocol import Outcome
-from sparc_bench.protocols._pairs import DistinctTexts, image_chunks, score
+from sparc_bench.protocols._similarity_scores import DistinctTexts, image_batches, similarity_scores
 
 VERSION = 1
 TITLE = "minimal pairs: text, image and group score"
@@ -29,20 +29,20 @@ _GROUPS_AT_ONCE = 256
 
 
 class Options(Strict):
-    """What a card decides."""
+    """Options of the protocol in a task card."""
 
     ties: Ties
-    """expected: the chance of winning under a random order of equal scores; lose: Winoground's own rule"""
+    """expected: the mean credit over random orders of equal scores; lose: a tie is an error (Winoground's rule)"""
     group_by: tuple[str, ...]
-    """the tags of the per-group tables; "edit+of" is a table over both"""
+    """tags of the per-group tables; "edit+of" is a table over pairs of their values"""
 
 
 def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     """Score every group of two examples with one caption each.
 
-    A group's credit stands on its first example (an image), so that groups are resampled whole. `correct` of an
-    example is whether it and its caption prefer each other. The tie count is the number of groups in which one of the
-    four comparisons is a tie. Tables by tag are of the group score.
+    The bootstrap resamples groups: a group's credit belongs to the cluster of its first example. `correct` of an
+    example is 1 if its image prefers its caption and its caption its image. The tie count is the number of groups in
+    which one of the four comparisons is a tie. Tables by tag show the group score.
     """
     members_G2 = group_members(data)
     to_text, to_image = _pair_scores(encoder, data, members_G2)
@@ -85,7 +85,7 @@ OUTPUTS = {"similarity": looked_up(run)}
 
 
 def group_members(data: DataSplit) -> Int[ndarray, "G 2"]:
-    """The two examples of every group, in order of first appearance; raises UserError for any other shape."""
+    """Indices of the two examples of every group, in order of first appearance; UserError for any other number."""
     found: dict[str, list[int]] = {}
     for index, example in enumerate(data.examples):
         _check(example)
@@ -113,8 +113,8 @@ def _pair_scores(encoder: Encoder, data: DataSplit, members_G2: ndarray) -> tupl
         distinct = DistinctTexts.of([data.examples[index].captions[0] for index in flat])
         texts = encoder.texts(distinct.texts, text_need(encoder))
         parts = [
-            score(encoder, images, texts)
-            for _, images in image_chunks(encoder, [data.examples[index].image for index in flat])
+            similarity_scores(encoder, images, texts)
+            for _, images in image_batches(encoder, [data.examples[index].image for index in flat])
         ]
         rows = np.arange(len(flat)).reshape(-1, 2, 1)
         columns = distinct.index_M.reshape(-1, 1, 2)

@@ -1,6 +1,6 @@
-"""Object presence: does the score of an image with "a photo of a {x}" say whether x is there?
+"""Object presence (POPE for encoders): the score of an image with "a photo of a {x}" answers whether x is in it.
 
-For encoders, which do not read a negation: a question is the object's prompt alone, and its answer a score.
+A question is the object's prompt without a negation, which encoders do not read; its answer is the score.
 
 Shapes: N images, C objects, Q questions.
 """
@@ -35,19 +35,26 @@ DATA = frozenset({"objects"})
 
 
 class Options(Strict):
-    """What a card decides."""
+    """Options of the protocol in a task card."""
 
     prompts: str
     """prompt set: a card of tasks/prompts, `openai80` or `openai7`"""
     classes: str
-    """words for the objects: a card of tasks/classes, or `own` for the data set's own names"""
+    """object names in the prompts: a card of tasks/classes, or `own`: the data set's own names"""
     folds: int = Field(ge=2)
-    """into how many parts the images fall, each answered at the threshold that is best on the others"""
+    """number of folds of the images; a fold is answered at the threshold with the best F1 on the other folds"""
 
 
 @dataclass(frozen=True)
 class _Questions:
-    """All questions of a split, image by image in its order."""
+    """Questions of a split, image by image.
+
+    Attributes:
+        image_Q: index of each question's image.
+        object_Q: class index of the object in question.
+        yes_Q: True where the object is in the image.
+        fold_Q: fold of each question's image.
+    """
 
     image_Q: Int[ndarray, "Q"]
     object_Q: Int[ndarray, "Q"]
@@ -56,7 +63,7 @@ class _Questions:
 
     @classmethod
     def of(cls, data: DataSplit, folds: int) -> _Questions:
-        """From each example's `facts`; raises UserError where there are fewer images than folds."""
+        """Questions in each example's `facts`; raises UserError for fewer images than folds."""
         if len(data) < folds:
             raise UserError(f"{len(data)} images do not fall into {folds} parts: take more images, or fewer folds.")
         place = {name: index for index, name in enumerate(data.classes)}
@@ -71,29 +78,29 @@ class _Questions:
 
     @property
     def both_C(self) -> list[int]:
-        """The objects with questions of either answer."""
+        """Objects with questions of both answers."""
         return sorted({*self.object_Q[self.yes_Q].tolist()} & {*self.object_Q[~self.yes_Q].tolist()})
 
 
 def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     """Score every question's image with its object's prompt.
 
-    `auroc` compares all questions with one another, over images and objects, ties half. `map` is the mean over objects
-    of the average precision among the images that were asked about it (objects asked about with one answer alone are
-    left out, and `objects_both` counts the others). For `f1`, with `precision`, `recall`, `accuracy` and `yes_rate` (of
-    "yes" as POPE reports them) an answer is "yes" from a threshold on that is best for F1 on the images of the other
-    folds; folds follow from the images' ids alone.
+    `auroc` is over all pairs of a yes and a no question, of any images and objects; a tie counts half. `map` is the
+    mean over objects of the average precision over the object's questions (objects whose questions have one answer
+    alone are left out; `objects_both` counts the others). For `f1`, `precision`, `recall`, `accuracy` and `yes_rate`
+    (all of "yes", as POPE reports them) an answer is "yes" at or above a threshold: the one with the best F1 on the
+    other folds. Folds depend on the image ids alone.
 
-    Equal scores everywhere: auroc .5, every answer "yes". `blind` is a reference row that sees no image: an object's
-    score is its share of yes among the questions of the other folds. The tie count is the number of questions whose
-    score is that of a question with the other answer.
+    Equal scores for all questions give auroc .5 and "yes" everywhere. The reference row `blind` sees no image: an
+    object's score is its share of yes among the questions of the other folds. The tie count is the number of questions
+    whose score equals that of a question with the other answer.
     """
     asked = _Questions.of(data, options.folds)
     words_C = class_words(options.classes, data.classes)
     scores_NC = class_scores(encoder, data, PromptedClasses(encoder, words_C, templates(options.prompts)))
     score_Q = scores_NC[asked.image_Q, asked.object_Q].astype(np.float64)
     metrics, said_Q = _metrics(score_Q, asked, len(data))
-    blind, _ = _metrics(_blind(asked, len(data.classes)), asked, len(data))
+    blind, _ = _metrics(_blind_scores(asked, len(data.classes)), asked, len(data))
     counts_N = np.bincount(asked.image_Q, minlength=len(data))
     right_N = np.bincount(asked.image_Q, said_Q == asked.yes_Q, minlength=len(data))
     ranked = Auroc.of(score_Q, asked.image_Q, asked.object_Q, asked.yes_Q, len(data))
@@ -124,7 +131,7 @@ OUTPUTS = {"similarity": looked_up(run)}
 
 
 def image_folds(ids: Sequence[str], folds: int) -> Int[ndarray, "N"]:
-    """The fold of each image: turns are taken in the order of the ids' sha256, so that a split's order is nothing.
+    """Fold of each image, dealt in turn in the order of the ids' sha256: independent of the order of the split.
 
     >>> image_folds(["1", "2", "3", "4"], 2).tolist()
     [0, 1, 1, 0]
@@ -138,7 +145,7 @@ def image_folds(ids: Sequence[str], folds: int) -> Int[ndarray, "N"]:
 def _metrics(
     score_Q: Float[ndarray, "Q"], asked: _Questions, images: int
 ) -> tuple[dict[str, Statistic], Bool[ndarray, "Q"]]:
-    """The metrics of some scores, and which questions they answer with yes."""
+    """(metrics of the scores, mask of the questions answered with yes)."""
     said_Q = np.zeros(len(score_Q), dtype=bool)
     for fold in np.unique(asked.fold_Q):
         here_Q = asked.fold_Q == fold
@@ -162,8 +169,8 @@ def _metrics(
     return metrics, said_Q
 
 
-def _blind(asked: _Questions, objects: int) -> Float[ndarray, "Q"]:
-    """For each question its object's share of yes in the other folds; that of all objects where none is asked there."""
+def _blind_scores(asked: _Questions, objects: int) -> Float[ndarray, "Q"]:
+    """Share of yes among the object's questions in the other folds; among all questions there for an object without."""
     score_Q = np.empty(len(asked.yes_Q))
     for fold in np.unique(asked.fold_Q):
         here_Q = asked.fold_Q == fold

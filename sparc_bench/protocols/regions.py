@@ -1,6 +1,6 @@
-"""Region classification with given boxes: a region goes to the class whose prompted name it scores highest with.
+"""Region classification with given boxes: a region is assigned to the class whose prompts score highest with it.
 
-Shapes: R regions, C classes, N images of a chunk, P patches, E edges between size groups.
+Shapes: R regions, C classes, N images of a batch, P patches, E edges between size groups.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ SIZES = ("small", "medium", "large")
 
 
 class RegionOptions(Strict):
-    """What a card decides wherever regions are scored."""
+    """Options in a task card that all region protocols share."""
 
     prompts: str
     """prompt set: a card of tasks/prompts, `openai80` or `openai7`"""
     classes: str
-    """class words: a card of tasks/classes, or `own` for the data set's own names"""
+    """class names in the prompts: a card of tasks/classes, or `own`: the data set's own names"""
     area_of: Literal["object", "box"]
-    """what is small or large: the object's own pixels (COCO), or its box"""
+    """area of a region for the size groups: the object's own pixels (COCO), or its box"""
     area_unit: Literal["pixels", "image"]
-    """what `area_edges` are in: pixels of the original image (COCO), or fractions of the image"""
+    """unit of `area_edges`: pixels of the original image (COCO), or fractions of the image"""
     area_edges: tuple[float, float]
-    """areas at which medium begins and at which large begins (COCO: 1024 and 9216 pixels)"""
+    """least areas of a medium and of a large region (COCO: 1024 and 9216 pixels)"""
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
@@ -60,17 +60,24 @@ class RegionOptions(Strict):
 
 
 class Options(RegionOptions):
-    """What a card decides."""
+    """Options of the protocol in a task card."""
 
     region: Literal["box", "mask"]
-    """which patches are averaged: those under the box, or under the object's mask (its box where that has no pixel)"""
+    """patches that are averaged: those under the box, or those under the mask (under the box if the mask is empty)"""
     min_side: float = Field(ge=0)
-    """regions with a narrower or lower box, in pixels of the original image, are left out (CLIPSelf: 8)"""
+    """least width and height of a scored region's box, in pixels of the original image (CLIPSelf: 8)"""
 
 
 @dataclass(frozen=True)
 class ChosenRegions:
-    """The regions that are scored, ordered by example, and what was left out of them."""
+    """Regions that are scored, ordered by example, and how many are left out.
+
+    Attributes:
+        example_R: index of each region's example.
+        regions: the regions.
+        crowd: number of crowd regions left out.
+        small: number of small regions left out.
+    """
 
     example_R: Int[ndarray, "R"]
     regions: tuple[Region, ...]
@@ -79,10 +86,10 @@ class ChosenRegions:
 
     @classmethod
     def of(cls, data: DataSplit, min_side: float) -> ChosenRegions:
-        """All regions but crowds and those with a side under `min_side` pixels.
+        """Regions of all examples without crowds and without those with a side under `min_side` pixels.
 
         Raises:
-            UserError: none is left.
+            UserError: no region is left.
         """
         rows: list[int] = []
         regions: list[Region] = []
@@ -112,12 +119,12 @@ class ChosenRegions:
 
     @property
     def box_R4(self) -> Float[ndarray, "R 4"]:
-        """Left, top, right, bottom of each region in pixels."""
+        """Box of each region in pixels: left, top, right, bottom."""
         return np.array([region.box for region in self.regions], dtype=np.float64)
 
     @property
     def example_N(self) -> Int[ndarray, "N"]:
-        """Examples that have a region, in order, each once."""
+        """Indices of the examples with a region, in order, each once."""
         return np.unique(self.example_R)
 
 
@@ -125,9 +132,9 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     """Score every region against all classes, by every patch path of the model.
 
     `top1` is the mean credit over regions, `mean_per_class` the mean over classes of the credit within the class
-    (classes without regions are left out); clusters are images. Where classes tie for the best, the credit is that of
-    a random order of the tied. Groups (`class`, `size`) are of the model's first path, those of the others are named
-    `PATH/class`. The tie count is the number of regions, over all paths, whose own class ties for the best.
+    (classes without regions are left out); clusters are images. A region whose class ties for the best gets the mean
+    credit over random orders of the tied classes. Groups `class` and `size` are of the model's first path, `PATH/class`
+    and `PATH/size` of the others. The tie count is the number of regions, over all paths, whose class ties for best.
 
     Source: recognition of ground-truth boxes as in Zhong et al., RegionCLIP, arXiv 2112.09106, and Wu et al., CLIPSelf,
     arXiv 2310.01403.
@@ -179,7 +186,7 @@ def region_scores(
     """Scores of all chosen regions with all classes, by the model's own rule, for each of its patch paths.
 
     Raises:
-        UserError: a mask is asked for that the data set does not have, or scores are not finite.
+        UserError: `shape` is "mask" and the data set has none, or scores are not finite.
     """
     blocks: dict[str, list[ndarray]] = {path: [] for path in encoder.paths}
     image_R = np.searchsorted(chosen.example_N, chosen.example_R)
@@ -209,7 +216,7 @@ def region_scores(
 
 
 def refuse_non_finite(encoder: Encoder, path: str, scores: ndarray) -> None:
-    """Raise UserError where a path's scores hold NaN or infinity: no class would be the best."""
+    """Raise UserError for NaN or infinity in the scores of a path."""
     if not np.isfinite(scores).all():
         raise UserError(
             f"{encoder.card.name} gives scores that are not finite on its path '{path}': "
@@ -218,7 +225,7 @@ def refuse_non_finite(encoder: Encoder, path: str, scores: ndarray) -> None:
 
 
 def untrained_notes(encoder: Encoder) -> list[str]:
-    """A sentence for each patch path that no loss trained."""
+    """Note for each patch path that no loss trained."""
     return [
         f"{path}: untrained path, no loss of this model saw it."
         for path, trained in encoder.paths.items()
@@ -227,7 +234,7 @@ def untrained_notes(encoder: Encoder) -> list[str]:
 
 
 def left_out_notes(chosen: ChosenRegions, min_side: float) -> list[str]:
-    """A sentence for each reason why regions are not scored."""
+    """Note for each reason why regions are left out."""
     notes = []
     if chosen.crowd:
         notes.append(f"{chosen.crowd} crowd regions are left out.")
@@ -237,7 +244,7 @@ def left_out_notes(chosen: ChosenRegions, min_side: float) -> list[str]:
 
 
 def area_of(region: Region, what: Literal["object", "box"]) -> float:
-    """Pixels of the object, or of its box."""
+    """Area of a region in pixels: its object's, or its box's."""
     left, top, right, bottom = region.box
     return region.area if what == "object" else (right - left) * (bottom - top)
 
@@ -252,7 +259,7 @@ def _areas(data: DataSplit, chosen: ChosenRegions, options: RegionOptions) -> Fl
 
 
 def image_pixels(example: Example) -> int:
-    """Number of pixels of the original image; opens it only where the data set does not state its size."""
+    """Number of pixels of the original image, which is opened only if the data set does not state its size."""
     if isinstance(example.facts, Mapping) and {"width", "height"} <= example.facts.keys():
         return int(example.facts["width"]) * int(example.facts["height"])
     width, height = example.image.open().size
@@ -287,7 +294,7 @@ def _grouped(
 
 
 def _per_image(credit_R: ndarray, example_R: ndarray, examples: int) -> Float[ndarray, "N"]:
-    """Mean credit of each example's regions; NaN where it has none."""
+    """Mean credit of each example's regions; NaN for an example without regions."""
     mean = Mean.of(credit_R, example_R, examples)
     credit_N: ndarray = np.divide(mean.sum_G, mean.count_G, out=np.full(examples, np.nan), where=mean.count_G > 0)
     return credit_N

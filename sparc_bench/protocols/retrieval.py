@@ -28,8 +28,14 @@ from sparc_bench.metrics.ranking import (
 from sparc_bench.metrics.statistic import Mean
 from sparc_bench.outputs.scores_encoder import looked_up
 from sparc_bench.protocol import Outcome
-from sparc_bench.protocols._own_captions import OwnPairs, Ranked, by_kind, kept_ranks, metrics
-from sparc_bench.protocols._pairs import DistinctTexts, score_chunks
+from sparc_bench.protocols._retrieval_metrics import (
+    ImageCaptionPairs,
+    RankingScores,
+    hits_by_caption_kind,
+    rank_arrays,
+    retrieval_metrics,
+)
+from sparc_bench.protocols._similarity_scores import DistinctTexts, similarity_batches
 
 VERSION = 1
 TITLE = "image-text retrieval both ways: hit rate R@k, and mAP@R under full truth"
@@ -39,36 +45,36 @@ _QUERIES_AT_ONCE = 64
 
 
 class Options(Strict):
-    """What a card decides."""
+    """Options of the protocol in a task card."""
 
     ks: tuple[int, ...]
-    """the k of R@k"""
+    """k of the hit rates R@k"""
     truth: Literal["own", "full"]
-    """own: a caption is true of its own image only; full: of every image that the data set says it is true of"""
+    """own: a caption is true of its own image only; full: of every image that it describes, by the data set's truth"""
     ties: Literal["expected"]
-    """expected: the credit of a random order of the tied candidates"""
+    """expected: the mean credit over random orders of the tied candidates"""
 
 
 def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     """Rank all captions for every image and all images for every caption.
 
-    R@k is a hit rate: the share of queries with at least one positive in the best k. Means over captions are
-    clustered by image. Under full truth mAP@R and the R@1 of the annotators' own pairs (`..._own_r1`) stand beside
-    it. `reference` holds the ceiling (a ranker that knows what is true of which image, or, where only the
-    annotators' pairs are known, cannot tell equal strings apart), chance (all scores equal) and, for R@1, the
-    best constant answer. The tie count is the number of queries whose credit at some k is neither 0 nor 1.
+    R@k is a hit rate: the share of queries with at least one positive among the best k. Means over captions are
+    clustered by image. Under full truth there are also mAP@R and R@1 of the annotators' own pairs (`..._own_r1`).
+    Reference rows: `ceiling` (a ranker that knows the truth; with `truth` "own" it cannot tell equal captions apart),
+    `chance` (all scores equal) and `constant` (R@1 of the best constant answer). The tie count is the number of queries
+    whose credit at some k is neither 0 nor 1.
     """
-    pairs = OwnPairs.of(data)
+    pairs = ImageCaptionPairs.of(data)
     if options.truth == "full":
         return _against_full_truth(encoder, data, options, pairs)
-    to_text, to_image = (Ranked.of(first, options.ks) for first in _own_first_positives(encoder, data, pairs))
-    examples, rows = kept_ranks(to_text, to_image, options.ks)
+    to_text, to_image = (RankingScores.of(first, options.ks) for first in _own_first_positives(encoder, data, pairs))
+    examples, rows = rank_arrays(to_text, to_image, options.ks)
     return Outcome(
-        metrics=metrics(to_text, to_image, pairs.image_M, len(data)),
-        groups=by_kind(data, to_image, pairs.image_M),
+        metrics=retrieval_metrics(to_text, to_image, pairs.image_M, len(data)),
+        groups=hits_by_caption_kind(data, to_image, pairs.image_M),
         examples=examples,
         rows=rows,
-        ties=to_text.undecided + to_image.undecided,
+        ties=to_text.tied_queries + to_image.tied_queries,
         counts=pairs.counts(),
         reference={
             "ceiling": pairs.ceiling(options.ks),
@@ -81,15 +87,17 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
 OUTPUTS = {"similarity": looked_up(run)}
 
 
-def _own_first_positives(encoder: Encoder, data: DataSplit, pairs: OwnPairs) -> tuple[FirstPositives, FirstPositives]:
-    """Images are ranked as their scores come; one matrix is held, of the text-to-image scores."""
+def _own_first_positives(
+    encoder: Encoder, data: DataSplit, pairs: ImageCaptionPairs
+) -> tuple[FirstPositives, FirstPositives]:
+    """Positions of the best positives in both directions; only the text-to-image matrix is kept in memory."""
     distinct = pairs.distinct
     text_to_image_NU = np.empty((pairs.images, len(distinct.texts)), dtype=np.float32)
-    again_E, parts = distinct.again_E, []
-    for rows, to_text, _ in score_chunks(encoder, data.items, distinct.texts, into=text_to_image_NU):
+    repeated_E, parts = distinct.repeated_E, []
+    for rows, to_text, _ in similarity_batches(encoder, data.items, distinct.texts, into=text_to_image_NU):
         first, stop = np.searchsorted(pairs.image_M, (rows.start, rows.stop))
         query_P, column_P = pairs.image_M[first:stop] - rows.start, distinct.index_M[first:stop]
-        parts.append(first_positives_of_rows(to_text, query_P, column_P, again_E))
+        parts.append(first_positives_of_rows(to_text, query_P, column_P, repeated_E))
     to_text_first = FirstPositives(
         above_Q=np.concatenate([part.above_Q for part in parts]),
         tied_Q=np.concatenate([part.tied_Q for part in parts]),
@@ -98,15 +106,15 @@ def _own_first_positives(encoder: Encoder, data: DataSplit, pairs: OwnPairs) -> 
     return to_text_first, first_positives_of_columns(text_to_image_NU, distinct.index_M, pairs.image_M)
 
 
-def _against_full_truth(encoder: Encoder, data: DataSplit, options: Options, pairs: OwnPairs) -> Outcome:
+def _against_full_truth(encoder: Encoder, data: DataSplit, options: Options, pairs: ImageCaptionPairs) -> Outcome:
     distinct, image_M = pairs.distinct, pairs.image_M
     column_M = distinct.index_M
     image_to_text_NU, text_to_image_NU = _scores(encoder, data, distinct)
     own_NM, truth_NM = data.own_truth(), full_truth(data)
-    to_text = rank(image_to_text_NU, truth_NM, options.ks, with_map=True, column_C=column_M)
-    to_image = rank(text_to_image_NU.T, truth_NM.T, options.ks, with_map=True, row_Q=column_M)
-    own_text = rank(image_to_text_NU, own_NM, (1,), with_map=False, column_C=column_M)
-    own_image = rank(text_to_image_NU.T, own_NM.T, (1,), with_map=False, row_Q=column_M)
+    to_text = ranking_scores(image_to_text_NU, truth_NM, options.ks, with_map=True, column_C=column_M)
+    to_image = ranking_scores(text_to_image_NU.T, truth_NM.T, options.ks, with_map=True, row_Q=column_M)
+    own_text = ranking_scores(image_to_text_NU, own_NM, (1,), with_map=False, column_C=column_M)
+    own_image = ranking_scores(text_to_image_NU.T, own_NM.T, (1,), with_map=False, row_Q=column_M)
     flat_NM = np.broadcast_to(np.float32(0), truth_NM.shape)
     reference = {
         "ceiling": _reference(truth_NM, truth_NM, options.ks, with_map=True),
@@ -119,44 +127,46 @@ def _against_full_truth(encoder: Encoder, data: DataSplit, options: Options, pai
     owned_NM = same_string_truth(own_NM, distinct)
     reference["ceiling"]["image_to_text_own_r1"] = own_caption_ceiling(truth_NM, owned_NM)
     share = float(truth_NM.mean())
-    examples, rows = kept_ranks(to_text, to_image, options.ks)
+    examples, rows = rank_arrays(to_text, to_image, options.ks)
     return Outcome(
         metrics={
-            **metrics(to_text, to_image, image_M, len(data)),
+            **retrieval_metrics(to_text, to_image, image_M, len(data)),
             "image_to_text_own_r1": Mean.of(own_text.hits[1]),
             "text_to_image_own_r1": Mean.of(own_image.hits[1], image_M, len(data)),
         },
-        groups=by_kind(data, to_image, image_M),
+        groups=hits_by_caption_kind(data, to_image, image_M),
         examples=examples,
         rows=rows,
-        ties=to_text.undecided + to_image.undecided,
+        ties=to_text.tied_queries + to_image.tied_queries,
         counts={**pairs.counts(), "true_pairs": int(truth_NM.sum())},
         reference=reference,
         notes=(f"A caption is true of {share:.2%} of the images on average; own_r1 counts its own image alone.",),
     )
 
 
-def rank(
+def ranking_scores(
     scores: Shaped[ndarray, "queries candidates"],
     truth_QC: Bool[ndarray, "Q C"],
     ks: Sequence[int],
     with_map: bool,
     row_Q: Int[ndarray, "Q"] | None = None,
     column_C: Int[ndarray, "C"] | None = None,
-) -> Ranked:
-    """Hit credits, ranks and AP@R of every query, some queries at a time.
+) -> RankingScores:
+    """Hit credits, expected ranks and AP@R of every query, in batches of queries.
 
-    `row_Q` and `column_C` say which row and column of `scores` each query and candidate is (default: the same one).
+    `row_Q` and `column_C` are the row and column of `scores` of each query and candidate (default: the same index).
     """
-    parts: list[Ranked] = []
+    parts: list[RankingScores] = []
     for start in range(0, len(truth_QC), _QUERIES_AT_ONCE):
         rows = slice(start, start + _QUERIES_AT_ONCE)
         chunk_QC = scores[rows] if row_Q is None else scores[row_Q[rows]]
         chunk_QC = np.ascontiguousarray(chunk_QC if column_C is None else chunk_QC[:, column_C], dtype=np.float32)
         first = first_positives(chunk_QC, truth_QC[rows])
         hits = {k: hit_score(first, k) for k in ks}
-        parts.append(Ranked(hits, expected_rank(first), map_at_r_score(chunk_QC, truth_QC[rows]) if with_map else None))
-    return Ranked(
+        parts.append(
+            RankingScores(hits, expected_rank(first), map_at_r_score(chunk_QC, truth_QC[rows]) if with_map else None)
+        )
+    return RankingScores(
         hits={k: np.concatenate([part.hits[k] for part in parts]) for k in ks},
         rank_Q=np.concatenate([part.rank_Q for part in parts]),
         map_r_Q=np.concatenate([part.map_r_Q for part in parts if part.map_r_Q is not None]) if with_map else None,
@@ -164,7 +174,7 @@ def rank(
 
 
 def full_truth(data: DataSplit) -> Bool[ndarray, "N M"]:
-    """Which caption is true of which image; raises UserError where the data set cannot know."""
+    """Matrix of which caption is true of which image; raises UserError for a data set without full truth."""
     if data.caption_truth is None:
         raise UserError(f"{data.dataset} does not know which captions hold of other images: set truth = 'own'.")
     truth_NM = np.asarray(data.caption_truth(data.examples), dtype=bool)
@@ -174,7 +184,7 @@ def full_truth(data: DataSplit) -> Bool[ndarray, "N M"]:
 
 
 def same_string_truth(own_NM: Bool[ndarray, "N M"], distinct: DistinctTexts) -> Bool[ndarray, "N M"]:
-    """Own truth, spread over captions of the same wording: all that a perfect ranker of strings can know."""
+    """Own truth extended to captions with equal strings, which no ranker of strings can tell apart."""
     own_NU = np.zeros((len(own_NM), len(distinct.texts)), dtype=bool)
     image_of, caption_of = np.nonzero(own_NM)
     own_NU[image_of, distinct.index_M[caption_of]] = True
@@ -182,10 +192,10 @@ def same_string_truth(own_NM: Bool[ndarray, "N M"], distinct: DistinctTexts) -> 
 
 
 def own_caption_ceiling(truth_NM: Bool[ndarray, "N M"], owned_NM: Bool[ndarray, "N M"]) -> float:
-    """R@1 of guessing an image's own caption as well as the truth allows.
+    """Highest expected image-to-text R@1 on own captions for a ranker that knows the full truth alone.
 
-    A caption that is true of k images, m of which own it, is a given image's own with a chance of m / k: the best guess
-    is the true caption with the highest such chance. `owned_NM` marks captions whose wording an image owns.
+    A caption true of k images, m of which have it as their own, is a given image's own with probability m / k; the best
+    guess is the true caption with the highest one. `owned_NM` marks captions whose string is an image's own.
 
     >>> own_caption_ceiling(np.array([[True, True], [True, False]]), np.array([[False, True], [True, False]]))
     0.75
@@ -195,7 +205,7 @@ def own_caption_ceiling(truth_NM: Bool[ndarray, "N M"], owned_NM: Bool[ndarray, 
 
 
 def constant_reference(truth_NM: Bool[ndarray, "N M"]) -> dict[str, float]:
-    """R@1 of giving every image the same best caption, and every caption the same best image."""
+    """R@1 of the best constant answer: one caption for all images, one image for all captions."""
     return {
         "image_to_text_r1": float(truth_NM.mean(axis=0).max()),
         "text_to_image_r1": float(truth_NM.mean(axis=1).max()),
@@ -206,7 +216,7 @@ def _scores(encoder: Encoder, data: DataSplit, distinct: DistinctTexts) -> tuple
     shape = (len(data), len(distinct.texts))
     image_to_text_NU = np.empty(shape, dtype=np.float32)
     text_to_image_NU = image_to_text_NU
-    for rows, to_text, to_image in score_chunks(encoder, data.items, distinct.texts):
+    for rows, to_text, to_image in similarity_batches(encoder, data.items, distinct.texts):
         if to_image is not to_text and text_to_image_NU is image_to_text_NU:
             text_to_image_NU = np.empty(shape, dtype=np.float32)
         image_to_text_NU[rows] = to_text
@@ -216,7 +226,7 @@ def _scores(encoder: Encoder, data: DataSplit, distinct: DistinctTexts) -> tuple
 
 
 def _reference(scores_NM: ndarray, truth_NM: ndarray, ks: Sequence[int], with_map: bool) -> dict[str, float]:
-    to_text = rank(scores_NM, truth_NM, ks, with_map)
-    to_image = rank(scores_NM.T, truth_NM.T, ks, with_map)
+    to_text = ranking_scores(scores_NM, truth_NM, ks, with_map)
+    to_image = ranking_scores(scores_NM.T, truth_NM.T, ks, with_map)
     queries = np.zeros(truth_NM.shape[1], dtype=np.int64)
-    return {name: statistic.value for name, statistic in metrics(to_text, to_image, queries, 1).items()}
+    return {name: statistic.value for name, statistic in retrieval_metrics(to_text, to_image, queries, 1).items()}

@@ -1,7 +1,8 @@
-"""Retrieval in two stages, for models whose own score looks at every pair: global vectors choose, the own score orders.
+"""Retrieval in two stages for pairwise models: global vectors select candidates, the model's own score re-ranks them.
 
-No exact ranking (`retrieval` is): what the first stage leaves out stays out, and every record says how much that is.
-Shapes: N images, M captions, U distinct captions, Q queries, P pairs that are scored twice.
+The ranking is not exact (that of `retrieval` is): positives outside the candidates are not re-ranked, and every record
+counts them.
+Shapes: N images, M captions, U distinct captions, Q queries, P re-ranked pairs of an image and a distinct caption.
 """
 
 from __future__ import annotations
@@ -23,8 +24,14 @@ from sparc_bench.features import ImageFeatures, TextFeatures
 from sparc_bench.metrics import cosine
 from sparc_bench.metrics.ranking import FirstPositives
 from sparc_bench.protocol import Outcome
-from sparc_bench.protocols._own_captions import OwnPairs, Ranked, by_kind, kept_ranks, metrics
-from sparc_bench.protocols._pairs import PackedTexts, image_chunks, say_how_long
+from sparc_bench.protocols._retrieval_metrics import (
+    ImageCaptionPairs,
+    RankingScores,
+    hits_by_caption_kind,
+    rank_arrays,
+    retrieval_metrics,
+)
+from sparc_bench.protocols._similarity_scores import PackedTexts, announce_duration, image_batches
 
 VERSION = 1
 TITLE = "image-text retrieval both ways, the best by global vectors re-ranked by the model's own score: hit rate R@k"
@@ -35,23 +42,23 @@ _COLUMNS_AT_ONCE = 512
 
 
 class Options(Strict):
-    """What a card decides."""
+    """Options of the protocol in a task card."""
 
     ks: tuple[int, ...]
-    """the k of R@k"""
+    """k of the hit rates R@k"""
     candidates: int = Field(ge=1)
-    """how many of each query's best candidates by the cosine of global vectors the model's own score orders"""
+    """number of each query's best candidates, by cosine of global vectors, that the model's own score re-ranks"""
     ties: Literal["expected"]
-    """expected: the credit of a random order of the tied candidates"""
+    """expected: the mean credit over random orders of the tied candidates"""
 
 
 def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     """Rank all captions for every image and all images for every caption, in two stages.
 
-    Each query's `candidates` best by the cosine of global vectors (and whatever ties with the last of them; captions of
-    the same wording count once) stand first, in the order of the model's own score; all others stand below them in the
-    order of the cosine. A caption is true of its own image only. R@k is a hit rate, as in `retrieval`, with the same
-    reference rows; the notes count the queries none of whose positives came into the second stage.
+    Each query's best `candidates` by cosine of global vectors, with all that tie with the last of them (equal captions
+    count once), come first, in the order of the model's own score; the others follow in the order of the cosine. A
+    caption is true of its own image only. R@k is a hit rate, as in `retrieval`, with the same reference rows; a note
+    counts the queries without a positive among the candidates.
 
     Raises:
         UserError: the model's own score is the cosine of its global vectors.
@@ -61,21 +68,21 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
             f"{encoder.card.name} scores by the cosine of its global vectors, so that there is nothing to re-rank: "
             "take the task of the exact ranking (protocol retrieval)."
         )
-    pairs = OwnPairs.of(data)
+    pairs = ImageCaptionPairs.of(data)
     texts = PackedTexts.of(encoder, pairs.distinct.texts)
     stage = _FirstStage(_cosines(encoder, data, texts), options.candidates)
     scores_P2 = _second_stage(encoder, data, texts, stage)
     to_text, images_left_out = _images_as_queries(pairs, stage, scores_P2[:, 0])
     to_image, captions_left_out = _captions_as_queries(pairs, stage, scores_P2[:, 1])
-    ranked_text, ranked_image = Ranked.of(to_text, options.ks), Ranked.of(to_image, options.ks)
-    examples, rows = kept_ranks(ranked_text, ranked_image, options.ks)
+    ranked_text, ranked_image = RankingScores.of(to_text, options.ks), RankingScores.of(to_image, options.ks)
+    examples, rows = rank_arrays(ranked_text, ranked_image, options.ks)
     scored, possible = len(scores_P2), stage.cosine_NU.size
     return Outcome(
-        metrics=metrics(ranked_text, ranked_image, pairs.image_M, len(data)),
-        groups=by_kind(data, ranked_image, pairs.image_M),
+        metrics=retrieval_metrics(ranked_text, ranked_image, pairs.image_M, len(data)),
+        groups=hits_by_caption_kind(data, ranked_image, pairs.image_M),
         examples=examples,
         rows=rows,
-        ties=ranked_text.undecided + ranked_image.undecided,
+        ties=ranked_text.tied_queries + ranked_image.tied_queries,
         counts={
             **pairs.counts(),
             "candidates": options.candidates,
@@ -98,17 +105,27 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
 
 
 class _FirstStage:
-    """Cosines of all pairs, and from which on a pair is a candidate of its image and of its text."""
+    """Cosines of all pairs, and the P pairs that are candidates of their image's or of their text's query.
+
+    Attributes:
+        cosine_NU: cosine of every image with every distinct text.
+        least_N: least cosine of an image's candidates.
+        least_U: least cosine of a text's candidates.
+        image_P: image of each pair, ascending.
+        text_P: distinct text of each pair.
+        of_image_P: whether the text is a candidate of the image.
+        of_text_P: whether the image is a candidate of the text.
+        end_N: end of each image's pairs in the arrays over P.
+    """
 
     def __init__(self, cosine_NU: Float32[ndarray, "N U"], candidates: int) -> None:
         self.cosine_NU = cosine_NU
         images, texts = cosine_NU.shape
-        self.least_N = np.array([_th_best(row_U, candidates) for row_U in cosine_NU])
+        self.least_N = np.array([_kth_best(row_U, candidates) for row_U in cosine_NU])
         self.least_U = np.empty(texts, dtype=cosine_NU.dtype)
         for start in range(0, texts, _COLUMNS_AT_ONCE):
             some_XN = np.ascontiguousarray(cosine_NU[:, start : start + _COLUMNS_AT_ONCE].T)
-            self.least_U[start : start + len(some_XN)] = [_th_best(row_N, candidates) for row_N in some_XN]
-        # of each pair that is a candidate either way: its image, its text, and whether it is the image's and the text's
+            self.least_U[start : start + len(some_XN)] = [_kth_best(row_N, candidates) for row_N in some_XN]
         found = [self._of(image) for image in range(images)]
         self.text_P = np.concatenate([text for text, _, _ in found])
         self.image_P = np.repeat(np.arange(images, dtype=np.int32), [len(text) for text, _, _ in found])
@@ -122,19 +139,19 @@ class _FirstStage:
         text = np.flatnonzero(of_image_U | of_text_U).astype(np.int32)
         return text, of_image_U[text], of_text_U[text]
 
-    def places(self, image: int) -> slice:
-        """Where the pairs of an image stand."""
+    def pairs(self, image: int) -> slice:
+        """Slice of an image's pairs in the arrays over P."""
         return slice(int(self.end_N[image - 1]) if image else 0, int(self.end_N[image]))
 
 
-def _th_best(scores: ndarray, count: int) -> float:
+def _kth_best(scores: ndarray, count: int) -> float:
     return float(np.partition(scores, len(scores) - count)[len(scores) - count]) if count < len(scores) else -np.inf
 
 
 def _cosines(encoder: Encoder, data: DataSplit, texts: PackedTexts) -> Float32[ndarray, "N U"]:
-    # both stages ask for the same, so that the feature cache encodes an image once
+    # the same features as in the second stage, so that the feature cache encodes an image once
     cosine_NU = np.empty((len(data), len(texts)), dtype=np.float32)
-    for rows, images in image_chunks(encoder, data.items):
+    for rows, images in image_batches(encoder, data.items):
         vectors = ImageFeatures(images.ids, cosine.present(images.global_ND, "image"))
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
             part = slice(start, start + _TEXTS_AT_ONCE)
@@ -144,21 +161,21 @@ def _cosines(encoder: Encoder, data: DataSplit, texts: PackedTexts) -> Float32[n
 
 
 def _second_stage(encoder: Encoder, data: DataSplit, texts: PackedTexts, stage: _FirstStage) -> Float32[ndarray, "P 2"]:
-    """The model's own image-to-text and text-to-image scores of the pairs, image by image."""
+    """Image-to-text and text-to-image scores of all pairs by the model's own rule."""
     scores_P2 = np.empty((len(stage.text_P), 2), dtype=np.float32)
-    for rows, images in image_chunks(encoder, data.items):
+    for rows, images in image_batches(encoder, data.items):
         if rows.start == 0:
-            say_how_long(encoder, images[:1], texts, len(scores_P2))
+            announce_duration(encoder, images[:1], texts, len(scores_P2))
         for image in range(rows.start, rows.stop):
             one = images[image - rows.start : image - rows.start + 1]
-            for part_p in _runs(texts, stage, image):
+            for part_p in _pair_batches(texts, stage, image):
                 both = encoder.similarity(one, texts.take(stage.text_P[part_p]))
                 scores_P2[part_p] = torch.stack([way[0].detach().float().cpu() for way in both], dim=1).numpy()
     return scores_P2
 
 
-def _runs(texts: PackedTexts, stage: _FirstStage, image: int) -> Iterator[Int[ndarray, "p"]]:
-    """The places of an image's pairs, some at a time: texts of like length together, so that little is padding."""
+def _pair_batches(texts: PackedTexts, stage: _FirstStage, image: int) -> Iterator[Int[ndarray, "p"]]:
+    """Batches of indices of an image's pairs; texts of similar length share a batch, to save padding."""
     pair_P = np.arange(stage.end_N[image - 1] if image else 0, stage.end_N[image])
     pair_P = pair_P[np.argsort(texts.length_M.numpy(force=True)[stage.text_P[pair_P]], kind="stable")]
     for start in range(0, len(pair_P), _PAIRS_AT_ONCE):
@@ -166,7 +183,7 @@ def _runs(texts: PackedTexts, stage: _FirstStage, image: int) -> Iterator[Int[nd
 
 
 def _images_as_queries(
-    pairs: OwnPairs, stage: _FirstStage, score_P: Float32[ndarray, "P"]
+    pairs: ImageCaptionPairs, stage: _FirstStage, score_P: Float32[ndarray, "P"]
 ) -> tuple[FirstPositives, int]:
     """Where each image's best own caption stands among all captions, and how many images had none to re-rank."""
     wording_U = np.bincount(pairs.distinct.index_M, minlength=len(pairs.distinct.texts))
@@ -174,7 +191,7 @@ def _images_as_queries(
     places, left_out = [], 0
     for image in range(pairs.images):
         own = pairs.distinct.index_M[ends[image] : ends[image + 1]]
-        part = stage.places(image)
+        part = stage.pairs(image)
         mine = stage.of_image_P[part]
         text, score = stage.text_P[part][mine], score_P[part][mine]
         chosen = np.searchsorted(text, own).clip(max=len(text) - 1)
@@ -189,7 +206,7 @@ def _images_as_queries(
 
 
 def _captions_as_queries(
-    pairs: OwnPairs, stage: _FirstStage, score_P: Float32[ndarray, "P"]
+    pairs: ImageCaptionPairs, stage: _FirstStage, score_P: Float32[ndarray, "P"]
 ) -> tuple[FirstPositives, int]:
     """Where each caption's image stands among all images, and how many captions had it not to re-rank."""
     chosen_P = np.flatnonzero(stage.of_text_P)
@@ -211,7 +228,7 @@ def _captions_as_queries(
 
 
 def _place(scores: ndarray, times: ndarray, positives: ndarray) -> tuple[int, int, int]:
-    """How many score above the best positive, how many like it, and how many positives those are."""
+    """Numbers of candidates above the best positive, tied with it, and of positives among the tied; `times` counts."""
     if not len(positives):
         return 0, 0, 0
     best = positives.max()

@@ -1,13 +1,13 @@
-"""Zero-shot semantic segmentation: every pixel goes to the class that its patch scores highest with.
+"""Zero-shot semantic segmentation: every pixel is assigned to the class whose prompts score highest with its patch.
 
-Patch scores with the prompted class names are upsampled to the original image, and every pixel takes the best of all
-classes of the data set, not only of those present. Pixels that the model's grid does not cover (a centre crop) have no
-prediction, which counts as wrong.
+Scores of patches with the class prompts are upsampled to the original image, and every pixel takes the best of all
+classes of the data set, not only of those in the image. Pixels outside the model's patch grid (cut off by a centre
+crop) have no prediction and count as wrong.
 
 Labels of `Example.semantic`: 0 or more a class, -1 background (no class of the data set), -2 void (never scored).
 
-Shapes: N images of a chunk, C classes (with background where that is a class), B background words, K L grid rows and
-columns, H W pixels, X pixels that are scored, G images.
+Shapes: N images of a batch, C classes (with background where that is a class), B background words, K L grid rows and
+columns, H W pixels, X scored pixels, G images.
 """
 
 from __future__ import annotations
@@ -57,20 +57,20 @@ BACKGROUND, VOID = -1, -2
 
 
 class Options(Strict):
-    """What a card decides."""
+    """Options of the protocol in a task card."""
 
     prompts: str
     """prompt set: a card of tasks/prompts, `openai80` or `openai7`"""
     classes: str
-    """class words: a card of tasks/classes, or `own` for the data set's own names"""
+    """class names in the prompts: a card of tasks/classes, or `own`: the data set's own names"""
     background: Literal["ignore", "class"]
-    """ignore: background pixels are not scored; class: background is one class more"""
+    """rule for background pixels: ignore (not scored) or class (background is one more class)"""
     background_words: tuple[str, ...]
-    """words prompted for the background class, which scores the best of them at each pixel; [] for none"""
+    """words for background in the prompts; the class's score is the best of them at each pixel; [] for none"""
     background_score: float | Literal["none"]
-    """the background class's score everywhere, on the scale of the model's own scores, or "none" """
+    """constant score of the background class, on the scale of the model's own scores, or "none" """
     upsample: Literal["bilinear", "nearest"]
-    """bilinear: scores are interpolated, then the best class taken; nearest: every pixel takes its patch's class"""
+    """bilinear: interpolate the scores, then take the best class; nearest: a pixel has the class of its patch"""
 
     @model_validator(mode="after")
     def _one_background_rule(self) -> Self:
@@ -87,14 +87,14 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
 
     `miou`: mean over classes of the intersection over union of all images' pixels (classes without true or predicted
     pixels are left out), as mmsegmentation's IoUMetric; `pixel_accuracy`: share of scored pixels; `image_miou`: mean
-    over images of the mean IoU over the classes present in the ground truth. Clusters are images. Where classes tie at
-    a pixel, each of the t tied is predicted with 1/t of it (the expectation of a random order); the tie count is the
-    number of such pixels over all paths. Groups `class` are IoUs of the first path, those of others `PATH/class`.
+    over images of the mean IoU over the classes present in the ground truth. Clusters are images. Where t classes tie
+    at a pixel, each is predicted with 1/t of it (the mean over random orders); the tie count is the number of such
+    pixels over all paths. Groups `class` are IoUs of the first path, `PATH/class` of the others.
 
-    `oracle` is what the model's own grid allows: every cell scores each class with its share of the cell's labelled
-    pixels, upsampled by the same rule.
+    The reference row `oracle` is the limit of the model's own grid: every cell scores each class with its share of the
+    cell's labelled pixels, upsampled by the same rule.
 
-    Source: SPARC, arXiv 2401.09865, sections 4.5 and D.7; which details it leaves open: each is an option here.
+    Source: SPARC, arXiv 2401.09865, sections 4.5 and D.7; details that the paper leaves open are options here.
     """
     words_C = [*class_words(options.classes, data.classes), *options.background_words]
     prompted = PromptedClasses(encoder, words_C, templates(options.prompts))
@@ -124,7 +124,7 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
 
 
 def score(outputs: Masks, data: DataSplit, options: Options) -> Outcome:
-    """The same metrics of index masks, without a path's name before them; there is no grid and so no oracle.
+    """Outcome of index masks: the metrics of `run` without a path in their names, and without an oracle row.
 
     A pixel without a prediction, or with a class that the task does not score, is wrong.
     """
@@ -163,15 +163,15 @@ def count_image(
     *,
     scored: bool = False,
 ) -> PixelCounts:
-    """Counts of one image; pixels with a negative truth are not scored.
+    """Pixel counts of one image; pixels with a negative truth are not scored.
 
     Args:
         scores_CKL: patch scores of the `classes` classes, then of the background words, if any.
         truth_HW: class of every pixel at the original size.
-        area_4: what the grid covers of the image, in pixels.
-        classes: how many of the scores are classes'.
-        options: the rules for upsampling and background.
-        scored: the background class is among the scores already.
+        area_4: area of the image that the grid covers, in pixels (left, top, right, bottom).
+        classes: number of classes among the scores.
+        options: rules for upsampling and background.
+        scored: whether `scores_CKL` holds the background class already.
     """
     covered_HW = inside_area(area_4, truth_HW.shape)
     total = classes + (options.background == "class" and not scored)
@@ -200,7 +200,7 @@ def _outcome(
     uncovered: int,
     notes: Sequence[str],
 ) -> Outcome:
-    """Statistics of each path's counts; an empty path puts no name before its metrics."""
+    """Outcome of each path's pixel counts; metrics of the empty path have no prefix."""
     metrics: dict[str, Statistic] = {}
     groups: dict[str, dict[str, Statistic]] = {}
     examples: dict[str, ndarray] = {}
@@ -259,7 +259,7 @@ def _image_miou(counts: list[PixelCounts]) -> ndarray:
 
 
 def _truth(example: Example, classes: int, background: Literal["ignore", "class"]) -> Int[ndarray, "H W"]:
-    """The class of every pixel, background as class number `classes` where it is one; negative: not scored."""
+    """Class of every pixel; background is class number `classes` if it is scored, else negative like void."""
     if example.semantic is None:
         raise UserError(f"The image {example.id} has no mask: leave it out of the split, or mend its mask file.")
     truth_HW = example.semantic()

@@ -11,7 +11,7 @@ from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import image_need, text_need
 from sparc_bench.encoders.own import OwnEncoder
 from sparc_bench.metrics.ranking import first_positives, hit_score
-from sparc_bench.protocols._pairs import score
+from sparc_bench.protocols._similarity_scores import similarity_scores
 from sparc_bench.training.pixels import Pixels
 from sparc_bench.two_towers.model import TrainStep
 from sparc_bench.two_towers.tokenizer import Tokenizer
@@ -31,7 +31,7 @@ def validation_scores(encoder: OwnEncoder, data: DataSplit, pixels: Pixels) -> d
     for start in range(0, len(pixels), BATCH):
         rows = range(start, min(start + BATCH, len(pixels)))
         images = encoder.encode_pixels(torch.from_numpy(pixels.rows(rows)), image_need(encoder))
-        blocks.append(score(encoder, images, features))
+        blocks.append(similarity_scores(encoder, images, features))
     image_to_text_NM, text_to_image_NM = (np.concatenate(ways) for ways in zip(*blocks, strict=True))
     scores: dict[str, float] = {}
     ways = {"image_to_text": (image_to_text_NM, truth_NM), "text_to_image": (text_to_image_NM.T, truth_NM.T)}

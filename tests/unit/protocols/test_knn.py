@@ -74,9 +74,11 @@ def test_places_among_tied_neighbours():
     cosine_NJ = np.array([[1, 1, 0.5, 0.5, 0.5, 0], [0.9, 0.8, 0.7, 0.6, 0.5, 0.4], [0, 0, 0, 0, 0, 0]], np.float32)
     third = 1 / 3
     np.testing.assert_allclose(
-        knn.places(cosine_NJ, 3), [[1, 1, third, third, third, 0], [1, 1, 1, 0, 0, 0], [0.5] * 6], atol=1e-12
+        knn.neighbour_shares(cosine_NJ, 3), [[1, 1, third, third, third, 0], [1, 1, 1, 0, 0, 0], [0.5] * 6], atol=1e-12
     )
-    np.testing.assert_allclose(knn.places(cosine_NJ, 1), [[0.5, 0.5, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0], [1 / 6] * 6])
+    np.testing.assert_allclose(
+        knn.neighbour_shares(cosine_NJ, 1), [[0.5, 0.5, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0], [1 / 6] * 6]
+    )
 
 
 def test_many_copies_beyond_the_last_place_are_all_found(monkeypatch):
@@ -143,8 +145,8 @@ def test_k_is_chosen_on_the_held_out_part_and_equal_accuracies_take_the_largest(
     [
         ({"k": ()}, "name at least one k, each of 1 or more"),
         ({"k": (0, 3), "held_out": 0.1}, "each of 1 or more"),
-        ({"k": (1, 3)}, "of several k one is chosen on held_out > 0"),
-        ({"held_out": 0.1}, "one k needs held_out = 0"),
+        ({"k": (1, 3)}, "several k need held_out above 0"),
+        ({"held_out": 0.1}, "a single k needs held_out = 0"),
         ({"temperature": 0}, "greater than 0"),
     ],
 )

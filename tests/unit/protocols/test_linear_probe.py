@@ -11,7 +11,7 @@ from sparc_bench.cards.card import parse
 from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.errors import UserError
 from sparc_bench.protocols import linear_probe
-from sparc_bench.protocols._probe import Parts
+from sparc_bench.protocols._frozen_features import TrainTestSplit
 from tests.toys.encoders import LookupEncoder, item, split_of
 
 GRID = (0.01, 1.0, 100.0)
@@ -61,7 +61,7 @@ def test_scikit_learn_itself_says_the_same(classes, standardise):
         model = LogisticRegression(C=c, tol=1e-8, max_iter=2000)
         return scaler, model.fit(scaler.transform(normalize(train_XD[rows])), train_X[rows])
 
-    held_X = Parts.of(data).held_out(0.25)
+    held_X = TrainTestSplit.of(data).held_out(0.25)
     found = []
     for c in GRID:
         scaler, model = fitted(~held_X, c)
@@ -105,26 +105,26 @@ def test_c_is_not_what_the_test_images_would_choose():
 def test_the_held_out_part_is_stratified_fixed_and_independent_of_order():
     train_XD, train_X = clouds(37, 3, seed=1)
     _, data = probed(train_XD, train_X, train_XD, train_X)
-    parts = Parts.of(data)
+    parts = TrainTestSplit.of(data)
     held_X = parts.held_out(0.25)
     assert np.bincount(parts.train_class_X).tolist() == [13, 12, 12]
     assert np.bincount(parts.train_class_X[held_X]).tolist() == [3, 3, 3]
     ids = {data.examples[row].id for row in parts.train_X[held_X]}
     assert ids == {"a027", "a024", "a015", "a001", "a004", "a013", "a011", "a026", "a008"}  # of sha256sum
     turned = DataSplit(data.dataset, data.split, data.examples[::-1], data.classes)
-    again = Parts.of(turned)
+    again = TrainTestSplit.of(turned)
     assert {turned.examples[row].id for row in again.train_X[again.held_out(0.25)]} == ids
 
 
 def test_a_class_keeps_an_image_and_lends_one():
     train_X = np.array([0, 1, 1, 2, 2, 2, 2])
     _, data = probed(np.eye(7), train_X, np.eye(7), train_X)
-    parts = Parts.of(data)
+    parts = TrainTestSplit.of(data)
     assert np.bincount(parts.train_class_X[parts.held_out(0.01)], minlength=3).tolist() == [0, 1, 1]
     assert np.bincount(parts.train_class_X[parts.held_out(0.99)], minlength=3).tolist() == [0, 1, 3]
     _, single = probed(np.eye(2), np.arange(2), np.eye(2), np.arange(2))
     with pytest.raises(UserError, match="one train image of each class"):
-        Parts.of(single).held_out(0.5)
+        TrainTestSplit.of(single).held_out(0.5)
 
 
 def test_equal_accuracies_take_the_smallest_c_and_an_end_of_the_grid_is_noted():

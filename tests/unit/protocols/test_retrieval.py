@@ -6,8 +6,8 @@ import pytest
 from sparc_bench.dataset import Example
 from sparc_bench.errors import UserError
 from sparc_bench.protocols import retrieval
-from sparc_bench.protocols._pairs import DistinctTexts
-from sparc_bench.protocols.retrieval import Options, rank, run
+from sparc_bench.protocols._similarity_scores import DistinctTexts
+from sparc_bench.protocols.retrieval import Options, ranking_scores, run
 from tests.toys.encoders import LookupEncoder, answer_key, caption_key, constant_encoder, item, split_of
 
 OWN = Options(ks=(1, 2), truth="own", ties="expected")
@@ -88,9 +88,9 @@ def test_captions_are_clustered_by_image():
 def test_chunks_do_not_matter(monkeypatch):
     rng = np.random.default_rng(0)
     scores, truth = rng.integers(0, 5, size=(50, 20)).astype(np.float32), rng.random((50, 20)) < 0.2
-    whole = rank(scores, truth, (1, 5), with_map=True)
+    whole = ranking_scores(scores, truth, (1, 5), with_map=True)
     monkeypatch.setattr(retrieval, "_QUERIES_AT_ONCE", 7)
-    parts = rank(scores, truth, (1, 5), with_map=True)
+    parts = ranking_scores(scores, truth, (1, 5), with_map=True)
     np.testing.assert_array_equal(whole.hits[5], parts.hits[5])
     np.testing.assert_array_equal(whole.rank_Q, parts.rank_Q)
     np.testing.assert_array_equal(whole.map_r_Q, parts.map_r_Q)

@@ -6,7 +6,7 @@ import torch
 
 from sparc_bench.dataset import Example
 from sparc_bench.errors import UserError
-from sparc_bench.protocols import _pairs, retrieval, retrieval_rerank
+from sparc_bench.protocols import _similarity_scores, retrieval, retrieval_rerank
 from sparc_bench.protocols.retrieval_rerank import Options, run
 from tests.toys.encoders import LookupEncoder, constant_encoder, item, random_encoder, split_of
 
@@ -85,8 +85,8 @@ def test_equals_plain_loops(candidates, tied, monkeypatch):
     monkeypatch.setattr(retrieval_rerank, "_COLUMNS_AT_ONCE", 7)
     data, encoder = drawn(candidates, tied)
     outcome = run(encoder, data, options(candidates))
-    distinct = _pairs.DistinctTexts.of(data.captions)
-    texts = _pairs.PackedTexts.of(encoder, distinct.texts)
+    distinct = _similarity_scores.DistinctTexts.of(data.captions)
+    texts = _similarity_scores.PackedTexts.of(encoder, distinct.texts)
     cosine_NU = retrieval_rerank._cosines(encoder, data, texts)
     images = encoder.images(data.items, frozenset({"global", "patches"}))
     to_text, to_image = (way.numpy() for way in encoder.similarity(images, texts.take(np.arange(len(texts)))))
@@ -137,7 +137,7 @@ def test_long_scores_are_announced_before_they_are_made(monkeypatch, capsys):
     run(encoder, data, options(3))
     retrieval.run(encoder, data, exact)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(_pairs, "WORTH_SAYING", 0.0)
+    monkeypatch.setattr(_similarity_scores, "ANNOUNCED_SECONDS", 0.0)
     retrieval.run(random_encoder(), data, exact)
     assert capsys.readouterr().err == "", "scores of one vector each are no pairwise scores"
     distinct = len(set(data.captions))
@@ -148,7 +148,7 @@ def test_long_scores_are_announced_before_they_are_made(monkeypatch, capsys):
 
 
 def test_packed_texts_are_the_texts_without_their_padding(monkeypatch):
-    monkeypatch.setattr(_pairs, "_TEXTS_AT_ONCE", 3)
+    monkeypatch.setattr(_similarity_scores, "_TEXTS_AT_ONCE", 3)
 
     class Padded(LookupEncoder):
         def texts(self, texts, need):
@@ -161,13 +161,13 @@ def test_packed_texts_are_the_texts_without_their_padding(monkeypatch):
 
     texts = ["", "aa", "bbbb", "c", "ddddd", "ee", "fff"]
     encoder = Padded(lambda _: np.ones(2), lambda text: np.full(2, len(text)), prompt_ensemble="scores")
-    packed = _pairs.PackedTexts.of(encoder, texts)
+    packed = _similarity_scores.PackedTexts.of(encoder, texts)
     assert encoder.asked == [("texts", 3), ("texts", 3), ("texts", 1)]
     assert packed.length_M.tolist() == [0, 3, 5, 2, 6, 3, 4]
     assert len(packed.tokens_WD) == sum(packed.length_M.tolist())
     whole = encoder.texts(texts, frozenset({"global", "tokens"}))
     runs = []
-    for run_of_texts in packed.runs(packed.space()):
+    for run_of_texts in packed.batches(packed.padding_buffer()):
         runs.append((run_of_texts.tokens_MLD.clone(), run_of_texts.mask_ML.clone(), run_of_texts.global_MD))
     taken = packed.take(np.array([4, 0, 4, 1]))
     assert taken.texts == ("ddddd", "", "ddddd", "aa")

@@ -1,7 +1,7 @@
-"""Scores of images and texts by the model's own rule, in bounded memory.
+"""Similarity scores of images and texts by the model's own rule, in bounded memory.
 
-Shapes: N images, M original texts, U distinct texts, E repeated ones, L tokens of a text, W held tokens of all texts, D
-joint width.
+Shapes: N images, M texts, U distinct texts, E texts that repeat an earlier one, L tokens of a text, W kept tokens of
+all texts, D joint width. A lower-case letter (m, w) is a part of that axis.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from sparc_bench.features import ImageFeatures, TextFeatures
 from sparc_bench.images.item import ImageItem
 
 _TEXTS_AT_ONCE = 2048
-_PROBE_TEXTS = 256
+_TIMED_TEXTS = 256
 
-WORTH_SAYING = 5.0
-"""Seconds from which on the user is told beforehand how long the scores take."""
+ANNOUNCED_SECONDS = 5.0
+"""Least number of seconds that is announced before pairwise scoring starts."""
 
 
 @dataclass(frozen=True)
 class DistinctTexts:
-    """Strings without repetition, and where each original one went.
+    """Distinct strings of a list of M texts, and the index of each text among them.
 
     Each string is scored once, so equal captions tie exactly, whatever the arithmetic.
     """
@@ -40,26 +40,26 @@ class DistinctTexts:
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> DistinctTexts:
-        """In order of first appearance."""
+        """Distinct strings in order of first appearance."""
         place = {text: index for index, text in enumerate(dict.fromkeys(texts))}
         return cls(tuple(place), np.array([place[text] for text in texts], dtype=np.int64))
 
     @property
-    def again_E(self) -> Int[ndarray, "E"]:
-        """The distinct string of every original one that stood there before."""
+    def repeated_E(self) -> Int[ndarray, "E"]:
+        """Distinct string (its index) of each text that repeats an earlier one."""
         return np.delete(self.index_M, np.unique(self.index_M, return_index=True)[1])
 
 
 @dataclass(frozen=True)
 class PackedTexts:
-    """Features of many texts; of their tokens only those up to each text's last word are held.
+    """Features of many texts without padding: token vectors are kept up to each text's last word.
 
     Attributes:
-        texts: the strings.
+        texts: the M strings.
         global_MD: one vector per text, or None.
-        tokens_WD: the held tokens of all texts, one text after the other; None where the model has none.
-        mask_W: which of them are words.
-        length_M: how many of them each text has.
+        tokens_WD: kept token vectors of all texts, text after text; None for a model without token vectors.
+        mask_W: True where a kept token is a word.
+        length_M: number of kept tokens of each text.
     """
 
     texts: tuple[str, ...]
@@ -70,12 +70,12 @@ class PackedTexts:
 
     @classmethod
     def of(cls, encoder: Encoder, texts: Sequence[str]) -> PackedTexts:
-        """What the model's `similarity` may look at; padding is never there for all texts at once."""
+        """All features that the model's `similarity` uses, encoded in batches: padding never exists for all texts."""
         need = text_need(encoder)
         if "tokens" not in need:
             return cls._packed(encoder.texts(texts, need))
-        runs = range(0, len(texts), _TEXTS_AT_ONCE)
-        parts = [cls._packed(encoder.texts(texts[start : start + _TEXTS_AT_ONCE], need)) for start in runs]
+        starts = range(0, len(texts), _TEXTS_AT_ONCE)
+        parts = [cls._packed(encoder.texts(texts[start : start + _TEXTS_AT_ONCE], need)) for start in starts]
         return cls(
             texts=tuple(texts),
             global_MD=_joined([part.global_MD for part in parts]),
@@ -99,7 +99,7 @@ class PackedTexts:
         return len(self.texts)
 
     def take(self, rows: Int[ndarray, "m"]) -> TextFeatures:
-        """The features of some texts in that order, their tokens padded with masked zeros."""
+        """Features of the texts `rows`, in that order; tokens are padded with masked zeros."""
         texts = tuple(self.texts[row] for row in rows)
         index_m = torch.from_numpy(rows).long().to(self.length_M.device)
         global_mD = None if self.global_MD is None else self.global_MD[index_m]
@@ -112,19 +112,19 @@ class PackedTexts:
         tokens_mLD, mask_mL = _padded(self.tokens_WD[first_w + place_w], self.mask_W[first_w + place_w], length_m)
         return TextFeatures(texts, global_mD, tokens_mLD, mask_mL)
 
-    def space(self) -> Tensor | None:
-        """Room for the padded tokens of each of `runs`: mapping new memory for each would take longer than filling it.
+    def padding_buffer(self) -> Tensor | None:
+        """Memory for the padded tokens of one batch, reused by all: to allocate it anew takes longer than to fill it.
 
-        None where the model has no tokens.
+        None for a model without token vectors.
         """
         if self.tokens_WD is None or not len(self):
             return None
-        runs = (self.length_M[start : start + _TEXTS_AT_ONCE] for start in range(0, len(self), _TEXTS_AT_ONCE))
-        sizes = [len(length_m) * max(1, int(length_m.max())) for length_m in runs]
+        lengths = (self.length_M[start : start + _TEXTS_AT_ONCE] for start in range(0, len(self), _TEXTS_AT_ONCE))
+        sizes = [len(length_m) * max(1, int(length_m.max())) for length_m in lengths]
         return self.tokens_WD.new_empty(max(sizes), self.tokens_WD.shape[1])
 
-    def runs(self, space: Tensor | None) -> Iterator[TextFeatures]:
-        """All texts, some at a time; the tokens of a run are overwritten by the next one's."""
+    def batches(self, buffer: Tensor | None) -> Iterator[TextFeatures]:
+        """Features of all texts, batch by batch; with a `buffer` the next batch overwrites a batch's tokens."""
         ends_M = self.length_M.cumsum(0)
         for start in range(0, len(self), _TEXTS_AT_ONCE):
             part = slice(start, min(start + _TEXTS_AT_ONCE, len(self)))
@@ -133,66 +133,66 @@ class PackedTexts:
                 yield TextFeatures(self.texts[part], global_mD)
                 continue
             held = slice(int(ends_M[start - 1]) if start else 0, int(ends_M[part.stop - 1]))
-            padded = _padded(self.tokens_WD[held], self.mask_W[held], self.length_M[part], space)
+            padded = _padded(self.tokens_WD[held], self.mask_W[held], self.length_M[part], buffer)
             yield TextFeatures(self.texts[part], global_mD, *padded)
 
 
-def _padded(tokens_wD: Tensor, mask_w: Tensor, length_m: Tensor, space: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def _padded(tokens_wD: Tensor, mask_w: Tensor, length_m: Tensor, buffer: Tensor | None = None) -> tuple[Tensor, Tensor]:
     texts, longest, width = len(length_m), max(1, int(length_m.max())), tokens_wD.shape[1]
     place_L = torch.arange(longest, device=length_m.device)
     place_w = (place_L < length_m.unsqueeze(1)).flatten().nonzero()[:, 0]
-    flat_xD = tokens_wD.new_empty(texts * longest, width) if space is None else space[: texts * longest]
+    flat_xD = tokens_wD.new_empty(texts * longest, width) if buffer is None else buffer[: texts * longest]
     flat_xD.zero_().index_copy_(0, place_w, tokens_wD)
     mask_x = mask_w.new_zeros(texts * longest).index_copy_(0, place_w, mask_w)
     return flat_xD.view(texts, longest, width), mask_x.view(texts, longest)
 
 
-def image_chunks(encoder: Encoder, items: Sequence[ImageItem]) -> Iterator[tuple[slice, ImageFeatures]]:
-    """Features of runs of images: at most 64 where patches are held, 256 where vectors are."""
+def image_batches(encoder: Encoder, items: Sequence[ImageItem]) -> Iterator[tuple[slice, ImageFeatures]]:
+    """Batches (rows, features) of at most 64 images for a pairwise model, 256 for one with a vector per image."""
     start = 0
     for images in stream(encoder, items, image_need(encoder), most=64 if pairwise(encoder) else 256):
         yield slice(start, start + len(images)), images
         start += len(images)
 
 
-def score_chunks(
+def similarity_batches(
     encoder: Encoder, items: Sequence[ImageItem], texts: Sequence[str], into: Float32[ndarray, "N U"] | None = None
 ) -> Iterator[tuple[slice, Float32[ndarray, "N U"], Float32[ndarray, "N U"]]]:
-    """For runs of images their rows, image-to-text scores and text-to-image scores with all texts, in float32.
+    """Batches (rows, image-to-text scores, text-to-image scores) of images with all texts, in float32.
 
-    The two arrays are one object where the model has one matrix for both. Of a pairwise model the user is told
-    beforehand how long it takes, where that is worth saying. Text-to-image scores are written to `into`, where it is
-    given, and what comes are its rows.
+    Both arrays are the same object for a model with one matrix for both directions. For a pairwise model the expected
+    time is announced first (see `announce_duration`). With `into`, text-to-image scores are written there, and the
+    third value is a view of its rows.
     """
     packed = PackedTexts.of(encoder, texts)
-    space = packed.space()
-    unpadded = tuple(packed.runs(None)) if packed.tokens_WD is None else ()
-    for rows, images in image_chunks(encoder, items):
+    buffer = packed.padding_buffer()
+    unpadded = tuple(packed.batches(None)) if packed.tokens_WD is None else ()
+    for rows, images in image_batches(encoder, items):
         if rows.start == 0 and pairwise(encoder):
-            say_how_long(encoder, images, packed, len(items) * len(packed))
+            announce_duration(encoder, images, packed, len(items) * len(packed))
         out = None if into is None else into[rows]
-        yield rows, *_scores(encoder, images, unpadded or packed.runs(space), out)
+        yield rows, *_scores(encoder, images, unpadded or packed.batches(buffer), out)
 
 
-def score(
+def similarity_scores(
     encoder: Encoder, images: ImageFeatures, texts: TextFeatures
 ) -> tuple[Float32[ndarray, "N U"], Float32[ndarray, "N U"]]:
-    """Image-to-text and text-to-image scores of some images with all texts (one object where they are the same)."""
-    runs = (texts[start : start + _TEXTS_AT_ONCE] for start in range(0, len(texts), _TEXTS_AT_ONCE))
-    return _scores(encoder, images, runs)
+    """Image-to-text and text-to-image scores of images with all texts; one object for a model with one matrix."""
+    batches = (texts[start : start + _TEXTS_AT_ONCE] for start in range(0, len(texts), _TEXTS_AT_ONCE))
+    return _scores(encoder, images, batches)
 
 
-def say_how_long(encoder: Encoder, images: ImageFeatures, texts: PackedTexts, pairs: int) -> None:
-    """Time these images with a few texts and say on standard error how long so many pairs take.
+def announce_duration(encoder: Encoder, images: ImageFeatures, texts: PackedTexts, pairs: int) -> None:
+    """Write to standard error how long `pairs` pairs will take, measured on these images with a few texts.
 
-    Nothing is said below `WORTH_SAYING` seconds.
+    Less than `ANNOUNCED_SECONDS` is not announced.
     """
-    few = texts.take(np.arange(min(_PROBE_TEXTS, len(texts))))
-    _scores(encoder, images[:1], [few[:32]])  # what only the first call takes is no part of the rate
+    few = texts.take(np.arange(min(_TIMED_TEXTS, len(texts))))
+    _scores(encoder, images[:1], [few[:32]])  # warm-up: the first call is slower
     begun = time.perf_counter()
     _scores(encoder, images, [few])
     seconds = (time.perf_counter() - begun) * pairs / (len(images) * len(few))
-    if seconds >= WORTH_SAYING:
+    if seconds >= ANNOUNCED_SECONDS:
         sys.stderr.write(
             f"{encoder.card.name} scores {pairs:,} pairs of an image and a text one by one: about "
             f"{_duration(seconds)} on {encoder.device}, beside the time that encoding takes.\n"
@@ -206,9 +206,9 @@ def _duration(seconds: float) -> str:
 
 
 def _scores(
-    encoder: Encoder, images: ImageFeatures, runs: Iterable[TextFeatures], out: Float32[ndarray, "N U"] | None = None
+    encoder: Encoder, images: ImageFeatures, batches: Iterable[TextFeatures], out: Float32[ndarray, "N U"] | None = None
 ) -> tuple[Float32[ndarray, "N U"], Float32[ndarray, "N U"]]:
-    blocks = [encoder.similarity(images, texts) for texts in runs]
+    blocks = [encoder.similarity(images, texts) for texts in batches]
     text_to_image = _array([block[1] for block in blocks], out)
     if all(block[0] is block[1] for block in blocks):
         return text_to_image, text_to_image

@@ -1,4 +1,4 @@
-"""The caption of each image: the best of a pool by the model's own score, or what another system gives.
+"""Top-1 caption of each image: the best of a pool by the model's own score, or the caption of another system.
 
 Shapes: N images, U distinct candidate captions.
 """
@@ -16,30 +16,30 @@ from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError
 from sparc_bench.metrics.tokens import caption_words
 from sparc_bench.outputs.captions import Captions
-from sparc_bench.protocols._pairs import DistinctTexts, score_chunks
+from sparc_bench.protocols._similarity_scores import DistinctTexts, similarity_batches
 
 IMAGES_AT_ONCE = 64
 
-TopCaptions = Callable[[DistinctTexts], Iterator[tuple[slice, Bool[ndarray, "N U"]]]]
-"""For runs of images their rows and which candidates share the top."""
+Top1Captions = Callable[[DistinctTexts], Iterator[tuple[slice, Bool[ndarray, "N U"]]]]
+"""Function of the candidates that yields batches (rows of images, mask of the candidates at the top)."""
 
 
-def retrieved(encoder: Encoder, data: DataSplit, without_own: bool = False) -> TopCaptions:
-    """The candidates with the highest image-to-text score; `without_own` takes an image's own captions out of its pool.
+def retrieved_captions(encoder: Encoder, data: DataSplit, without_own: bool = False) -> Top1Captions:
+    """Top-1 captions by image-to-text score; `without_own` removes an image's own captions from its candidates.
 
     Raises:
-        UserError: then there is nothing left.
+        UserError: `without_own` leaves an image without candidates.
     """
 
     def chosen(candidates: DistinctTexts) -> Iterator[tuple[slice, Bool[ndarray, "N U"]]]:
-        for rows, to_text, _ in score_chunks(encoder, data.items, candidates.texts):
+        for rows, to_text, _ in similarity_batches(encoder, data.items, candidates.texts):
             for start in range(rows.start, rows.stop, IMAGES_AT_ONCE):
                 part = slice(start, min(start + IMAGES_AT_ONCE, rows.stop))
                 score_NU = to_text[part.start - rows.start : part.stop - rows.start]
                 if not without_own:
                     yield part, score_NU == score_NU.max(axis=1, keepdims=True)
                     continue
-                own_NU = own_strings(data, part, candidates)
+                own_NU = own_candidates(data, part, candidates)
                 if own_NU.all(axis=1).any():
                     raise UserError("The pool holds no caption of another image: take more images, or give a pool.")
                 best_N1 = score_NU.max(axis=1, keepdims=True, where=~own_NU, initial=-np.inf)
@@ -48,11 +48,11 @@ def retrieved(encoder: Encoder, data: DataSplit, without_own: bool = False) -> T
     return chosen
 
 
-def given(outputs: Captions, data: DataSplit) -> tuple[list[str], tuple[str, ...], TopCaptions]:
-    """Another system's captions in the order of the images, sentences about the file, and each as its image's top.
+def output_captions(outputs: Captions, data: DataSplit) -> tuple[list[str], tuple[str, ...], Top1Captions]:
+    """Another system's captions: (one string per image, notes about the file, the same captions as `Top1Captions`).
 
-    An own caption that is written a little differently (case, punctuation) is given as it is written, so that it is
-    known as the image's own. The captions must be the last of the candidates.
+    A caption that differs from one of the image's own only in case or punctuation is replaced by it, so that it counts
+    as the image's own. The candidates must end with these strings.
     """
     captions_N, notes = outputs.of([example.id for example in data.examples])
     texts_N = [_own_wording(caption, example) for caption, example in zip(captions_N, data.examples, strict=True)]
@@ -66,8 +66,8 @@ def given(outputs: Captions, data: DataSplit) -> tuple[list[str], tuple[str, ...
     return texts_N, notes, chosen
 
 
-def own_strings(data: DataSplit, rows: slice, candidates: DistinctTexts) -> Bool[ndarray, "N U"]:
-    """Which candidate strings are captions of which image; a string may belong to several images."""
+def own_candidates(data: DataSplit, rows: slice, candidates: DistinctTexts) -> Bool[ndarray, "N U"]:
+    """Mask of the candidates that are captions of the images `rows`; a string may belong to several images."""
     image_M = data.caption_image_M
     chosen_M = np.flatnonzero((image_M >= rows.start) & (image_M < rows.stop))
     own_NU = np.zeros((rows.stop - rows.start, len(candidates.texts)), dtype=bool)
@@ -76,6 +76,6 @@ def own_strings(data: DataSplit, rows: slice, candidates: DistinctTexts) -> Bool
 
 
 def _own_wording(caption: str, example: Example) -> str:
-    """The image's own caption that has the same words, or the caption as it is."""
+    """Own caption of the image with the same words, or else `caption` itself."""
     words = caption_words(caption, "keep")
     return next((own for own in example.captions if caption_words(own, "keep") == words), caption)

@@ -1,6 +1,6 @@
-"""Retrieval where a caption is true of its own image alone: from ranks to metrics, and what no model decides.
+"""Retrieval metrics (R@k, mAP@R) from ranks, and the reference rows that follow from the image-caption pairs alone.
 
-Both ways of ranking share it. No matrix of images and captions is made but the scores themselves.
+`retrieval` and `retrieval_rerank` share this module. The reference rows need no N x M matrix.
 Shapes: N images, M captions, U distinct captions, Q queries.
 """
 
@@ -16,36 +16,36 @@ from numpy import ndarray
 from sparc_bench.dataset import DataSplit
 from sparc_bench.metrics.ranking import FirstPositives, expected_rank, hit_score
 from sparc_bench.metrics.statistic import Mean, Statistic
-from sparc_bench.protocols._pairs import DistinctTexts
+from sparc_bench.protocols._similarity_scores import DistinctTexts
 
 
 @dataclass(frozen=True)
-class Ranked:
-    """One direction, one row per query: k -> hit credit, expected rank of the first positive, AP@R or None."""
+class RankingScores:
+    """Scores of the queries of one direction: k -> hit credit, expected rank of the first positive, AP@R or None."""
 
     hits: dict[int, Float[ndarray, "Q"]]
     rank_Q: Float[ndarray, "Q"]
     map_r_Q: Float[ndarray, "Q"] | None = None
 
     @classmethod
-    def of(cls, first: FirstPositives, ks: Sequence[int]) -> Ranked:
-        """From where each query's best positives stand."""
+    def of(cls, first: FirstPositives, ks: Sequence[int]) -> RankingScores:
+        """Hit credits and expected ranks from the positions of each query's best positives."""
         return cls({k: hit_score(first, k) for k in ks}, expected_rank(first))
 
     @property
-    def undecided(self) -> int:
-        """How many queries have a hit credit that a tie left between 0 and 1."""
+    def tied_queries(self) -> int:
+        """Number of queries whose hit credit at some k is neither 0 nor 1, because of a tie."""
         return int(np.any([(hit_Q > 0) & (hit_Q < 1) for hit_Q in self.hits.values()], axis=0).sum())
 
 
 @dataclass(frozen=True)
-class OwnPairs:
-    """Which image each caption belongs to.
+class ImageCaptionPairs:
+    """Image-caption pairs of a split: a caption is true of its own image only.
 
     Attributes:
-        images: how many.
-        image_M: the image of each caption.
-        distinct: the wordings, and each caption's.
+        images: number of images, N.
+        image_M: index of each caption's image.
+        distinct: the U distinct captions and the index of each of the M captions among them.
     """
 
     images: int
@@ -53,17 +53,17 @@ class OwnPairs:
     distinct: DistinctTexts
 
     @classmethod
-    def of(cls, data: DataSplit) -> OwnPairs:
-        """The pairs of a split."""
+    def of(cls, data: DataSplit) -> ImageCaptionPairs:
+        """Pairs of all captions of a split with their images."""
         return cls(len(data), data.caption_image_M, DistinctTexts.of(data.captions))
 
     @property
     def captions_N(self) -> Int[ndarray, "N"]:
-        """How many captions each image has."""
+        """Number of captions of each image."""
         return np.bincount(self.image_M, minlength=self.images)
 
     def ceiling(self, ks: Sequence[int]) -> dict[str, float]:
-        """What a ranker reaches that knows which wording is of which image, but cannot tell equal wordings apart."""
+        """Metrics of a ranker that knows every pair but cannot tell equal captions of different images apart."""
         wording_U = np.bincount(self.distinct.index_M, minlength=len(self.distinct.texts))
         image_P, wording_P = np.unique(np.stack([self.image_M, self.distinct.index_M]), axis=1)
         to_text = FirstPositives(
@@ -75,7 +75,7 @@ class OwnPairs:
         return self._values(to_text, self._one_positive(owners_U[self.distinct.index_M]), ks)
 
     def chance(self, ks: Sequence[int]) -> dict[str, float]:
-        """What equal scores for all pairs reach."""
+        """Metrics of equal scores for all pairs."""
         captions_N = self.captions_N
         to_text = FirstPositives(
             above_Q=np.zeros(self.images, dtype=np.int64),
@@ -85,14 +85,14 @@ class OwnPairs:
         return self._values(to_text, self._one_positive(np.full(len(self.image_M), self.images)), ks)
 
     def constant(self) -> dict[str, float]:
-        """R@1 of giving every image the same best caption, and every caption the same best image."""
+        """R@1 of the best constant answer: one caption for all images, one image for all captions."""
         return {
             "image_to_text_r1": 1 / self.images,
             "text_to_image_r1": float((self.captions_N / len(self.image_M)).max()),
         }
 
     def counts(self) -> dict[str, int]:
-        """For the record."""
+        """Counts for the record."""
         captions_N = self.captions_N
         return {
             "images": self.images,
@@ -108,12 +108,14 @@ class OwnPairs:
 
     def _values(self, to_text: FirstPositives, to_image: FirstPositives, ks: Sequence[int]) -> dict[str, float]:
         one_cluster_M = np.zeros(len(self.image_M), dtype=np.int64)
-        found = metrics(Ranked.of(to_text, ks), Ranked.of(to_image, ks), one_cluster_M, 1)
+        found = retrieval_metrics(RankingScores.of(to_text, ks), RankingScores.of(to_image, ks), one_cluster_M, 1)
         return {name: statistic.value for name, statistic in found.items()}
 
 
-def metrics(to_text: Ranked, to_image: Ranked, image_M: ndarray, images: int) -> dict[str, Statistic]:
-    """R@k both ways, and mAP@R where it is known; means over captions are clustered by image."""
+def retrieval_metrics(
+    to_text: RankingScores, to_image: RankingScores, image_M: ndarray, images: int
+) -> dict[str, Statistic]:
+    """R@k in both directions, and mAP@R where AP@R is there; means over captions are clustered by image."""
     found: dict[str, Statistic] = {}
     for k, hit_N in to_text.hits.items():
         found[f"image_to_text_r{k}"] = Mean.of(hit_N)
@@ -125,8 +127,10 @@ def metrics(to_text: Ranked, to_image: Ranked, image_M: ndarray, images: int) ->
     return found
 
 
-def by_kind(data: DataSplit, to_image: Ranked, image_M: ndarray) -> Mapping[str, Mapping[str, Statistic]]:
-    """Text-to-image hits at the smallest k by kind of caption, where the data set tells kinds."""
+def hits_by_caption_kind(
+    data: DataSplit, to_image: RankingScores, image_M: ndarray
+) -> Mapping[str, Mapping[str, Statistic]]:
+    """Text-to-image hit rate at the smallest k for each kind of caption; {} for a data set without caption kinds."""
     kind_M = np.array([tag for example in data.examples for tag in example.caption_tags])
     if len(kind_M) != len(image_M):
         return {}
@@ -137,8 +141,10 @@ def by_kind(data: DataSplit, to_image: Ranked, image_M: ndarray) -> Mapping[str,
     return {"caption kind": kinds}
 
 
-def kept_ranks(to_text: Ranked, to_image: Ranked, ks: Sequence[int]) -> tuple[dict[str, ndarray], dict[str, ndarray]]:
-    """What the file of outcomes keeps of every image and of every caption."""
+def rank_arrays(
+    to_text: RankingScores, to_image: RankingScores, ks: Sequence[int]
+) -> tuple[dict[str, ndarray], dict[str, ndarray]]:
+    """Arrays for the file of outcomes: (one row per image, one row per caption)."""
     return (
         {"correct": to_text.hits[min(ks)], "rank_image_to_text": to_text.rank_Q.astype(np.float32)},
         {"rank_text_to_image": to_image.rank_Q.astype(np.float32)},

@@ -1,6 +1,6 @@
-"""What probes of frozen features share: train and test of a data split, the held-out part, and the outcome.
+"""Train and test images of a data split, their frozen features, and accuracies, for `linear_probe` and `knn`.
 
-Everything is put in the order of ids and class names first: the order in which a reader lists them changes no number.
+Train images are sorted by id and classes by name: the order in which a reader lists them changes no number.
 
 Shapes: X train images, T test images, D joint width, C classes.
 """
@@ -27,16 +27,16 @@ from sparc_bench.protocol import Outcome
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Train and test of a data split; a class is its rank among the sorted class names.
+class TrainTestSplit:
+    """Train and test images of a data split; classes are numbered in the order of their sorted names.
 
     Attributes:
         data: the data split.
         label_C: the data set's label of each class.
-        train_X: rows of the train examples in `data`, in the order of their ids.
-        train_class_X: their classes.
+        train_X: rows of the train examples in `data`, sorted by id.
+        train_class_X: class of each train example.
         test_T: rows of the test examples, in the data's order.
-        test_class_T: their classes.
+        test_class_T: class of each test example.
     """
 
     data: DataSplit
@@ -47,11 +47,11 @@ class Parts:
     test_class_T: Int[ndarray, "T"]
 
     @classmethod
-    def of(cls, data: DataSplit) -> Parts:
-        """Split by the examples' tag `split`.
+    def of(cls, data: DataSplit) -> TrainTestSplit:
+        """Split by the examples' tag `split`, "train" or "test".
 
         Raises:
-            UserError: there are no test images, or train images of fewer than two classes (a small --limit).
+            UserError: no test images, or train images of fewer than two classes (a small --limit).
         """
         label_C = np.array(sorted(range(len(data.classes)), key=lambda label: data.classes[label]), dtype=np.int64)
         rank_C = np.argsort(label_C)
@@ -75,20 +75,20 @@ class Parts:
         return cls(data, label_C, train_X, rank_C[label_N[train_X]], test_T, rank_C[label_N[test_T]])
 
     def train_features(self, encoder: Encoder, unit: bool) -> Float32[ndarray, "X D"]:
-        """Global vectors of the train images."""
-        return features(encoder, [self.data.examples[row].image for row in self.train_X], unit)
+        """Global vectors of the train images, L2-normalised if `unit`."""
+        return global_vectors(encoder, [self.data.examples[row].image for row in self.train_X], unit)
 
     def test_features(self, encoder: Encoder, unit: bool) -> Float32[ndarray, "T D"]:
-        """Global vectors of the test images."""
-        return features(encoder, [self.data.examples[row].image for row in self.test_T], unit)
+        """Global vectors of the test images, L2-normalised if `unit`."""
+        return global_vectors(encoder, [self.data.examples[row].image for row in self.test_T], unit)
 
     def held_out(self, share: float) -> Bool[ndarray, "X"]:
-        """Which train images are held out: of each class `share` of them, those whose ids have the smallest sha256.
+        """Mask of the held-out train images: of each class the `share` whose ids have the smallest sha256.
 
-        Rounded to whole images, but at least one of a class and never all of it; a class of one image keeps it.
+        The share is rounded to whole images, at least one and never all of a class; a class of one image keeps it.
 
         Raises:
-            UserError: nothing can be held out.
+            UserError: no class has a second image.
         """
         held_X = np.zeros(len(self.train_X), dtype=bool)
         digest_X = [hashlib.sha256(self.data.examples[row].id.encode()).digest() for row in self.train_X]
@@ -109,9 +109,9 @@ class Parts:
         counts: Mapping[str, int],
         notes: Sequence[str],
     ) -> Outcome:
-        """Accuracies over the test images, by scores of the sorted classes; ties get the expected credit.
+        """Outcome of test scores: top-k accuracies and mean per class; ties get the expected credit.
 
-        The row `constant` names the classes most frequent in train, whatever the image.
+        The reference row `constant` always predicts the most frequent train classes.
         """
         shown = [k for k in top_k if k < len(self.label_C)]
         said = [f"top{k} is left out: there are only {len(self.label_C)} classes." for k in top_k if k not in shown]
@@ -150,12 +150,12 @@ class Parts:
         return metrics, first_T, int(np.any([(c > 0) & (c < 1) for c in credits_kT], axis=0).sum())
 
 
-def features(encoder: Encoder, items: Sequence[ImageItem], unit: bool) -> Float32[ndarray, "N D"]:
-    """Global vectors in the joint space, as the model gives them or L2-normalised, in float32."""
+def global_vectors(encoder: Encoder, items: Sequence[ImageItem], unit: bool) -> Float32[ndarray, "N D"]:
+    """Global image vectors in the joint space, in float32; L2-normalised if `unit`."""
     found, start = np.empty((0, 0), dtype=np.float32), 0
     for images in stream(encoder, items, frozenset({"global"}), most=256):
         vectors_ND = present(images.global_ND, "image").detach().float().cpu()
-        if not start:  # ImageNet's train features are 2.6 GB: they are never copied
+        if not start:  # one array, never copied: ImageNet's train features are 2.6 GB
             found = np.empty((len(items), vectors_ND.shape[1]), dtype=np.float32)
         found[start : start + len(vectors_ND)] = (F.normalize(vectors_ND, dim=-1) if unit else vectors_ND).numpy()
         start += len(vectors_ND)
@@ -163,12 +163,12 @@ def features(encoder: Encoder, items: Sequence[ImageItem], unit: bool) -> Float3
 
 
 def accuracy(scores_NC: Float32[ndarray, "N C"], class_N: Int[ndarray, "N"]) -> float:
-    """Top-1 accuracy with the expected credit of ties, by which a setting is chosen on the held-out part."""
+    """Top-1 accuracy with the expected credit of ties; the criterion for settings on the held-out images."""
     return float(topk_score(scores_NC, class_N, 1).mean())
 
 
-def chosen_note(name: str, setting: str, tried: Mapping[str, float], held_out: int) -> str:
-    """How a setting was chosen, with the accuracy of each one on the held-out part."""
+def setting_note(name: str, setting: str, tried: Mapping[str, float], held_out: int) -> str:
+    """Sentence on the chosen setting, with the held-out accuracy of every tried one."""
     found = ", ".join(f"{value} {100 * share:.1f} %" for value, share in tried.items())
     return f"{name} = {setting} was chosen by accuracy on {held_out} held-out train images: {found}."
 

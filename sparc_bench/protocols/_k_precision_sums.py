@@ -1,4 +1,4 @@
-"""K-Precision summed over images, for `faithfulness`: of the retrieved caption, of a random and of a constant one.
+"""K-Precision of the retrieved, a random and a constant caption, summed image by image for `faithfulness`.
 
 Shapes: N images, U distinct candidate captions, K captions of an image.
 """
@@ -16,11 +16,16 @@ from sparc_bench.metrics.k_precision import KPrecision, References, best_caption
 from sparc_bench.metrics.statistic import Mean
 
 ExactHits = Literal["apart", "excluded", "other_references"]
-"""What becomes of an image's own caption at the top of its pool (see `faithfulness.Options`)."""
+"""Rule for an image's own caption at the top of its ranking (see `faithfulness.Options.exact_hits`)."""
 
 
-class PrecisionSums:
-    """One score, of all words or of nouns and adjectives, summed up over images."""
+class KPrecisionSums:
+    """Sums of one K-Precision (of all words, or of nouns and adjectives) over images.
+
+    Attributes:
+        sums: row ("all", "misses", "random_all", "random_misses") -> each image's expected score, N.
+        counts: row -> each image's expected number of scored captions (those with words), N.
+    """
 
     def __init__(
         self,
@@ -51,14 +56,14 @@ class PrecisionSums:
         own_NU: ndarray,
         places: Sequence[ndarray],
     ) -> None:
-        """Take in some images.
+        """Add a batch of images.
 
         Args:
-            rows: which.
-            references: their captions' words.
-            choice_NU: the probability that a candidate is the retrieved one.
-            own_NU: whether it is one of the image's own captions.
-            places: for each image the candidates that its own captions are.
+            rows: rows of the batch's images.
+            references: words of each image's K captions.
+            choice_NU: probability of each candidate to be the retrieved one; ties at the top share it.
+            own_NU: whether a candidate is one of the image's own captions.
+            places: index of each image's own captions among the candidates, K per image.
         """
         score_NU = np.nan_to_num(self._precision.scores(references), nan=0.0)
         if self._exact_hits == "other_references":
@@ -91,13 +96,13 @@ class PrecisionSums:
                 score_U[place] = np.nan_to_num(k_precision_score(self._words_U[place], others, self._rule))
 
     def mean(self, name: str) -> Mean:
-        """The score as a statistic over images."""
+        """Mean score over images, for one row of `sums`."""
         return Mean(self.sums[name], self.counts[name])
 
     def constant(self, tuning: Sequence[Sequence[Sequence[str]]]) -> tuple[float, float]:
-        """All images and misses alone: the caption that is best on the other images of `tuning`.
+        """Mean scores, over all images and over misses, of the caption that is best on the `tuning` captions.
 
-        Without any: the caption that is best on one half of the images, scored on the other, and the reverse.
+        Without tuning captions: the best caption on one half of the images, scored on the other half, both ways.
         """
         if tuning:
             candidates = [words if inside else () for words, inside in zip(self._words_U, self._pool_U, strict=True)]
