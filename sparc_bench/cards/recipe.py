@@ -11,7 +11,7 @@ from sparc_bench.cards.card import Strict, parse, read_toml
 from sparc_bench.cards.model_card import UNKNOWN, ModelCard, ProbeValues, Weights, refuse_reference_table
 
 
-class ImageTower(Strict):
+class ImageTowerTable(Strict):
     """A timm vision transformer without class token; its patch outputs are used."""
 
     model: str = Field(default="vit_base_patch16_224", description="a timm model name")
@@ -23,7 +23,7 @@ class ImageTower(Strict):
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
 
 
-class TextTower(Strict):
+class TextTowerTable(Strict):
     """open_clip's text transformer with token outputs."""
 
     width: int = 768
@@ -97,8 +97,8 @@ class Recipe(Strict):
     freeze: tuple[Literal["image", "text"], ...] = Field(
         default=(), description="towers of `init` that stay as they are; heads and temperature always learn"
     )
-    image: ImageTower | None = Field(default=None, description="left out with `init`")
-    text: TextTower | None = Field(default=None, description="left out with `init`")
+    image: ImageTowerTable | None = Field(default=None, description="left out with `init`")
+    text: TextTowerTable | None = Field(default=None, description="left out with `init`")
     optim: Optim = Optim()
     batch_size: int
     steps: int
@@ -118,7 +118,7 @@ class Recipe(Strict):
     _probe_table = model_validator(mode="before")(refuse_reference_table)
 
     @property
-    def own_towers(self) -> tuple[ImageTower, TextTower]:
+    def own_towers(self) -> tuple[ImageTowerTable, TextTowerTable]:
         """Both towers of a recipe without `init`."""
         assert self.image is not None
         assert self.text is not None
@@ -165,6 +165,6 @@ def read_model(path: Path) -> ModelCard | Recipe:
     return card
 
 
-def training_part(recipe: Recipe) -> dict[str, Any]:
+def training_settings(recipe: Recipe) -> dict[str, Any]:
     """What of a recipe decides the weights (no titles, notes or figures)."""
     return recipe.model_dump(exclude={"name", "title", "source", "notes", "cost", "reaches", "attempts", "weights"})

@@ -132,7 +132,7 @@ def _outputs(card: TaskCard, protocol: ModuleType) -> dict[str, Any]:
     taken = getattr(protocol, "OUTPUTS", ())
     if not taken:
         return {"outputs": "taken of models alone"}
-    from sparc_bench.outputs.kinds import formats
+    from sparc_bench.outputs.reader import formats
 
     return {"or score outputs": f"sparc-bench score {card.name} FILE", "FILE": formats(taken)}
 

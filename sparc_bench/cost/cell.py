@@ -24,16 +24,16 @@ import torch
 from torch import Tensor, nn
 
 from sparc_bench.cards import discovery
-from sparc_bench.cards.recipe import ImageTower, Optim, Recipe, TextTower, TrainData
+from sparc_bench.cards.recipe import ImageTowerTable, Optim, Recipe, TextTowerTable, TrainData
 from sparc_bench.dataset import Example
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.images.item import ImageItem, open_image_file
 from sparc_bench.objective import ImageOut, Objective, TextOut, Tokens
-from sparc_bench.training.loading import Loaded
+from sparc_bench.training.loading import LoadedBatch
 from sparc_bench.training.loop import forward_backward, make_optimizer
-from sparc_bench.two_towers.model import TrainStep, build, objective_of
+from sparc_bench.two_towers.model import TwoTowerModel, build_model, objective_and_options
 from sparc_bench.two_towers.tokenizer import Tokenizer
-from sparc_bench.two_towers.towers import ImageTrunk
+from sparc_bench.two_towers.towers import RecipeImageTower
 
 VOCABULARY = 32_000
 """Of the paper's text tower (arXiv 2401.09865, section 4.1)."""
@@ -91,8 +91,8 @@ class Reading:
 class TowerCards:
     """Both towers as a recipe names them, and the rows and columns of the patch grid."""
 
-    image: ImageTower
-    text: TextTower
+    image: ImageTowerTable
+    text: TextTowerTable
     grid: tuple[int, int]
 
 
@@ -106,11 +106,11 @@ def towers_of(model: str) -> TowerCards:
     if not timm.is_model(model):
         raise UserError(f"timm has no model '{model}': {nearest(model, timm.list_models('vit_*_patch*'))}")
     config = timm.get_pretrained_cfg(model)
-    image = ImageTower(model=model, size=224 if config is None else config.input_size[-1])
+    image = ImageTowerTable(model=model, size=224 if config is None else config.input_size[-1])
     with torch.device("meta"):
-        trunk = ImageTrunk(image)
+        trunk = RecipeImageTower(image)
     heads = next(heads for heads in range(max(1, trunk.width // HEAD_WIDTH), 0, -1) if trunk.width % heads == 0)
-    return TowerCards(image, TextTower(width=trunk.width, depth=TEXT_LAYERS, heads=heads), trunk.grid)
+    return TowerCards(image, TextTowerTable(width=trunk.width, depth=TEXT_LAYERS, heads=heads), trunk.grid)
 
 
 def recipe_of(cell: Cell) -> Recipe:
@@ -150,7 +150,7 @@ class FullContext(Tokenizer):
         return Tokens(ids_BKL, ~special_BKL, special_BKL)
 
 
-def random_batch(objective: Objective, recipe: Recipe, size: int | None = None) -> Loaded:
+def random_batch(objective: Objective, recipe: Recipe, size: int | None = None) -> LoadedBatch:
     """A batch as the objective collates it: K texts per image, false captions where it wants them; B H W 3 uint8.
 
     `size`: pixels along an edge, where they are not looked at.
@@ -165,7 +165,7 @@ def random_batch(objective: Objective, recipe: Recipe, size: int | None = None) 
     batch = objective.collate([example] * count, range(count), tokenizer, rngs)
     draw = torch.Generator().manual_seed(0)
     pixels_BHWC = torch.randint(0, 256, (count, edge, edge, 3), dtype=torch.uint8, generator=draw)
-    return Loaded(pixels_BHWC, batch, (count,), 0)
+    return LoadedBatch(pixels_BHWC, batch, (count,), 0)
 
 
 class FixedTowers(nn.Module):
@@ -191,7 +191,7 @@ class FixedTowers(nn.Module):
         self.image_out = ImageOut(patches_BPW, pooled_BMW, towers.grid)
         self.text_out = TextOut(tokens_BKLW, pooled_BKW, tokens.mask_BKL, tokens.special_BKL)
 
-    def forward(self, pixels_BCHW: Tensor, tokens: Tokens) -> tuple[ImageOut, TextOut]:  # noqa: ARG002 - as Towers
+    def forward(self, pixels_BCHW: Tensor, tokens: Tokens) -> tuple[ImageOut, TextOut]:  # noqa: ARG002 - as TowerPair
         """The same outputs, whatever comes in."""
         return self.image_out, self.text_out
 
@@ -204,7 +204,7 @@ class FixedTowers(nn.Module):
 def objective_alone(cell: Cell, device: torch.device) -> Objective:
     """The cell's objective with its default options, on the towers' width."""
     recipe = recipe_of(cell)
-    loss, options = objective_of(recipe)
+    loss, options = objective_and_options(recipe)
     torch.manual_seed(0)
     with device:
         width = towers_of(cell.model).text.width
@@ -215,7 +215,7 @@ def measure_step(cell: Cell) -> Reading:
     """Seconds and memory of training steps; on a CPU, call it in a fresh process."""
     device, recipe = torch.device(cell.device), recipe_of(cell)
     with device:
-        model = build(recipe, FullContext(towers_of(cell.model).text.context), seed=0)
+        model = build_model(recipe, FullContext(towers_of(cell.model).text.context), seed=0)
     model.to(device).train()
     optimizer = make_optimizer(model, recipe.optim)
     loaded = _on_device(random_batch(model.objective, recipe), device)
@@ -246,7 +246,7 @@ def _own_pass(cell: Cell, objective: Objective) -> Callable[[], None]:
     device = torch.device(cell.device)
     loaded = _on_device(random_batch(objective, recipe_of(cell), size=1), device)
     stand_in = FixedTowers(cell, objective, loaded.batch.tokens, device)
-    model = TrainStep(stand_in, objective)  # type: ignore[arg-type] # called as the towers are
+    model = TwoTowerModel(stand_in, objective)  # type: ignore[arg-type] # called as the towers are
 
     def once() -> None:
         stand_in.forget_gradients()
@@ -256,7 +256,7 @@ def _own_pass(cell: Cell, objective: Objective) -> Callable[[], None]:
     return once
 
 
-def _on_device(loaded: Loaded, device: torch.device) -> Loaded:
+def _on_device(loaded: LoadedBatch, device: torch.device) -> LoadedBatch:
     batch = dataclasses.replace(loaded.batch, tokens=loaded.batch.tokens.to(device))
     return dataclasses.replace(loaded, pixels_BHWC=loaded.pixels_BHWC.to(device), batch=batch)
 

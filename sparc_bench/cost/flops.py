@@ -32,8 +32,8 @@ from sparc_bench.cost.cell import (
 )
 from sparc_bench.objective import Objective
 from sparc_bench.training.loop import forward_backward
-from sparc_bench.two_towers.model import TrainStep
-from sparc_bench.two_towers.towers import Towers
+from sparc_bench.two_towers.model import TwoTowerModel
+from sparc_bench.two_towers.towers import RecipeTowers
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def own_flops(cell: Cell, objective: Objective) -> int:
     with FakeTensorMode(allow_non_fake_inputs=True):
         objective.to_empty(device="cpu")
         stand_in = FixedTowers(cell, objective, loaded.batch.tokens, cpu)
-    alone = TrainStep(stand_in, objective)  # type: ignore[arg-type] # called as the towers are
+    alone = TwoTowerModel(stand_in, objective)  # type: ignore[arg-type] # called as the towers are
     return _counted(lambda: forward_backward(alone, loaded, 0, cpu, autocast=False))
 
 
@@ -73,7 +73,7 @@ def towers_flops(model: str, branches: int, texts: int) -> int:
     """FLOPs of both towers, forward and backward, for one image and its texts; a batch takes so many times more."""
     cards, meta = towers_of(model), torch.device("meta")
     with meta:
-        towers = Towers(cards.image, cards.text, VOCABULARY, 0, branches)
+        towers = RecipeTowers(cards.image, cards.text, VOCABULARY, 0, branches)
         pixels_BCHW = torch.empty(1, 3, cards.image.size, cards.image.size)
     tokens = FullContext(cards.text.context)([["text"] * texts]).to(meta)
 

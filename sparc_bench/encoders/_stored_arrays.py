@@ -27,7 +27,7 @@ _SUFFIXES = (".npy", ".npz", ".safetensors")
 
 
 @dataclass(frozen=True)
-class Array:
+class StoredArray:
     """A named array and the file that it came from."""
 
     values: ndarray
@@ -49,9 +49,9 @@ def array_files(path: Path) -> list[Path]:
     return sorted(chosen)
 
 
-def read_arrays(path: Path, files: Sequence[Path]) -> tuple[dict[str, Array], dict[str, list[str]]]:
+def read_arrays(path: Path, files: Sequence[Path]) -> tuple[dict[str, StoredArray], dict[str, list[str]]]:
     """Known arrays and lists of names; raises UserError where two files say the same thing."""
-    found: dict[str, Array] = {}
+    found: dict[str, StoredArray] = {}
     names: dict[str, list[str]] = {}
     for file in files:
         for key, value in _READERS[file.suffix](file):
@@ -61,7 +61,7 @@ def read_arrays(path: Path, files: Sequence[Path]) -> tuple[dict[str, Array], di
             elif key in found:
                 raise UserError(f"{path} holds {key} in {found[key].file.name} and {file.name}: keep one of them.")
             else:
-                found[key] = Array(value, file)
+                found[key] = StoredArray(value, file)
     return found, names
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
-from sparc_bench.encoders._stored_arrays import VECTORS, Array, array_files, read_arrays
+from sparc_bench.encoders._stored_arrays import VECTORS, StoredArray, array_files, read_arrays
 from sparc_bench.errors import UserError
 from sparc_bench.weights.weights_file import file_sha256
 
@@ -26,14 +26,14 @@ _CHUNK = 1 << 22
 """Values that are looked at at once."""
 
 
-class Named:
+class NamedVectors:
     """Rows of vectors, found by name.
 
     Attributes:
         rows: the vectors, one or more for each name; may be memory-mapped.
     """
 
-    def __init__(self, what: str, names: Sequence[str], rows: Array, loose: bool) -> None:
+    def __init__(self, what: str, names: Sequence[str], rows: StoredArray, loose: bool) -> None:
         """Check names against rows.
 
         Args:
@@ -101,8 +101,8 @@ class StoredVectors:
         sha256: of the files' content and names.
     """
 
-    images: Named | None
-    texts: Named | None
+    images: NamedVectors | None
+    texts: NamedVectors | None
     patches_NPD: ndarray | None
     grid: tuple[int, int] | None
     areas_N4: ndarray | None
@@ -125,7 +125,7 @@ def read_vectors(path: Path) -> StoredVectors:
     for key in ("image_embeddings", "text_embeddings"):
         _refuse_shape(found, key, 2, "one vector a row")
     sides = [
-        Named(what, _names_of(names, key, found[array], path), found[array], loose=what == "image")
+        NamedVectors(what, _names_of(names, key, found[array], path), found[array], loose=what == "image")
         if array in found
         else None
         for what, array, key in (("image", "image_embeddings", "image_ids"), ("text", "text_embeddings", "texts"))
@@ -139,7 +139,7 @@ def read_vectors(path: Path) -> StoredVectors:
     return StoredVectors(sides[0], sides[1], patches_NPD, grid, areas_N4, digest.hexdigest())
 
 
-def _names_of(names: dict[str, list[str]], key: str, rows: Array, path: Path) -> list[str]:
+def _names_of(names: dict[str, list[str]], key: str, rows: StoredArray, path: Path) -> list[str]:
     if key not in names:
         raise UserError(
             f"{path} does not say which rows of {rows.file.name} are whose: add an array '{key}' of strings, a file "
@@ -148,7 +148,9 @@ def _names_of(names: dict[str, list[str]], key: str, rows: Array, path: Path) ->
     return names[key]
 
 
-def _patches(found: dict[str, Array], path: Path) -> tuple[ndarray | None, tuple[int, int] | None, ndarray | None]:
+def _patches(
+    found: dict[str, StoredArray], path: Path
+) -> tuple[ndarray | None, tuple[int, int] | None, ndarray | None]:
     if "image_patches" not in found:
         return None, None, None
     _refuse_shape(found, "image_patches", 3, "images x patches x width")
@@ -170,13 +172,13 @@ def _patches(found: dict[str, Array], path: Path) -> tuple[ndarray | None, tuple
     return patches_NPD, (int(grid[0]), int(grid[1])), None if areas is None else areas.values
 
 
-def _refuse_shape(found: dict[str, Array], key: str, axes: int, what: str) -> None:
+def _refuse_shape(found: dict[str, StoredArray], key: str, axes: int, what: str) -> None:
     if key in found and (found[key].values.ndim != axes or 0 in found[key].values.shape):
         shape = " x ".join(map(str, found[key].values.shape)) or "one number"
         raise UserError(f"{found[key].file} has {key} of shape {shape}: save {what}, at least one.")
 
 
-def _refuse_odd_numbers(array: Array) -> None:
+def _refuse_odd_numbers(array: StoredArray) -> None:
     """Raise UserError for values that are no floats, or not finite as float32."""
     values = array.values
     if values.dtype.kind != "f":

@@ -82,7 +82,7 @@ class Folder:
         return found
 
 
-def local(path: Path, sha256: str | None) -> Folder:
+def local_folder(path: Path, sha256: str | None) -> Folder:
     """The checkpoint in a folder, or beside a file of weights.
 
     Raises:
@@ -98,7 +98,7 @@ def local(path: Path, sha256: str | None) -> Folder:
     return Folder(folder, _pinned(file, sha256), folder.resolve().name)
 
 
-def of_hub(repo: str, revision: str | None, sha256: str | None, file: str | None = None) -> Folder:
+def hub_folder(repo: str, revision: str | None, sha256: str | None, file: str | None = None) -> Folder:
     """The checkpoint of a repository: this machine's copy where it is complete, else obtained file by file.
 
     Args:

@@ -14,7 +14,7 @@ from sparc_bench.images.item import Box, ImageItem
 
 
 @dataclass(frozen=True)
-class Processed:
+class ProcessorPixels:
     """Opens an image as the checkpoint's own processor does, one at a time; picklable.
 
     Attributes:
@@ -60,7 +60,7 @@ class Processed:
 
 
 @dataclass(frozen=True)
-class Packed:
+class NaflexPixels:
     """Opens an image for SigLIP 2's NaFlex models: patches at the image's own aspect ratio, in one tensor; picklable.
 
     Attributes:
@@ -84,8 +84,8 @@ class Packed:
         return packed, (0.0, 0.0, float(image.width), float(image.height))
 
 
-def unpacked(packed_BPC: Tensor) -> dict[str, Tensor]:
-    """The model's inputs from what `Packed` gave."""
+def naflex_inputs(packed_BPC: Tensor) -> dict[str, Tensor]:
+    """The model's inputs from what `NaflexPixels` gave."""
     return {
         "pixel_values": packed_BPC[..., :-3],
         "pixel_attention_mask": packed_BPC[..., -3].to(torch.int32),

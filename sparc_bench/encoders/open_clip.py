@@ -13,11 +13,11 @@ from torch import Tensor
 from sparc_bench.cards.card import parse
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.encoder import ImageTextEncoder, Runtime
-from sparc_bench.encoders._open_clip_texts import TextTower, tokenizer_of
-from sparc_bench.encoders._open_clip_towers import ImageTower, image_tower
+from sparc_bench.encoders._open_clip_text import OpenClipText, open_clip_tokenizer
+from sparc_bench.encoders._open_clip_visual import OpenClipVisual, open_clip_visual
 from sparc_bench.errors import UserError
 from sparc_bench.features import ImageFeatures, TextFeatures
-from sparc_bench.two_towers.clip_pixels import ClipPixels, Normalised, clip_pixels
+from sparc_bench.two_towers.open_clip_preprocess import Normalization, OpenClipPreprocess, open_clip_preprocess
 from sparc_bench.weights.open_clip_model import build
 from sparc_bench.weights.open_clip_source import OpenClipSource, Options, find
 from sparc_bench.weights.weights_file import file_sha256
@@ -46,9 +46,9 @@ class OpenClipEncoder(ImageTextEncoder):
         card: ModelCard,
         runtime: Runtime,
         model: Any,  # noqa: ANN401 - one of open_clip's classes
-        tower: ImageTower,
-        texts: TextTower,
-        pixels: tuple[ClipPixels, Normalised],
+        tower: OpenClipVisual,
+        texts: OpenClipText,
+        pixels: tuple[OpenClipPreprocess, Normalization],
         way: str | None,
         weights_hash: str,
         identity: Mapping[str, Any],
@@ -99,15 +99,15 @@ def load(card: ModelCard, weights: Path | None, runtime: Runtime) -> OpenClipEnc
     options = parse(Options, card.options, f"{where}, table [options]")
     source = find(options, weights, where)
     model = build(source, options.size)
-    tower = image_tower(model.visual)
+    tower = open_clip_visual(model.visual)
     way = _way(options, tower, source.name)
-    tokenizer = tokenizer_of(source.model_cfg["text_cfg"], source.tokenizer, source.name)
+    tokenizer = open_clip_tokenizer(source.model_cfg["text_cfg"], source.tokenizer, source.name)
     return OpenClipEncoder(
         card=card,
         runtime=runtime,
         model=model,
         tower=tower,
-        texts=TextTower(model, tokenizer),
+        texts=OpenClipText(model, tokenizer),
         pixels=_pixels(model, tower, source, options.size),
         way=way,
         weights_hash=file_sha256(source.file),
@@ -122,16 +122,21 @@ def load(card: ModelCard, weights: Path | None, runtime: Runtime) -> OpenClipEnc
     )
 
 
-def _pixels(model: Any, tower: ImageTower, source: OpenClipSource, size: int | None) -> tuple[ClipPixels, Normalised]:  # noqa: ANN401
+def _pixels(
+    model: Any,  # noqa: ANN401 - one of open_clip's classes
+    tower: OpenClipVisual,
+    source: OpenClipSource,
+    size: int | None,
+) -> tuple[OpenClipPreprocess, Normalization]:
     """How images are opened and normalised; raises UserError for a size of the card that the tower cannot take."""
     config = model.visual.preprocess_cfg
     if size is not None:
         own = {**config, "size": source.model_cfg["vision_cfg"].get("image_size", 224)}
-        clip_pixels(own, source.name, tower.cell, tower.flexible)[0].checked(size)
-    return clip_pixels(config, source.name, tower.cell, tower.flexible)
+        open_clip_preprocess(own, source.name, tower.cell, tower.flexible)[0].checked(size)
+    return open_clip_preprocess(config, source.name, tower.cell, tower.flexible)
 
 
-def _way(options: Options, tower: ImageTower, name: str) -> str | None:
+def _way(options: Options, tower: OpenClipVisual, name: str) -> str | None:
     """How patches are read: as the card says, else the plain last layer where the tower has it."""
     if options.patches is None:
         return "last" if "last" in tower.ways else None

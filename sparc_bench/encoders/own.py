@@ -15,7 +15,7 @@ from sparc_bench.errors import UserError
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures
 from sparc_bench.two_towers import checkpoint
 from sparc_bench.two_towers.checkpoint import Meta
-from sparc_bench.two_towers.model import TrainStep, build
+from sparc_bench.two_towers.model import TwoTowerModel, build_model
 from sparc_bench.two_towers.tokenizer import Tokenizer
 from sparc_bench.weights.weights_file import file_sha256, refuse_odd_values
 
@@ -41,16 +41,22 @@ class OwnEncoder(ImageTextEncoder):
     """
 
     def __init__(
-        self, card: ModelCard, model: TrainStep, meta: Meta, tokenizer: Tokenizer, weights_hash: str, runtime: Runtime
+        self,
+        card: ModelCard,
+        model: TwoTowerModel,
+        meta: Meta,
+        tokenizer: Tokenizer,
+        weights_hash: str,
+        runtime: Runtime,
     ) -> None:
         identity = {
             "own": VERSION,
-            "towers": meta.towers.model_dump(mode="json"),
+            "towers": meta.architecture.model_dump(mode="json"),
             "objective": [meta.recipe.objective, model.objective.options.model_dump(mode="json")],
             "tokenizer": canonical_hash(meta.tokenizer),
         }
         kept = None if weights_hash == IN_TRAINING else identity
-        super().__init__(card, runtime, meta.towers.framing(card.name), weights_hash, kept)
+        super().__init__(card, runtime, meta.architecture.image_transform(card.name), weights_hash, kept)
         self.recipe, self.train_words = meta.recipe, meta.train_words
         self._meta = meta
         self.model, self._tokenizer = model.to(self.device).eval(), tokenizer
@@ -97,7 +103,7 @@ class OwnEncoder(ImageTextEncoder):
         """The same towers and heads with random weights of this seed, wherever they began."""
         return OwnEncoder(
             card=self.card,
-            model=build(self.recipe, self._tokenizer, self._meta.seed, self._meta.start),
+            model=build_model(self.recipe, self._tokenizer, self._meta.seed, self._meta.init_record),
             meta=self._meta,
             tokenizer=self._tokenizer,
             weights_hash=f"untrained, seed {self._meta.seed}",
@@ -119,8 +125,8 @@ def load(card: ModelCard, weights: Path | None, runtime: Runtime) -> OwnEncoder:
     meta, tensors = checkpoint.read(file)
     for name, tensor in tensors.items():
         refuse_odd_values(file, name, tensor)
-    tokenizer = meta.towers.tokenizer(meta.tokenizer)
-    model = build(meta.recipe, tokenizer, meta.seed, meta.start)
+    tokenizer = meta.architecture.tokenizer(meta.tokenizer)
+    model = build_model(meta.recipe, tokenizer, meta.seed, meta.init_record)
     checkpoint.load_model(file, model, tensors)
     return OwnEncoder(
         card=card,

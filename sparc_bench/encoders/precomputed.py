@@ -32,7 +32,7 @@ from torch import Tensor
 from sparc_bench.cards.card import Strict, parse
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.encoder import ImageTextEncoder, Runtime
-from sparc_bench.encoders._stored_vectors import Named, StoredVectors, read_vectors
+from sparc_bench.encoders._stored_vectors import NamedVectors, StoredVectors, read_vectors
 from sparc_bench.errors import UserError
 from sparc_bench.features import ImageFeatures, TextFeatures
 from sparc_bench.images.item import Box, ImageItem
@@ -128,7 +128,7 @@ class StoredEncoder(ImageTextEncoder):
             return _rows(self._stored.areas_N4, rows)
         return torch.tensor([(0.0, 0.0, *map(float, item.open().size)) for item in items])
 
-    def _side(self, side: Named | None, what: str) -> Named:
+    def _side(self, side: NamedVectors | None, what: str) -> NamedVectors:
         if side is None:
             raise UserError(f"{self.card.name} holds no {what}_embeddings: add them, or leave this task out.")
         return side
@@ -160,7 +160,7 @@ def _opened(item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
     raise RuntimeError(f"stored embeddings open no image, but were given {item.id} at {size}")
 
 
-def _found(stored: Named, names: Sequence[str]) -> tuple[list[int], list[str]]:
+def _found(stored: NamedVectors, names: Sequence[str]) -> tuple[list[int], list[str]]:
     """Rows of the names that are there, and the others, each once."""
     rows = [stored.find(name) for name in names]
     missing = dict.fromkeys(name for name, row in zip(names, rows, strict=True) if row is None)

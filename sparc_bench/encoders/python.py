@@ -19,7 +19,7 @@ from sparc_bench.cards import discovery
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.encoder import Encoder, Runtime
 from sparc_bench.errors import UserError
-from sparc_bench.models.plugin_encoder import adopted
+from sparc_bench.models.plugin_encoder import checked_encoder
 
 TITLE = "a model in a Python file of one's own, which is run: load(card, weights, runtime) returns an encoder"
 SOURCE = "whoever wrote the file"
@@ -47,7 +47,7 @@ def load(card: ModelCard, weights: Path | None, runtime: Runtime) -> Encoder:
     module = discovery.add_plugin(file)
     if not hasattr(module, "load"):
         raise UserError(f"{file} has no function load: define load(card, weights, runtime), which returns an encoder.")
-    return adopted(module.load(card, weights, runtime), str(file), discovery.plugin_code(file.stem) or "")
+    return checked_encoder(module.load(card, weights, runtime), str(file), discovery.plugin_code(file.stem) or "")
 
 
 def _parts(card: ModelCard, weights: Path | None) -> tuple[Path, ModelCard, Path | None]:

@@ -23,8 +23,14 @@ from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.encoder import ImageTextEncoder, Runtime
 from sparc_bench.encoders import _transformers_folder as files
 from sparc_bench.encoders._transformers_layout import LAYOUTS, NAFLEX, Layout, tap
-from sparc_bench.encoders._transformers_pixels import Packed, Processed, output_shape, settings_of, unpacked
-from sparc_bench.encoders._transformers_words import Words, words
+from sparc_bench.encoders._transformers_pixels import (
+    NaflexPixels,
+    ProcessorPixels,
+    naflex_inputs,
+    output_shape,
+    settings_of,
+)
+from sparc_bench.encoders._transformers_texts import TextInputs, text_inputs
 from sparc_bench.errors import UserError
 from sparc_bench.features import ImageFeatures, TextFeatures
 
@@ -64,17 +70,17 @@ class TransformersEncoder(ImageTextEncoder):
         self,
         card: ModelCard,
         runtime: Runtime,
-        preprocess: Processed | Packed,
+        preprocess: ProcessorPixels | NaflexPixels,
         weights_hash: str,
         identity: Mapping[str, Any] | None,
         model: Any,  # noqa: ANN401 - a class of transformers
-        words: Words,
+        words: TextInputs,
         layout: Layout | None,
         way: str,
     ) -> None:
         super().__init__(card, runtime, preprocess, weights_hash, identity)
         self._model, self._words, self._layout, self._way = model.to(self.device), words, layout, way
-        self._interpolates_from = preprocess.positions if isinstance(preprocess, Processed) else None
+        self._interpolates_from = preprocess.positions if isinstance(preprocess, ProcessorPixels) else None
         self.gives = frozenset({"image", "text", "global"} | ({"tokens"} if layout else set()))
         if way:
             self.gives, self.paths = self.gives | {"patches"}, {way: False}
@@ -86,7 +92,7 @@ class TransformersEncoder(ImageTextEncoder):
         """The library's image vectors, and patches as the card says."""
         inputs: dict[str, Any] = {"pixel_values": pixels}
         if self._layout is NAFLEX:
-            inputs = unpacked(pixels)
+            inputs = naflex_inputs(pixels)
         elif self._interpolates_from not in (None, pixels.shape[-1]):
             inputs["interpolate_pos_encoding"] = True
         dense = self._layout if self._way and "patches" in need else None
@@ -149,8 +155,10 @@ def load(card: ModelCard, weights: Path | None, runtime: Runtime) -> Transformer
                 "and a text tower."
             )
         processor, tokenizer = files.image_processor(folder, trusted), files.tokenizer(folder, trusted)
-        texts = words(tokenizer, model, layout, options.clean, card.name)
-        images = Packed(processor, card.name) if layout is NAFLEX else _images(processor, model, layout, card.name)
+        texts = text_inputs(tokenizer, model, layout, options.clean, card.name)
+        images = (
+            NaflexPixels(processor, card.name) if layout is NAFLEX else _images(processor, model, layout, card.name)
+        )
     identity = (
         None
         if trusted
@@ -171,13 +179,13 @@ def _folder(card: ModelCard, weights: Path | None, options: Options) -> files.Fo
         raise UserError(f"{card.name}: both {weights} and '{options.weights}' are named as weights: leave one out.")
     pin = card.weights
     if pin is not None and pin.hub is not None:
-        return files.of_hub(pin.hub, pin.revision, pin.sha256, pin.file)
+        return files.hub_folder(pin.hub, pin.revision, pin.sha256, pin.file)
     path = weights or Path(options.weights).expanduser()
     if weights is not None or (options.weights and path.exists()):
-        return files.local(path, options.sha256)
+        return files.local_folder(path, options.sha256)
     if not options.weights:
         raise UserError(f'The card of {card.name} names no weights: write weights = "OWNER/NAME" into its options.')
-    return files.of_hub(options.weights, options.revision, options.sha256)
+    return files.hub_folder(options.weights, options.revision, options.sha256)
 
 
 def _way(asked: str | None, layout: Layout | None, name: str) -> str:
@@ -189,7 +197,7 @@ def _way(asked: str | None, layout: Layout | None, name: str) -> str:
     return asked or (layout.default if layout else "")
 
 
-def _images(processor: Any, model: Any, layout: Layout | None, name: str) -> Processed:  # noqa: ANN401
+def _images(processor: Any, model: Any, layout: Layout | None, name: str) -> ProcessorPixels:  # noqa: ANN401
     rows, columns = output_shape(settings_of(processor), name)
     resizes = inspect.signature(model.get_image_features).parameters.get("interpolate_pos_encoding")
     vision = getattr(model.config, "vision_config", None)
@@ -202,5 +210,5 @@ def _images(processor: Any, model: Any, layout: Layout | None, name: str) -> Pro
         )
     patch = model.config.vision_config.patch_size if layout else 1
     if resizes is None or not isinstance(own, int):
-        return Processed(processor, name, patch, own_size=rows)
-    return Processed(processor, name, patch, positions=own)
+        return ProcessorPixels(processor, name, patch, own_size=rows)
+    return ProcessorPixels(processor, name, patch, positions=own)

@@ -10,10 +10,10 @@ from torch import Tensor
 from sparc_bench.encoder import Encoder, stream
 from sparc_bench.features import Detections, ImageFeatures
 from sparc_bench.images.item import Box, ImageItem
-from sparc_bench.models.encoder_wrapper import PassingEncoder
+from sparc_bench.models.encoder_wrapper import EncoderWrapper
 
 
-class WatchedEncoder(PassingEncoder):
+class WatchedEncoder(EncoderWrapper):
     """Passes everything on to `inner` (see `sparc_bench.encoder.Encoder`).
 
     Attributes:

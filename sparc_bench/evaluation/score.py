@@ -23,7 +23,7 @@ from sparc_bench.errors import UserError
 from sparc_bench.evaluation.counted_encoder import WatchedEncoder
 from sparc_bench.evaluation.new_record import Provenance
 from sparc_bench.evaluation.pipeline import Pipeline, Result, Scorer
-from sparc_bench.outputs import kinds
+from sparc_bench.outputs import reader
 from sparc_bench.outputs.scores_encoder import ScoresEncoder
 from sparc_bench.outputs.similarity import Similarity
 from sparc_bench.protocol import Outcome
@@ -99,7 +99,7 @@ def score(
             f"{card.name} takes no outputs, for {card.protocol} asks a model itself: run sparc-bench eval MODEL --task "
             f"{card.name}."
         )
-    kind, outputs, sha256 = kinds.read(file, wanted)
+    kind, outputs, sha256 = reader.read(file, wanted)
     model = ModelCard(
         name=name,
         title=title or f"outputs of {name}",

@@ -18,7 +18,7 @@ from sparc_bench.feature_cache.columns import ImageColumns, image_row, in_order,
 from sparc_bench.feature_cache.store import FeatureStore
 from sparc_bench.features import ImageFeatures, TextFeatures
 from sparc_bench.images.item import ImageItem
-from sparc_bench.models.encoder_wrapper import PassingEncoder
+from sparc_bench.models.encoder_wrapper import EncoderWrapper
 
 WORTH_SAYING = 2**30
 """Bytes of patch vectors from which on the user is told their size."""
@@ -27,7 +27,7 @@ LEFT_FREE = 2**30
 """Bytes of the disk that patch vectors leave free."""
 
 
-class CachedEncoder(PassingEncoder):
+class CachedEncoder(EncoderWrapper):
     """An encoder (see `sparc_bench.encoder.Encoder`) whose features come from stores, and from `inner` where missing.
 
     Token vectors are not kept: only models that score token by token need them, and their scores take most of the time.

@@ -1,1 +1,1 @@
-"""From the word that a user types for a model to its card, its weights and its encoder."""
+"""Models as a user names them on the command line: their card, weights and encoder."""

@@ -1,4 +1,4 @@
-"""Base of what stands around an encoder: everything passes through, and a subclass changes what it is there for."""
+"""Base class for wrappers of an encoder; subclasses override the methods that they change."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sparc_bench.features import Detections, ImageFeatures, Regions, TextFeature
 from sparc_bench.images.item import Box, ImageItem
 
 
-class PassingEncoder:
-    """Passes everything on to `inner` (see `sparc_bench.encoder.Encoder`).
+class EncoderWrapper:
+    """An encoder that delegates every method to another one (see `sparc_bench.encoder.Encoder`).
 
     Attributes:
-        inner: the encoder itself.
+        inner: the wrapped encoder.
     """
 
     card: ModelCard
@@ -36,31 +36,31 @@ class PassingEncoder:
         self.precision, self.device = inner.precision, inner.device
 
     def preprocess(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
-        """Of the inner encoder."""
+        """Pixels and area from the wrapped encoder."""
         return self.inner.preprocess(item, size)
 
     def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:
-        """Of the inner encoder."""
+        """Image features from the wrapped encoder."""
         return self.inner.images(items, need, size)
 
     def texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
-        """Of the inner encoder."""
+        """Text features from the wrapped encoder."""
         return self.inner.texts(texts, need)
 
     def similarity(
         self, images: ImageFeatures, texts: TextFeatures, regions: Regions | None = None, path: str | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Of the inner encoder."""
+        """Scores by the wrapped encoder's rule."""
         return self.inner.similarity(images, texts, regions, path)
 
     def dense_scores(self, images: ImageFeatures, texts: TextFeatures, path: str | None = None) -> Tensor:
-        """Of the inner encoder."""
+        """Dense scores by the wrapped encoder's rule."""
         return self.inner.dense_scores(images, texts, path)
 
     def detect(self, items: Sequence[ImageItem], texts: Sequence[str]) -> Detections:
-        """Of the inner encoder, which is a detector."""
+        """Detections from the wrapped encoder, which is a detector."""
         return cast("Detector", self.inner).detect(items, texts)
 
     def untrained(self) -> Encoder | None:
-        """Of the inner encoder."""
+        """The wrapped encoder's model with its initial weights, without the wrapper."""
         return self.inner.untrained()

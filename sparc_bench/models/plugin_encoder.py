@@ -1,4 +1,4 @@
-"""What a plug-in's `load` returned, taken for an encoder: it must have what the seam asks for."""
+"""Check of an encoder that a plug-in's `load` returned, against `sparc_bench.encoder.Encoder`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from sparc_bench.encoder import Encoder, ImageTextEncoder
 from sparc_bench.errors import UserError, nearest
 
 GIVES = frozenset({"image", "text", "global", "branches", "patches", "tokens", "detect"})
-"""All that a model can have."""
+"""Values that `Encoder.gives` can hold."""
 
 
-def adopted(encoder: object, where: str, code: str) -> Encoder:
-    """The encoder; it carries the hash of its code (`code_hash`), for the record and the feature cache.
+def checked_encoder(encoder: object, where: str, code: str) -> Encoder:
+    """The encoder, with the hash of its code (`code_hash`) for the record and the feature cache.
 
     Args:
-        encoder: what `load` returned.
+        encoder: object that the plug-in's `load` returned.
         where: the plug-in's name or file, for the error.
         code: sha256 of the plug-in.
 
     Raises:
-        UserError: a part of the seam is missing, or it gives what no task knows.
+        UserError: an attribute or method of `Encoder` is missing, or `gives` holds an unknown value.
     """
     wanted = {*Encoder.__annotations__, *(name for name in vars(Encoder) if not name.startswith("_"))}
     if "detect" in getattr(encoder, "gives", ()):
@@ -28,7 +28,7 @@ def adopted(encoder: object, where: str, code: str) -> Encoder:
     missing = sorted(name for name in wanted if not hasattr(encoder, name))
     if missing:
         raise UserError(
-            f"What load of {where} returns ({type(encoder).__name__}) has no {', '.join(missing)}: derive its class "
+            f"The {type(encoder).__name__} that load of {where} returns has no {', '.join(missing)}: derive its class "
             "from sparc_bench.encoder.ImageTextEncoder, or add them."
         )
     found = cast("Encoder", encoder)

@@ -1,7 +1,7 @@
-"""From the word that a user typed for a model to its card, its weights and its encoder.
+"""Resolution of MODEL on the command line: its card, its weights and its encoder.
 
 MODEL is a card's name, the path of a card (`.toml`), a run folder, or `family:weights`, where weights are a file, a
-folder or a word that the family reads (`open_clip:ViT-B-32/openai`, `hf:google/siglip2-base-patch16-224`).
+folder or a name that the family knows (`open_clip:ViT-B-32/openai`, `hf:google/siglip2-base-patch16-224`).
 """
 
 from __future__ import annotations
@@ -13,35 +13,35 @@ from typing import cast
 from sparc_bench.cards import discovery
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.cards.model_names import folder_name
-from sparc_bench.cards.recipe import Recipe, read_model, training_part
+from sparc_bench.cards.recipe import Recipe, read_model, training_settings
 from sparc_bench.encoder import Encoder, Runtime
 from sparc_bench.errors import UserError, nearest
-from sparc_bench.models.plugin_encoder import adopted
+from sparc_bench.models.plugin_encoder import checked_encoder
 from sparc_bench.two_towers import checkpoint
 from sparc_bench.weights.pinned import checked_weights
 
 WEIGHTS_FILE = "model.safetensors"
 
 PARTS_OF_A_NAME = 3
-"""Of a path: as many folders tell the checkpoints of several trainings apart (`NAME/checkpoints/epoch_1.pt`)."""
+"""Last parts of a path that make a model's name: enough to tell runs apart (`NAME/checkpoints/epoch_1.pt`)."""
 
 SPELLINGS = {"hf": "transformers"}
-"""Other spellings of families on the command line."""
+"""Short name on the command line -> encoder family."""
 
 FILE_SUFFIXES = frozenset(
     {".bin", ".ckpt", ".json", ".npy", ".npz", ".pkl", ".pt", ".pth", ".py", ".safetensors", ".tar", ".toml", ".zip"}
 )
-"""What a word that ends so can only mean is a file."""
+"""Suffixes by which a WEIGHTS argument is a file, not a name."""
 
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """A model that can be loaded.
+    """A model with its weights, ready to load.
 
     Attributes:
-        card: its card (of a recipe: the card of the model that it trains).
-        weights: its file of weights, None where the family finds them by the card's options.
-        seed: that it was trained with (0 for a checkpoint of others).
+        card: the model card (of a recipe: the card of the model that it trains).
+        weights: file or folder of the weights; None where the family finds them by the card's options.
+        seed: training seed; 0 for third-party checkpoints.
     """
 
     card: ModelCard
@@ -50,13 +50,13 @@ class ResolvedModel:
 
 
 def resolve(model: str, run: Path | None = None, seed: int = 0, runs: Path = Path("runs")) -> ResolvedModel:
-    """Find a model.
+    """The card and weights of a model.
 
-    A recipe's weights are those of `run` where one is named; else the kept reference weights (seed 0); else the run
+    The weights of a recipe come from `run` where one is named, else from the kept model (seed 0), else from the run
     under `runs/<recipe>/seed<seed>`.
 
     Raises:
-        UserError: no such model, no weights, weights that do not belong to the card.
+        UserError: the model or its weights are unknown or missing, or the weights do not belong to the card.
     """
     family, colon, named = model.partition(":")
     families = discovery.names("encoders")
@@ -64,61 +64,61 @@ def resolve(model: str, run: Path | None = None, seed: int = 0, runs: Path = Pat
     if colon and family in families:
         if run is not None:
             raise UserError(f"{model} names its weights already: leave --run out.")
-        return _of_family(family, named)
+        return _resolve_family(family, named)
     path = Path(model)
     if path.is_dir():
         if run is not None:
             raise UserError(f"{model} is a run folder already: leave --run out.")
-        return _of_run(path)
+        return _resolve_run(path)
     if not model.endswith(".toml") and model not in discovery.names("models"):
-        raise _unknown(model)
+        raise _unknown_model(model)
     card = read_model(path) if model.endswith(".toml") else discovery.model(model)
     folder = path.parent if model.endswith(".toml") else discovery.cards_folder("reference_models")
     if isinstance(card, Recipe):
-        return _of_recipe(card, folder, run, seed, runs)
+        return _resolve_recipe(card, folder, run, seed, runs)
     if run is not None:
         raise UserError(f"{model} is no recipe, so that it has no runs: leave --run out.")
     return ResolvedModel(card, checked_weights(card.weights, folder, card.name) if card.weights else None)
 
 
 def load_encoder(resolved: ResolvedModel, runtime: Runtime) -> Encoder:
-    """The encoder of a resolved model, by its family."""
+    """The encoder of a resolved model, loaded by its family."""
     module = discovery.load("encoders", resolved.card.family)
     encoder = module.load(resolved.card, resolved.weights, runtime)
     code = discovery.plugin_code(resolved.card.family)
-    return cast("Encoder", encoder) if code is None else adopted(encoder, resolved.card.family, code)
+    return cast("Encoder", encoder) if code is None else checked_encoder(encoder, resolved.card.family, code)
 
 
-def _of_family(family: str, named: str) -> ResolvedModel:
+def _resolve_family(family: str, named: str) -> ResolvedModel:
     if not named:
         raise UserError(f"'{family}:' names no weights: write {family}:WEIGHTS.")
     path = Path(named).expanduser()
     if family == "own":
-        return _of_run(path)
+        return _resolve_run(path)
     if not path.exists() and _means_a_path(family, named):
         raise UserError(f"There is no file or folder {path}: check the path after '{family}:'.")
     options = {} if path.exists() else {"weights": named}
-    title = _short(path) if path.exists() else named
+    title = _last_parts(path) if path.exists() else named
     name = folder_name(family, title)
     card = ModelCard(name=name, title=f"{family}:{title}", family=family, source="command line", options=options)
     return ResolvedModel(card, path if path.exists() else None)
 
 
-def _short(path: Path) -> str:
-    """The last parts of a path that was typed, by which a person knows it: no two machines agree on the others."""
+def _last_parts(path: Path) -> str:
+    """Last parts of a path, without those that differ between machines."""
     parts = [part for part in path.parts if part not in (path.anchor, "..")]
     return "/".join(parts[-PARTS_OF_A_NAME:]) or path.resolve().name
 
 
 def _means_a_path(family: str, named: str) -> bool:
-    """Whether a word can only be a path; a family whose options know `weights` reads its words itself."""
+    """Whether a WEIGHTS argument can only be a path; a family with the option `weights` also takes names."""
     options = getattr(discovery.load("encoders", family), "Options", None)
     if "weights" in getattr(options, "model_fields", ()):
         return False
     return named.startswith(("/", "./", "../", "~")) or Path(named).suffix in FILE_SUFFIXES
 
 
-def _unknown(model: str) -> UserError:
+def _unknown_model(model: str) -> UserError:
     """The sentence about a word that is no model."""
     family, colon, _ = model.partition(":")
     families = sorted({*discovery.names("encoders"), *SPELLINGS})
@@ -130,22 +130,22 @@ def _unknown(model: str) -> UserError:
     return UserError(f"There is no model, run folder or encoder family for '{model}': {nearest(model, known)}")
 
 
-def _of_run(path: Path) -> ResolvedModel:
+def _resolve_run(path: Path) -> ResolvedModel:
     file = path / WEIGHTS_FILE if path.is_dir() else path
     if path.is_dir() and not file.is_file():
         raise UserError(f"{path} holds no {WEIGHTS_FILE}: name a run folder whose training has finished.")
     meta = checkpoint.read_meta(file)
-    return ResolvedModel(_trained(meta.recipe, meta), file, meta.seed)
+    return ResolvedModel(_run_card(meta.recipe, meta), file, meta.seed)
 
 
-def _trained(recipe: Recipe, meta: checkpoint.Meta) -> ModelCard:
-    """The card of a run's model: what its start was trained on, it was trained on too."""
+def _run_card(recipe: Recipe, meta: checkpoint.Meta) -> ModelCard:
+    """Model card of a run; its `trained_on` includes that of the initial model."""
     return recipe.model_card().model_copy(update={"weights": None, "trained_on": meta.trained_on})
 
 
-def _of_recipe(recipe: Recipe, folder: Path, run: Path | None, seed: int, runs: Path) -> ResolvedModel:
+def _resolve_recipe(recipe: Recipe, folder: Path, run: Path | None, seed: int, runs: Path) -> ResolvedModel:
     if run is not None:
-        found = _of_run(run)
+        found = _resolve_run(run)
         if found.card.name != recipe.name:
             raise UserError(f"The run {run} is of {found.card.name}, not of {recipe.name}: name {run} itself as MODEL.")
         return found
@@ -158,9 +158,9 @@ def _of_recipe(recipe: Recipe, folder: Path, run: Path | None, seed: int, runs: 
         flag = f" --seed {seed}" if seed else ""
         raise UserError(f"There is no trained {recipe.name} at {file}: run sparc-bench train {recipe.name}{flag}.")
     trained = checkpoint.read_meta(file)
-    if training_part(trained.recipe) != training_part(recipe):
+    if training_settings(trained.recipe) != training_settings(recipe):
         raise UserError(
             f"{file} was trained by another version of {recipe.name}: delete {file.parent} and run sparc-bench train "
             f"{recipe.name}, or evaluate it as it is with sparc-bench eval {file.parent}."
         )
-    return ResolvedModel(_trained(recipe, trained), file, trained.seed)
+    return ResolvedModel(_run_card(recipe, trained), file, trained.seed)

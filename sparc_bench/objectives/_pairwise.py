@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from sparc_bench.objective import Ctx
 
 
-def over_texts(
+def in_text_chunks(
     score: Callable[..., tuple[Tensor, ...]], texts: Sequence[Tensor], chunk: int | None
 ) -> tuple[Tensor, ...]:
     """`score(*texts)` for `chunk` texts at a time, computed again in the backward pass; equal to the plain form.
@@ -33,7 +33,7 @@ def over_texts(
     return tuple(torch.cat(columns, dim=1) for columns in zip(*parts, strict=True))
 
 
-def own_texts(scores_BN: Tensor, ctx: Ctx) -> Tensor:
+def to_text_rows(scores_BN: Tensor, ctx: Ctx) -> Tensor:
     """From scores of this rank's images with all texts to those of this rank's texts with all images (BN).
 
     The scores travel, not the patches.

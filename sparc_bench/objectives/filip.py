@@ -19,7 +19,7 @@ from torch import Tensor
 from sparc_bench.cards.card import Strict
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures
 from sparc_bench.objective import Ctx, ImageOut, ImageVectors, TextOut
-from sparc_bench.objectives._pairwise import over_texts, own_texts, without_padding
+from sparc_bench.objectives._pairwise import in_text_chunks, to_text_rows, without_padding
 from sparc_bench.objectives.clip import cross_entropy_both_ways, full_precision
 from sparc_bench.two_towers.heads import HeadedObjective, HeadOptions
 
@@ -52,7 +52,7 @@ def token_max_similarity(
         cosine_NPLM = _cosines(patches_NPD, tokens_MLD, mask_ML)
         return _highest(cosine_NPLM, 2).mean(1), _mean_over_words(_highest(cosine_NPLM, 1), mask_ML)
 
-    per_image_NM, per_text_NM = over_texts(score, (tokens_MLD, mask_ML), text_chunk)
+    per_image_NM, per_text_NM = in_text_chunks(score, (tokens_MLD, mask_ML), text_chunk)
     return per_image_NM, per_text_NM
 
 
@@ -105,7 +105,7 @@ def token_max_loss(
         i2t_BN, t2i_BN = token_max_similarity(
             _unit(patches_BPD), *without_padding(tokens_NLD, mask_NL), text_chunk=text_chunk
         )
-        per_image_BN, per_text_BN = scale * i2t_BN, scale * own_texts(t2i_BN, ctx)
+        per_image_BN, per_text_BN = scale * i2t_BN, scale * to_text_rows(t2i_BN, ctx)
         ctx.logits["token_max"] = (per_image_BN.detach(), per_text_BN.detach())
         return cross_entropy_both_ways(per_image_BN, per_text_BN, known_true_NN, ctx)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from sparc_bench.cards.card import Strict
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures
 from sparc_bench.objective import Ctx, ImageOut, ImageVectors, TextOut
-from sparc_bench.objectives._pairwise import over_texts, own_texts
+from sparc_bench.objectives._pairwise import in_text_chunks, to_text_rows
 from sparc_bench.objectives.clip import full_precision
 from sparc_bench.objectives.siglip import pair_losses
 from sparc_bench.two_towers.heads import HeadedObjective, HeadOptions
@@ -193,7 +193,7 @@ class Objective(HeadedObjective):
         captions_BKD = self.global_text(text)
         known_true_NNK = ctx.extra.get("known_true")
         own_BK, others_BN, known_true_BN = self._conditioned(image, captions_BKD, known_true_NNK, ctx)
-        ctx.logits["conditioned"] = (others_BN.detach(), own_texts(others_BN.detach(), ctx))
+        ctx.logits["conditioned"] = (others_BN.detach(), to_text_rows(others_BN.detach(), ctx))
         conditioned = conditioned_loss(own_BK, others_BN, self.bias, known_true_BN, ctx)
         multi_caption = multi_caption_loss(
             self.global_image(image), captions_BKD, self.scale, self.bias, known_true_NNK, ctx
@@ -223,7 +223,7 @@ class Objective(HeadedObjective):
                 pooled_BCD = self.pool.pooled(queries_CKD[place_C1, drawn_CB].transpose(0, 1), keys_BHPE, values_BHPE)
                 return (_cosine(pooled_BCD, captions_CKD[place_C1, drawn_CB].transpose(0, 1)),)
 
-            (others_BN,) = over_texts(score, (queries_NKD, captions_NKD, drawn_BN.T), self.options.text_chunk)
+            (others_BN,) = in_text_chunks(score, (queries_NKD, captions_NKD, drawn_BN.T), self.options.text_chunk)
             own_BK = _cosine(self.pool.pooled(queries_BKD, keys_BHPE, values_BHPE), captions_BKD)
             known_true_BN = None
             if known_true_NNK is not None:

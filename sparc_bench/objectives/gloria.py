@@ -18,7 +18,7 @@ from torch import Tensor
 from sparc_bench.cards.card import Strict
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures
 from sparc_bench.objective import Ctx, ImageOut, TextOut
-from sparc_bench.objectives._pairwise import over_texts, own_texts
+from sparc_bench.objectives._pairwise import in_text_chunks, to_text_rows
 from sparc_bench.objectives.clip import contrastive_loss, cross_entropy_both_ways, full_precision
 from sparc_bench.two_towers.heads import HeadedObjective, HeadOptions
 
@@ -85,7 +85,7 @@ def attention_similarity(
             cosine_NmL = inner_NmL * square_NmL.clamp_min(_EPS**2).rsqrt() / length_mL
             return (_log_sum_over_words(pair_temperature * cosine_NmL, mask_mL),)
 
-        return over_texts(score, (tokens_MLD, mask_ML), text_chunk)[0]
+        return in_text_chunks(score, (tokens_MLD, mask_ML), text_chunk)[0]
 
 
 def _log_sum_over_words(scores_XML: Tensor, mask_ML: Tensor) -> Tensor:
@@ -158,7 +158,7 @@ class Objective(HeadedObjective):
             divisor=self._divisor,
             text_chunk=self.options.text_chunk,
         )
-        per_image_BN, per_text_BN = self.scale * local_BN, self.scale * own_texts(local_BN, ctx)
+        per_image_BN, per_text_BN = self.scale * local_BN, self.scale * to_text_rows(local_BN, ctx)
         ctx.logits["local"] = (per_image_BN.detach(), per_text_BN.detach())
         local_loss = cross_entropy_both_ways(per_image_BN, per_text_BN, ctx.known_true(), ctx)
         return {

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sparc_bench.cards.card import Strict
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures
 from sparc_bench.objective import Ctx, ImageOut, ImageVectors, TextOut
-from sparc_bench.objectives._pairwise import over_texts, own_texts
+from sparc_bench.objectives._pairwise import in_text_chunks, to_text_rows
 from sparc_bench.objectives.clip import cross_entropy_both_ways, full_precision
 from sparc_bench.two_towers.heads import HeadedObjective, HeadOptions
 
@@ -55,7 +55,7 @@ def patch_pooled_similarity(
         length_NM = (attention_NPM.mT @ patches_NPD).norm(dim=-1).clamp_min(1e-6)
         return ((attention_NPM * cosine_NPM).sum(1) / length_NM,)
 
-    return over_texts(score, (text_MD,), text_chunk)[0]
+    return in_text_chunks(score, (text_MD,), text_chunk)[0]
 
 
 def patch_pooled_loss(
@@ -81,7 +81,7 @@ def patch_pooled_loss(
     ctx = ctx or Ctx()
     with torch.autocast(patches_BPD.device.type, enabled=False):
         per_image_BN = scale * patch_pooled_similarity(_unit(patches_BPD), ctx.gather(_unit(text_BD)), text_chunk)
-        per_text_BN = own_texts(per_image_BN, ctx)
+        per_text_BN = to_text_rows(per_image_BN, ctx)
         ctx.logits["patch_pooled"] = (per_image_BN.detach(), per_text_BN.detach())
         return cross_entropy_both_ways(per_image_BN, per_text_BN, known_true_NN, ctx)
 

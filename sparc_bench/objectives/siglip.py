@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sparc_bench.cards.card import Strict
 from sparc_bench.objective import Ctx, ImageOut, TextOut
-from sparc_bench.objectives._pairwise import own_texts
+from sparc_bench.objectives._pairwise import to_text_rows
 from sparc_bench.objectives.clip import full_precision
 from sparc_bench.two_towers.heads import HeadedObjective, HeadOptions
 
@@ -55,7 +55,7 @@ def sigmoid_loss(
         image_BD = F.normalize(full_precision(image_BD), dim=-1)
         text_BD = F.normalize(full_precision(text_BD), dim=-1)
         logits_BN = scale * image_BD @ ctx.gather(text_BD).T
-        ctx.logits["global"] = (logits_BN.detach(), own_texts(logits_BN.detach(), ctx))
+        ctx.logits["global"] = (logits_BN.detach(), to_text_rows(logits_BN.detach(), ctx))
         matched_NN = torch.eye(logits_BN.shape[1], dtype=torch.bool, device=logits_BN.device)
         left_out_BN = None if known_true_NN is None else known_true_NN[rows]
         losses_BN = pair_losses(logits_BN + bias, matched_NN[rows], left_out_BN)

@@ -11,8 +11,8 @@ from pydantic import TypeAdapter
 from sparc_bench.errors import UserError
 from sparc_bench.files.annotations import CocoRow
 from sparc_bench.files.json_rows import validated_rows
-from sparc_bench.outputs.content import Content
-from sparc_bench.outputs.ids import Places
+from sparc_bench.outputs.ids import IdMatch
+from sparc_bench.outputs.outputs_file import OutputsFile
 
 TITLE = "a caption for each image"
 FORMAT = (
@@ -50,21 +50,21 @@ class Captions:
         Raises:
             UserError: an image has none, or one without a word.
         """
-        places = Places.of(ids, self.image_ids, self.where)
+        places = IdMatch.of(ids, self.image_ids, self.where)
         places.refuse_missing(ids, self.where)
         return [self.texts[places.index_of[item_id]] for item_id in ids], places.notes(self.where)
 
 
-def recognised(content: Content) -> Captions | None:
+def parse(file: OutputsFile) -> Captions | None:
     """The captions, or None where the file holds none.
 
     Raises:
         UserError: a row does not fit, or a caption is blank.
     """
-    rows: Any = content.rows
+    rows: Any = file.rows
     if isinstance(rows, dict) and {"image_id", "caption"} <= rows.keys():
         rows = [rows]
-    where = str(content.path)
+    where = str(file.path)
     if isinstance(rows, dict) and rows and all(isinstance(value, str) for value in rows.values()):
         table = validated_rows(_TABLE, rows, where)
         found = Captions(where, tuple(table), tuple(table.values()))

@@ -20,8 +20,8 @@ from sparc_bench.errors import UserError
 from sparc_bench.files.annotations import CocoRow, some
 from sparc_bench.files.json_rows import validated_rows
 from sparc_bench.files.run_lengths import RunLengths
-from sparc_bench.outputs.content import Content
-from sparc_bench.outputs.ids import Places
+from sparc_bench.outputs.ids import IdMatch
+from sparc_bench.outputs.outputs_file import OutputsFile
 
 TITLE = "detections"
 FORMAT = (
@@ -51,7 +51,7 @@ _AT_ONCE = 100_000
 
 
 @dataclass(frozen=True)
-class Found:
+class SplitDetections:
     """Detections of a data split, in the order in which they were given.
 
     Attributes:
@@ -79,9 +79,9 @@ class Found:
         assert self.box_D4 is not None
         return np.asarray(self.box_D4[:, 2] * self.box_D4[:, 3])
 
-    def __getitem__(self, chosen: ndarray) -> Found:
+    def __getitem__(self, chosen: ndarray) -> SplitDetections:
         """The detections at these indices."""
-        return Found(
+        return SplitDetections(
             self.example_D[chosen],
             self.label_D[chosen],
             self.score_D[chosen],
@@ -127,7 +127,7 @@ class DetectionRows:
             where, tuple(ids), np.concatenate(categories), np.concatenate(scores), np.concatenate(boxes), tuple(masks)
         )
 
-    def of(self, data: DataSplit, *, masks: bool) -> tuple[Found, tuple[str, ...]]:
+    def of(self, data: DataSplit, *, masks: bool) -> tuple[SplitDetections, tuple[str, ...]]:
         """Those of a data split's images, and sentences about what was left out.
 
         Args:
@@ -152,7 +152,7 @@ class DetectionRows:
                 "own category ids."
             )
         given = list(dict.fromkeys(self.image_id_D))
-        places = Places.of([example.id for example in data], given, self.where)
+        places = IdMatch.of([example.id for example in data], given, self.where)
         index_of = {given[at]: index for index, e in enumerate(data) if (at := places.index_of.get(e.id)) is not None}
         example_D = np.array([index_of.get(item_id, -1) for item_id in self.image_id_D], dtype=np.int64)
         chosen_D = np.flatnonzero(example_D >= 0)
@@ -166,7 +166,7 @@ class DetectionRows:
                 f"{self.image_id_D[chosen_D[without_D][0]]}: this task scores {'masks' if masks else 'boxes'}, so give "
                 "each its own."
             )
-        found = Found(
+        found = SplitDetections(
             example_D=example_D[chosen_D],
             label_D=np.searchsorted(known_C, self.category_D[chosen_D]),
             score_D=self.score_D[chosen_D],
@@ -193,13 +193,13 @@ class DetectionRows:
         return packed
 
 
-def recognised(content: Content) -> DetectionRows | None:
+def parse(file: OutputsFile) -> DetectionRows | None:
     """The detections, or None where the file holds none.
 
     Raises:
         UserError: a row does not fit: a number that is not finite, a negative width.
     """
-    rows = content.rows
+    rows = file.rows
     if not (isinstance(rows, list) and rows and isinstance(rows[0], dict) and "category_id" in rows[0]):
         return None
-    return DetectionRows.joined(str(content.path), rows)
+    return DetectionRows.joined(str(file.path), rows)

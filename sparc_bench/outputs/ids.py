@@ -13,7 +13,7 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff",
 
 
 @dataclass(frozen=True)
-class Places:
+class IdMatch:
     """Where images stand in a file.
 
     Attributes:
@@ -25,7 +25,7 @@ class Places:
     beyond: tuple[str, ...]
 
     @classmethod
-    def of(cls, wanted: Sequence[str], given: Sequence[str], where: str) -> Places:
+    def of(cls, wanted: Sequence[str], given: Sequence[str], where: str) -> IdMatch:
         """Match ids: letter by letter, else without the image file's suffix and without leading zeros of a number.
 
         Raises:
@@ -37,10 +37,10 @@ class Places:
         exact = {item_id: index for index, item_id in enumerate(given)}
         loose: dict[str, list[int]] = {}
         for index, item_id in enumerate(given):
-            loose.setdefault(bare(item_id), []).append(index)
+            loose.setdefault(bare_id(item_id), []).append(index)
         index_of: dict[str, int] = {}
         for item_id in wanted:
-            candidates = [exact[item_id]] if item_id in exact else loose.get(bare(item_id), [])
+            candidates = [exact[item_id]] if item_id in exact else loose.get(bare_id(item_id), [])
             if len(candidates) > 1:
                 both = " and ".join(given[index] for index in candidates[:2])
                 raise UserError(f"{where} has {both}, and either could be the image {item_id}: keep one of them.")
@@ -70,10 +70,10 @@ class Places:
         return (f"{len(self.beyond)} images of {where} are not of this task and are left out ({some(self.beyond)}).",)
 
 
-def bare(item_id: str) -> str:
+def bare_id(item_id: str) -> str:
     """An id without the suffix of an image file, a number without leading zeros.
 
-    >>> bare("000000000139.jpg"), bare("2007_000033.png"), bare("v1.5")
+    >>> bare_id("000000000139.jpg"), bare_id("2007_000033.png"), bare_id("v1.5")
     ('139', '2007_000033', 'v1.5')
     """
     path = PurePath(item_id)

@@ -19,8 +19,8 @@ from numpy import ndarray
 from PIL import Image
 
 from sparc_bench.errors import UserError, nearest
-from sparc_bench.outputs.content import CLASSES_FILE, Content
-from sparc_bench.outputs.ids import Places
+from sparc_bench.outputs.ids import IdMatch
+from sparc_bench.outputs.outputs_file import CLASSES_FILE, OutputsFile
 
 TITLE = "index masks"
 FORMAT = (
@@ -49,9 +49,9 @@ class Masks:
     names: tuple[str, ...] | None
     open: Callable[[int], ndarray]
 
-    def places(self, ids: Sequence[str]) -> Places:
+    def places(self, ids: Sequence[str]) -> IdMatch:
         """Where the images of a task are; raises UserError where one has no mask."""
-        found = Places.of(ids, self.image_ids, self.where)
+        found = IdMatch.of(ids, self.image_ids, self.where)
         found.refuse_missing(ids, self.where)
         return found
 
@@ -97,21 +97,21 @@ class Masks:
         return np.asarray(padded[np.minimum(values_HW, len(class_of_value)).astype(np.intp)])
 
 
-def recognised(content: Content) -> Masks | None:
+def parse(file: OutputsFile) -> Masks | None:
     """The masks, or None where there are none.
 
     Raises:
         UserError: a folder without PNG files, arrays of another type, a list of classes with a name twice.
     """
-    if content.folder is not None:
-        return _of_folder(content.path, content.folder)
-    if content.arrays is None or not any(array.ndim == 2 for array in content.arrays.values()):
+    if file.folder is not None:
+        return _of_folder(file.path, file.folder)
+    if file.arrays is None or not any(array.ndim == 2 for array in file.arrays.values()):
         return None
-    if {"image_ids", "texts"} & content.arrays.keys():  # of a similarity matrix
+    if {"image_ids", "texts"} & file.arrays.keys():  # of a similarity matrix
         return None
-    arrays = dict(content.arrays)
+    arrays = dict(file.arrays)
     listed = arrays.pop("classes", None)
-    where = str(content.path)
+    where = str(file.path)
     for name, array in arrays.items():
         if array.dtype not in (np.uint8, np.uint16) or array.ndim != 2:
             raise UserError(

@@ -20,7 +20,7 @@ from sparc_bench.encoder import Encoder
 from sparc_bench.encoders.precomputed import stored_id
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures
 from sparc_bench.images.item import Box, ImageItem
-from sparc_bench.outputs.ids import Places
+from sparc_bench.outputs.ids import IdMatch
 from sparc_bench.outputs.similarity import Similarity, columns
 from sparc_bench.protocol import Outcome
 
@@ -42,7 +42,7 @@ class ScoresEncoder:
         """Raises UserError where an image has no row."""
         self._similarity = similarity
         ids = list(dict.fromkeys(stored_id(item) for item in items))
-        self._places = Places.of(ids, similarity.image_ids, similarity.where)
+        self._places = IdMatch.of(ids, similarity.image_ids, similarity.where)
         self._places.refuse_missing(ids, similarity.where)
         self._asked: set[int] = set()
 
@@ -89,7 +89,7 @@ class ScoresEncoder:
         return
 
 
-def looked_up(
+def run_on_similarity(
     run: Callable[[Encoder, DataSplit, AnyOptions], Outcome],
 ) -> Callable[[Similarity, DataSplit, AnyOptions], Outcome]:
     """A protocol's `run` as a function of a similarity matrix."""

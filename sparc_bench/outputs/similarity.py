@@ -14,7 +14,7 @@ from numpy import ndarray
 
 from sparc_bench.errors import UserError
 from sparc_bench.files.annotations import some
-from sparc_bench.outputs.content import Content
+from sparc_bench.outputs.outputs_file import OutputsFile
 
 TITLE = "a similarity matrix"
 FORMAT = (
@@ -45,15 +45,15 @@ class Similarity:
     text_to_image_NM: Float32[ndarray, "N M"]
 
 
-def recognised(content: Content) -> Similarity | None:
+def parse(file: OutputsFile) -> Similarity | None:
     """The matrix, or None where the file holds none.
 
     Raises:
         UserError: ids or texts are missing or do not fit, scores are not finite, equal texts have different scores.
     """
-    if content.arrays is None or not any(name in content.arrays for name in _MATRICES):
+    if file.arrays is None or not any(name in file.arrays for name in _MATRICES):
         return None
-    where, arrays = str(content.path), content.arrays
+    where, arrays = str(file.path), file.arrays
     named = [name for name in _MATRICES if name in arrays]
     if named not in (["scores"], ["image_to_text", "text_to_image"]):
         raise UserError(

@@ -13,7 +13,7 @@ from pycocotools.cocoeval import COCOeval
 
 from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.errors import UserError
-from sparc_bench.outputs.detections import Found
+from sparc_bench.outputs.detections import SplitDetections
 
 FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}
 """LVIS's letters and the ends of the metrics' names."""
@@ -31,7 +31,7 @@ def checked_for(example: Example) -> Mapping[str, frozenset[int]]:
     return facts
 
 
-def judged(found: Found, data: DataSplit, most: int) -> tuple[Found, list[str]]:
+def judged(found: SplitDetections, data: DataSplit, most: int) -> tuple[SplitDetections, list[str]]:
     """The best `most` detections of each image (the first of equal ones), and of these what the image was checked for.
 
     Also sentences about what was left out. Detections without any pixel go too, as in LVIS's own code.

@@ -25,7 +25,7 @@ from sparc_bench.metrics.caption_choice import caption_choice
 from sparc_bench.metrics.cosine import present
 from sparc_bench.metrics.pair_comparison import Ties
 from sparc_bench.metrics.statistic import ClassMean, Mean, Statistic
-from sparc_bench.outputs.scores_encoder import looked_up
+from sparc_bench.outputs.scores_encoder import run_on_similarity
 from sparc_bench.protocol import Outcome
 from sparc_bench.protocols._similarity_scores import DistinctTexts, image_batches, similarity_scores
 
@@ -120,7 +120,7 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     )
 
 
-OUTPUTS = {"similarity": looked_up(run)}
+OUTPUTS = {"similarity": run_on_similarity(run)}
 
 
 def _refuse_other_shapes(data: DataSplit, options: Options) -> None:

@@ -19,7 +19,7 @@ from sparc_bench.encoder import Encoder
 from sparc_bench.metrics.object_mentions import ObjectMentions
 from sparc_bench.metrics.statistic import Mean, Statistic
 from sparc_bench.outputs.captions import Captions
-from sparc_bench.outputs.scores_encoder import looked_up
+from sparc_bench.outputs.scores_encoder import run_on_similarity
 from sparc_bench.protocol import Outcome
 from sparc_bench.protocols._similarity_scores import DistinctTexts
 from sparc_bench.protocols._top1_captions import Top1Captions, output_captions, own_candidates, retrieved_captions
@@ -145,7 +145,7 @@ def score(outputs: Captions, data: DataSplit, options: Options) -> Outcome:
     return replace(outcome, notes=(*outcome.notes, *notes))
 
 
-OUTPUTS = {"captions": score, "similarity": looked_up(run)}
+OUTPUTS = {"captions": score, "similarity": run_on_similarity(run)}
 
 
 def _outcome(data: DataSplit, options: Options, given_texts: Sequence[str], chosen: Top1Captions) -> Outcome:

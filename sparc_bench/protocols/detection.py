@@ -23,7 +23,7 @@ from sparc_bench.encoder import Detector, Encoder
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.metrics.average_precision import AveragePrecision
 from sparc_bench.metrics.statistic import ClassMean, Statistic
-from sparc_bench.outputs.detections import DetectionRows, Found
+from sparc_bench.outputs.detections import DetectionRows, SplitDetections
 from sparc_bench.protocol import Outcome
 from sparc_bench.protocols import _faster_coco_eval
 from sparc_bench.protocols._coco_evaluation import area_ranges, indexed, matched, precisions, recalled
@@ -95,7 +95,10 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     box_D4 = np.concatenate(boxes)
     extent_D4 = np.concatenate([box_D4[:, :2], box_D4[:, 2:] - box_D4[:, :2]], axis=1)
     return _outcome(
-        Found(np.concatenate(images), np.concatenate(labels), np.concatenate(scores), extent_D4), data, options, ()
+        SplitDetections(np.concatenate(images), np.concatenate(labels), np.concatenate(scores), extent_D4),
+        data,
+        options,
+        (),
     )
 
 
@@ -119,7 +122,7 @@ def score(outputs: DetectionRows, data: DataSplit, options: Options) -> Outcome:
 OUTPUTS = {"detections": score}
 
 
-def _outcome(found: Found, data: DataSplit, options: Options, notes: Sequence[str]) -> Outcome:
+def _outcome(found: SplitDetections, data: DataSplit, options: Options, notes: Sequence[str]) -> Outcome:
     without = len(data) - len(np.unique(found.example_D))
     said = [*notes, f"{without} of {len(data)} images have no detection."] if without else [*notes]
     if options.rules == "lvis":
@@ -191,7 +194,7 @@ class _Truth:
         self.crowds = sum(row["iscrowd"] for row in rows)
         self.objects = len(rows) - self.crowds
 
-    def matched(self, label: int, found: Found) -> tuple[COCOeval, Int[ndarray, "G"]]:
+    def matched(self, label: int, found: SplitDetections) -> tuple[COCOeval, Int[ndarray, "G"]]:
         """The evaluation of a class, and which example each of its images is: those that have it, or a detection."""
         chosen_D = np.flatnonzero(found.label_D == label)
         detections = self._detections(found, chosen_D)
@@ -212,7 +215,7 @@ class _Truth:
             ignore_unmatched(evaluation, label, examples)
         return evaluation, np.array([example_of[number] for number in sorted(images)], dtype=np.int64)
 
-    def by_faster_coco_eval(self, found: Found) -> dict[str, float]:
+    def by_faster_coco_eval(self, found: SplitDetections) -> dict[str, float]:
         """The APs of all classes by the other engine."""
         images = [self._image(index) for index in range(len(self._data))]
         categories: list[dict[str, Any]] = [{"id": k + 1, "name": self._data.classes[k]} for k in self.labels]
@@ -245,7 +248,7 @@ class _Truth:
             row["segmentation"] = coco_mask.encode(np.asfortranarray(region.mask(), dtype=np.uint8))
         return row
 
-    def _detections(self, found: Found, chosen_D: ndarray) -> list[dict[str, Any]]:
+    def _detections(self, found: SplitDetections, chosen_D: ndarray) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = [
             {"id": number, "image_id": image, "category_id": label + 1, "score": score, "iscrowd": 0}
             for number, (image, label, score) in enumerate(

@@ -24,7 +24,7 @@ from sparc_bench.metrics.k_precision import References, k_precision_score
 from sparc_bench.metrics.statistic import Mean, Statistic
 from sparc_bench.metrics.tokens import Tokens, caption_words
 from sparc_bench.outputs.captions import Captions
-from sparc_bench.outputs.scores_encoder import looked_up
+from sparc_bench.outputs.scores_encoder import run_on_similarity
 from sparc_bench.protocol import Outcome
 from sparc_bench.protocols._k_precision_sums import ExactHits, KPrecisionSums
 from sparc_bench.protocols._similarity_scores import DistinctTexts
@@ -125,7 +125,7 @@ def score(outputs: Captions, data: DataSplit, options: Options) -> Outcome:
     return replace(outcome, notes=(*outcome.notes, *notes, _length_note(words_N, data, options)))
 
 
-OUTPUTS = {"captions": score, "similarity": looked_up(run)}
+OUTPUTS = {"captions": score, "similarity": run_on_similarity(run)}
 
 
 def _outcome(data: DataSplit, options: Options, given_texts: Sequence[str], chosen: Top1Captions) -> Outcome:

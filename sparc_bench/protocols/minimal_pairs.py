@@ -17,7 +17,7 @@ from sparc_bench.encoder import Encoder, text_need
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.metrics.pair_comparison import Ties, compare_pairs
 from sparc_bench.metrics.statistic import Mean, Statistic
-from sparc_bench.outputs.scores_encoder import looked_up
+from sparc_bench.outputs.scores_encoder import run_on_similarity
 from sparc_bench.protocol import Outcome
 from sparc_bench.protocols._similarity_scores import DistinctTexts, image_batches, similarity_scores
 
@@ -81,7 +81,7 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     )
 
 
-OUTPUTS = {"similarity": looked_up(run)}
+OUTPUTS = {"similarity": run_on_similarity(run)}
 
 
 def group_members(data: DataSplit) -> Int[ndarray, "G 2"]:

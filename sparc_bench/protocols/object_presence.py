@@ -23,7 +23,7 @@ from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError
 from sparc_bench.metrics.presence import Auroc, ObjectAP, best_f1_threshold, tied_questions
 from sparc_bench.metrics.statistic import Mean, Statistic
-from sparc_bench.outputs.scores_encoder import looked_up
+from sparc_bench.outputs.scores_encoder import run_on_similarity
 from sparc_bench.protocol import Outcome
 from sparc_bench.protocols._prompted_classes import PromptedClasses
 from sparc_bench.protocols.classification import class_scores
@@ -127,7 +127,7 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     )
 
 
-OUTPUTS = {"similarity": looked_up(run)}
+OUTPUTS = {"similarity": run_on_similarity(run)}
 
 
 def image_folds(ids: Sequence[str], folds: int) -> Int[ndarray, "N"]:

@@ -26,7 +26,7 @@ from sparc_bench.metrics.ranking import (
     map_at_r_score,
 )
 from sparc_bench.metrics.statistic import Mean
-from sparc_bench.outputs.scores_encoder import looked_up
+from sparc_bench.outputs.scores_encoder import run_on_similarity
 from sparc_bench.protocol import Outcome
 from sparc_bench.protocols._retrieval_metrics import (
     ImageCaptionPairs,
@@ -84,7 +84,7 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     )
 
 
-OUTPUTS = {"similarity": looked_up(run)}
+OUTPUTS = {"similarity": run_on_similarity(run)}
 
 
 def _own_first_positives(

@@ -8,7 +8,7 @@ from typing import Any
 from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import objective_options
 from sparc_bench.cards.card import canonical_hash, parse
-from sparc_bench.cards.recipe import Optim, Recipe, training_part
+from sparc_bench.cards.recipe import Optim, Recipe, training_settings
 from sparc_bench.cards.study_card import StudyCard, draws
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.study.rows import TrialRow
@@ -57,7 +57,7 @@ def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
 
 def training_hash(recipe: Recipe, seed: int) -> str:
     """Hash of all that decides the weights; keys at their default are left out, so that a new key changes no hash."""
-    decides = set(training_part(recipe)) - {"sees"}
+    decides = set(training_settings(recipe)) - {"sees"}
     return canonical_hash([recipe.model_dump(mode="json", include=decides, exclude_defaults=True), seed])[:16]
 
 

@@ -26,14 +26,14 @@ import torch
 
 from sparc_bench.cards import discovery
 from sparc_bench.cards.card import parse
-from sparc_bench.cards.recipe import Recipe, training_part
+from sparc_bench.cards.recipe import Recipe, training_settings
 from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation.evaluate import Settings, evaluate
 from sparc_bench.study.choice import training_hash
 from sparc_bench.study.rows import RunRow, TrialRow
 from sparc_bench.training.loop import NotFiniteError
-from sparc_bench.training.prepared import Prepared, prepare
+from sparc_bench.training.run_inputs import RunInputs, read_run_inputs
 from sparc_bench.training.train import train
 
 SHELF = 2
@@ -204,7 +204,7 @@ def _serve(pipe: Connection, threads: int, plugins: Sequence[Path]) -> None:
             pipe.send(answer)
 
 
-def _data(work: Work) -> Prepared | None:
+def _data(work: Work) -> RunInputs | None:
     """What the work trains on; None where its run is finished and only read."""
     if work.trial is not None:
         _clear_other(work.folder, work.recipe)
@@ -212,16 +212,16 @@ def _data(work: Work) -> Prepared | None:
     return None if finished else _prepared(work.recipe, work.settings.data_root)
 
 
-_shelf: dict[tuple[str, Path | None], Prepared] = {}
+_shelf: dict[tuple[str, Path | None], RunInputs] = {}
 
 
-def _prepared(recipe: Recipe, data_root: Path | None) -> Prepared:
+def _prepared(recipe: Recipe, data_root: Path | None) -> RunInputs:
     """What the recipe reads, kept for the next that reads the same."""
     key = recipe.model_dump_json(include={"data", "init", "image", "text", "batch_size"}), data_root
     if key not in _shelf:
         while len(_shelf) >= SHELF:
             del _shelf[next(iter(_shelf))]
-        _shelf[key] = prepare(recipe, data_root)
+        _shelf[key] = read_run_inputs(recipe, data_root)
     return _shelf[key]
 
 
@@ -231,10 +231,10 @@ def _clear_other(folder: Path, recipe: Recipe) -> None:
     if not file.is_file():
         return
     try:
-        there = training_part(parse(Recipe, json.loads(file.read_text(encoding="utf-8")), str(file)))
+        there = training_settings(parse(Recipe, json.loads(file.read_text(encoding="utf-8")), str(file)))
     except (ValueError, UserError):
         there = {}
-    if there != training_part(recipe):
+    if there != training_settings(recipe):
         shutil.rmtree(folder)
 
 

@@ -1,1 +1,1 @@
-"""The reference trainer: towers, objective seam, loop, loading, checkpoints."""
+"""The trainer: inputs, loading, loop, log, initial models, export."""

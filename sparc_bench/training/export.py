@@ -1,12 +1,12 @@
-"""A run's model for others: `sparc-bench export RUN --to open_clip|safetensors`.
+"""Export of a run's model to formats of other libraries: `sparc-bench export RUN --to open_clip|safetensors`.
 
-- `safetensors`: one file of float32 tensors, `image.*` and `text.*` under the names of timm's and open_clip's modules
-  and `heads.*` under the loss's; its metadata hold `towers` (what builds them), `recipe` and `tokenizer`. `own:FILE`
-  loads it.
+- `safetensors`: one file of float32 tensors: `image.*` and `text.*` with the parameter names of timm and open_clip,
+  `heads.*` with those of the loss. The metadata hold `towers` (the architecture), `recipe` and `tokenizer`. `own:FILE`
+  loads the file.
 - `open_clip`: a folder that `open_clip.create_model_and_transforms("local-dir:FOLDER")` and `open_clip:FOLDER` load,
-  where both vectors are projections of open_clip's own towers.
+  for models whose vectors are projections of the pooled outputs of open_clip's towers.
 
-Whatever is written is loaded again and compared with the run before it gets its name.
+Every export is loaded again and compared with the run before it gets its final name.
 """
 
 from __future__ import annotations
@@ -32,39 +32,39 @@ from sparc_bench.images.item import ImageItem
 from sparc_bench.models.resolve import ResolvedModel
 from sparc_bench.objective import Objective
 from sparc_bench.two_towers import checkpoint
-from sparc_bench.two_towers.architecture import OpenClipTowers
+from sparc_bench.two_towers.architecture import OpenClipArchitecture
 from sparc_bench.two_towers.heads import HeadedObjective
 from sparc_bench.two_towers.open_clip_towers import to_open_clip
 from sparc_bench.weights.open_clip_source import CONFIG
 
 WEIGHTS = "open_clip_model.safetensors"
 LARGEST = 1e-5
-"""How far vectors of the export may lie from the run's, as a share of the longest of them."""
+"""Largest difference of the export's vectors from the run's, as a share of the longest vector's length."""
 
 _SIZES = ((97, 64), (64, 130), (80, 80), (301, 200))
 _TEXTS = ("a dog", "Two children play on a red slide.", "", "a photo of a very, very long street " * 30)
 
 
 def default_out(model: ResolvedModel, to: str) -> Path:
-    """Where an export goes that nobody names: in the current folder, by the model's name and seed."""
+    """Default path of an export: in the current folder, by the model's name and seed."""
     seed = f".seed{model.seed}" if model.seed else ""
     return Path(f"{model.card.name}{seed}-open_clip" if to == "open_clip" else f"{model.card.name}{seed}.safetensors")
 
 
 def export(model: ResolvedModel, to: str, out: Path) -> tuple[float, str]:
-    """Write a run's model.
+    """Write a run's model in another format.
 
     Args:
-        model: of the family own.
+        model: a model of the family own.
         to: open_clip or safetensors.
-        out: the folder, or the file, to write.
+        out: folder or file to write.
 
     Returns:
-        The largest difference of a vector's number from the run's, as a share of the longest vector, and a note on what
-        the export does not hold ("" where it holds all).
+        The largest difference of the export's vectors from the run's, as a share of the longest vector's length, and a
+        note on whatever the format leaves out ("" where it is complete).
 
     Raises:
-        UserError: no run, something is there already, a model that the format cannot express.
+        UserError: the model was not trained here, `out` exists already, or the format cannot express the model.
     """
     if model.card.family != "own" or model.weights is None:
         raise UserError(
@@ -78,20 +78,20 @@ def export(model: ResolvedModel, to: str, out: Path) -> tuple[float, str]:
 
 def _to_safetensors(run: own.OwnEncoder, weights: Path, file: Path) -> tuple[float, str]:
     with draft(file) as path:
-        checkpoint.write_plain(path, *checkpoint.read(weights))
+        checkpoint.write_exported(path, *checkpoint.read(weights))
         difference = _checked(run, own.load(run.card, path, Runtime()), frozenset({"global", "patches"}))
     return difference, ""
 
 
 def _to_open_clip(run: own.OwnEncoder, weights: Path, folder: Path) -> tuple[float, str]:
     meta, tensors = checkpoint.read(weights)
-    towers, objective = meta.towers, run.model.objective
+    towers, objective = meta.architecture, run.model.objective
     _refuse_inexpressible(run, towers)
-    assert isinstance(towers, OpenClipTowers)
+    assert isinstance(towers, OpenClipArchitecture)
     assert isinstance(objective, HeadedObjective)
     left_out = {"init_logit_bias", "nonscalar_logit_scale"}
     config = {key: value for key, value in towers.config.items() if key not in left_out}
-    named = to_open_clip(checkpoint.of_model(tensors), bool(config.get("custom_text")))
+    named = to_open_clip(checkpoint.model_state(tensors), bool(config.get("custom_text")))
     named["logit_scale"] = objective.scale.detach().log()
     bias = getattr(objective, "bias", None)
     if isinstance(bias, Tensor):
@@ -111,9 +111,9 @@ def _to_open_clip(run: own.OwnEncoder, weights: Path, folder: Path) -> tuple[flo
 
 
 def _refuse_inexpressible(run: own.OwnEncoder, towers: object) -> None:
-    """Raise UserError for what open_clip's configuration cannot say, as far as it shows without computing."""
+    """Raise UserError for a model that open_clip's configuration cannot express, as far as its options tell."""
     objective, reason = run.model.objective, ""
-    if not isinstance(towers, OpenClipTowers):
+    if not isinstance(towers, OpenClipArchitecture):
         reason = "averages the words of a text and the patches of an image, for which open_clip has no configuration"
     elif "global" not in run.gives:
         reason = f"has no image vector without a text ({run.recipe.objective})"
@@ -126,7 +126,7 @@ def _refuse_inexpressible(run: own.OwnEncoder, towers: object) -> None:
 
 
 def _checked(run: own.OwnEncoder, again: Encoder, need: frozenset[str]) -> float:
-    """The largest difference between both models' vectors of a few images and texts; raises UserError over 1e-5."""
+    """Largest difference between both models' vectors of a few images and texts; raises UserError above `LARGEST`."""
     items = [ImageItem(str(k), partial(_noise, k, size)) for k, size in enumerate(_SIZES)]
     images = [model.images(items, need & model.gives) for model in (run, again)]
     texts = [model.texts(_TEXTS, frozenset({"global"})) for model in (run, again)]
@@ -135,7 +135,7 @@ def _checked(run: own.OwnEncoder, again: Encoder, need: frozenset[str]) -> float
     difference = max(_difference(a, b) for a, b in pairs if a is not None and b is not None)
     if difference > LARGEST:
         raise UserError(
-            f"The vectors of {run.card.name} ({run.recipe.objective}) are no projections of what its towers pool, an "
+            f"The vectors of {run.card.name} ({run.recipe.objective}) are no projections of its pooled outputs, the "
             f"export would differ by {difference:.2g}: use --to safetensors."
         )
     return difference
@@ -152,7 +152,7 @@ def _noise(seed: int, size: tuple[int, int]) -> Image.Image:
 
 @contextlib.contextmanager
 def _draft_folder(folder: Path) -> Iterator[Path]:
-    """A new folder beside `folder`: renamed to it when the block ends well, removed when it fails."""
+    """A temporary folder beside `folder`, renamed to it when the block succeeds and removed when it fails."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     temporary.mkdir(parents=True)
     try:

@@ -1,4 +1,4 @@
-"""Batches of a recipe, a pure function of (seed, step), so that a resumed run sees what an uninterrupted one saw."""
+"""Training batches as a pure function of (seed, step): a resumed run sees the same batches as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from sparc_bench.training.pixels import Pixels
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """One rank's share of a batch as the loop takes it.
+class LoadedBatch:
+    """One rank's rows of a training batch.
 
     Attributes:
-        pixels_BHWC: uint8.
-        batch: the objective's batch.
-        counts: rows of each rank.
-        draw_seed: of the step's random draws, the same on every rank.
-        unreadable: ids that could not be read.
+        pixels_BHWC: uint8 pixels of the images.
+        batch: tokens and further data that the objective's `collate` made.
+        counts: number of rows of each rank.
+        draw_seed: seed of the step's random draws, the same on every rank.
+        unreadable: ids of images that could not be read.
     """
 
     pixels_BHWC: Tensor
@@ -38,11 +38,11 @@ class Loaded:
     unreadable: tuple[str, ...] = ()
 
 
-class Batches(torch.utils.data.Dataset[Loaded]):
-    """Batch number `step` of a run: every epoch is a permutation of the images, its last part-batch left out.
+class Batches(torch.utils.data.Dataset[LoadedBatch]):
+    """Batches of a run by step: every epoch is a permutation of the images without its last, incomplete batch.
 
-    A rank takes consecutive rows of the batch; whatever is drawn is keyed by the row, so that the number of ranks
-    changes neither images nor captions.
+    A rank takes consecutive rows of the batch. Random draws are keyed by the row, so that the number of ranks changes
+    neither images nor captions.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Batches(torch.utils.data.Dataset[Loaded]):
         order = np.random.default_rng((self.seed, 1, epoch)).permutation(len(self.pixels))
         return np.asarray(order[place * self.batch_size : (place + 1) * self.batch_size])
 
-    def __getitem__(self, step: int) -> Loaded:
+    def __getitem__(self, step: int) -> LoadedBatch:
         everyone = [int(position) for position in self._positions(step)]
         positions = everyone[self.own]
         rows, unreadable = self._readable(positions)
@@ -84,7 +84,7 @@ class Batches(torch.utils.data.Dataset[Loaded]):
             if self.mask_known_true:
                 batch.extra["known_true"] = known_true
         draw_seed = int(np.random.SeedSequence((self.seed, 3, step)).generate_state(1)[0])
-        return Loaded(torch.from_numpy(rows), batch, self.counts, draw_seed, tuple(unreadable))
+        return LoadedBatch(torch.from_numpy(rows), batch, self.counts, draw_seed, tuple(unreadable))
 
     def _collate(
         self, index: Sequence[int], step: int, rows: slice, tokenize: Callable[[Sequence[Sequence[str]]], Tokens]
@@ -94,7 +94,7 @@ class Batches(torch.utils.data.Dataset[Loaded]):
         return self.objective.collate(examples, index[rows], tokenize, rngs)
 
     def _readable(self, positions: list[int]) -> tuple[ndarray, list[str]]:
-        """Pixels; where images are decoded on the fly, an unreadable one is replaced by the next in the data set."""
+        """Pixels, and ids of unreadable images, each replaced by the next image (only where decoded on the fly)."""
         if self.pixels.array_NSS3 is not None:
             return self.pixels.rows(positions), []
         rows, unreadable = [], []
@@ -109,7 +109,7 @@ class Batches(torch.utils.data.Dataset[Loaded]):
         return np.stack(rows), unreadable
 
     def _known_true(self, index: Sequence[int], step: int, batch: Batch) -> Tensor | None:
-        """NNK, of all ranks' rows, without the diagonal; `batch` holds this rank's."""
+        """Mask NNK of true (image, image of the caption, caption) pairs over all ranks' rows, off the diagonal."""
         data = self.pixels.data
         if data.caption_truth is None or data.keep_captions is None or "caption_index" not in batch.extra:
             return None
@@ -129,20 +129,22 @@ def _no_tokens(captions: Sequence[Sequence[str]]) -> Tokens:
 
 
 RARE = 0.01
+"""Share of images of which a rare caption is true, at most."""
+
 _SAMPLED_IMAGES = 1000
 
 
 def rare_captions_only(data: DataSplit) -> DataSplit:
-    """The split without captions that are true of 1 % of its images or more, judged on its first 1,000 images.
+    """The split with only those captions that are true of under 1 % of its first 1,000 images.
 
-    Images that have no such caption are left out.
+    Images without such a caption are left out.
 
     Raises:
-        UserError: the data set does not know which captions are true of other images.
+        UserError: the data set has no truth of captions for other images (`caption_truth`).
     """
     if data.caption_truth is None or data.keep_captions is None:
         raise UserError(
-            f"{data.dataset} does not know what its captions are true of: set data.false_negatives = 'keep'."
+            f"{data.dataset} does not know of which other images a caption is true: set data.false_negatives = 'keep'."
         )
     judges = list(data.examples[:_SAMPLED_IMAGES])
     bare = [data.keep_captions(example, ()) for example in judges]
@@ -163,13 +165,13 @@ def rare_captions_only(data: DataSplit) -> DataSplit:
 
 
 def loader(batches: Batches, start: int, steps: int, workers: int) -> torch.utils.data.DataLoader[Any]:
-    """Batches `start` to `steps`, in order, by `workers` processes (none where the pixels are cached)."""
+    """Loader of the batches `start` to `steps`, in order, with `workers` processes (0 where pixels are cached)."""
     return torch.utils.data.DataLoader(
         batches,
         batch_size=None,
         sampler=range(start, steps),
         num_workers=workers,
         prefetch_factor=4 if workers else None,
-        # a tokenizer with its cache is inherited, not pickled
+        # workers inherit the tokenizer with its cache instead of pickling it
         multiprocessing_context="fork" if workers else None,
     )

@@ -1,4 +1,4 @@
-"""What a run says while it runs: a JSON line per step, a progress bar, TensorBoard files if asked for."""
+"""The log of a run: a JSON line per step, a progress bar and, on request, TensorBoard files."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from sparc_bench.files.atomic import write_atomic
 from sparc_bench.training.loop import StepReport
 
 SHOWN = ("loss", "global_loss", "local_loss", "fine_loss", "fine_accuracy")
+"""Figures beside the progress bar."""
 
 
 class RunLog:
-    """`log.jsonl` of a run folder, cut back to the step that is resumed from."""
+    """`log.jsonl` of a run folder; a resumed run first removes the lines after its checkpoint's step."""
 
     def __init__(self, folder: Path, name: str, start: int, steps: int, tensorboard: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +50,7 @@ class RunLog:
             self._board.close()
 
     def step(self, report: StepReport) -> None:
-        """One training step."""
+        """Log a training step."""
         self._line({"step": report.step, **report.figures})
         self._opened.flush()
         for item in report.unreadable:
@@ -60,7 +61,7 @@ class RunLog:
             self._progress.update(self._task, completed=report.step, figures=shown)
 
     def event(self, values: dict[str, Any]) -> None:
-        """Anything else: an evaluation on val, an unreadable image, the choice of precision."""
+        """Log any other event: an evaluation on val, an unreadable image, the choice of precision."""
         self._line(values)
         if "start" in values:
             begins = values["start"]
@@ -82,8 +83,8 @@ class RunLog:
                     self._board.add_scalar(f"{prefix}/{name}", value, values["step"])
 
 
-class Silent:
-    """The log of every rank but the first."""
+class SilentLog:
+    """A log that writes nothing, for every rank but the first."""
 
     def __enter__(self) -> Self:
         return self
@@ -92,10 +93,10 @@ class Silent:
         pass
 
     def step(self, report: StepReport) -> None:
-        """Nothing."""
+        """Ignore a training step."""
 
     def event(self, values: dict[str, Any]) -> None:
-        """Nothing."""
+        """Ignore an event."""
 
 
 def _keep_until(file: Path, step: int) -> None:
@@ -107,7 +108,7 @@ def _keep_until(file: Path, step: int) -> None:
         try:
             values = json.loads(line)
         except json.JSONDecodeError:
-            break  # the line that an interruption cut
+            break  # an interrupted write
         if step > 0 and values.get("step", 0) <= step:
             kept.append(line + "\n")
     write_atomic(file, "".join(kept).encode())

@@ -1,4 +1,4 @@
-"""The one training loop."""
+"""The training loop."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from sparc_bench import distributed
 from sparc_bench.cards.recipe import Optim, Recipe
 from sparc_bench.errors import UserError
 from sparc_bench.objective import Ctx
-from sparc_bench.training.loading import Loaded
-from sparc_bench.two_towers.model import TrainStep
+from sparc_bench.training.loading import LoadedBatch
+from sparc_bench.two_towers.model import TwoTowerModel
 from sparc_bench.two_towers.towers import no_weight_decay
 
 
@@ -27,7 +27,13 @@ class NotFiniteError(UserError):
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step says: number (from 1), the objective's figures, learning rate, images per second."""
+    """Report of a training step.
+
+    Attributes:
+        step: number of the step, from 1.
+        figures: the objective's figures, the learning rate, images per second.
+        unreadable: ids of images that could not be read.
+    """
 
     step: int
     figures: dict[str, float]
@@ -35,7 +41,7 @@ class StepReport:
 
 
 def make_optimizer(model: torch.nn.Module, optim: Optim) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices only, for all that learns; a group's `peak` is its learning rate's."""
+    """AdamW over the parameters that learn, with weight decay on matrices only; `peak`: peak rate of a group."""
     own = {"towers.image.": optim.image_lr, "towers.text.": optim.text_lr}
     peaks = {tower: rate for tower, rate in own.items() if rate is not None}
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
@@ -51,7 +57,7 @@ def make_optimizer(model: torch.nn.Module, optim: Optim) -> torch.optim.AdamW:
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
-    """Linear from 0 to the peak over the warm-up, then a cosine to 0; `step` counts from 0.
+    """Learning rate of a step (from 0): linear from 0 to the peak over the warm-up, then a cosine to 0.
 
     >>> learning_rate(0, 10, peak=1.0, warmup=2)
     0.5
@@ -63,20 +69,21 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
 
 
 def fit(
-    model: TrainStep | DistributedDataParallel,
+    model: TwoTowerModel | DistributedDataParallel,
     optimizer: torch.optim.AdamW,
     recipe: Recipe,
-    batches: Iterable[Loaded],
+    batches: Iterable[LoadedBatch],
     start: int,
     device: torch.device,
     autocast: bool,
     on_step: Callable[[StepReport], None],
-    every: Callable[[int], None],
+    on_evaluation: Callable[[int], None],
 ) -> None:
-    """Train from step `start` to the recipe's last; `every` runs after each `eval_every` steps and at the end.
+    """Train from step `start` to the recipe's last; `on_evaluation` runs every `eval_every` steps and at the end.
 
     Raises:
-        NotFiniteError: a loss that is not finite, with the step and the loss's parts; what `every` wrote last stands.
+        NotFiniteError: the loss is NaN or infinite; the sentence names the step and the loss's parts, and the
+            last checkpoint stays.
     """
     model.train()
     for step, loaded in enumerate(batches, start):
@@ -92,26 +99,26 @@ def fit(
             parts = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
             raise NotFiniteError(f"The loss is not finite at step {step + 1} ({parts})")
         optimizer.step()
-        plain(model).objective.after_step(step)
+        unwrapped(model).objective.after_step(step)
         seconds = time.perf_counter() - began
         rate = learning_rate(step, recipe.steps, recipe.optim.lr, recipe.optim.warmup)
         values |= {"learning_rate": rate, "images_per_second": sum(loaded.counts) / seconds}
         on_step(StepReport(step + 1, values, loaded.unreadable))
         if (step + 1) % recipe.eval_every == 0 or step + 1 == recipe.steps:
             model.eval()
-            every(step + 1)
+            on_evaluation(step + 1)
             model.train()
 
 
-def plain(model: TrainStep | DistributedDataParallel) -> TrainStep:
+def unwrapped(model: TwoTowerModel | DistributedDataParallel) -> TwoTowerModel:
     """The model without its data-parallel wrapper."""
-    return cast("TrainStep", model.module) if isinstance(model, DistributedDataParallel) else model
+    return cast("TwoTowerModel", model.module) if isinstance(model, DistributedDataParallel) else model
 
 
 def forward_backward(
-    model: TrainStep | DistributedDataParallel, loaded: Loaded, step: int, device: torch.device, autocast: bool
+    model: TwoTowerModel | DistributedDataParallel, loaded: LoadedBatch, step: int, device: torch.device, autocast: bool
 ) -> dict[str, Tensor]:
-    """Loss and gradients of one batch; returns the detached figures. A plain model runs as if it were alone."""
+    """Compute loss and gradients of a batch; returns the detached figures. Only a wrapped model uses other ranks."""
     extra = {name: value.to(device) for name, value in loaded.batch.extra.items()}
     alone = not isinstance(model, DistributedDataParallel)
     rank, world = (0, 1) if alone else distributed.rank_and_world()
@@ -122,8 +129,8 @@ def forward_backward(
         counts=loaded.counts,
         generator=torch.Generator().manual_seed(loaded.draw_seed),
         extra=extra,
-        encode_image=plain(model).encode_image,
-        encode_text=plain(model).encode_text,
+        encode_image=unwrapped(model).encode_image,
+        encode_text=unwrapped(model).encode_text,
     )
     with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
         figures = model(loaded.pixels_BHWC.to(device), loaded.batch.tokens.to(device), ctx)

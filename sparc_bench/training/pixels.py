@@ -1,4 +1,4 @@
-"""Training images as uint8 pixels, as the tower takes them: decoded once into a cached file, on the fly if too large.
+"""Pixels of a split for training: decoded once into a cached file, or on the fly where that file would be too large.
 
 Shapes: N images, S size (rows and columns).
 """
@@ -20,24 +20,26 @@ from sparc_bench.errors import UnreadableImageError, UserError
 from sparc_bench.files.atomic import draft, write_atomic
 from sparc_bench.files.cache_folder import cache_folder
 from sparc_bench.images.item import ImageItem
-from sparc_bench.two_towers.framing import Framing
+from sparc_bench.two_towers.image_transform import ImageTransform
 
 CACHE_LIMIT = 4 * 2**30
-"""Bytes of pixels up to which a split is decoded once; a larger one is decoded by loader workers as it is needed."""
+"""Largest size of the cached file of a split, in bytes; loader workers decode a larger split on the fly."""
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """The readable images of a split.
+    """Pixels of the readable images of a split.
 
     Attributes:
-        index: rows of the split that are readable, in order (all of them where images are decoded on the fly).
-        unreadable: ids that were left out.
-        array_NSS3: the pixels of `index`, or None where they are decoded on the fly.
+        data: the split.
+        transform: transform from an image to its pixels.
+        index: rows of the split that are readable, in order (all rows where images are decoded on the fly).
+        unreadable: ids of the unreadable images, which are left out.
+        array_NSS3: pixels of the rows in `index`; None where images are decoded on the fly.
     """
 
     data: DataSplit
-    framing: Framing
+    transform: ImageTransform
     index: tuple[int, ...]
     unreadable: tuple[str, ...]
     array_NSS3: ndarray | None
@@ -46,40 +48,40 @@ class Pixels:
         return len(self.index)
 
     def rows(self, positions: Sequence[int]) -> ndarray:
-        """Pixels of several readable images; raises UnreadableImageError when decoding on the fly."""
+        """Pixels at positions in `index`; raises UnreadableImageError where images are decoded on the fly."""
         if self.array_NSS3 is not None:
             return np.asarray(self.array_NSS3[list(positions)])
-        return np.stack([_opened(self.framing, self.data.examples[self.index[p]].image) for p in positions])
+        return np.stack([_opened(self.transform, self.data.examples[self.index[p]].image) for p in positions])
 
 
 def load_pixels(
     data: DataSplit,
-    framing: Framing,
+    transform: ImageTransform,
     max_unreadable: float,
     advance: Callable[[int, int], None] = lambda _done, _total: None,
     limit: int = CACHE_LIMIT,
 ) -> Pixels:
-    """Decode a split once and keep it as a memory-mapped file that other runs and processes share.
+    """Pixels of a split, decoded once into a memory-mapped file that other runs and processes share.
 
     Args:
         data: the split.
-        framing: how the model takes images.
-        max_unreadable: share of unreadable images that is left out; more stop the run.
+        transform: the model's image transform.
+        max_unreadable: largest share of unreadable images; they are left out.
         advance: called with (done, total) as images are decoded.
-        limit: bytes above which nothing is cached.
+        limit: largest size of the file in bytes; above it images are decoded on the fly.
 
     Raises:
-        UserError: too many unreadable images, or no room for the file.
+        UserError: too many images are unreadable, or the disk has no room for the file.
     """
-    shape = (len(data), *framing.shape)
+    shape = (len(data), *transform.shape)
     if int(np.prod(shape)) > limit:
-        return Pixels(data, framing, tuple(range(len(data))), (), None)
-    key = canonical_hash([data.fingerprint, [e.id for e in data], *framing.key])[:24]
+        return Pixels(data, transform, tuple(range(len(data))), (), None)
+    key = canonical_hash([data.fingerprint, [e.id for e in data], *transform.key])[:24]
     file = cache_folder() / "pixels" / f"{data.dataset}-{data.split}-{key}.npy"
     if not file.is_file():
-        _write(file, data.items, framing, shape, advance)
+        _write(file, data.items, transform, shape, advance)
     array_NSS3 = np.load(file, mmap_mode="r")
-    # an unreadable image is stored with the id list beside it, so that a cache hit names it as well
+    # ids of unreadable images lie beside the file, so that a cache hit reports them too
     names = file.with_suffix(".unreadable")
     unreadable = tuple(names.read_text(encoding="utf-8").splitlines()) if names.is_file() else ()
     try:
@@ -90,11 +92,11 @@ def load_pixels(
         raise
     gone = set(unreadable)
     index = tuple(row for row, example in enumerate(data) if example.id not in gone)
-    return Pixels(data, framing, index, unreadable, array_NSS3[: len(index)])
+    return Pixels(data, transform, index, unreadable, array_NSS3[: len(index)])
 
 
-def _opened(framing: Framing, item: ImageItem) -> ndarray:
-    return np.asarray(framing(item)[0])
+def _opened(transform: ImageTransform, item: ImageItem) -> ndarray:
+    return np.asarray(transform(item)[0])
 
 
 def refuse_too_many(unreadable: Collection[str], data: DataSplit, max_unreadable: float) -> None:
@@ -109,7 +111,7 @@ def refuse_too_many(unreadable: Collection[str], data: DataSplit, max_unreadable
 def _write(
     file: Path,
     items: Sequence[ImageItem],
-    framing: Framing,
+    transform: ImageTransform,
     shape: tuple[int, ...],
     advance: Callable[[int, int], None],
 ) -> None:
@@ -117,13 +119,13 @@ def _write(
     try:
         with draft(file) as temporary:
             array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-            # blocks are really allocated now: a full disk would otherwise kill the process at a page fault
+            # allocate the blocks now: on a full disk, a later page fault would kill the process
             with temporary.open("r+b") as opened:
                 os.posix_fallocate(opened.fileno(), 0, temporary.stat().st_size)
             row = 0
             for done, item in enumerate(items):
                 try:
-                    array[row] = _opened(framing, item)
+                    array[row] = _opened(transform, item)
                     row += 1
                 except UnreadableImageError:
                     unreadable.append(item.id)

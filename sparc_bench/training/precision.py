@@ -1,4 +1,4 @@
-"""Whether bf16 autocast makes a recipe's step faster on this machine: measured once, then remembered."""
+"""Choice of float32 or bf16 autocast by the speed of a training step on this machine, measured once and kept."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from sparc_bench.cards.card import canonical_hash
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.files.atomic import write_atomic
 from sparc_bench.files.cache_folder import cache_folder
-from sparc_bench.two_towers.architecture import Start
+from sparc_bench.two_towers.architecture import InitRecord
 
 STEPS = 10
+"""Training steps timed in each precision."""
+
 MARGIN = 1.05
-"""bf16 must be this much faster: a tie keeps float32."""
+"""Smallest speed-up for which bf16 is chosen."""
 
 
 def device_name(device: torch.device) -> str:
-    """What the GPU or the processor calls itself."""
+    """Name of the GPU or processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     info = Path("/proc/cpuinfo")
@@ -33,28 +35,27 @@ def device_name(device: torch.device) -> str:
 
 
 def choose(
-    recipe: Recipe, start: Start | None, device: torch.device, step: Callable[[bool], None]
+    recipe: Recipe, init_record: InitRecord | None, device: torch.device, step: Callable[[bool], None]
 ) -> tuple[bool, dict[str, float | None]]:
-    """Whether to autocast, and the median seconds of a step either way.
+    """Whether to use bf16 autocast, and the median seconds of a step in each precision.
 
-    No seconds where the recipe decides; none for bf16 where a single matrix product is slower already.
-
-    The answer is kept in the cache folder by recipe, processor, threads and torch version, so that a second run of a
-    recipe on the same machine computes in the same precision and gives the same losses.
+    The seconds are empty where the recipe sets the precision, and None for bf16 where a single matrix product is
+    already slower. The cache folder keeps them by recipe, processor, threads and torch version, so that every run of a
+    recipe on the same machine uses the same precision and gives the same losses.
     """
     if recipe.precision != "auto":
         return recipe.precision == "bf16", {}
     parts: list[Any] = [recipe.objective, recipe.objective_options, recipe.batch_size]
-    if start is None:
+    if init_record is None:
         parts += [tower.model_dump() for tower in recipe.own_towers]
     else:
-        parts += [start.towers.model_dump(), recipe.freeze]
+        parts += [init_record.towers.model_dump(), recipe.freeze]
     key = canonical_hash([*parts, device_name(device), torch.get_num_threads(), torch.__version__])[:24]
     file = cache_folder() / "precision" / f"{key}.json"
     if file.is_file():
         seconds: dict[str, float | None] = json.loads(file.read_text())
     else:
-        # where bf16 is emulated a step can take 25 times as long, so one product is asked first
+        # emulated bf16 can take 25 times as long for a step, so one matrix product is timed first
         slow = _product_seconds(torch.bfloat16, device) > 2 * _product_seconds(torch.float32, device)
         seconds = {
             "float32": _median_seconds(partial(step, False), device),

@@ -1,7 +1,7 @@
-"""One training run: a recipe and a seed in, a run folder out.
+"""A training run, from a recipe and a seed to a run folder.
 
-The folder holds recipe.json, environment.json, log.jsonl, checkpoint.safetensors (to resume from), model.safetensors
-(the result) and summary.json. A finished run is not trained again; an interrupted one goes on from its checkpoint.
+The folder holds recipe.json, environment.json, log.jsonl, checkpoint.safetensors (for resuming), model.safetensors (the
+result) and summary.json. A finished run is not trained again; an interrupted run resumes from its checkpoint.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from sparc_bench import distributed
-from sparc_bench.cards.recipe import Recipe, training_part
+from sparc_bench.cards.recipe import Recipe, training_settings
 from sparc_bench.encoder import Runtime
 from sparc_bench.encoders.own import IN_TRAINING, WEIGHTS_FILE, OwnEncoder
 from sparc_bench.errors import UserError
 from sparc_bench.files.atomic import write_atomic
 from sparc_bench.training import precision
+from sparc_bench.training.data_needs import refuse_missing
+from sparc_bench.training.initial_model import InitialModel, load_initial_weights
 from sparc_bench.training.loading import Batches, loader
-from sparc_bench.training.log import RunLog, Silent
+from sparc_bench.training.log import RunLog, SilentLog
 from sparc_bench.training.loop import NotFiniteError, StepReport, fit, forward_backward, make_optimizer
-from sparc_bench.training.needs import refuse_missing
 from sparc_bench.training.pixels import refuse_too_many
-from sparc_bench.training.prepared import Prepared, prepare
-from sparc_bench.training.start import InitialModel, take
+from sparc_bench.training.run_inputs import RunInputs, read_run_inputs
 from sparc_bench.training.validate import held_out, validation_scores
 from sparc_bench.two_towers import checkpoint
-from sparc_bench.two_towers.architecture import Start
+from sparc_bench.two_towers.architecture import InitRecord
 from sparc_bench.two_towers.checkpoint import Meta
-from sparc_bench.two_towers.model import TrainStep, build
+from sparc_bench.two_towers.model import TwoTowerModel, build_model
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
@@ -47,35 +47,35 @@ def train(
     seed: int,
     device: str,
     tensorboard: bool = False,
-    data: Prepared | None = None,
+    data: RunInputs | None = None,
 ) -> dict[str, Any]:
-    """Train `recipe` into `run_folder`, or go on with what is there, and return the summary.
+    """Train `recipe` into `run_folder`, or resume the run there, and return its summary.
 
-    Under torchrun every rank calls this and takes its share of each batch; rank 0 writes, the others return {}.
-    `data` is what `prepare` gives, where several runs share it.
+    Under torchrun every rank calls this function and takes its rows of each batch; rank 0 writes, the others return {}.
+    `data`: inputs that several runs share, else they are read here.
 
     Raises:
-        UserError: a misspelt option, data that lacks what the loss needs, a test split, no model to start from, another
-            recipe in the folder, a loss that is not finite, a full disk.
+        UserError: an option is misspelt, the data lack captions or negatives for the loss, the split is a test split,
+            the initial model is missing, the folder holds another recipe, the loss is not finite, or the disk is full.
     """
     refuse_missing(recipe)
     finished = _finished(recipe, run_folder, seed)
     if finished is not None:
         return finished
     rank, world = distributed.rank_and_world()
-    # cuBLAS is repeatable with a fixed workspace only; a few CUDA kernels have no repeatable form and warn
+    # cuBLAS is deterministic only with a fixed workspace; a few CUDA kernels have no deterministic form and warn
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=device != "cpu")
-    data = data or prepare(recipe, data_root)
-    model = build(recipe, data.tokenizer, seed, data.start)
+    data = data or read_run_inputs(recipe, data_root)
+    model = build_model(recipe, data.tokenizer, seed, data.init_record)
     file = run_folder / CHECKPOINT_FILE
-    begins = _take(model, data.initial, recipe) if data.initial else {}
+    begins = _load_initial(model, data.initial, recipe) if data.initial else {}
     model.to(device)
     optimizer = make_optimizer(model, recipe.optim)
     start = 0
     if file.is_file():
         _refuse_other(file, recipe, seed)
-        _refuse_other_start(file, data.start)
+        _refuse_other_start(file, data.init_record)
         start = checkpoint.load_training(file, model, optimizer)
     batches = Batches(
         pixels=data.pixels,
@@ -88,7 +88,9 @@ def train(
         world=world,
     )
     where = torch.device(device)
-    autocast, probe = precision.choose(recipe, data.start, where, lambda on: _probe_step(model, batches, where, on))
+    autocast, probe = precision.choose(
+        recipe, data.init_record, where, lambda on: _probe_step(model, batches, where, on)
+    )
     autocast = distributed.flag_of_rank_0(autocast, where)
     if rank == 0:
         run_folder.mkdir(parents=True, exist_ok=True)
@@ -99,11 +101,11 @@ def train(
         return OwnEncoder(recipe.model_card(), model, meta(0), data.tokenizer, IN_TRAINING, Runtime(device))
 
     def meta(step: int) -> Meta:
-        return Meta(recipe, seed, step, data.tokenizer.state, data.words, data.start)
+        return Meta(recipe, seed, step, data.tokenizer.state, data.words, data.init_record)
 
     began = time.perf_counter()
     scores: dict[str, float] = {}
-    with RunLog(run_folder, recipe.name, start, recipe.steps, tensorboard) if rank == 0 else Silent() as log:
+    with RunLog(run_folder, recipe.name, start, recipe.steps, tensorboard) if rank == 0 else SilentLog() as log:
         log.event({"precision": "bf16" if autocast else "float32", **probe})
         if begins:
             log.event(begins)
@@ -118,7 +120,7 @@ def train(
             unreadable.update(report.unreadable)
             refuse_too_many(unreadable, data.train, recipe.data.max_unreadable)
 
-        def every(step: int) -> None:
+        def on_evaluation(step: int) -> None:
             if rank > 0:
                 return
             scores.update(validation_scores(encoder(), data.val, data.val_pixels))
@@ -136,7 +138,7 @@ def train(
                 device=where,
                 autocast=autocast,
                 on_step=on_step,
-                every=every,
+                on_evaluation=on_evaluation,
             )
         except NotFiniteError as error:
             raise NotFiniteError(
@@ -156,7 +158,7 @@ def train(
         "val": scores or validation_scores(encoder(), data.val, data.val_pixels),
         "held_out": held_out(model, data.tokenizer, data.val, data.val_pixels, where),
     }
-    checkpoint.write_atomically(checkpoint.model_tensors(model), meta(recipe.steps), run_folder / WEIGHTS_FILE)
+    checkpoint.write_checkpoint(checkpoint.model_tensors(model), meta(recipe.steps), run_folder / WEIGHTS_FILE)
     _write_json(run_folder / "summary.json", summary)
     return summary
 
@@ -165,7 +167,7 @@ def _write_json(file: Path, values: dict[str, Any]) -> None:
     write_atomic(file, (json.dumps(values, indent=2) + "\n").encode())
 
 
-def _probe_step(model: TrainStep, batches: Batches, device: torch.device, autocast: bool) -> None:
+def _probe_step(model: TwoTowerModel, batches: Batches, device: torch.device, autocast: bool) -> None:
     forward_backward(model, batches[0], 0, device, autocast)
     model.zero_grad(set_to_none=True)
 
@@ -184,26 +186,26 @@ def _finished(recipe: Recipe, run_folder: Path, seed: int) -> dict[str, Any] | N
 
 def _refuse_other(file: Path, recipe: Recipe, seed: int) -> None:
     meta = checkpoint.read_meta(file)
-    if training_part(meta.recipe) != training_part(recipe) or meta.seed != seed:
+    if training_settings(meta.recipe) != training_settings(recipe) or meta.seed != seed:
         raise UserError(
             f"{file.parent} holds a run of another recipe or seed: delete that folder, or name another with --runs."
         )
 
 
-def _refuse_other_start(file: Path, start: Start | None) -> None:
-    begun = checkpoint.read_meta(file).start
-    if start is not None and begun is not None and begun.weights_hash != start.weights_hash:
+def _refuse_other_start(file: Path, init_record: InitRecord | None) -> None:
+    begun = checkpoint.read_meta(file).init_record
+    if init_record is not None and begun is not None and begun.weights_hash != init_record.weights_hash:
         raise UserError(
-            f"{file.parent} was begun from other weights of {start.model} (sha256 {begun.weights_hash[:12]}..., now "
-            f"{start.weights_hash[:12]}...): restore them, or delete that folder to train anew."
+            f"{file.parent} was begun from other weights of {init_record.model} (sha256 {begun.weights_hash[:12]}..., "
+            f"now {init_record.weights_hash[:12]}...): restore them, or delete that folder to train anew."
         )
 
 
-def _take(model: TrainStep, initial: InitialModel, recipe: Recipe) -> dict[str, Any]:
-    """Fill the model with the weights that it starts from; returns what the run says of them."""
-    taken, new = take(model, initial, recipe)
-    about = {"init": recipe.init, "sha256": initial.start.weights_hash, "frozen": recipe.freeze}
-    return {"start": {**about, "heads_taken": taken, "heads_new": new}}
+def _load_initial(model: TwoTowerModel, initial: InitialModel, recipe: Recipe) -> dict[str, Any]:
+    """Load the initial weights into the model; returns their entry for the log and environment.json."""
+    loaded, new = load_initial_weights(model, initial, recipe)
+    about = {"init": recipe.init, "sha256": initial.init_record.weights_hash, "frozen": recipe.freeze}
+    return {"start": {**about, "heads_taken": loaded, "heads_new": new}}
 
 
 def _last_good(file: Path) -> str:

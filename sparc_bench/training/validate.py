@@ -13,7 +13,7 @@ from sparc_bench.encoders.own import OwnEncoder
 from sparc_bench.metrics.ranking import first_positives, hit_score
 from sparc_bench.protocols._similarity_scores import similarity_scores
 from sparc_bench.training.pixels import Pixels
-from sparc_bench.two_towers.model import TrainStep
+from sparc_bench.two_towers.model import TwoTowerModel
 from sparc_bench.two_towers.tokenizer import Tokenizer
 
 HELD_OUT_IMAGES = 512
@@ -43,7 +43,7 @@ def validation_scores(encoder: OwnEncoder, data: DataSplit, pixels: Pixels) -> d
 
 @torch.inference_mode()
 def held_out(
-    model: TrainStep, tokenizer: Tokenizer, data: DataSplit, pixels: Pixels, device: torch.device
+    model: TwoTowerModel, tokenizer: Tokenizer, data: DataSplit, pixels: Pixels, device: torch.device
 ) -> dict[str, Any]:
     """The objective's own figures on up to 512 val pairs (one caption per image, in turn) and a grey image."""
     model.eval()

@@ -1,1 +1,1 @@
-"""The models of this project: towers, heads, tokenizer, checkpoint."""
+"""The two-tower models that this project trains: towers, heads, tokenizer, checkpoint."""

@@ -1,4 +1,4 @@
-"""What a checkpoint says of its towers, so that they are built again without whatever they began from."""
+"""Architectures: the configuration in a checkpoint from which its towers, transform and tokenizer are built."""
 
 from __future__ import annotations
 
@@ -7,51 +7,51 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from sparc_bench.cards.card import Strict
-from sparc_bench.cards.recipe import ImageTower, Recipe, TextTower
+from sparc_bench.cards.recipe import ImageTowerTable, Recipe, TextTowerTable
 from sparc_bench.errors import UserError
-from sparc_bench.two_towers.clip_pixels import ClipPixels, clip_pixels
-from sparc_bench.two_towers.framing import Framing
+from sparc_bench.two_towers.image_transform import ImageTransform
+from sparc_bench.two_towers.open_clip_preprocess import OpenClipPreprocess, open_clip_preprocess
 from sparc_bench.two_towers.open_clip_towers import PAD_ID, open_clip_towers
 from sparc_bench.two_towers.tokenizer import Tokenizer
-from sparc_bench.two_towers.towers import TowerPair, Towers
+from sparc_bench.two_towers.towers import RecipeTowers, TowerPair
 
 
-class OwnTowers(Strict):
-    """The towers of a recipe's tables [image] and [text]."""
+class OwnArchitecture(Strict):
+    """Configuration of the towers that a recipe's tables [image] and [text] describe."""
 
     kind: Literal["own"] = "own"
-    image: ImageTower
-    text: TextTower
+    image: ImageTowerTable
+    text: TextTowerTable
 
-    def framing(self, name: str) -> Framing:
-        """The whole image squashed to a square; `name` is the model's, for errors."""
+    def image_transform(self, name: str) -> ImageTransform:
+        """Transform that squashes the whole image to a square; `name`: the model's name, for errors."""
         size = (self.image.size, self.image.size)
-        return Framing(ClipPixels(name, size, "squash", self.image.interpolation, flexible=False))
+        return ImageTransform(OpenClipPreprocess(name, size, "squash", self.image.interpolation, flexible=False))
 
     def tokenizer(self, state: str) -> Tokenizer:
-        """open_clip's vocabulary with a padding id of its own, or the recipe's own one."""
+        """Tokenizer with open_clip's vocabulary and an extra id for padding, or with the vocabulary in `state`."""
         return Tokenizer(self.text.context, state)
 
     def build(self, tokenizer: Tokenizer, branches: int) -> TowerPair:
         """Both towers with random weights."""
-        return Towers(self.image, self.text, tokenizer.vocabulary, tokenizer.pad_id, branches)
+        return RecipeTowers(self.image, self.text, tokenizer.vocabulary, tokenizer.pad_id, branches)
 
 
-class OpenClipTowers(Strict):
-    """The towers of an open_clip checkpoint."""
+class OpenClipArchitecture(Strict):
+    """Configuration of the towers of an open_clip checkpoint."""
 
     kind: Literal["open_clip"] = "open_clip"
-    config: dict[str, Any] = Field(description="`model_cfg` of open_clip_config.json")
-    preprocess: dict[str, Any] = Field(description="its `preprocess_cfg`, with the size")
+    config: dict[str, Any] = Field(description="table `model_cfg` of open_clip_config.json")
+    preprocess: dict[str, Any] = Field(description="table `preprocess_cfg` of the same file, with the image size")
 
-    def framing(self, name: str) -> Framing:
-        """The model's own preprocessing; `name` is the model's, for errors."""
+    def image_transform(self, name: str) -> ImageTransform:
+        """Transform with the checkpoint's own preprocessing; `name`: the model's name, for errors."""
         patch = self.config["vision_cfg"].get("patch_size", 16)
-        opens, colours = clip_pixels(self.preprocess, name, (patch, patch), flexible=False)
-        return Framing(opens, colours.mean, colours.std)
+        opens, colours = open_clip_preprocess(self.preprocess, name, (patch, patch), flexible=False)
+        return ImageTransform(opens, colours.mean, colours.std)
 
-    def tokenizer(self, state: str) -> Tokenizer:  # noqa: ARG002 - nothing to keep of it
-        """open_clip's own, as the model's configuration has it."""
+    def tokenizer(self, state: str) -> Tokenizer:  # noqa: ARG002 - the vocabulary is open_clip's
+        """open_clip's tokenizer with the context length and text cleaning of the model's configuration."""
         text = self.config["text_cfg"]
         clean = (text.get("tokenizer_kwargs") or {}).get("clean", "lower")
         return Tokenizer(text.get("context_length", 77), pad_id=PAD_ID, clean=clean)
@@ -60,7 +60,7 @@ class OpenClipTowers(Strict):
         """Both towers with random weights.
 
         Raises:
-            UserError: an objective that wants several class tokens.
+            UserError: the objective needs several class tokens.
         """
         if branches:
             raise UserError(
@@ -70,19 +70,19 @@ class OpenClipTowers(Strict):
         return open_clip_towers(self.config)
 
 
-class Start(Strict):
-    """What a recipe's `init` was, as the checkpoints of its run keep it."""
+class InitRecord(Strict):
+    """Record of the model that a recipe's `init` names, kept in every checkpoint of the run."""
 
-    model: str = Field(description="the card's name")
-    weights_hash: str = Field(description="sha256 of its file")
-    trained_on: tuple[str, ...] = Field(description="data sets, as dataset:split; `unknown` where nobody knows")
-    towers: Annotated[OwnTowers | OpenClipTowers, Field(discriminator="kind")]
-    heads: dict[str, Any] = Field(description="options of an objective's heads that are its, where a recipe names none")
+    model: str = Field(description="name of its card")
+    weights_hash: str = Field(description="sha256 of its weights file")
+    trained_on: tuple[str, ...] = Field(description="its data sets, as dataset:split; `unknown` for undocumented ones")
+    towers: Annotated[OwnArchitecture | OpenClipArchitecture, Field(discriminator="kind")]
+    heads: dict[str, Any] = Field(description="head options (dim, image_head) that apply unless the recipe sets them")
 
 
-def architecture_of(recipe: Recipe, start: Start | None) -> OwnTowers | OpenClipTowers:
-    """The towers of a recipe: those that it starts from, else those of its cards."""
-    if start is not None:
-        return start.towers
+def architecture_of(recipe: Recipe, init_record: InitRecord | None) -> OwnArchitecture | OpenClipArchitecture:
+    """Architecture of a run: that of the initial model, else that of the recipe's tables [image] and [text]."""
+    if init_record is not None:
+        return init_record.towers
     image, text = recipe.own_towers
-    return OwnTowers(image=image, text=text)
+    return OwnArchitecture(image=image, text=text)

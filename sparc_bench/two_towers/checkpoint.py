@@ -1,7 +1,8 @@
-"""Checkpoints as safetensors, written atomically; a run resumes exactly and a model travels as one file.
+"""Checkpoints as safetensors files, written atomically: a run resumes from one exactly, and a model is one file.
 
-A file holds the tensors of the model (`model.`), of AdamW (`exp_avg.`, `exp_avg_sq.`; only in a run's checkpoint) and,
-as metadata, the recipe, what it started from, the tokenizer and how often each word stood in the training captions.
+A file holds the tensors of the model (`model.`), those of AdamW (`exp_avg.`, `exp_avg_sq.`; only in a run's
+checkpoint) and, as metadata, the recipe, the record of its initial model, the tokenizer and the number of training
+captions that contain each word.
 """
 
 from __future__ import annotations
@@ -24,42 +25,55 @@ from sparc_bench.cards.model_card import UNKNOWN
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.errors import UserError
 from sparc_bench.files.atomic import draft
-from sparc_bench.two_towers.architecture import OpenClipTowers, OwnTowers, Start, architecture_of
+from sparc_bench.two_towers.architecture import InitRecord, OpenClipArchitecture, OwnArchitecture, architecture_of
 
 FORMAT = "sparc-bench 1"
-PLAIN = "sparc-bench plain 1"
-"""An exported model: float32 tensors under names that need no knowledge of this package (`PLAIN_NAMES`)."""
+EXPORTED = "sparc-bench plain 1"
+"""Format of an exported model: float32 tensors under names that need no knowledge of this package."""
 
-PLAIN_NAMES = {"image.": "model.towers.image.trunk.", "text.": "model.towers.text.trunk.", "heads.": "model.objective."}
-"""What begins a name in an exported file -> in a checkpoint; behind it stand timm's, open_clip's and the loss's own."""
+EXPORTED_NAMES = {
+    "image.": "model.towers.image.trunk.",
+    "text.": "model.towers.text.trunk.",
+    "heads.": "model.objective.",
+}
+"""Prefix of a tensor's name in an exported file -> prefix in a checkpoint; the library or the loss names the rest."""
 
 
 @dataclass(frozen=True)
 class Meta:
-    """What a checkpoint says about itself."""
+    """Metadata of a checkpoint.
+
+    Attributes:
+        recipe: recipe of the run.
+        seed: seed of the run.
+        step: training steps done.
+        tokenizer: state of the tokenizer (see `Tokenizer.state`).
+        train_words: word -> number of training captions that contain it.
+        init_record: record of the initial model; None for a run from random weights.
+    """
 
     recipe: Recipe
     seed: int
     step: int
     tokenizer: str
     train_words: Mapping[str, int]
-    start: Start | None = None
+    init_record: InitRecord | None = None
 
     @property
-    def towers(self) -> OwnTowers | OpenClipTowers:
-        """What builds its towers."""
-        return architecture_of(self.recipe, self.start)
+    def architecture(self) -> OwnArchitecture | OpenClipArchitecture:
+        """Configuration from which the towers are built."""
+        return architecture_of(self.recipe, self.init_record)
 
     @property
     def trained_on(self) -> tuple[str, ...]:
-        """Data sets, as dataset:split, the start's among them."""
+        """Data sets of the run and of its initial model, as dataset:split."""
         known = self.recipe.model_card().trained_on
-        if self.start is None:
+        if self.init_record is None:
             return known
-        return tuple(dict.fromkeys([*(entry for entry in known if entry != UNKNOWN), *self.start.trained_on]))
+        return tuple(dict.fromkeys([*(entry for entry in known if entry != UNKNOWN), *self.init_record.trained_on]))
 
     def to_strings(self) -> dict[str, str]:
-        """Safetensors metadata: strings only."""
+        """The metadata as the strings that safetensors can hold."""
         return {
             "format": FORMAT,
             "recipe": self.recipe.model_dump_json(),
@@ -67,17 +81,17 @@ class Meta:
             "step": str(self.step),
             "tokenizer": self.tokenizer,
             "train_words": json.dumps(self.train_words, sort_keys=True),
-            **({} if self.start is None else {"start": self.start.model_dump_json()}),
+            **({} if self.init_record is None else {"start": self.init_record.model_dump_json()}),
         }
 
 
-def write_atomically(tensors: Mapping[str, Tensor], meta: Meta, file: Path) -> None:
-    """Write a file of ours whole or not at all; raises UserError on a full disk."""
+def write_checkpoint(tensors: Mapping[str, Tensor], meta: Meta, file: Path) -> None:
+    """Write a checkpoint whole or not at all; raises UserError on a full disk."""
     write_tensors(tensors, meta.to_strings(), file)
 
 
 def write_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], file: Path) -> None:
-    """Write any safetensors file whole or not at all; raises UserError on a full disk."""
+    """Write a safetensors file whole or not at all; raises UserError on a full disk."""
     try:
         with draft(file) as path:
             save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, path, dict(metadata))
@@ -90,7 +104,7 @@ def write_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], fi
 
 
 def model_tensors(model: nn.Module, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """All parameters and persistent buffers under `model.`, on the CPU."""
+    """All parameters and persistent buffers, on the CPU, with `model.` before their names."""
     return {
         f"model.{name}": tensor.cpu() if dtype is None or not tensor.is_floating_point() else tensor.cpu().to(dtype)
         for name, tensor in model.state_dict().items()
@@ -98,17 +112,17 @@ def model_tensors(model: nn.Module, dtype: torch.dtype | None = None) -> dict[st
 
 
 def save_training(file: Path, model: nn.Module, optimizer: torch.optim.AdamW, meta: Meta) -> None:
-    """Model and optimiser state after `meta.step` steps."""
+    """Write model and optimiser state after `meta.step` steps."""
     tensors = model_tensors(model)
     for name, parameter in model.named_parameters():
         for key in ("exp_avg", "exp_avg_sq"):
             if parameter in optimizer.state:
                 tensors[f"{key}.{name}"] = optimizer.state[parameter][key].cpu()
-    write_atomically(tensors, meta, file)
+    write_checkpoint(tensors, meta, file)
 
 
 def load_training(file: Path, model: nn.Module, optimizer: torch.optim.AdamW) -> int:
-    """Put a checkpoint back into model and optimiser; returns its step."""
+    """Load a checkpoint into model and optimiser; returns its step."""
     meta, tensors = read(file)
     load_model(file, model, tensors)
     for name, parameter in model.named_parameters():
@@ -122,19 +136,19 @@ def load_training(file: Path, model: nn.Module, optimizer: torch.optim.AdamW) ->
 
 
 def read(file: Path) -> tuple[Meta, dict[str, Tensor]]:
-    """Metadata and tensors of one of our files.
+    """Metadata and tensors of a checkpoint or an exported model.
 
     Raises:
-        UserError: no such file, a damaged one, or one of somebody else's.
+        UserError: the file is missing, damaged, or was not written by this package.
     """
     with _opened(file) as opened:
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
-        is_plain = opened.metadata()["format"] == PLAIN
-        return _meta(file, opened), _renamed(tensors, PLAIN_NAMES) if is_plain else tensors
+        is_exported = opened.metadata()["format"] == EXPORTED
+        return _meta(file, opened), _renamed(tensors, EXPORTED_NAMES) if is_exported else tensors
 
 
 def read_meta(file: Path) -> Meta:
-    """What one of our files says about itself; raises UserError as `read` does."""
+    """Metadata of a checkpoint or an exported model; raises UserError as `read` does."""
     with _opened(file) as opened:
         return _meta(file, opened)
 
@@ -143,7 +157,7 @@ def read_meta(file: Path) -> Meta:
 def _opened(file: Path) -> Iterator[Any]:
     try:
         with safe_open(file, framework="pt") as opened:
-            if (opened.metadata() or {}).get("format") not in (FORMAT, PLAIN):
+            if (opened.metadata() or {}).get("format") not in (FORMAT, EXPORTED):
                 raise UserError(
                     f"{file} is no checkpoint of sparc-bench: name a run folder, or a card of the family it belongs to."
                 )
@@ -162,16 +176,18 @@ def _meta(file: Path, opened: Any) -> Meta:  # noqa: ANN401 - safetensors has no
         step=int(strings["step"]),
         tokenizer=strings["tokenizer"],
         train_words=json.loads(strings["train_words"]),
-        start=parse(Start, json.loads(strings["start"]), str(file)) if "start" in strings else None,
+        init_record=parse(InitRecord, json.loads(strings["start"]), str(file)) if "start" in strings else None,
     )
 
 
-def write_plain(file: Path, meta: Meta, tensors: Mapping[str, Tensor]) -> None:
-    """Write a model alone, in float32 under plain names, with what builds it in the metadata; `read` takes it again."""
-    ours = {checkpoint: plain for plain, checkpoint in PLAIN_NAMES.items()}
+def write_exported(file: Path, meta: Meta, tensors: Mapping[str, Tensor]) -> None:
+    """Write an exported model: float32 tensors under `EXPORTED_NAMES`, its architecture in the metadata."""
+    ours = {checkpoint: exported for exported, checkpoint in EXPORTED_NAMES.items()}
     kept = {name: tensor for name, tensor in tensors.items() if name.startswith("model.")}
     single = {name: x.to(torch.float32) if x.is_floating_point() else x for name, x in _renamed(kept, ours).items()}
-    write_tensors(single, {**meta.to_strings(), "format": PLAIN, "towers": meta.towers.model_dump_json()}, file)
+    write_tensors(
+        single, {**meta.to_strings(), "format": EXPORTED, "towers": meta.architecture.model_dump_json()}, file
+    )
 
 
 def _renamed(tensors: Mapping[str, Tensor], prefixes: Mapping[str, str]) -> dict[str, Tensor]:
@@ -183,14 +199,14 @@ def _renamed(tensors: Mapping[str, Tensor], prefixes: Mapping[str, str]) -> dict
     }
 
 
-def of_model(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A file's tensors of the model, by the names of `TrainStep`."""
+def model_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """State dict of `TwoTowerModel`, from the tensors of a checkpoint."""
     return {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
 
 
 def load_model(file: Path, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy a file's tensors into a model; raises UserError where they do not fit it."""
-    own, given = model.state_dict(), of_model(tensors)
+    """Load a checkpoint's tensors into a model; raises UserError where names or shapes differ."""
+    own, given = model.state_dict(), model_state(tensors)
     odd = sorted(own.keys() ^ given.keys()) or [name for name in own if own[name].shape != given[name].shape]
     if odd:
         raise UserError(

@@ -1,8 +1,9 @@
-"""The paper's heads (SPARC section 2), for every objective alike: average pooling, h_v, shared linear g_v and g_t.
+"""The heads of SPARC's section 2, which all objectives share: average pooling, h_v, linear g_v and g_t.
 
-v = g_v(h_v(mean_p f_v(x_p))), v_p = g_v(f_v(x_p)), t = g_t(mean_l f_t(x_l)), t_l = g_t(f_t(x_l)). A tower that began as
-an open_clip checkpoint pools by itself (its class token, its end-of-text token) in place of both means; its projections
-are g_v and g_t there, and h_v is none.
+v = g_v(h_v(mean_p f_v(x_p))), v_p = g_v(f_v(x_p)), t = g_t(mean_l f_t(x_l)), t_l = g_t(f_t(x_l)). For the towers of an
+open_clip checkpoint, the class token and the end-of-text token take the place of both means, the checkpoint's
+projections are the initial g_v and g_t, and h_v is the identity.
+
 Shapes: B batch, K captions per image, L text tokens, P patches, W tower width, D joint width.
 """
 
@@ -21,9 +22,10 @@ from sparc_bench.objective import ImageOut, ImageVectors, Objective, TextOut
 
 
 class HeadOptions(Strict):
-    """Open points of the paper; the defaults follow its text.
+    """Options of the heads; the defaults follow the paper's text, which leaves several points open.
 
-    A recipe with `init` that names none gets the `dim` of that model, and image_head "none" where it is of open_clip.
+    In a recipe with `init`, `dim` defaults to the joint width of that model and, for an open_clip checkpoint,
+    `image_head` to "none".
     """
 
     dim: int = Field(default=512, description="joint width d (section D.1: 512)")
@@ -34,15 +36,15 @@ class HeadOptions(Strict):
     )
     text_pool: Literal["words", "words_and_specials", "context"] = Field(
         default="words",
-        description="what the text mean runs over: words (the text; an open_clip checkpoint's tower gives its own "
-        "pooled output for it), with BOS and EOS (not stated), or every position, padding included (listing 1)",
+        description="tokens that the text mean runs over: words (an open_clip checkpoint's tower gives its own pooled "
+        "output instead), words with BOS and EOS (not stated), or every position, padding included (listing 1)",
     )
-    temperature: float = Field(default=0.07, description="initial temperature; learned, as the paper does throughout")
+    temperature: float = Field(default=0.07, description="initial temperature; learned, as in the paper throughout")
     max_scale: float = Field(default=100.0, description="upper bound of the inverse temperature (CLIP's)")
 
 
 class HeadedObjective(Objective):
-    """An objective on the paper's heads; subclasses add the loss."""
+    """Base of the objectives on the paper's heads; subclasses add the loss."""
 
     Options: ClassVar[type[Strict]] = HeadOptions
     paths: ClassVar[Mapping[str, bool]] = {"local": False, "global": True}
@@ -66,16 +68,16 @@ class HeadedObjective(Objective):
 
     @classmethod
     def tower_options(cls, options: Strict) -> dict[str, Any]:
-        """The listing's mean over every position needs captions padded to the context."""
+        """`full_context` for the mean over every position (listing 1), which needs captions padded to the context."""
         assert isinstance(options, HeadOptions)
         return {"full_context": True} if options.text_pool == "context" else {}
 
     def global_image(self, image: ImageOut) -> Tensor:
-        """V = g_v(h_v(mean of patches)): BD."""
+        """Image vectors v = g_v(h_v(mean of patches)): BD."""
         return self.g_v(self.h_v(image.pooled_BMW[:, 0]))  # type: ignore[no-any-return]
 
     def global_text(self, text: TextOut) -> Tensor:
-        """T = g_t(mean of tokens) of every caption: BKD."""
+        """Text vectors t = g_t(mean of tokens) of every caption: BKD."""
         if self.options.text_pool == "words":
             return self.g_t(text.pooled_BKW)  # type: ignore[no-any-return]
         if self.options.text_pool == "context":
@@ -84,7 +86,7 @@ class HeadedObjective(Objective):
         return self.g_t((text.tokens_BKLW * weight_BKL1).sum(2) / weight_BKL1.sum(2))  # type: ignore[no-any-return]
 
     def image_features(self, image: ImageOut, need: frozenset[str]) -> ImageVectors:
-        """The global vector; patches by the local path g_v(f_v(x_p)) and the global path g_v(h_v(f_v(x_p)))."""
+        """Global vectors, and patches by the local path g_v(f_v(x_p)) and the global path g_v(h_v(f_v(x_p)))."""
         global_ND = self.global_image(image) if "global" in need else None
         if "patches" not in need:
             return ImageVectors(global_ND)
@@ -92,13 +94,13 @@ class HeadedObjective(Objective):
         return ImageVectors(global_ND, {"local": local_NPD, "global": self.g_v(self.h_v(image.patches_BPW))})
 
     def text_features(self, text: TextOut, need: frozenset[str]) -> tuple[Tensor | None, Tensor | None]:
-        """The global vector, and g_t of every token."""
+        """Global vectors, and g_t of every token."""
         global_MD = self.global_text(text)[:, 0] if "global" in need else None
         return global_MD, self.g_t(text.tokens_BKLW[:, 0]) if "tokens" in need else None
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:  # noqa: ARG002 - the seam's signature
-        """Keep the inverse temperature in 1..max_scale."""
+        """Clamp the inverse temperature to 1..max_scale."""
         self.log_scale.clamp_(0.0, math.log(self.options.max_scale))
 
 

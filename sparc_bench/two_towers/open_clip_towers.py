@@ -1,4 +1,4 @@
-"""The towers of an open_clip checkpoint, taken from between its pixels or ids and its two projections.
+"""The towers of an open_clip checkpoint without their projections, which become the heads g_v and g_t.
 
 Shapes: B batch, K captions per image, L text tokens, P patches, W width of a tower, D joint width, X = B K texts.
 """
@@ -16,20 +16,20 @@ from torch import Tensor
 
 from sparc_bench.errors import UserError
 from sparc_bench.objective import ImageOut, TextOut, Tokens
-from sparc_bench.two_towers.towers import ImageSide, TextSide, TowerPair
+from sparc_bench.two_towers.towers import ImageTower, TextTower, TowerPair
 
 TEXT_PROJECTION = "text.text_projection"
 SCALARS = {"logit_scale": "objective.log_scale", "logit_bias": "objective.bias"}
-"""open_clip's name -> ours."""
+"""Name of a scalar in an open_clip state dict -> name in that of `TwoTowerModel`."""
 
 _SIDES = {"visual": "image", "text": "text"}
 
 PAD_ID = 0
-"""What open_clip's tokenizer fills a text up with; a causal tower's end-of-text token does not see it."""
+"""Padding id of open_clip's tokenizer; in a causal tower, the end-of-text token does not attend to padding."""
 
 
-class OpenClipImage(ImageSide):
-    """open_clip's vision transformer: patches after its last norm, and its own pooled output before the projection."""
+class OpenClipImageTower(ImageTower):
+    """open_clip's vision transformer: patches after the last norm, and its pooled output before the projection."""
 
     def __init__(self, trunk: VisionTransformer) -> None:
         super().__init__()
@@ -40,15 +40,15 @@ class OpenClipImage(ImageSide):
         self.averages = trunk.pool_type == "avg" and not trunk.final_ln_after_pool
 
     def forward(self, pixels_BCHW: Tensor) -> ImageOut:
-        """Patches, row-major over the grid, and the class token's output (or their average, where the model has it)."""
+        """Patches, row-major over the grid, and the pooled output: the class token or the average of patches."""
         pooled_BW, patches_BPW = self.trunk(pixels_BCHW)
         if self.trunk.final_ln_after_pool:
             patches_BPW = self.trunk.ln_post(patches_BPW)
         return ImageOut(patches_BPW, pooled_BW.unsqueeze(1), self.grid)
 
 
-class OpenClipText(TextSide):
-    """open_clip's text transformer: tokens after its last norm, and the one that it takes for the whole text."""
+class OpenClipTextTower(TextTower):
+    """open_clip's text transformer: tokens after the last norm, and its pooled output before the projection."""
 
     def __init__(self, trunk: TextTransformer) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class OpenClipText(TextSide):
         self.trims = trunk.attn_mask is not None and not trunk.use_pad_mask and trunk.pool_type in ("argmax", "eos")
 
     def forward(self, tokens: Tokens) -> TextOut:
-        """Tokens, and the end-of-text token's output (or what the model has in its place)."""
+        """Tokens, and the pooled output: the end-of-text token, or the model's own choice."""
         batch, captions, length = tokens.ids_BKL.shape
         ids_XL = tokens.ids_BKL.flatten(0, 1)
         pooled_XW, tokens_XLW = self.trimmed(ids_XL) if self.trims else self.whole(ids_XL)
@@ -70,12 +70,12 @@ class OpenClipText(TextSide):
         )
 
     def whole(self, ids_XL: Tensor) -> tuple[Tensor, Tensor]:
-        """Pooled XW and tokens by open_clip's own forward, which takes texts at full context length."""
+        """Pooled outputs XW and tokens by open_clip's own forward, which takes texts at full context length."""
         pooled_XW, tokens_XLW = self.trunk(F.pad(ids_XL, (0, self.context - ids_XL.shape[1]), value=PAD_ID))
         return pooled_XW, tokens_XLW
 
     def trimmed(self, ids_XL: Tensor) -> tuple[Tensor, Tensor]:
-        """The same without computing the padding, which in a causal tower no token before it sees."""
+        """The same outputs without computing the padding, to which no word attends in a causal tower."""
         trunk, length = self.trunk, ids_XL.shape[1]
         x_XLW = trunk.token_embedding(ids_XL) + trunk.positional_embedding[:length]
         tokens_XLW = trunk.ln_final(trunk.transformer(x_XLW, attn_mask=trunk.attn_mask[:length, :length]))
@@ -83,17 +83,17 @@ class OpenClipText(TextSide):
 
 
 def open_clip_towers(config: Mapping[str, Any]) -> TowerPair:
-    """Towers with random weights.
+    """open_clip's towers with random weights.
 
     Args:
-        config: the model's configuration, as `model_cfg` of an open_clip_config.json has it.
+        config: the model's configuration (`model_cfg` of an open_clip_config.json).
     """
     model = open_clip.CustomTextCLIP(**{key: value for key, value in config.items() if key != "custom_text"})
-    return TowerPair(OpenClipImage(model.visual), OpenClipText(model.text))
+    return TowerPair(OpenClipImageTower(model.visual), OpenClipTextTower(model.text))
 
 
 def refuse_other_towers(name: str, config: Mapping[str, Any]) -> None:
-    """Raise UserError where a configuration has more than two plain transformers that end in one matrix each."""
+    """Raise UserError unless both towers are open_clip's plain transformers, each with one projection matrix."""
     vision, text = config["vision_cfg"], config["text_cfg"]
     reasons = {
         "a timm image tower": vision.get("timm_model_name"),
@@ -118,7 +118,7 @@ def refuse_other_towers(name: str, config: Mapping[str, Any]) -> None:
 
 
 def from_open_clip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A model's tensors by the names of `TrainStep`: towers, and projections and temperature as heads."""
+    """State dict of `TwoTowerModel` from one of open_clip: towers, with projections and temperature as heads."""
     custom = convert_to_custom_text_state_dict(dict(tensors))
     heads = {"objective.g_v.weight": custom.pop("visual.proj").T, "objective.g_t.weight": custom.pop(TEXT_PROJECTION).T}
     for name, own in SCALARS.items():
@@ -129,11 +129,11 @@ def from_open_clip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_open_clip(tensors: Mapping[str, Tensor], custom_text: bool) -> dict[str, Tensor]:
-    """Towers and projections by open_clip's names; whatever else an objective has is left out.
+    """open_clip's state dict: towers and projections; all other parameters of the objective are left out.
 
     Args:
-        tensors: by the names of `TrainStep`.
-        custom_text: whether the model's configuration says so: its text tower then has a name of its own.
+        tensors: state dict of `TwoTowerModel`.
+        custom_text: `custom_text` of the model's configuration, with which text tensors are named `text.`.
     """
     text = "text." if custom_text else ""
     prefixes = {"towers.image.trunk.": "visual.", "towers.text.trunk.": text}

@@ -1,4 +1,4 @@
-"""Token ids with their masks: open_clip's BPE, or a small vocabulary built from a recipe's own captions."""
+"""The tokenizer of our own models: open_clip's BPE, or a small vocabulary built from a recipe's captions."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import torch
 from tokenizers import Tokenizer as Fast
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from sparc_bench.cards.recipe import TextTower
+from sparc_bench.cards.recipe import TextTowerTable
 from sparc_bench.objective import Tokens
 
 
 class Tokenizer:
-    """Texts to ids of BOS, words, EOS and padding; a text longer than the context loses its end, never its EOS.
+    """Tokenizer with masks: BOS, words, EOS, padding; a text longer than the context is cut before its EOS.
 
     Args:
-        context: most ids of a text, BOS and EOS among them.
-        state: of an own vocabulary, as `build_vocabulary` gives it; none for open_clip's.
-        pad_id: what open_clip's vocabulary is filled up with; none for an id of its own.
-        clean: what open_clip's does to a text first (its name for it).
+        context: largest number of ids of a text, BOS and EOS included.
+        state: own vocabulary, as `build_vocabulary` returns it; "" for open_clip's.
+        pad_id: padding id with open_clip's vocabulary; None for an extra id.
+        clean: open_clip's name of the text cleaning, with its vocabulary.
 
     Attributes:
         vocabulary: number of ids, padding included.
-        pad_id: what the places after EOS hold.
-        state: what a checkpoint must keep to make the same tokenizer again ("" for open_clip's).
+        pad_id: id of the positions after EOS.
+        state: own vocabulary, which checkpoints keep; "" for open_clip's.
     """
 
     def __init__(self, context: int, state: str = "", pad_id: int | None = None, clean: str = "lower") -> None:
@@ -37,14 +37,14 @@ class Tokenizer:
         if state:
             fast = Fast.from_str(state)
             self._words = lambda text: fast.encode(text, add_special_tokens=False).ids
-            # the first three of build_vocabulary's special tokens
+            # the order of build_vocabulary's special tokens
             self.pad_id, self._bos, self._eos = 0, 1, 2
             self.vocabulary: int = fast.get_vocab_size()
         else:
             bpe = _open_clip_words(clean)
             self._words = bpe.encode
             self._bos, self._eos = bpe.sot_token_id, bpe.eot_token_id
-            # open_clip pads with 0, which is the word "!": towers of our own get an id for padding alone
+            # open_clip pads with 0, the id of the word "!": our own towers get an id for padding alone
             self.pad_id = bpe.vocab_size if pad_id is None else pad_id
             self.vocabulary = max(bpe.vocab_size, self.pad_id + 1)
         self._cached = lru_cache(maxsize=200_000)(self._encode)
@@ -53,7 +53,7 @@ class Tokenizer:
         return (self._bos, *self._words(text)[: self.context - 2], self._eos)
 
     def __call__(self, captions: Sequence[Sequence[str]], full_context: bool = False) -> Tokens:
-        """B texts of K captions each to ids, cut to the longest of them (or padded to the full context)."""
+        """Ids and masks BKL of K captions for each of B images; L is the longest caption, or the full context."""
         ids = [[self._cached(text) for text in texts] for texts in captions]
         longest = self.context if full_context else max(len(row) for rows in ids for row in rows)
         shape = (len(ids), len(ids[0]), longest)
@@ -76,7 +76,7 @@ def _open_clip_words(clean: str) -> Any:  # noqa: ANN401 - open_clip has no type
 
 
 def build_vocabulary(captions: Iterable[str], size: int) -> str:
-    """Lower-cased byte-pair vocabulary with byte fallback, as the JSON that `Tokenizer` takes."""
+    """Lower-cased byte-pair vocabulary with byte fallback, as JSON: the `state` of a `Tokenizer`."""
     fast = Fast(models.BPE(byte_fallback=True, fuse_unk=False))
     fast.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     fast.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
@@ -87,8 +87,8 @@ def build_vocabulary(captions: Iterable[str], size: int) -> str:
     return str(fast.to_str())
 
 
-def make_tokenizer(card: TextTower, captions: Iterable[str]) -> Tokenizer:
-    """The tokenizer that a recipe asks for; `captions` are its training captions."""
+def make_tokenizer(card: TextTowerTable, captions: Iterable[str]) -> Tokenizer:
+    """Tokenizer of a recipe's table [text]; `captions`: its training captions."""
     if card.tokenizer == "open_clip":
         return Tokenizer(card.context)
     return Tokenizer(card.context, build_vocabulary(captions, card.vocabulary))

@@ -1,4 +1,4 @@
-"""The two towers that every objective shares; a recipe's own: a timm vision transformer, open_clip's text transformer.
+"""Image and text towers, and those of a recipe: timm's vision transformer and open_clip's text transformer.
 
 Shapes: B batch, K captions per image, L text tokens, P patches, W width of a tower, H W rows and columns.
 """
@@ -13,18 +13,18 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from sparc_bench.cards.recipe import ImageTower, TextTower
+from sparc_bench.cards.recipe import ImageTowerTable, TextTowerTable
 from sparc_bench.errors import UserError
 from sparc_bench.objective import ImageOut, TextOut, Tokens
 
 Side = Literal["image", "text"]
 
 
-class ImageSide(nn.Module):
-    """An image tower: normalised pixels BCHW to `ImageOut`.
+class ImageTower(nn.Module):
+    """Base of image towers: normalised pixels BCHW to `ImageOut`.
 
     Attributes:
-        width: W.
+        width: width W of the output vectors.
         grid: rows and columns of patches.
         averages: whether the pooled output is the average of the patches, so that a loss on it trains them.
     """
@@ -34,33 +34,33 @@ class ImageSide(nn.Module):
     averages: bool
 
 
-class TextSide(nn.Module):
-    """A text tower: `Tokens` to `TextOut`.
+class TextTower(nn.Module):
+    """Base of text towers: `Tokens` to `TextOut`.
 
     Attributes:
-        width: W.
-        context: most tokens of a text, BOS and EOS among them.
+        width: width W of the output vectors.
+        context: largest number of tokens of a text, BOS and EOS included.
     """
 
     width: int
     context: int
 
 
-class ImageTrunk(ImageSide):
-    """Patch outputs of a timm vision transformer, and their average (the paper's pooling, section 2: no [CLS]).
+class RecipeImageTower(ImageTower):
+    """Patch outputs of a timm vision transformer, and their average (SPARC section 2: no [CLS]).
 
-    With `branches` it has so many class tokens instead of the average: each sees itself and the patches but no other,
-    the patches see them all (Holistic CLIP, arXiv 2412.00440).
+    With `branches`, as many class tokens take the place of the average: each attends to itself and the patches but to
+    no other class token; the patches attend to all (Holistic CLIP, arXiv 2412.00440).
     """
 
-    def __init__(self, card: ImageTower, branches: int = 0) -> None:
+    def __init__(self, card: ImageTowerTable, branches: int = 0) -> None:
         super().__init__()
         self.branches = branches
         self.averages = not branches
         changes = {"patch_size": card.patch, "embed_dim": card.width, "depth": card.depth, "num_heads": card.heads}
         changes = {key: value for key, value in changes.items() if value is not None}
         if branches:
-            # each has a position embedding of its own: timm starts the tokens themselves almost equal
+            # a position embedding for each class token, because timm initialises the tokens almost equal
             changes |= {"reg_tokens": branches, "no_embed_class": False}
         try:
             self.trunk = timm.create_model(
@@ -77,7 +77,7 @@ class ImageTrunk(ImageSide):
             self.register_buffer("sees_SS", _branch_mask(branches, self.grid[0] * self.grid[1]), persistent=False)
 
     def forward(self, pixels_BCHW: Tensor) -> ImageOut:
-        """Patches after the last norm, row-major over the grid; their average, or the branches."""
+        """Patches after the last norm, row-major over the grid, and their average or the class tokens."""
         if not self.branches:
             patches_BPW = self.trunk.forward_features(pixels_BCHW)
             return ImageOut(patches_BPW, patches_BPW.mean(1, keepdim=True), self.grid)
@@ -86,19 +86,20 @@ class ImageTrunk(ImageSide):
 
 
 def _branch_mask(branches: int, patches: int) -> Tensor:
-    """Which position (row) sees which (column), branches first: all but a branch another branch."""
+    """Attention mask (query row, key column), class tokens first: all but one class token to another."""
     sees_SS = torch.ones(branches + patches, branches + patches, dtype=torch.bool)
     sees_SS[:branches, :branches] = torch.eye(branches, dtype=torch.bool)
     return sees_SS
 
 
-class TextTrunk(TextSide):
-    """Token outputs of open_clip's text transformer.
+class RecipeTextTower(TextTower):
+    """Token outputs of open_clip's text transformer, and their average over the words.
 
-    Bidirectional with a padding mask by default, so that padding moves no word vector and "red" sees its noun.
+    Attention is bidirectional with a padding mask by default, so that padding changes no word vector and "red" attends
+    to its noun.
     """
 
-    def __init__(self, card: TextTower, vocabulary: int, pad_id: int) -> None:
+    def __init__(self, card: TextTowerTable, vocabulary: int, pad_id: int) -> None:
         super().__init__()
         self.causal = card.causal
         self.context = card.context
@@ -124,7 +125,7 @@ class TextTrunk(TextSide):
         batch, captions, length = tokens.ids_BKL.shape
         ids_XL = tokens.ids_BKL.flatten(0, 1)
         if self.causal and length < self.context:
-            # open_clip adds its causal mask at full context length
+            # open_clip's causal mask has full context length
             ids_XL = nn.functional.pad(ids_XL, (0, self.context - length), value=self.pad_id)
         _, tokens_XLW = self.trunk(ids_XL)
         tokens_BKLW = tokens_XLW[:, :length].unflatten(0, (batch, captions))
@@ -134,21 +135,21 @@ class TextTrunk(TextSide):
 
 
 class TowerPair(nn.Module):
-    """Both towers; the loop and the encoder call nothing else."""
+    """Both towers of a model."""
 
-    def __init__(self, image: ImageSide, text: TextSide) -> None:
+    def __init__(self, image: ImageTower, text: TextTower) -> None:
         super().__init__()
         self.image, self.text = image, text
         self._frozen: frozenset[Side] = frozenset()
 
     def freeze(self, sides: Collection[Side]) -> None:
-        """Let these towers stay as they are: no gradients, nothing kept for a backward pass, always evaluation mode."""
+        """Freeze towers: no gradients, no activations kept for a backward pass, always evaluation mode."""
         self._frozen = frozenset(sides)
         for side in self._frozen:
             getattr(self, side).requires_grad_(False)
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode for the towers that learn."""
+        """Set training mode; frozen towers stay in evaluation mode."""
         super().train(mode)
         for side in self._frozen:
             getattr(self, side).eval()
@@ -159,13 +160,15 @@ class TowerPair(nn.Module):
         return self.image(pixels_BCHW), self.text(tokens)
 
 
-class Towers(TowerPair):
-    """The towers of a recipe's own cards, with random weights."""
+class RecipeTowers(TowerPair):
+    """The towers of a recipe's tables [image] and [text], with random weights."""
 
-    def __init__(self, image: ImageTower, text: TextTower, vocabulary: int, pad_id: int, branches: int = 0) -> None:
-        super().__init__(ImageTrunk(image, branches), TextTrunk(text, vocabulary, pad_id))
+    def __init__(
+        self, image: ImageTowerTable, text: TextTowerTable, vocabulary: int, pad_id: int, branches: int = 0
+    ) -> None:
+        super().__init__(RecipeImageTower(image, branches), RecipeTextTower(text, vocabulary, pad_id))
 
 
 def no_weight_decay(name: str, parameter: Tensor) -> bool:
-    """The usual exclusions: vectors and scalars (biases, norms, temperatures), class tokens, position embeddings."""
+    """Whether a parameter has no weight decay: vectors, scalars, class tokens and position embeddings, as usual."""
     return parameter.ndim < 2 or name.endswith(("pos_embed", "positional_embedding", "reg_token"))

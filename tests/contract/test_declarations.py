@@ -45,7 +45,7 @@ declared, declared_tasks, declared_options, recipes = all_of_it(discovery.declar
 declared_sees = {recipe.name: sees_of(recipe) for recipe in recipes}
 light = "torch" not in sys.modules
 imported, imported_tasks, imported_options, _ = all_of_it(discovery.load)
-from sparc_bench.training.needs import sees
+from sparc_bench.training.data_needs import sees_per_step as sees
 
 print(json.dumps({
     "light": light,

@@ -19,7 +19,7 @@ from sparc_bench.errors import UserError
 from sparc_bench.evaluation.evaluate import Settings, evaluate
 from sparc_bench.features import Regions
 from sparc_bench.images.item import ImageItem, open_image_file
-from sparc_bench.models.plugin_encoder import GIVES, adopted
+from sparc_bench.models.plugin_encoder import GIVES, checked_encoder
 from sparc_bench.models.resolve import load_encoder, resolve
 from tests.toys.families import FAMILIES, OTHER_OPTIONS, TEXTS, cropped, items, task
 
@@ -97,7 +97,7 @@ def same(one, other):
 
 
 def test_seam_is_whole(load, encoder):
-    assert adopted(load(), "here", "").gives == encoder.gives
+    assert checked_encoder(load(), "here", "").gives == encoder.gives
     assert encoder.gives >= {"image", "text"}
     assert encoder.gives <= GIVES
     assert bool(encoder.paths) == ("patches" in encoder.gives)

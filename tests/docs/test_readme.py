@@ -12,7 +12,7 @@ from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.objective import Ctx
-from sparc_bench.training.needs import refuse_missing
+from sparc_bench.training.data_needs import refuse_missing
 from sparc_bench.two_towers.heads import HeadedObjective
 from tests.toys.tower_outputs import make, outputs
 from tests.unit.cli.test_help import all_commands

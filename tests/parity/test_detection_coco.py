@@ -5,7 +5,7 @@ import json
 import pytest
 
 from sparc_bench.datasets import coco_instances
-from sparc_bench.outputs import kinds
+from sparc_bench.outputs import reader
 from sparc_bench.protocols import detection
 
 NAMES = (
@@ -58,7 +58,7 @@ def test_official_numbers(data, test_data, iou, engine):
         classes="own",
     )
     file = test_data / f"coco_eval_reference/instances_val2014_fake{iou}100_results.json"
-    _, outputs, _ = kinds.read(file, detection.OUTPUTS)
+    _, outputs, _ = reader.read(file, detection.OUTPUTS)
     outcome = detection.score(outputs, data, options)
     found = [outcome.metrics[name].value for name in NAMES]
     assert found == pytest.approx(OFFICIAL[iou], abs=1e-12)

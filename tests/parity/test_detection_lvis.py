@@ -13,7 +13,7 @@ import pytest
 
 from sparc_bench.dataset import Example, Region
 from sparc_bench.datasets import lvis
-from sparc_bench.outputs import kinds
+from sparc_bench.outputs import reader
 from sparc_bench.protocols import detection
 from tests.toys.encoders import item, split_of
 
@@ -143,7 +143,7 @@ def scored(rows, data, path, options=OPTIONS):
     path.write_text(
         json.dumps([{"image_id": i, "category_id": label + 1, "bbox": box, "score": s} for i, label, box, s in rows])
     )
-    _, outputs, _ = kinds.read(path, detection.OUTPUTS)
+    _, outputs, _ = reader.read(path, detection.OUTPUTS)
     return detection.score(outputs, data, options)
 
 

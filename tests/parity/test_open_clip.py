@@ -20,7 +20,7 @@ from sparc_bench.encoders.open_clip import OpenClipEncoder
 from sparc_bench.evaluation.evaluate import Settings, evaluate
 from sparc_bench.images.item import ImageItem, open_image_file
 from sparc_bench.report.ranking import percent
-from sparc_bench.two_towers.clip_pixels import clip_pixels
+from sparc_bench.two_towers.open_clip_preprocess import open_clip_preprocess
 from tests.toys.tiny_open_clip import CONFIGS, TEXTS, encoder, folder, items, picture
 
 GLOBAL = frozenset({"global"})
@@ -294,7 +294,7 @@ def published_recipe(image: Image.Image, size: int = 224) -> Tensor:
 
 
 def opened(item: ImageItem) -> Tensor:
-    open_image, normalised = clip_pixels({"size": 224}, "CLIP", (32, 32), True)
+    open_image, normalised = open_clip_preprocess({"size": 224}, "CLIP", (32, 32), True)
     return normalised(open_image(item)[0][None])[0].double()
 
 

@@ -17,7 +17,7 @@ from sparc_bench.cli.task_inputs import TaskInputs, task_inputs
 from sparc_bench.encoders.precomputed import stored_id
 from sparc_bench.images.item import ImageItem
 from sparc_bench.two_towers import checkpoint
-from sparc_bench.two_towers.model import build
+from sparc_bench.two_towers.model import build_model
 from tests.plugins import tiny_mini_clip
 from tests.toys import tiny_open_clip
 from tests.toys.encoders import noise
@@ -65,8 +65,8 @@ def own(folder: Path) -> str:
     values["text"] |= {"width": 16, "depth": 1, "heads": 2, "tokenizer": "open_clip"}
     tiny = Recipe.model_validate(values)
     meta = checkpoint.Meta(tiny, 0, tiny.steps, "", {"cat": 3})
-    model = build(tiny, meta.towers.tokenizer(""), 0)
-    checkpoint.write_atomically(checkpoint.model_tensors(model), meta, folder / "model.safetensors")
+    model = build_model(tiny, meta.architecture.tokenizer(""), 0)
+    checkpoint.write_checkpoint(checkpoint.model_tensors(model), meta, folder / "model.safetensors")
     return f"own:{folder}"
 
 

@@ -72,7 +72,7 @@ def other_architecture(tmp_path):
     state = build_vocabulary(["a red square", "a blue circle"], 300)
     meta = checkpoint.Meta(recipe, 0, 2, state, {"red": 1})
     folder = tmp_path / "run"
-    checkpoint.write_atomically({"model.stranger": torch.zeros(2)}, meta, folder / "model.safetensors")
+    checkpoint.write_checkpoint({"model.stranger": torch.zeros(2)}, meta, folder / "model.safetensors")
     return folder
 
 

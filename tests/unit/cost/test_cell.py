@@ -20,7 +20,7 @@ from sparc_bench.cost.cell import (
 )
 from sparc_bench.cost.process import CellFailedError, DoesNotFitError, in_process
 from sparc_bench.errors import UserError
-from sparc_bench.two_towers.towers import Towers
+from sparc_bench.two_towers.towers import RecipeTowers
 
 TINY = "vit_tiny_patch16_224"
 CPU = torch.device("cpu")
@@ -62,7 +62,7 @@ def test_stand_in_has_the_shapes_of_the_towers(name):
     objective, cards, meta = objective_alone(cell, CPU), towers_of(TINY), torch.device("meta")
     tokens = random_batch(objective, recipe_of(cell), size=1).batch.tokens
     with meta:
-        towers = Towers(
+        towers = RecipeTowers(
             cards.image, cards.text, 32_000, 0, objective.tower_options(objective.options).get("branches", 0)
         )
         real = towers(torch.empty(2, 3, 224, 224), tokens.to(meta))

@@ -7,7 +7,7 @@ from sparc_bench.cards import discovery
 from sparc_bench.cost.cell import Cell, FixedTowers, FullContext, objective_alone, random_batch, recipe_of
 from sparc_bench.cost.flops import _counted, count, own_flops, towers_flops
 from sparc_bench.training.loop import forward_backward
-from sparc_bench.two_towers.model import TrainStep, build
+from sparc_bench.two_towers.model import TwoTowerModel, build_model
 
 BASE = "vit_base_patch16_224"
 TINY = "vit_tiny_patch16_224"
@@ -63,7 +63,7 @@ def test_fake_tensors_count_what_real_ones_do(name):
     cell = Cell(name, 4, TEST, "cpu")
     objective = objective_alone(cell, CPU)
     loaded = random_batch(objective, recipe_of(cell), size=1)
-    model = TrainStep(FixedTowers(cell, objective, loaded.batch.tokens, CPU), objective)
+    model = TwoTowerModel(FixedTowers(cell, objective, loaded.batch.tokens, CPU), objective)
     fake = own_flops(cell, objective_alone(cell, torch.device("meta")))
     assert fake == _counted(lambda: forward_backward(model, loaded, 0, CPU, autocast=False))
 
@@ -72,7 +72,7 @@ def test_fake_tensors_count_what_real_ones_do(name):
 def test_towers_and_objective_are_the_whole_step(name):
     cell = Cell(name, 2, TEST, "cpu")
     recipe = recipe_of(cell)
-    model = build(recipe, FullContext(recipe.text.context), seed=0)
+    model = build_model(recipe, FullContext(recipe.text.context), seed=0)
     loaded = random_batch(model.objective, recipe)
     assert count(cell).step == _counted(lambda: forward_backward(model, loaded, 0, CPU, autocast=False))
 

@@ -18,7 +18,7 @@ from sparc_bench.encoder import Runtime
 from sparc_bench.encoders.open_clip import OpenClipEncoder
 from sparc_bench.errors import UserError
 from sparc_bench.images.item import ImageItem
-from sparc_bench.two_towers.clip_pixels import ClipPixels
+from sparc_bench.two_towers.open_clip_preprocess import OpenClipPreprocess
 from sparc_bench.weights import open_clip_source
 from sparc_bench.weights.open_clip_model import fitting_architectures, is_openai
 from sparc_bench.weights.open_clip_source import Options, find
@@ -255,7 +255,7 @@ def ramp(width: int, height: int) -> Image.Image:
 def test_area_is_where_the_pixels_are(mode, size):
     """The red and green of opened pixels say where in the original they lie: the area must say the same."""
     width, height = size
-    opener = ClipPixels("m", (64, 64), mode, fill=255)
+    opener = OpenClipPreprocess("m", (64, 64), mode, fill=255)
     pixels_3HW, (left, top, right, bottom) = opener(ImageItem("0", lambda: ramp(*size)))
     blue = pixels_3HW[2]
     inside = blue == 0
@@ -279,13 +279,13 @@ def test_area_is_where_the_pixels_are(mode, size):
 
 def test_area_of_a_grid_that_leaves_a_margin():
     """30 pixels hold three patches of 8: the last 6 are seen by no patch (SigLIP's 384 px in patches of 14)."""
-    _, area = ClipPixels("m", (30, 30), "squash", cell=(8, 8))(ImageItem("0", lambda: ramp(60, 90)))
+    _, area = OpenClipPreprocess("m", (30, 30), "squash", cell=(8, 8))(ImageItem("0", lambda: ramp(60, 90)))
     assert area == (0, 0, 48, 72)
 
 
 def test_centre_crop_by_hand():
     """500 x 375 becomes 298 x 224; 37 columns are cut off on the left, each 500 / 298 wide."""
-    _, area = ClipPixels("m", (224, 224))(ImageItem("0", lambda: ramp(500, 375)))
+    _, area = OpenClipPreprocess("m", (224, 224))(ImageItem("0", lambda: ramp(500, 375)))
     assert area == pytest.approx((37 * 500 / 298, 0, (37 + 224) * 500 / 298, 375))
 
 

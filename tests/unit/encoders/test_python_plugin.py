@@ -172,7 +172,7 @@ def test_preprocessing_finds_its_way_into_worker_processes(plugin):
         ("import no_such_library", "cannot be imported .*no_such_library.*: install what it needs"),
         ("x = 1", "has none of read, load, Objective, run"),
         ("def run(): pass", r"has no function load: define load\(card, weights, runtime\)"),
-        ("def load(card, weights, runtime): return None", r"load of .* returns \(NoneType\) has no card, dense_scores"),
+        ("def load(card, weights, runtime): return None", "NoneType that load of .* returns has no card, dense_scores"),
         (WHOLE.replace("load = Model", "Model.gives = frozenset({'globl'})\nload = Model"), "did you mean 'global'"),
         (WHOLE.replace("load = Model", "Model.texts = property()\nload = Model"), "has no texts"),
     ],

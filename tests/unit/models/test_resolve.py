@@ -54,7 +54,7 @@ def save(folder, name="small", seed=0, steps=9, notes="old notes"):
     recipe = Recipe.model_validate({**card, "steps": steps, "notes": notes})
     file = folder / "runs" / name / f"seed{seed}" / "model.safetensors"
     meta = checkpoint.Meta(recipe, seed, steps, "", {"cat": 3})
-    checkpoint.write_atomically({"model.x": torch.zeros(2)}, meta, file)
+    checkpoint.write_checkpoint({"model.x": torch.zeros(2)}, meta, file)
     return file
 
 
@@ -296,7 +296,7 @@ def test_run_belongs_to_recipes(folder, toy_model):
 def test_a_run_with_nan_weights_is_refused(folder):
     file = save(folder)
     meta, tensors = checkpoint.read(file)
-    checkpoint.write_atomically({"model.x": tensors["model.x"] * float("nan")}, meta, file)
+    checkpoint.write_checkpoint({"model.x": tensors["model.x"] * float("nan")}, meta, file)
     with pytest.raises(UserError, match=r"2 of 2 values of 'model\.x' are NaN or infinite"):
         resolve.load_encoder(resolve.resolve("small"), Runtime())
 

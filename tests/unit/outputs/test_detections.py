@@ -8,7 +8,7 @@ from pycocotools import mask as coco_mask
 from sparc_bench.dataset import Example, Region
 from sparc_bench.errors import UserError
 from sparc_bench.features import Detections
-from sparc_bench.outputs import kinds
+from sparc_bench.outputs import reader
 from sparc_bench.protocols import detection
 from tests.toys.encoders import item, split_of
 
@@ -66,7 +66,7 @@ PERFECT = [row(12, 1, [10, 10, 20, 20]), row(12, 3, [40, 40, 40, 50]), row(9, 1,
 @pytest.fixture
 def scored(json_file, data):
     def go(rows, options=OPTIONS, split=None):
-        kind, outputs, _ = kinds.read(json_file(rows), detection.OUTPUTS)
+        kind, outputs, _ = reader.read(json_file(rows), detection.OUTPUTS)
         return detection.OUTPUTS[kind](outputs, split or data, options)
 
     return go

@@ -1,21 +1,21 @@
 import pytest
 
 from sparc_bench.errors import UserError
-from sparc_bench.outputs.ids import Places
+from sparc_bench.outputs.ids import IdMatch
 
 
 def test_ids_match_exactly_else_without_suffix_and_leading_zeros():
-    places = Places.of(["139", "x.jpg", "b"], ["b.png", "000000000139.jpg", "x", "b", "other"], "f")
+    places = IdMatch.of(["139", "x.jpg", "b"], ["b.png", "000000000139.jpg", "x", "b", "other"], "f")
     assert places.index_of == {"139": 1, "x.jpg": 2, "b": 3}
     assert places.beyond == ("b.png", "other")
     assert places.notes("f") == ("2 images of f are not of this task and are left out (b.png, other).",)
 
 
 def test_missing_images_are_counted_and_named():
-    places = Places.of(["a", "b", "c"], ["b"], "f")
+    places = IdMatch.of(["a", "b", "c"], ["b"], "f")
     with pytest.raises(UserError, match=r"f lacks 2 of the task's 3 images \(a, c\): give every image its output"):
         places.refuse_missing(["a", "b", "c"], "f")
-    assert Places.of(["a"], ["a.JPG"], "f").notes("f") == ()
+    assert IdMatch.of(["a"], ["a.JPG"], "f").notes("f") == ()
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_missing_images_are_counted_and_named():
 def test_ids_that_cannot_be_told_apart(given, sentence):
     wanted = ["a", "7"]
     if sentence is None:
-        assert Places.of(wanted, given, "f").index_of == {"7": 0}
+        assert IdMatch.of(wanted, given, "f").index_of == {"7": 0}
         return
     with pytest.raises(UserError, match=sentence):
-        Places.of(wanted, given, "f")
+        IdMatch.of(wanted, given, "f")

@@ -7,7 +7,7 @@ from PIL import Image
 from sparc_bench.cards.binding import bind
 from sparc_bench.errors import UserError
 from sparc_bench.metrics.iou import class_counts, pixel_counts, upsampled_strips
-from sparc_bench.outputs import kinds
+from sparc_bench.outputs import reader
 from tests.toys.encoders import random_encoder
 from tests.unit.outputs.conftest import save_mask
 from tests.unit.outputs.test_similarity import scored, values
@@ -173,7 +173,7 @@ def test_missing_masks_other_types_and_images_beyond(small, tmp_path):
         scored(card, beyond, data)
     np.savez(tmp_path / "masks.npz", **{item_id: mask.astype(np.int64) for item_id, mask in masks.items()})
     with pytest.raises(UserError, match="is a int64 array with 2 axes: give uint8 or uint16"):
-        kinds.read(tmp_path / "masks.npz", {"masks"})
+        reader.read(tmp_path / "masks.npz", {"masks"})
 
 
 def test_class_counts_equal_pixel_counts_of_clear_scores():

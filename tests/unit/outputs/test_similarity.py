@@ -5,14 +5,14 @@ import pytest
 
 from sparc_bench.cards.binding import bind
 from sparc_bench.errors import UserError
-from sparc_bench.outputs import kinds
+from sparc_bench.outputs import reader
 from tests.toys.encoders import random_encoder
 
 
 def scored(card, path, data):
     """Outcome of a file by the task's protocol."""
     task = bind(card)
-    kind, outputs, _ = kinds.read(path, task.protocol.OUTPUTS)
+    kind, outputs, _ = reader.read(path, task.protocol.OUTPUTS)
     return task.protocol.OUTPUTS[kind](outputs, data, task.options)
 
 
@@ -144,7 +144,7 @@ def test_matrices_that_do_not_fit(tmp_path, arrays, sentence):
     path = tmp_path / "m.npz"
     np.savez(path, **{name: array for name, array in everything.items() if array is not None})
     with pytest.raises(UserError, match=sentence):
-        kinds.read(path, {"similarity"})
+        reader.read(path, {"similarity"})
 
 
 def test_an_image_twice_is_refused(task, data_of, matrix):

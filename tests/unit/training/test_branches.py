@@ -3,22 +3,22 @@
 import pytest
 import torch
 
-from sparc_bench.cards.recipe import ImageTower
+from sparc_bench.cards.recipe import ImageTowerTable
 from sparc_bench.errors import UserError
-from sparc_bench.two_towers.framing import normalise
-from sparc_bench.two_towers.model import build
+from sparc_bench.two_towers.image_transform import normalise
+from sparc_bench.two_towers.model import build_model
 from sparc_bench.two_towers.tokenizer import make_tokenizer
-from sparc_bench.two_towers.towers import ImageTrunk, no_weight_decay
+from sparc_bench.two_towers.towers import RecipeImageTower, no_weight_decay
 
 M = 3
 
 
 def trunk(branches=M, depth=1, **changes):
     torch.manual_seed(0)
-    card = ImageTower(
+    card = ImageTowerTable(
         **{"model": "vit_tiny_patch16_224", "size": 64, "patch": 16, "width": 24, "depth": depth, "heads": 2, **changes}
     )
-    return ImageTrunk(card, branches).eval()
+    return RecipeImageTower(card, branches).eval()
 
 
 def pixels():
@@ -86,9 +86,9 @@ def test_a_tower_without_branches_is_what_it_was(tiny):
 
 def test_a_recipe_gets_the_branches_of_its_objective(tiny):
     tokenizer = make_tokenizer(tiny.text, ["a red circle"] * 3)
-    assert build(tiny, tokenizer, 0).towers.image.branches == 0
+    assert build_model(tiny, tokenizer, 0).towers.image.branches == 0
     recipe = tiny.model_copy(update={"objective": "holistic", "objective_options": {"dim": 16, "branches": 2}})
-    model = build(recipe, tokenizer, 0)
+    model = build_model(recipe, tokenizer, 0)
     raw_BHWC = torch.zeros(2, 64, 64, 3, dtype=torch.uint8)
     assert model.encode_image(raw_BHWC).pooled_BMW.shape == (2, 2, 24)
     assert model.objective.tower_options(model.objective.options)["branches"] == 2
@@ -101,4 +101,4 @@ def test_class_tokens_do_not_decay():
 
 def test_a_model_without_class_tokens_is_a_user_error():
     with pytest.raises(UserError, match="vision transformer of timm"):
-        ImageTrunk(ImageTower(model="resnet18", size=64), M)
+        RecipeImageTower(ImageTowerTable(model="resnet18", size=64), M)

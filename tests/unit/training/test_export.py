@@ -14,13 +14,13 @@ from sparc_bench.encoders import own
 from sparc_bench.errors import UserError
 from sparc_bench.models import resolve
 from sparc_bench.training.export import default_out, export
-from sparc_bench.training.keep import keep
-from sparc_bench.training.start import initial_model
+from sparc_bench.training.initial_model import initial_model
+from sparc_bench.training.keep_model import keep_model
 from sparc_bench.training.train import train
 from sparc_bench.two_towers import checkpoint
 from tests.unit.training.conftest import write_mini_clip
 
-from .test_start import ITEMS, TEXTS, assert_close, library_vectors
+from .test_initial_model import ITEMS, TEXTS, assert_close, library_vectors
 
 
 def trained(recipe, folder):
@@ -59,7 +59,7 @@ def test_an_export_is_a_start_again(from_clip, tmp_path):
     assert difference < 1e-5
     assert note == ""
     given = initial_model(from_clip("siglip", init=f"open_clip:{tmp_path / 'out'}")).tensors()
-    there = checkpoint.of_model(checkpoint.read(resolved.weights)[1])
+    there = checkpoint.model_state(checkpoint.read(resolved.weights)[1])
     assert given.keys() == there.keys()  # with the temperature, and the bias that the checkpoint before did not have
     for name, tensor in there.items():
         torch.testing.assert_close(given[name], tensor)
@@ -75,7 +75,7 @@ def test_a_score_that_is_no_cosine_is_said(from_clip, tmp_path):
     [
         ("pacl", {}, r"has no image vector without a text \(pacl\)"),
         ("clip", {"image_head": "gelu"}, r"has a non-linear layer before its projection"),
-        ("filip", {}, r"no projections of what its towers pool"),
+        ("filip", {}, r"no projections of its pooled outputs"),
     ],
 )
 def test_what_open_clip_cannot_express_is_refused_and_leaves_nothing(objective, options, reason, from_clip, tmp_path):
@@ -118,7 +118,7 @@ def test_a_safetensors_export_has_plain_names_and_what_builds_it(tiny, tmp_path)
 
 def test_kept_half_precision_weights_are_exported_in_float32(tiny, tmp_path):
     train(tiny, tmp_path / "run", None, 0, "cpu")
-    kept, _, steps = keep(tmp_path / "run", tmp_path)
+    kept, _, steps = keep_model(tmp_path / "run", tmp_path)
     assert steps == 6
     resolved = resolve.resolve(f"own:{kept}")
     assert export(resolved, "safetensors", tmp_path / "out.safetensors")[0] == 0

@@ -11,10 +11,10 @@ from sparc_bench.cards.recipe import Recipe
 from sparc_bench.errors import UserError
 from sparc_bench.training.loading import Batches, rare_captions_only
 from sparc_bench.training.pixels import load_pixels
-from sparc_bench.training.prepared import read_split
+from sparc_bench.training.run_inputs import read_split
 from sparc_bench.training.train import train
 from sparc_bench.two_towers.architecture import architecture_of
-from sparc_bench.two_towers.model import build
+from sparc_bench.two_towers.model import build_model
 from sparc_bench.two_towers.tokenizer import make_tokenizer
 
 
@@ -23,9 +23,14 @@ def make(tiny):
     def made(mask=True, data=None):
         data = data or read_split(tiny, None, val=False)
         tokenizer = make_tokenizer(tiny.text, data.captions)
-        objective = build(tiny, tokenizer, 0).objective
+        objective = build_model(tiny, tokenizer, 0).objective
         return Batches(
-            load_pixels(data, architecture_of(tiny, None).framing(tiny.name), 0.0), objective, tokenizer, 8, 0, mask
+            load_pixels(data, architecture_of(tiny, None).image_transform(tiny.name), 0.0),
+            objective,
+            tokenizer,
+            8,
+            0,
+            mask,
         )
 
     return made

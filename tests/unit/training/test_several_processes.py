@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from sparc_bench.training.loading import Batches
-from sparc_bench.training.prepared import prepare
+from sparc_bench.training.run_inputs import read_run_inputs
 from sparc_bench.training.train import train
-from sparc_bench.two_towers.model import build
+from sparc_bench.two_towers.model import build_model
 
 
 def figures(folder):
@@ -20,8 +20,8 @@ def figures(folder):
 
 
 def test_ranks_share_a_batch_without_changing_what_is_drawn(tiny):
-    data = prepare(tiny, None)
-    objective = build(tiny, data.tokenizer, 0).objective
+    data = read_run_inputs(tiny, None)
+    objective = build_model(tiny, data.tokenizer, 0).objective
     whole = Batches(data.pixels, objective, data.tokenizer, 8, 0, True)[2]
     shares = [Batches(data.pixels, objective, data.tokenizer, 8, 0, True, rank, 3)[2] for rank in range(3)]
     assert [len(share.pixels_BHWC) for share in shares] == [3, 3, 2] == list(shares[0].counts)

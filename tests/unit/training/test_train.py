@@ -11,7 +11,7 @@ from sparc_bench.encoders import own
 from sparc_bench.errors import UserError
 from sparc_bench.training import train as run_module
 from sparc_bench.training.pixels import load_pixels
-from sparc_bench.training.prepared import read_split
+from sparc_bench.training.run_inputs import read_split
 from sparc_bench.training.train import train
 from sparc_bench.two_towers.architecture import architecture_of
 
@@ -113,7 +113,7 @@ def test_the_encoder_of_a_run_gives_what_training_saw(tiny, tmp_path):
     }
     assert images.area_N4[0].tolist() == [0, 0, 64, 64]
     assert encoder.train_words
-    pixels = load_pixels(data, architecture_of(tiny, None).framing(tiny.name), 0.0)
+    pixels = load_pixels(data, architecture_of(tiny, None).image_transform(tiny.name), 0.0)
     from sparc_bench.training.validate import validation_scores
 
     assert validation_scores(encoder, data, pixels) == pytest.approx(summary["val"])

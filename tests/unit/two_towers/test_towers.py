@@ -3,25 +3,25 @@
 import pytest
 import torch
 
-from sparc_bench.cards.recipe import ImageTower, TextTower
+from sparc_bench.cards.recipe import ImageTowerTable, TextTowerTable
 from sparc_bench.errors import UserError
-from sparc_bench.two_towers.framing import normalise
+from sparc_bench.two_towers.image_transform import normalise
 from sparc_bench.two_towers.tokenizer import Tokenizer, make_tokenizer
-from sparc_bench.two_towers.towers import ImageTrunk, TextTrunk
+from sparc_bench.two_towers.towers import RecipeImageTower, RecipeTextTower
 
 CAPTIONS = ["a red circle", "a blue star above a red circle", "two stars!"]
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return make_tokenizer(TextTower(tokenizer="own", vocabulary=320, context=12), CAPTIONS * 3)
+    return make_tokenizer(TextTowerTable(tokenizer="own", vocabulary=320, context=12), CAPTIONS * 3)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["bidirectional", "causal"])
 def trunk(request, tokenizer):
-    card = TextTower(width=16, depth=2, heads=2, context=12, causal=request.param)
+    card = TextTowerTable(width=16, depth=2, heads=2, context=12, causal=request.param)
     torch.manual_seed(0)
-    return TextTrunk(card, tokenizer.vocabulary, tokenizer.pad_id).eval()
+    return RecipeTextTower(card, tokenizer.vocabulary, tokenizer.pad_id).eval()
 
 
 def test_padding_moves_no_word_vector(trunk, tokenizer):
@@ -67,7 +67,9 @@ def test_open_clip_vocabulary_pads_with_an_id_of_its_own():
 
 
 def test_image_trunk_has_no_class_token_and_averages_its_patches():
-    trunk = ImageTrunk(ImageTower(model="vit_tiny_patch16_224", size=64, patch=16, width=24, depth=1, heads=2))
+    trunk = RecipeImageTower(
+        ImageTowerTable(model="vit_tiny_patch16_224", size=64, patch=16, width=24, depth=1, heads=2)
+    )
     out = trunk(normalise(torch.zeros(2, 64, 64, 3, dtype=torch.uint8)))
     assert out.patches_BPW.shape == (2, 16, 24)
     assert out.grid == (4, 4)
@@ -76,4 +78,4 @@ def test_image_trunk_has_no_class_token_and_averages_its_patches():
 
 def test_a_model_that_timm_does_not_know_is_a_user_error():
     with pytest.raises(UserError, match="vision transformer of timm"):
-        ImageTrunk(ImageTower(model="vit_no_such"))
+        RecipeImageTower(ImageTowerTable(model="vit_no_such"))

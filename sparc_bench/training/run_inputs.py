@@ -1,6 +1,6 @@
-"""What a run reads before it starts: both splits, their pixels, the tokenizer, the model that it starts from.
+"""Inputs of a run, read before training: both splits, their pixels, the tokenizer, the initial model.
 
-Several runs can share one.
+Several runs can share the same inputs.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from sparc_bench.cards.recipe import Recipe
 from sparc_bench.dataset import DataSplit
 from sparc_bench.distributed import rank_0_first
 from sparc_bench.errors import UserError
+from sparc_bench.training.data_needs import refuse_unfilled
+from sparc_bench.training.initial_model import InitialModel, initial_model
 from sparc_bench.training.loading import rare_captions_only
-from sparc_bench.training.needs import refuse_unfilled
 from sparc_bench.training.pixels import Pixels, load_pixels
-from sparc_bench.training.start import InitialModel, initial_model
-from sparc_bench.two_towers.architecture import Start, architecture_of
-from sparc_bench.two_towers.framing import Framing
+from sparc_bench.two_towers.architecture import InitRecord, architecture_of
+from sparc_bench.two_towers.image_transform import ImageTransform
 from sparc_bench.two_towers.tokenizer import Tokenizer, make_tokenizer
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """Training and validation data of a recipe.
+class RunInputs:
+    """Inputs of a recipe's run.
 
     Attributes:
-        train: the training split, after the recipe's rule for false negatives.
-        val: the validation split.
-        pixels: of the training split.
-        val_pixels: of the validation split.
-        tokenizer: of the model that it starts from, else open_clip's, or built from the training captions.
-        words: word -> in how many training captions it stands, those of the initial model's trainings among them; empty
-            where those are not known.
-        initial: the model that the recipe starts from, if any.
+        train: training split, after the recipe's rule for false negatives.
+        val: validation split.
+        pixels: pixels of the training split.
+        val_pixels: pixels of the validation split.
+        tokenizer: tokenizer of the initial model, else open_clip's or one built from the training captions.
+        words: word -> number of training captions that contain it, those of the initial model included; empty where
+            the initial model's captions are unknown.
+        initial: the initial model, if the recipe names one.
     """
 
     train: DataSplit
@@ -54,37 +54,38 @@ class Prepared:
     initial: InitialModel | None = None
 
     @property
-    def start(self) -> Start | None:
-        """What the run's checkpoints keep of the initial model."""
-        return None if self.initial is None else self.initial.start
+    def init_record(self) -> InitRecord | None:
+        """Record of the initial model for the run's checkpoints."""
+        return None if self.initial is None else self.initial.init_record
 
 
-def prepare(recipe: Recipe, data_root: Path | None) -> Prepared:
-    """Read and decode what `recipe` trains and is watched on.
+def read_run_inputs(recipe: Recipe, data_root: Path | None) -> RunInputs:
+    """Read and decode the training and validation data of a recipe, and its initial model.
 
     Raises:
-        UserError: a test split, missing data, captions or images, too few images for a batch, no model to start from.
+        UserError: the split is a test split; data, captions, images or the initial model are missing; there are fewer
+            images than a batch holds.
     """
     initial = rank_0_first(partial(initial_model, recipe))
     train, val = read_split(recipe, data_root, val=False), read_split(recipe, data_root, val=True)
     if recipe.data.false_negatives == "rare":
         train = rare_captions_only(train)
     refuse_unfilled(recipe, train)
-    framing = architecture_of(recipe, initial.start if initial else None).framing(recipe.name)
-    pixels = rank_0_first(partial(_pixels, train, framing, recipe))
-    val_pixels = rank_0_first(partial(_pixels, val, framing, recipe))
+    transform = architecture_of(recipe, initial.init_record if initial else None).image_transform(recipe.name)
+    pixels = rank_0_first(partial(_pixels, train, transform, recipe))
+    val_pixels = rank_0_first(partial(_pixels, val, transform, recipe))
     if len(pixels) < recipe.batch_size:
         raise UserError(f"{len(pixels)} images make no batch of {recipe.batch_size}: lower batch_size in the recipe.")
     words = caption_counts(train.captions)
     if initial is None:
         tokenizer = make_tokenizer(recipe.own_towers[1], train.captions)
-        return Prepared(train, val, pixels, val_pixels, tokenizer, words)
+        return RunInputs(train, val, pixels, val_pixels, tokenizer, words)
     seen = {} if initial.words is None else dict(Counter(words) + Counter(initial.words))
-    return Prepared(train, val, pixels, val_pixels, initial.tokenizer, seen, initial)
+    return RunInputs(train, val, pixels, val_pixels, initial.tokenizer, seen, initial)
 
 
 def read_split(recipe: Recipe, data_root: Path | None, val: bool) -> DataSplit:
-    """The recipe's training or validation data; test splits are refused."""
+    """The recipe's training or validation split; raises UserError for a test split."""
     split = recipe.data.val_split if val else recipe.data.split
     if "test" in split:
         raise UserError(
@@ -101,19 +102,19 @@ def read_split(recipe: Recipe, data_root: Path | None, val: bool) -> DataSplit:
 
 
 def caption_counts(captions: Iterable[str]) -> dict[str, int]:
-    """Word -> in how many captions it stands (lower case, letters only)."""
+    """Word -> number of captions that contain it (lower case, letters only)."""
     counts: Counter[str] = Counter()
     for caption in captions:
         counts.update(set(re.findall(r"[a-z]+", caption.lower())))
     return dict(counts)
 
 
-def _pixels(data: DataSplit, framing: Framing, recipe: Recipe) -> Pixels:
+def _pixels(data: DataSplit, transform: ImageTransform, recipe: Recipe) -> Pixels:
     with Progress(transient=True, console=Console(stderr=True)) as progress:
         bar = progress.add_task(f"decoding {data.dataset} {data.split}", total=len(data), visible=False)
         return load_pixels(
             data,
-            framing,
+            transform,
             recipe.data.max_unreadable,
             lambda done, total: progress.update(bar, completed=done, total=total, visible=True),
         )

@@ -39,7 +39,7 @@ Read = tuple[Tensor | None, Tensor | None]
 """Global vectors BD and patches BPD, as far as they were asked for."""
 
 
-class ImageTower:
+class OpenClipVisual:
     """A tower of open_clip, read in one way.
 
     Attributes:
@@ -56,7 +56,7 @@ class ImageTower:
     def __init__(self, visual: Any) -> None:  # noqa: ANN401 - the library's class
         self.visual = visual
 
-    def at(self, size: tuple[int, int]) -> ImageTower:  # noqa: ARG002
+    def at(self, size: tuple[int, int]) -> OpenClipVisual:  # noqa: ARG002
         """The same tower for other rows and columns of pixels; all weights but the positions are shared."""
         return self
 
@@ -71,7 +71,7 @@ class ImageTower:
         return pooled
 
 
-class VitTower(ImageTower):
+class VitVisual(OpenClipVisual):
     """open_clip's VisionTransformer."""
 
     flexible = True
@@ -86,7 +86,7 @@ class VitTower(ImageTower):
             self.ways = ("value",)
         self.cell = visual.patch_size if self.ways else None
 
-    def at(self, size: tuple[int, int]) -> ImageTower:
+    def at(self, size: tuple[int, int]) -> OpenClipVisual:
         """Positions by open_clip's `resize_pos_embed` (bicubic, antialiased)."""
         resized = _sharing(self.visual)
         rows, columns = self.visual.patch_size
@@ -95,7 +95,7 @@ class VitTower(ImageTower):
         positions = {"visual.positional_embedding": self.visual.positional_embedding.data}
         resize_pos_embed(positions, SimpleNamespace(visual=resized))
         resized.positional_embedding = nn.Parameter(positions["visual.positional_embedding"], requires_grad=False)
-        return VitTower(resized)
+        return VitVisual(resized)
 
     def read(self, pixels_B3HW: Tensor, wants_global: bool, way: str | None) -> Read:
         """One pass through the blocks; a way that changes the last one starts from what goes into it."""
@@ -123,7 +123,7 @@ class VitTower(ImageTower):
         return found.get("image_features"), patches_BPD
 
 
-class ResNetTower(ImageTower):
+class ResNetVisual(OpenClipVisual):
     """OpenAI's ResNet with an attention pool; open_clip resizes its positions nowhere, the value path has none."""
 
     ways = ("value",)
@@ -144,7 +144,7 @@ class ResNetTower(ImageTower):
         return pool(map_BWHW) if wants_global else None, patches_BPD
 
 
-class TimmTower(ImageTower):
+class TimmVisual(OpenClipVisual):
     """A trunk of timm with open_clip's head behind it."""
 
     def __init__(self, visual: Any) -> None:  # noqa: ANN401 - the library's class
@@ -159,11 +159,11 @@ class TimmTower(ImageTower):
             reduction = trunk.feature_info[-1]["reduction"]
             self.ways, self.cell = ("last",), (reduction, reduction)
 
-    def at(self, size: tuple[int, int]) -> ImageTower:
+    def at(self, size: tuple[int, int]) -> OpenClipVisual:
         """Positions by timm's `set_input_size`, which open_clip calls too."""
         resized = _sharing(self.visual)
         resized.set_input_size(size)
-        return TimmTower(resized)
+        return TimmVisual(resized)
 
     def read(self, pixels_B3HW: Tensor, wants_global: bool, way: str | None) -> Read:
         """One pass through the trunk; a way that changes the last block starts from what goes into it."""
@@ -216,14 +216,14 @@ class TimmTower(ImageTower):
         return torch.cat(parts).reshape(*patches_BPW.shape[:2], -1)
 
 
-def image_tower(visual: Any) -> ImageTower:  # noqa: ANN401
+def open_clip_visual(visual: Any) -> OpenClipVisual:  # noqa: ANN401
     """The tower of a model of open_clip, by the kind of `model.visual`."""
-    kinds: dict[Any, type[ImageTower]] = {
-        VisionTransformer: VitTower,
-        ModifiedResNet: ResNetTower,
-        TimmModel: TimmTower,
+    kinds: dict[Any, type[OpenClipVisual]] = {
+        VisionTransformer: VitVisual,
+        ModifiedResNet: ResNetVisual,
+        TimmModel: TimmVisual,
     }
-    return kinds.get(type(visual), ImageTower)(visual)
+    return kinds.get(type(visual), OpenClipVisual)(visual)
 
 
 def _sharing(visual: Any) -> Any:  # noqa: ANN401 - the library's module

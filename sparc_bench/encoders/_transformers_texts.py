@@ -48,7 +48,7 @@ plain Gemma tokenizer, which keeps case; so did all of them before huggingface/t
 
 
 @dataclass(frozen=True)
-class Words:
+class TextInputs:
     """Turns texts into a model's inputs.
 
     Attributes:
@@ -80,7 +80,7 @@ class Words:
         return {key: found[key] for key in found if key in self.keys}, mask_ML
 
 
-def words(tokenizer: Any, model: Any, layout: Layout | None, clean: str | None, name: str) -> Words:  # noqa: ANN401
+def text_inputs(tokenizer: Any, model: Any, layout: Layout | None, clean: str | None, name: str) -> TextInputs:  # noqa: ANN401
     """The texts of a checkpoint.
 
     Args:
@@ -117,4 +117,4 @@ def words(tokenizer: Any, model: Any, layout: Layout | None, clean: str | None, 
         keys = frozenset({"input_ids"})
         tokenizer.padding_side = "right"
     default = CLEANING_OF_SIGLIP[kind] if full_context and clean is None else "none"
-    return Words(tokenizer, min(lengths), clean or default, full_context, keys)
+    return TextInputs(tokenizer, min(lengths), clean or default, full_context, keys)

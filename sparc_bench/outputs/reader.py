@@ -12,7 +12,7 @@ from typing import Any
 
 from sparc_bench.cards import declarations
 from sparc_bench.errors import UserError
-from sparc_bench.outputs.content import Content
+from sparc_bench.outputs.outputs_file import OutputsFile
 
 
 @cache
@@ -23,7 +23,7 @@ def kinds() -> dict[str, ModuleType]:
         module.name: importlib.import_module(f"sparc_bench.outputs.{module.name}")
         for module in pkgutil.iter_modules([folder])
     }
-    return {name: module for name, module in sorted(modules.items()) if hasattr(module, "recognised")}
+    return {name: module for name, module in sorted(modules.items()) if hasattr(module, "parse")}
 
 
 def formats(names: Collection[str]) -> str:
@@ -42,11 +42,11 @@ def read(path: Path, wanted: Collection[str]) -> tuple[str, Any, str]:
     Raises:
         UserError: it holds no outputs, damaged ones, or those of a kind that the task does not take.
     """
-    content = Content.of(path)
+    file = OutputsFile.open(path)
     for name, module in kinds().items():
-        found = module.recognised(content)
+        found = module.parse(file)
         if found is not None and name in wanted:
-            return name, found, content.sha256
+            return name, found, file.sha256
         if found is not None:
             raise UserError(f"{path} holds {module.TITLE}, which this task does not take: give {formats(wanted)}.")
     raise UserError(f"{path} holds no outputs that are known here: give {formats(wanted)}.")

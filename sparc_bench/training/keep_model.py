@@ -1,6 +1,7 @@
-"""Keep a finished run as a reference model: `python -m sparc_bench.training.keep runs/scenes_clip/seed0`.
+"""Kept models: `python -m sparc_bench.training.keep_model runs/scenes_clip/seed0` keeps the model of a finished run.
 
-Writes reference_models/weights/RECIPE.safetensors in bf16 and prints the [weights] table for the recipe's card.
+The command writes reference_models/weights/RECIPE.safetensors in bf16 and prints the table [weights] for the recipe's
+card.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from sparc_bench.two_towers import checkpoint
 from sparc_bench.weights.weights_file import file_sha256
 
 LIMIT = 5_000_000
-"""Bytes that a file of weights in the repository may have."""
+"""Largest size of a weights file in the repository, in bytes."""
 
 
-def keep(run_folder: Path, folder: Path) -> tuple[Path, str, int]:
-    """Write a run's model in bf16 into `folder`; returns the file, its sha256 and the training steps behind it.
+def keep_model(run_folder: Path, folder: Path) -> tuple[Path, str, int]:
+    """Write a run's model in bf16 into `folder`; returns the file, its sha256 and its training steps.
 
     Raises:
-        UserError: no finished model, or one too large to be kept.
+        UserError: the run has no finished model, or the model is too large.
     """
     meta, tensors = checkpoint.read(run_folder / WEIGHTS_FILE)
     half = {
@@ -38,15 +39,15 @@ def keep(run_folder: Path, folder: Path) -> tuple[Path, str, int]:
             f"{meta.recipe.name} would take {size / 1e6:.1f} MB of {LIMIT / 1e6:.0f}: make its towers smaller."
         )
     file = folder / f"{meta.recipe.name}.safetensors"
-    checkpoint.write_atomically(half, meta, file)
+    checkpoint.write_checkpoint(half, meta, file)
     return file, file_sha256(file), meta.step
 
 
 def main() -> None:
-    """Keep the run folders named on the command line."""
+    """Keep the models of the run folders named on the command line."""
     cards = cards_folder("reference_models")
     for name in sys.argv[1:]:
-        file, sha256, steps = keep(Path(name), cards / "weights")
+        file, sha256, steps = keep_model(Path(name), cards / "weights")
         table = f'[weights]\nfile = "{file.relative_to(cards)}"\nsha256 = "{sha256}"\nsteps = {steps}\n'
         sys.stdout.write(table)
 

@@ -26,7 +26,7 @@ TRIMMED_POOLING = ("argmax", "eos")
 """Pooling at the end-of-text token: under a causal mask, nothing behind it can be seen from there."""
 
 
-class TextTower:
+class OpenClipText:
     """Texts to vectors, not normalised.
 
     Attributes:
@@ -109,7 +109,7 @@ class TextTower:
         return ~torch.isin(ids_ML, torch.tensor(sorted(special)))
 
 
-def tokenizer_of(text_cfg: Mapping[str, Any], folder: Path | None, model: str) -> Any:  # noqa: ANN401 - open_clip's
+def open_clip_tokenizer(text_cfg: Mapping[str, Any], folder: Path | None, model: str) -> Any:  # noqa: ANN401 - open_clip's
     """The tokenizer of a configuration, as open_clip.get_tokenizer chooses it; what is on this machine comes first.
 
     Args:

@@ -17,14 +17,14 @@ from sparc_bench.errors import UserError
 from sparc_bench.evaluation.exposure import exposure
 from sparc_bench.images.item import ImageItem
 from sparc_bench.models import resolve
-from sparc_bench.training import start
+from sparc_bench.training import initial_model as initial_model_module
 from sparc_bench.training import train as run_module
+from sparc_bench.training.initial_model import initial_model, load_initial_weights
 from sparc_bench.training.loop import learning_rate, make_optimizer
-from sparc_bench.training.start import initial_model, take
 from sparc_bench.training.train import train
 from sparc_bench.two_towers import checkpoint
 from sparc_bench.two_towers.checkpoint import Meta
-from sparc_bench.two_towers.model import build
+from sparc_bench.two_towers.model import build_model
 from sparc_bench.two_towers.open_clip_towers import refuse_other_towers
 from tests.unit.training.conftest import write_mini_clip
 
@@ -43,9 +43,9 @@ ITEMS = [ImageItem(str(k), lambda k=k: photo(k)) for k in range(len(SIZES))]
 def begun(recipe, seed=0):
     """The encoder of a recipe's model before its first step."""
     initial = initial_model(recipe)
-    model = build(recipe, initial.tokenizer, seed, initial.start)
-    take(model, initial, recipe)
-    meta = Meta(recipe, seed, 0, initial.tokenizer.state, {}, initial.start)
+    model = build_model(recipe, initial.tokenizer, seed, initial.init_record)
+    load_initial_weights(model, initial, recipe)
+    meta = Meta(recipe, seed, 0, initial.tokenizer.state, {}, initial.init_record)
     return own.OwnEncoder(recipe.model_card(), model, meta, initial.tokenizer, "begun", Runtime())
 
 
@@ -64,7 +64,7 @@ def assert_close(ours, theirs):
 
 
 def weights(folder):
-    return checkpoint.of_model(checkpoint.read(folder / own.WEIGHTS_FILE)[1])
+    return checkpoint.model_state(checkpoint.read(folder / own.WEIGHTS_FILE)[1])
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_frozen_towers_do_not_move_and_heads_do(from_clip, tmp_path):
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())["start"]
     assert environment["heads_taken"] == ["g_t.weight", "g_v.weight", "log_scale"]
     assert "residual.0.weight" in environment["heads_new"]
-    assert environment["sha256"] == initial_model(recipe).start.weights_hash
+    assert environment["sha256"] == initial_model(recipe).init_record.weights_hash
 
 
 def test_a_frozen_tower_keeps_no_graph_and_stays_in_evaluation(from_clip):
@@ -182,11 +182,11 @@ def test_a_run_from_a_run_takes_towers_tokenizer_and_fitting_heads(tiny, from_cl
         assert all(torch.equal(a.patches[path], b.patches[path]) for path in a.patches)
     assert torch.equal(*(each.texts(TEXTS, frozenset({"global"})).global_MD for each in (first, second)))
     assert second.model.objective.options.dim == tiny.objective_options["dim"]
-    _, new = take(build(recipe, initial.tokenizer, 0, initial.start), initial, recipe)
+    _, new = load_initial_weights(build_model(recipe, initial.tokenizer, 0, initial.init_record), initial, recipe)
     assert new == []
     other = from_clip("pacl", init=str(tmp_path / "first"), objective_options={"temperature": 0.01})
-    model = build(other, initial.tokenizer, 0, initial.start)
-    taken, new = take(model, initial, other)
+    model = build_model(other, initial.tokenizer, 0, initial.init_record)
+    taken, new = load_initial_weights(model, initial, other)
     assert taken == ["g_t.weight", "g_v.weight"]
     assert "log_scale" in new
     assert model.objective.scale.item() == pytest.approx(100)
@@ -281,7 +281,7 @@ def test_towers_of_another_kind_are_refused(vision, text, reason):
 
 def test_a_model_of_another_family_is_refused(from_clip, monkeypatch):
     card = ModelCard(name="vectors", title="", family="precomputed", source="")
-    monkeypatch.setattr(start, "resolve", lambda _: resolve.ResolvedModel(card, None))
+    monkeypatch.setattr(initial_model_module, "resolve", lambda _: resolve.ResolvedModel(card, None))
     with pytest.raises(UserError, match="family own or open_clip, and precomputed:x is of precomputed"):
         initial_model(from_clip(init="precomputed:x"))
 

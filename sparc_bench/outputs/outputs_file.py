@@ -20,7 +20,7 @@ CLASSES_FILE = "classes.txt"
 
 
 @dataclass(frozen=True)
-class Content:
+class OutputsFile:
     """What lies at a path.
 
     Attributes:
@@ -38,7 +38,7 @@ class Content:
     rows: Any = None
 
     @classmethod
-    def of(cls, path: Path) -> Content:
+    def open(cls, path: Path) -> OutputsFile:
         """Open a file or folder.
 
         Raises:

@@ -7,20 +7,20 @@ from safetensors.numpy import save_file
 
 from sparc_bench.cards import discovery
 from sparc_bench.errors import UserError
-from sparc_bench.outputs import kinds
-from sparc_bench.outputs.content import Content
+from sparc_bench.outputs import reader
+from sparc_bench.outputs.outputs_file import OutputsFile
 from tests.unit.outputs.conftest import save_mask
 
-EVERY = frozenset(kinds.kinds())
+EVERY = frozenset(reader.kinds())
 
 
 def kind_of(path):
-    return kinds.read(path, EVERY)[0]
+    return reader.read(path, EVERY)[0]
 
 
 def test_the_kinds_are_the_files_of_the_folder():
     assert sorted(EVERY) == ["captions", "detections", "masks", "similarity"]
-    assert all(module.TITLE and module.FORMAT for module in kinds.kinds().values())
+    assert all(module.TITLE and module.FORMAT for module in reader.kinds().values())
 
 
 def test_every_protocol_takes_kinds_that_there_are():
@@ -69,18 +69,18 @@ def test_files_that_hold_nothing_known(tmp_path, content, sentence):
     path = tmp_path / "outputs.json"
     path.write_bytes(content)
     with pytest.raises(UserError, match=sentence):
-        kinds.read(path, {"detections"})
+        reader.read(path, {"detections"})
 
 
 def test_missing_files_empty_folders_and_damaged_safetensors(tmp_path):
     with pytest.raises(UserError, match=r"nothing\.json does not exist: check the path"):
-        kinds.read(tmp_path / "nothing.json", {"masks"})
+        reader.read(tmp_path / "nothing.json", {"masks"})
     (tmp_path / "folder").mkdir()
     with pytest.raises(UserError, match="holds no PNG files"):
-        kinds.read(tmp_path / "folder", {"masks"})
+        reader.read(tmp_path / "folder", {"masks"})
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
     with pytest.raises(UserError, match="cannot be read as safetensors"):
-        kinds.read(tmp_path / "cut.safetensors", {"similarity"})
+        reader.read(tmp_path / "cut.safetensors", {"similarity"})
 
 
 class Bomb:
@@ -92,26 +92,26 @@ def test_pickled_arrays_are_never_opened(tmp_path, matrix):
     path = tmp_path / "matrix.npz"
     np.savez(path, scores=np.zeros((1, 1)), image_ids=np.array(["a"]), texts=np.array([Bomb()], dtype=object))
     with pytest.raises(UserError, match="Python objects, which are never unpickled: save texts"):
-        kinds.read(path, {"similarity"})
+        reader.read(path, {"similarity"})
     path.write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(UserError, match="is no folder"):
-        kinds.read(path, {"similarity"})
+        reader.read(path, {"similarity"})
 
 
 def test_a_wrong_kind_is_refused_with_the_right_ones(json_file):
     path = json_file({"a": "a dog"})
     with pytest.raises(UserError, match="holds a caption for each image, which this task does not take: give index"):
-        kinds.read(path, {"masks"})
+        reader.read(path, {"masks"})
 
 
 def test_the_hash_of_a_folder_is_of_names_and_bytes(tmp_path):
     save_mask(tmp_path / "a/one.png", np.zeros((2, 2), dtype=np.uint8))
     save_mask(tmp_path / "a/deep/two.png", np.ones((2, 2), dtype=np.uint8))
-    first = Content.of(tmp_path / "a")
+    first = OutputsFile.open(tmp_path / "a")
     assert first.folder == ("deep/two.png", "one.png")
     (tmp_path / "a/notes.md").write_text("no mask")
-    assert Content.of(tmp_path / "a").sha256 == first.sha256
+    assert OutputsFile.open(tmp_path / "a").sha256 == first.sha256
     (tmp_path / "a/classes.txt").write_text("x\n")
-    with_classes = Content.of(tmp_path / "a").sha256
+    with_classes = OutputsFile.open(tmp_path / "a").sha256
     (tmp_path / "a/one.png").rename(tmp_path / "a/three.png")
-    assert len({first.sha256, with_classes, Content.of(tmp_path / "a").sha256}) == 3
+    assert len({first.sha256, with_classes, OutputsFile.open(tmp_path / "a").sha256}) == 3

@@ -1,4 +1,4 @@
-"""What an objective needs of the training data, said before a training that lacks it starts."""
+"""Checks, before training, that the data provide the captions and negatives that the objective needs."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from sparc_bench.cards.recipe import Recipe, Sees
 from sparc_bench.dataset import DataSplit
 from sparc_bench.errors import UserError
 from sparc_bench.objective import Objective
-from sparc_bench.two_towers.model import objective_of
+from sparc_bench.two_towers.model import objective_and_options
 
 _IN_WORDS = {"several_captions": "several captions per image"}
 
 
 def refuse_missing(recipe: Recipe) -> None:
-    """Stop where the recipe's data set does not provide what its objective needs; nothing is read.
+    """Raise UserError where the recipe's data set does not provide what its objective needs; no data are read.
 
     Raises:
-        UserError: names what is missing and the data sets that have it; a misspelt objective, option or data set; a
-            step that sees other than the recipe declares.
+        UserError: the data set lacks a facet (the sentence names data sets that have it); an objective, option or data
+            set is misspelt; the table [sees] of the recipe is wrong.
     """
     needs = _needs(_objective(recipe))
-    if recipe.sees not in (None, seen := sees(recipe)):
+    if recipe.sees not in (None, seen := sees_per_step(recipe)):
         raise UserError(f"{recipe.name} declares [sees] {recipe.sees}, but a step of it sees {seen}: mend the card.")
     missing = needs - discovery.load("datasets", recipe.data.dataset).PROVIDES
     if missing:
@@ -31,8 +31,8 @@ def refuse_missing(recipe: Recipe) -> None:
         )
 
 
-def sees(recipe: Recipe) -> Sees:
-    """What one step of a recipe sees of the data."""
+def sees_per_step(recipe: Recipe) -> Sees:
+    """Number of images, captions and negatives in one training step of a recipe."""
     objective, size = _objective(recipe), recipe.batch_size
     return Sees(
         images=size, captions=size * objective.captions_per_image, negatives=size * objective.negatives_per_image
@@ -40,11 +40,11 @@ def sees(recipe: Recipe) -> Sees:
 
 
 def refuse_unfilled(recipe: Recipe, data: DataSplit) -> None:
-    """Stop where the data set could provide what the objective needs, but these options of its reader leave it out.
+    """Raise UserError where the examples lack negatives or captions that the objective needs.
 
     Raises:
-        UserError: an example without one negative per caption, or no example with several captions; the sentence names
-            the option to set.
+        UserError: an example has not one negative per caption, or no example has several captions; the sentence names
+            the reader's option to set.
     """
     objective = _objective(recipe)
     known = discovery.load("datasets", recipe.data.dataset).Options.model_fields
@@ -69,8 +69,8 @@ def refuse_unfilled(recipe: Recipe, data: DataSplit) -> None:
 
 
 def _objective(recipe: Recipe) -> Objective:
-    """The recipe's loss on towers of any width: what it needs depends on its options alone."""
-    loss, options = objective_of(recipe)
+    """The recipe's loss with heads of arbitrary width: its needs depend on its options alone."""
+    loss, options = objective_and_options(recipe)
     with torch.random.fork_rng(devices=[]):
         return loss(8, 8, options)
 

@@ -9,8 +9,8 @@ from sparc_bench.cards import discovery
 from sparc_bench.cards.recipe import Sees
 from sparc_bench.datasets import scenes1
 from sparc_bench.errors import UserError
-from sparc_bench.training.needs import refuse_missing, refuse_unfilled
-from sparc_bench.training.prepared import read_split
+from sparc_bench.training.data_needs import refuse_missing, refuse_unfilled
+from sparc_bench.training.run_inputs import read_split
 from sparc_bench.training.train import train
 
 
@@ -112,6 +112,6 @@ def test_one_caption_per_image_is_refused_where_views_are_wanted(tiny):
 
 def test_a_step_sees_what_the_card_declares(tiny, tmp_path, monkeypatch):
     declared = tiny.model_copy(update={"sees": Sees(images=8, captions=16)})
-    monkeypatch.setattr("sparc_bench.training.prepared.read_split", None)
+    monkeypatch.setattr("sparc_bench.training.run_inputs.read_split", None)
     with pytest.raises(UserError, match=r"declares \[sees\] images=8 captions=16.* sees images=8 captions=8"):
         train(declared, tmp_path / "run", None, 0, "cpu")

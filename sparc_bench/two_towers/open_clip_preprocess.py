@@ -1,7 +1,7 @@
-"""Images as open_clip's inference transform opens them, with the area of the original that the patch grid shows.
+"""open_clip's inference transform in two steps, with the image area that the patch grid covers.
 
-Resize and crop are the library's own, in worker processes; pixels travel as bytes and become numbers on the device, by
-the same operations in the same order as the library's (`/ 255`, `- mean`, `/ std`).
+Worker processes resize and crop with the library's own functions and give uint8 pixels. The device normalises them by
+the library's operations in the library's order (`/ 255`, `- mean`, `/ std`).
 
 Shapes: B images, H W rows and columns of pixels.
 """
@@ -25,18 +25,18 @@ from sparc_bench.images.item import Box, ImageItem
 
 
 @dataclass(frozen=True)
-class ClipPixels:
-    """Opens an image as uint8 pixels (channels, rows, columns), resized and cropped; picklable.
+class OpenClipPreprocess:
+    """Transform from an image to resized and cropped uint8 pixels (channels, rows, columns); picklable.
 
     Attributes:
-        model: its name, for errors.
-        size: rows and columns that the model takes.
-        resize_mode: open_clip's: shortest (then a centre crop), squash, or longest (then padded).
+        model: name of the model, for errors.
+        size: rows and columns of the model's input.
+        resize_mode: open_clip's name: shortest (then a centre crop), squash, or longest (then padding).
         interpolation: bicubic or bilinear.
         fill: colour of the padding of `longest`.
-        cell: rows and columns of pixels of one patch: the grid covers whole patches from the top left; None where
-            there are none.
-        flexible: other sizes can be asked for.
+        cell: rows and columns of pixels of one patch; the grid covers whole patches from the top left. None for a
+            model without patches.
+        flexible: whether the model takes other input sizes.
     """
 
     model: str
@@ -48,10 +48,10 @@ class ClipPixels:
     flexible: bool = True
 
     def __call__(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
-        """Pixels, and the area that they show in pixels of the item's image (partly outside it where padded).
+        """Pixels, and the area of the original image under the grid, in its pixels (partly outside it where padded).
 
         Raises:
-            UserError: the model takes no such size, or the image cannot be read.
+            UserError: the model does not take this size, or the image cannot be read.
         """
         height, width = self.size if size is None else self.checked(size)
         image = item.open()
@@ -65,7 +65,7 @@ class ClipPixels:
         return torch.from_numpy(pixels_HWC).permute(2, 0, 1).contiguous(), area
 
     def checked(self, size: int) -> tuple[int, int]:
-        """Rows and columns of a square input; raises UserError where the model cannot take it."""
+        """Rows and columns of a square input; raises UserError for a size that the model does not take."""
         if (size, size) != self.size and not self.flexible:
             raise UserError(f"{self.model} takes {self.size[0]} x {self.size[1]} px only: leave the size out.")
         if (size, size) != self.size and self.cell is not None and any(size % edge for edge in self.cell):
@@ -76,30 +76,30 @@ class ClipPixels:
 
 
 @dataclass(frozen=True)
-class Normalised:
-    """Bytes to what the model takes.
+class Normalization:
+    """Normalisation of uint8 pixels.
 
     Attributes:
-        mean: per channel, of values from 0 to 1.
-        std: likewise.
+        mean: mean of each channel, of values from 0 to 1.
+        std: standard deviation of each channel, of values from 0 to 1.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def __call__(self, pixels_B3HW: Tensor) -> Tensor:
-        """Float32 pixels of uint8 ones, on their device."""
+        """Normalised float32 pixels from uint8 pixels, on the same device."""
         mean, std = (pixels_B3HW.new_tensor(each, dtype=torch.float32).view(-1, 1, 1) for each in (self.mean, self.std))
         return pixels_B3HW.to(torch.float32).div_(255).sub_(mean).div_(std)
 
 
-def clip_pixels(
+def open_clip_preprocess(
     config: Mapping[str, Any], model: str, cell: tuple[int, int] | None, flexible: bool
-) -> tuple[ClipPixels, Normalised]:
-    """Both steps from open_clip's preprocessing configuration of a model (`model.visual.preprocess_cfg`)."""
+) -> tuple[OpenClipPreprocess, Normalization]:
+    """Preprocessing and normalisation from open_clip's configuration of a model (`model.visual.preprocess_cfg`)."""
     known = PreprocessCfg(**config)
     height, width = known.input_size[1:]
-    opened = ClipPixels(
+    opened = OpenClipPreprocess(
         model=model,
         size=(height, width),
         resize_mode=known.resize_mode,
@@ -108,12 +108,12 @@ def clip_pixels(
         cell=cell,
         flexible=flexible,
     )
-    return opened, Normalised(_per_channel(known.mean), _per_channel(known.std))
+    return opened, Normalization(_per_channel(known.mean), _per_channel(known.std))
 
 
 @cache
 def _steps(height: int, width: int, resize_mode: str, interpolation: str, fill: int) -> tuple[Any, Any]:
-    """The library's resize, and its crop or padding, on PIL images."""
+    """open_clip's resize, and its crop or padding, as functions of PIL images."""
     size = height if height == width else (height, width)
     config = PreprocessCfg(size=size, resize_mode=resize_mode, interpolation=interpolation, fill_color=fill)
     whole = image_transform_v2(config, is_train=False)
@@ -128,7 +128,7 @@ def _steps(height: int, width: int, resize_mode: str, interpolation: str, fill: 
 
 
 def _offset(length: int, kept: int) -> int:
-    """Where a centre crop begins; negative where the image was padded."""
+    """First row or column of a centre crop; negative where the image was padded."""
     return round((length - kept) / 2.0) if length >= kept else -((kept - length) // 2)
 
 
