@@ -8,7 +8,7 @@ from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.encoder import Runtime
 from sparc_bench.errors import UserError
 from sparc_bench.images.item import ImageItem
-from sparc_bench.models.plugin_encoder import adopted
+from sparc_bench.models.plugin_encoder import checked_encoder
 from sparc_bench.models.torch_module import loader, weights_sha256
 
 CARD = ModelCard(name="mine", title="mine", family="python", source="a test")
@@ -52,7 +52,7 @@ def encoder(patches=True, **options):
     towers = Towers()
     chosen = towers.encode_patches if patches is True else patches
     load = loader(towers, preprocess, tokenize, patches=chosen, **options)
-    return adopted(load(CARD, None, Runtime()), "my_model.py", "0" * 64)
+    return checked_encoder(load(CARD, None, Runtime()), "my_model.py", "0" * 64)
 
 
 def test_vectors_are_the_modules_own():
