@@ -1,1 +1,1 @@
-"""Families of checkpoints, one file each: `load(card, ...)` returns an `Encoder`."""
+"""Encoder families, one file each: `load(card, weights, runtime)` returns an `Encoder`."""

@@ -1,4 +1,4 @@
-"""Text towers of open_clip behind their own tokenizer: cleaning, context length, padding and pooling are the model's.
+"""Text towers of open_clip with their tokenizers: text cleaning, context length, padding and pooling of the model.
 
 Shapes: M texts, L tokens, W width, D joint width.
 """
@@ -23,15 +23,15 @@ from sparc_bench.features import TextFeatures
 from sparc_bench.weights import hub
 
 TRIMMED_POOLING = ("argmax", "eos")
-"""Pooling at the end-of-text token: under a causal mask, nothing behind it can be seen from there."""
+"""Pooling types that take the end-of-text token, which attends to no padding under a causal mask."""
 
 
 class OpenClipText:
-    """Texts to vectors, not normalised.
+    """Text tower with tokenizer; its vectors are not normalised.
 
     Attributes:
-        gives_tokens: token vectors exist in the joint space: final norm and projection of every word's token.
-        trims: padding behind the longest text of a batch is left out, which no vector depends on.
+        gives_tokens: whether the tower gives token vectors in the joint space (each token's final norm and projection).
+        trims: whether padding beyond the longest text of a batch is left out, which changes no vector.
     """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:  # noqa: ANN401 - classes of open_clip
@@ -46,7 +46,7 @@ class OpenClipText:
         self.trims = self._plain and self._text.attn_mask is not None and self._pool in TRIMMED_POOLING
 
     def __call__(self, texts: Sequence[str], need: frozenset[str], device: torch.device) -> TextFeatures:
-        """Global vectors, and vectors of tokens with the mask of those that are words, as `need` says."""
+        """Global vectors and token vectors with the mask of words, as far as `need` names them."""
         ids_ML: Tensor = self._tokenizer(list(texts))
         words_ML = self._words(ids_ML)
         if self.trims:
@@ -69,7 +69,7 @@ class OpenClipText:
         )
 
     def _hidden(self, ids_ML: Tensor) -> Tensor:
-        """Tokens after the final norm: open_clip's `encode_text`, which takes full length only, at any length."""
+        """Tokens after the final norm: open_clip's `encode_text` for texts shorter than the context."""
         text = self._text
         length = ids_ML.shape[1]
         x_MLW = text.token_embedding(ids_ML) + text.positional_embedding[:length]
@@ -78,7 +78,7 @@ class OpenClipText:
         return normed
 
     def _beside_class(self, ids_ML: Tensor) -> Tensor:
-        """Tokens of a tower with a class token behind them (CoCa), through its final norm like that one."""
+        """Tokens after the final norm, for a tower with a class token after the text (CoCa)."""
         x_MLW, mask = self._text._embeds(ids_ML)
         normed: Tensor = self._text.ln_final(self._text.transformer(x_MLW, attn_mask=mask))
         return normed[:, : ids_ML.shape[1]]
@@ -91,12 +91,12 @@ class OpenClipText:
         return projected
 
     def _ends(self, ids_ML: Tensor) -> Tensor:
-        """Where each text ends, as the pooling finds it."""
+        """Position of the pooled token of each text."""
         marks_ML = ids_ML if self._pool == "argmax" else (ids_ML - self._end).eq(0).int()
         return marks_ML.argmax(dim=1)
 
     def _words(self, ids_ML: Tensor) -> Tensor:
-        """True for tokens that stand for the text itself."""
+        """Mask of the tokens that are words: no padding, no special tokens."""
         if isinstance(self._tokenizer, SimpleTokenizer):  # its padding is the id of "!"
             places_L = torch.arange(ids_ML.shape[1])
             ends_M = (ids_ML - self._tokenizer.eot_token_id).eq(0).int().argmax(dim=1)
@@ -110,15 +110,15 @@ class OpenClipText:
 
 
 def open_clip_tokenizer(text_cfg: Mapping[str, Any], folder: Path | None, model: str) -> Any:  # noqa: ANN401 - open_clip's
-    """The tokenizer of a configuration, as open_clip.get_tokenizer chooses it; what is on this machine comes first.
+    """Tokenizer of a model, as open_clip.get_tokenizer chooses it; local files take precedence over the hub.
 
     Args:
         text_cfg: open_clip's configuration of the text tower.
-        folder: of a model that brings its tokenizer along, None for the repository that the configuration names.
-        model: its name, for errors.
+        folder: folder of a model that contains its tokenizer; None for the repository that the configuration names.
+        model: name of the model, for errors.
 
     Raises:
-        UserError: the tokenizer or the library for it is missing.
+        UserError: the tokenizer or its library is missing.
     """
     context = text_cfg.get("context_length", DEFAULT_CONTEXT_LENGTH)
     options = dict(text_cfg.get("tokenizer_kwargs") or {})
@@ -129,7 +129,9 @@ def open_clip_tokenizer(text_cfg: Mapping[str, Any], folder: Path | None, model:
     try:
         return HFTokenizer(str(folder or named), local_files_only=True, **options)
     except ImportError:
-        raise UserError(f"The tokenizer of {model} is of transformers: run pip install 'sparc-bench[hf]'.") from None
+        raise UserError(
+            f"The tokenizer of {model} needs the library transformers: run pip install 'sparc-bench[hf]'."
+        ) from None
     except (OSError, ValueError) as error:
         if folder is not None or Path(named).is_dir():
             raise UserError(
@@ -137,7 +139,7 @@ def open_clip_tokenizer(text_cfg: Mapping[str, Any], folder: Path | None, model:
                 "(tokenizer.json, tokenizer_config.json)."
             ) from None
     hub.obtain(named, "tokenizer_config.json", None, None)
-    print(f"Downloading the vocabulary of {named} too.", file=sys.stderr)  # noqa: T201 - said before anything is fetched
+    print(f"Downloading the vocabulary of {named} too.", file=sys.stderr)  # noqa: T201 - announces the download
     try:
         return HFTokenizer(named, **options)
     except (OSError, ValueError) as error:
@@ -148,7 +150,7 @@ def open_clip_tokenizer(text_cfg: Mapping[str, Any], folder: Path | None, model:
 
 @cache
 def _own_tokenizer(context: int, options: str) -> SimpleTokenizer:
-    """open_clip's own byte-pair encoding, whose vocabulary takes as long to build as a small model."""
+    """open_clip's own byte-pair tokenizer, cached because its vocabulary takes long to build."""
     return SimpleTokenizer(context_length=context, **json.loads(options))
 
 

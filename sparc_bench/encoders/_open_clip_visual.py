@@ -1,13 +1,13 @@
-"""Image towers of open_clip: the global vector and, where the joint space has them, patch vectors, from one pass.
+"""Image towers of open_clip (`model.visual`): global vectors and patch vectors in the joint space, from one pass.
 
-What each kind gives, by the card's option `patches`:
+Patch vectors of each kind of tower, by the card's option `patches`:
 
-- open_clip's VisionTransformer: all four ways of `_last_block`; with CoCa's attention pool `value` only.
-- OpenAI's ResNets: `value` only, MaskCLIP's original: value and output projection of the attention pool at every
+- open_clip's VisionTransformer: all four variants of `_last_block`; with CoCa's attention pool `value` only.
+- OpenAI's ResNets: `value` only, as MaskCLIP has it: value and output projection of the attention pool at every
   position, without its position embedding (chongzhou96/MaskCLIP, mmseg/models/decode_heads/maskclip_head.py).
-- timm's trunks: the trunk's own head on every patch, as if the image were that patch alone. Pooled by a class token or
-  an average that is `last`, pooled by attention (SigLIP) it is `value`, for attention to one token is its value.
-  timm's plain VisionTransformer also has `value`, `sclip` and `clearclip`, where it is not pooled by attention.
+- timm's trunks: the trunk's own head on every patch, as if it were the only one. In a trunk with a class token or
+  average pooling this is `last`; with attention pooling (SigLIP) it is `value`, because attention to one token gives
+  its value. timm's plain VisionTransformer without attention pooling also has `value`, `sclip` and `clearclip`.
 
 Shapes: B images, P patches, T tokens (P and the class token), W width, D joint width, H W rows and columns of pixels.
 """
@@ -33,20 +33,20 @@ from sparc_bench.encoders._last_block import WAYS, LastBlock, heads_of
 from sparc_bench.errors import UserError
 
 HEADS_AT_ONCE = 8192
-"""Patches that go through a head together, in bounded memory."""
+"""Patches that go through a head at once, to bound memory."""
 
-Read = tuple[Tensor | None, Tensor | None]
-"""Global vectors BD and patches BPD, as far as they were asked for."""
+Vectors = tuple[Tensor | None, Tensor | None]
+"""Global vectors BD and patch vectors BPD; None where not requested."""
 
 
 class OpenClipVisual:
-    """A tower of open_clip, read in one way.
+    """Base of open_clip's image towers; alone, it gives global vectors of any module.
 
     Attributes:
-        visual: the library's module.
-        ways: what the option `patches` can be.
-        cell: rows and columns of pixels of a patch; None where there are no patches.
-        flexible: takes other input sizes than its own.
+        visual: open_clip's module.
+        ways: values of the card option `patches` that the tower supports.
+        cell: rows and columns of pixels of a patch; None for a tower without patch vectors.
+        flexible: whether the tower takes other input sizes.
     """
 
     ways: tuple[str, ...] = ()
@@ -57,11 +57,11 @@ class OpenClipVisual:
         self.visual = visual
 
     def at(self, size: tuple[int, int]) -> OpenClipVisual:  # noqa: ARG002
-        """The same tower for other rows and columns of pixels; all weights but the positions are shared."""
+        """The tower for another input size (rows, columns); all weights but the position embeddings are shared."""
         return self
 
-    def read(self, pixels_B3HW: Tensor, wants_global: bool, way: str | None) -> Read:  # noqa: ARG002
-        """Global vectors where wanted, and patches in one way where one is named."""
+    def read(self, pixels_B3HW: Tensor, wants_global: bool, way: str | None) -> Vectors:  # noqa: ARG002
+        """Global vectors if `wants_global`, and patch vectors by `way` unless it is None."""
         return self.whole(pixels_B3HW), None
 
     def whole(self, pixels_B3HW: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class OpenClipVisual:
 
 
 class VitVisual(OpenClipVisual):
-    """open_clip's VisionTransformer."""
+    """open_clip's VisionTransformer: global and patch vectors."""
 
     flexible = True
 
@@ -87,8 +87,8 @@ class VitVisual(OpenClipVisual):
         self.cell = visual.patch_size if self.ways else None
 
     def at(self, size: tuple[int, int]) -> OpenClipVisual:
-        """Positions by open_clip's `resize_pos_embed` (bicubic, antialiased)."""
-        resized = _sharing(self.visual)
+        """The tower for another input size; open_clip's `resize_pos_embed` resizes positions (bicubic, antialiased)."""
+        resized = _shared_copy(self.visual)
         rows, columns = self.visual.patch_size
         resized.grid_size = (size[0] // rows, size[1] // columns)
         resized.image_size = size
@@ -97,8 +97,8 @@ class VitVisual(OpenClipVisual):
         resized.positional_embedding = nn.Parameter(positions["visual.positional_embedding"], requires_grad=False)
         return VitVisual(resized)
 
-    def read(self, pixels_B3HW: Tensor, wants_global: bool, way: str | None) -> Read:
-        """One pass through the blocks; a way that changes the last one starts from what goes into it."""
+    def read(self, pixels_B3HW: Tensor, wants_global: bool, way: str | None) -> Vectors:
+        """Global and patch vectors from one pass; variants of the last block start from its input tokens."""
         if way is None:
             return self.whole(pixels_B3HW), None
         visual = self.visual
@@ -124,14 +124,14 @@ class VitVisual(OpenClipVisual):
 
 
 class ResNetVisual(OpenClipVisual):
-    """OpenAI's ResNet with an attention pool; open_clip resizes its positions nowhere, the value path has none."""
+    """OpenAI's ResNet with an attention pool, whose value path has no position embeddings and so takes any size."""
 
     ways = ("value",)
     cell = (32, 32)
     flexible = True
 
-    def read(self, pixels_B3HW: Tensor, wants_global: bool, way: str | None) -> Read:
-        """One pass through the convolutions."""
+    def read(self, pixels_B3HW: Tensor, wants_global: bool, way: str | None) -> Vectors:
+        """Global and patch vectors from one pass through the convolutions."""
         visual = self.visual
         own = visual.image_size
         if wants_global and pixels_B3HW.shape[-2:] != ((own, own) if isinstance(own, int) else tuple(own)):
@@ -145,35 +145,35 @@ class ResNetVisual(OpenClipVisual):
 
 
 class TimmVisual(OpenClipVisual):
-    """A trunk of timm with open_clip's head behind it."""
+    """A timm trunk with open_clip's head."""
 
     def __init__(self, visual: Any) -> None:  # noqa: ANN401 - the library's class
         super().__init__(visual)
         trunk = visual.trunk
         self.flexible = hasattr(trunk, "set_input_size") or not hasattr(trunk, "blocks")
-        if "pool" in dict(visual.head.named_children()):  # a pool of open_clip's own behind a trunk without one
+        if "pool" in dict(visual.head.named_children()):  # open_clip's own pool after a trunk without one
             return
         if hasattr(trunk, "blocks") and hasattr(trunk, "num_prefix_tokens"):
-            self._see_tokens(trunk)
+            self._read_token_trunk(trunk)
         elif getattr(getattr(getattr(trunk, "head", None), "global_pool", None), "pool_type", "") == "avg":
             reduction = trunk.feature_info[-1]["reduction"]
             self.ways, self.cell = ("last",), (reduction, reduction)
 
     def at(self, size: tuple[int, int]) -> OpenClipVisual:
-        """Positions by timm's `set_input_size`, which open_clip calls too."""
-        resized = _sharing(self.visual)
+        """The tower for another input size; timm's `set_input_size`, as in open_clip, resizes the positions."""
+        resized = _shared_copy(self.visual)
         resized.set_input_size(size)
         return TimmVisual(resized)
 
-    def read(self, pixels_B3HW: Tensor, wants_global: bool, way: str | None) -> Read:
-        """One pass through the trunk; a way that changes the last block starts from what goes into it."""
+    def read(self, pixels_B3HW: Tensor, wants_global: bool, way: str | None) -> Vectors:
+        """Global and patch vectors from one pass; variants of the last block start from its input tokens."""
         if way is None:
             return self.whole(pixels_B3HW), None
         visual, trunk = self.visual, self.visual.trunk
         if way == "last" or trunk.attn_pool is not None:
             features = trunk.forward_features(pixels_B3HW)
             pooled = visual.head(trunk.forward_head(features)) if wants_global else None
-            return pooled, self._alone(features)
+            return pooled, self._head_per_patch(features)
         found = trunk.forward_intermediates(
             pixels_B3HW,
             indices=[len(trunk.blocks) - 2],
@@ -184,13 +184,13 @@ class TimmVisual(OpenClipVisual):
         )
         features, intermediates = found if wants_global else (None, found)
         x_BTW = intermediates[0]
-        if trunk.num_prefix_tokens:  # timm then gives patches and prefix apart
+        if trunk.num_prefix_tokens:  # timm then returns patches and prefix tokens separately
             x_BTW = torch.cat([x_BTW[1], x_BTW[0]], dim=1)
         x_BTW = WAYS[way](x_BTW, _timm_block(trunk.blocks[-1]))
         pooled = visual.head(trunk.forward_head(features)) if wants_global else None
-        return pooled, self._alone(trunk.norm(x_BTW))
+        return pooled, self._head_per_patch(trunk.norm(x_BTW))
 
-    def _see_tokens(self, trunk: Any) -> None:  # noqa: ANN401 - any of timm's transformers
+    def _read_token_trunk(self, trunk: Any) -> None:  # noqa: ANN401 - any of timm's transformers
         pool = getattr(trunk, "attn_pool", None)
         if pool is not None:
             self.ways = ("value",) if pool.pos_embed is None else ()
@@ -198,8 +198,8 @@ class TimmVisual(OpenClipVisual):
             self.ways = ("last", *(("value", "sclip", "clearclip") if _is_plain(trunk) else ()))
         self.cell = trunk.patch_embed.feat_ratio(as_scalar=False) if self.ways else None
 
-    def _alone(self, features: Tensor) -> Tensor:
-        """Every patch through the heads of trunk and adapter, as if there were no other: BPD."""
+    def _head_per_patch(self, features: Tensor) -> Tensor:
+        """Patch vectors BPD: every patch alone through the heads of trunk and adapter."""
         trunk = self.visual.trunk
         is_tokens, is_channels_last = features.ndim == 3, getattr(trunk, "output_fmt", "NCHW") == "NHWC"
         if is_tokens:
@@ -217,7 +217,7 @@ class TimmVisual(OpenClipVisual):
 
 
 def open_clip_visual(visual: Any) -> OpenClipVisual:  # noqa: ANN401
-    """The tower of a model of open_clip, by the kind of `model.visual`."""
+    """Image tower of an open_clip model, by the class of `model.visual`."""
     kinds: dict[Any, type[OpenClipVisual]] = {
         VisionTransformer: VitVisual,
         ModifiedResNet: ResNetVisual,
@@ -226,8 +226,8 @@ def open_clip_visual(visual: Any) -> OpenClipVisual:  # noqa: ANN401
     return kinds.get(type(visual), OpenClipVisual)(visual)
 
 
-def _sharing(visual: Any) -> Any:  # noqa: ANN401 - the library's module
-    """A copy of the module whose parameters and buffers are the same tensors."""
+def _shared_copy(visual: Any) -> Any:  # noqa: ANN401 - the library's module
+    """Copy of a module that shares its parameters and buffers."""
     same: dict[int, Any] = {id(tensor): tensor for tensor in (*visual.parameters(), *visual.buffers())}
     return copy.deepcopy(visual, same)
 
@@ -271,7 +271,7 @@ def _is_plain(trunk: Any) -> bool:  # noqa: ANN401
 
 
 def _pooled_alone(pool: Any, patches_BPW: Tensor) -> Tensor:  # noqa: ANN401 - open_clip's AttentionalPooler
-    """What CoCa's attention pool makes of every patch alone: its value, projected."""
+    """Output of CoCa's attention pool for every patch alone: its projected value."""
     attention = pool.attn
     width = attention.embed_dim
     weight = attention.v_proj_weight

@@ -1,4 +1,4 @@
-"""Files of named arrays: `.npy` (memory-mapped), `.npz`, `.safetensors`, and the lists of names beside them."""
+"""Reading of named arrays from `.npy` (memory-mapped), `.npz` and `.safetensors`, and of the names of their rows."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from sparc_bench.weights.weights_file import refuse_escaping_members
 
 VECTORS = ("image_embeddings", "text_embeddings", "image_patches", "image_areas", "patch_grid")
 NAMES = {"image_ids": "image_id", "texts": "caption"}
-"""Lists of names -> their column of metadata.csv."""
+"""List of row names -> its column in metadata.csv."""
 
 _SUFFIXES = (".npy", ".npz", ".safetensors")
 
 
 @dataclass(frozen=True)
 class StoredArray:
-    """A named array and the file that it came from."""
+    """An array with the file that it was read from."""
 
     values: ndarray
     file: Path
 
 
 def array_files(path: Path) -> list[Path]:
-    """The files to read, in order of their names."""
+    """Files of a folder that hold embeddings or row names, sorted; a single file stands alone."""
     if path.is_file() and path.suffix in _SUFFIXES:
         return [path]
     if path.is_file():
@@ -50,14 +50,14 @@ def array_files(path: Path) -> list[Path]:
 
 
 def read_arrays(path: Path, files: Sequence[Path]) -> tuple[dict[str, StoredArray], dict[str, list[str]]]:
-    """Known arrays and lists of names; raises UserError where two files say the same thing."""
+    """Known arrays, and lists of row names; raises UserError where two files hold the same array."""
     found: dict[str, StoredArray] = {}
     names: dict[str, list[str]] = {}
     for file in files:
         for key, value in _READERS[file.suffix](file):
             if isinstance(value, list):
                 if names.setdefault(key, value) != value:
-                    raise UserError(f"{path} says twice and differently what the {key} are: keep one of the lists.")
+                    raise UserError(f"{path} holds two different lists of {key}: keep one of them.")
             elif key in found:
                 raise UserError(f"{path} holds {key} in {found[key].file.name} and {file.name}: keep one of them.")
             else:
@@ -125,8 +125,8 @@ def _metadata(file: Path) -> _Content:
 _READERS = {".npy": _npy, ".npz": _npz, ".safetensors": _safetensors, ".json": _inputs, ".csv": _metadata}
 
 
-def _checked(file: Path, key: str, load: Any) -> Any:  # noqa: ANN401 - an array, or an open archive of them
-    """What `load` returns; lists of names as lists."""
+def _checked(file: Path, key: str, load: Any) -> Any:  # noqa: ANN401 - an array or an open archive
+    """The array that `load` returns, or a list of strings for row names; raises UserError for damaged files."""
     try:
         loaded = load()
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:

@@ -1,4 +1,4 @@
-"""Vectors found by name: whose row is whose, and what must hold of the numbers.
+"""Stored vectors by image id or text, with checks of names and numbers.
 
 Shapes: N images, M texts, P patches, D joint width.
 """
@@ -19,31 +19,32 @@ from sparc_bench.errors import UserError
 from sparc_bench.weights.weights_file import file_sha256
 
 SAME = 1e-5
-"""Vectors of one name that differ by at most this share of their length are the same vector."""
+"""Largest difference, as a share of their length, at which two vectors of one name count as the same."""
 
 _IMAGE_SUFFIX = re.compile(r"\.(jpe?g|png|webp|bmp|gif|tiff?)$", re.IGNORECASE)
 _CHUNK = 1 << 22
-"""Values that are looked at at once."""
+"""Values checked at once, to bound memory."""
 
 
 class NamedVectors:
-    """Rows of vectors, found by name.
+    """Vectors by name.
 
     Attributes:
-        rows: the vectors, one or more for each name; may be memory-mapped.
+        rows: the vectors N x D, possibly memory-mapped; a name can have several equal rows.
     """
 
     def __init__(self, what: str, names: Sequence[str], rows: StoredArray, loose: bool) -> None:
-        """Check names against rows.
+        """Index the rows by name.
 
         Args:
             what: "image" or "text", for errors.
-            names: of the rows; a name may stand there twice with the same vector.
-            rows: N x D.
-            loose: whether names of image files are also found without their suffix, and the other way round.
+            names: names of the rows; a repeated name must have equal vectors.
+            rows: vectors N x D.
+            loose: whether image names match with or without their file suffix.
 
         Raises:
-            UserError: another number of names, a value that is not finite, one name with two vectors.
+            UserError: the number of names differs from that of rows, a value is not finite, or a name has two
+                different vectors.
         """
         self.rows, self._loose = rows.values, loose
         _refuse_odd_numbers(rows)
@@ -64,7 +65,7 @@ class NamedVectors:
             self._stem[stem] = row if stem not in self._stem else -1
 
     def find(self, name: str) -> int | None:
-        """The row of a name, or None."""
+        """Row of a name, or None."""
         row = self._row.get(name)
         if row is None and self._loose:
             row = self._stem.get(_IMAGE_SUFFIX.sub("", name), -1)
@@ -90,15 +91,15 @@ class NamedVectors:
 
 @dataclass(frozen=True)
 class StoredVectors:
-    """What a file or folder of embeddings holds.
+    """The embeddings of a file or folder.
 
     Attributes:
-        images: global vectors by image id; None where there are none.
-        texts: vectors by exact string; None where there are none.
-        patches_NPD: beside the rows of `images`, or None.
-        grid: rows and columns of the patches.
-        areas_N4: the part of each image that its patches cover, or None: all of it.
-        sha256: of the files' content and names.
+        images: global vectors by image id, or None.
+        texts: vectors by exact string, or None.
+        patches_NPD: patch vectors in the row order of `images`, or None.
+        grid: rows and columns of the patch grid, or None.
+        areas_N4: area of each image that its patches cover, in pixels; None for the whole image.
+        sha256: hash of the files' contents and names.
     """
 
     images: NamedVectors | None
@@ -110,10 +111,10 @@ class StoredVectors:
 
 
 def read_vectors(path: Path) -> StoredVectors:
-    """All that a file or folder holds (see `sparc_bench.encoders.precomputed` for its layout).
+    """The embeddings of a file or folder (see `sparc_bench.encoders.precomputed` for the layout).
 
     Raises:
-        UserError: missing, damaged, pickled, not finite, of different widths, without names.
+        UserError: files are missing, damaged or pickled; vectors are not finite, differ in width or have no names.
     """
     files = array_files(path)
     found, names = read_arrays(path, files)
@@ -142,7 +143,7 @@ def read_vectors(path: Path) -> StoredVectors:
 def _names_of(names: dict[str, list[str]], key: str, rows: StoredArray, path: Path) -> list[str]:
     if key not in names:
         raise UserError(
-            f"{path} does not say which rows of {rows.file.name} are whose: add an array '{key}' of strings, a file "
+            f"{path} has no names for the rows of {rows.file.name}: add an array '{key}' of strings, a file "
             "inputs.json, or metadata.csv with the columns image_id and caption."
         )
     return names[key]
@@ -160,9 +161,10 @@ def _patches(
     _refuse_odd_numbers(found["image_patches"])
     grid = found["patch_grid"].values.ravel().tolist() if "patch_grid" in found else []
     if len(grid) != 2 or int(grid[0]) * int(grid[1]) != patches_NPD.shape[1]:
+        told = f"the patch_grid {grid}" if grid else "no patch_grid"
         raise UserError(
-            f"{file} has {patches_NPD.shape[1]} patches an image, and {path} the patch_grid {grid or 'of nothing'}: "
-            "add an array patch_grid of their rows and columns."
+            f"{file} has {patches_NPD.shape[1]} patches an image, but {path} has {told}: add an array patch_grid of "
+            "their rows and columns."
         )
     areas = found.get("image_areas")
     if areas is not None:
@@ -179,7 +181,7 @@ def _refuse_shape(found: dict[str, StoredArray], key: str, axes: int, what: str)
 
 
 def _refuse_odd_numbers(array: StoredArray) -> None:
-    """Raise UserError for values that are no floats, or not finite as float32."""
+    """Raise UserError for values that are not floats or not finite in float32."""
     values = array.values
     if values.dtype.kind != "f":
         raise UserError(f"{array.file} holds numbers of type {values.dtype}: save the vectors as float32 or float16.")

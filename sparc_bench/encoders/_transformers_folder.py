@@ -1,7 +1,7 @@
-"""The files of a checkpoint in transformers' layout, and its parts loaded from them: nothing is unpickled or fetched.
+"""Checkpoint folders in transformers' layout: their files, and model, tokenizer and image processor loaded from them.
 
-A folder of this machine, or a repository of the hub whose files `sparc_bench.weights.hub` finds or obtains. Weights are
-read by `sparc_bench.weights.weights_file`; code that lies with a checkpoint runs only where a card asks for it by name.
+The folder is local, or comes from a repository of the hub through `sparc_bench.weights.hub`. Weights are read by
+`sparc_bench.weights.weights_file` without unpickling; code in a checkpoint runs only where a card asks for it by name.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from sparc_bench.weights.weights_file import file_sha256, read_tensors
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-"""Files that hold the weights, by transformers' own precedence."""
+"""Names of weights files, in transformers' order of precedence."""
 
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
-"""Files of which an image processor has at least one."""
+"""Files of an image processor, which has at least one of them."""
 
 VOCABULARIES = (
     *("tokenizer.json", "spiece.model", "vocab.json", "vocab.txt", "sentencepiece.bpe.model", "tokenizer.model"),
 )
-"""Files of which a tokenizer has at least one."""
+"""Vocabulary files of a tokenizer, which has at least one of them."""
 
 TOKENIZER = "tokenizer_config.json"
 MERGES = "merges.txt"
-BESIDE = (TOKENIZER, MERGES, "special_tokens_map.json", "added_tokens.json")
-"""Files that not every repository has."""
+OPTIONAL = (TOKENIZER, MERGES, "special_tokens_map.json", "added_tokens.json")
+"""Tokenizer files that some repositories lack."""
 
 DECIDING = {".json", ".txt", ".model", ".py"}
-"""Suffixes of the files beside the weights that can decide a vector."""
+"""Suffixes of files other than the weights that can change a vector."""
 
 INSTALL = 'pip install "sparc-bench[hf]"'
 
@@ -51,8 +51,8 @@ class Folder:
 
     Attributes:
         path: the folder.
-        weights: its file of weights, or the index of several.
-        name: OWNER/NAME on the hub, or the folder's own name: what `remote_code` must say.
+        weights: its weights file, or the index of several.
+        name: OWNER/NAME on the hub, or the folder's own name; the value of `remote_code` that allows its code.
     """
 
     path: Path
@@ -61,11 +61,11 @@ class Folder:
 
     @property
     def sha256(self) -> str:
-        """Of the weights (see `file_sha256`)."""
+        """Hash of the weights (see `file_sha256`)."""
         return file_sha256(self.weights)
 
     def hashes(self) -> dict[str, str]:
-        """Sha256 of every file beside the weights that can decide a vector."""
+        """File name -> sha256, of every file other than the weights that can change a vector."""
         files = (file for file in sorted(self.path.iterdir()) if file.suffix in DECIDING and file.is_file())
         return {file.name: file_sha256(file) for file in files if not file.name.endswith(".index.json")}
 
@@ -83,10 +83,10 @@ class Folder:
 
 
 def local_folder(path: Path, sha256: str | None) -> Folder:
-    """The checkpoint in a folder, or beside a file of weights.
+    """The checkpoint in a folder, or around a weights file.
 
     Raises:
-        UserError: no weights, or others than `sha256` pins.
+        UserError: there are no weights, or their hash differs from `sha256`.
     """
     folder = path if path.is_dir() else path.parent
     file = path
@@ -99,16 +99,16 @@ def local_folder(path: Path, sha256: str | None) -> Folder:
 
 
 def hub_folder(repo: str, revision: str | None, sha256: str | None, file: str | None = None) -> Folder:
-    """The checkpoint of a repository: this machine's copy where it is complete, else obtained file by file.
+    """The checkpoint of a hub repository: the local copy where it is complete, else downloaded file by file.
 
     Args:
         repo: OWNER/NAME.
         revision: commit, branch or tag; None for the branch main.
-        sha256: of the weights (see `file_sha256`), where it is pinned.
-        file: of the weights, where another than the first of WEIGHTS is meant.
+        sha256: pinned hash of the weights (see `file_sha256`), or None.
+        file: weights file, if not the first of WEIGHTS.
 
     Raises:
-        UserError: it is not here and cannot be fetched, or has other weights than `sha256` pins.
+        UserError: a file is missing and cannot be downloaded, or the hash of the weights differs from `sha256`.
     """
     needed = ((CONFIG,), (file,) if file else WEIGHTS, VOCABULARIES, PROCESSORS, (TOKENIZER,))
     here = {name for names in needed for name in names if hub.find(repo, name, revision)}
@@ -120,7 +120,7 @@ def hub_folder(repo: str, revision: str | None, sha256: str | None, file: str | 
             f"{repo} holds no checkpoint of transformers ({CONFIG} and one of {', '.join(needed[1])}): check the name; "
             f"a model of open_clip is open_clip:hf-hub:{repo}."
         )
-    beside = sorted(there & {*VOCABULARIES, *BESIDE, *PROCESSORS}) if missing else ()
+    beside = sorted(there & {*VOCABULARIES, *OPTIONAL, *PROCESSORS}) if missing else ()
     sharded = weights.endswith(".index.json")
     pins = dict.fromkeys((CONFIG, *beside)) | {weights: None if sharded else sha256}
     found = hub.obtain_all(repo, pins, revision)[-1]
@@ -133,15 +133,15 @@ def hub_folder(repo: str, revision: str | None, sha256: str | None, file: str | 
 
 
 def trusts(folder: Folder, settings: Mapping[str, Any], remote_code: str | None) -> bool:
-    """Whether the code that a checkpoint's settings name may run; False where they need none.
+    """Whether the code that a checkpoint's config.json names may run; False where it names none.
 
     Args:
         folder: the checkpoint.
-        settings: its config.json.
-        remote_code: where the card says the code comes from.
+        settings: content of its config.json.
+        remote_code: the card's option: OWNER/NAME of the code.
 
     Raises:
-        UserError: they need code that the card does not ask for, or the card names code that they do not.
+        UserError: config.json names code that the card does not, or the card names code that config.json does not.
     """
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -169,46 +169,46 @@ def trusts(folder: Folder, settings: Mapping[str, Any], remote_code: str | None)
 
 
 def configuration(folder: Folder, trusted: bool) -> Any:  # noqa: ANN401 - a class of transformers
-    """The model's configuration."""
+    """Configuration of the model."""
     from transformers import AutoConfig
 
-    with _a_sentence(folder, CONFIG):
+    with _loading(folder, CONFIG):
         return AutoConfig.from_pretrained(folder.path, local_files_only=True, trust_remote_code=trusted)
 
 
 def image_processor(folder: Folder, trusted: bool) -> Any:  # noqa: ANN401 - a class of transformers
-    """What the library itself would make of the checkpoint's images."""
+    """Image processor of the checkpoint, as transformers loads it."""
     from transformers import AutoImageProcessor
 
-    with _a_sentence(folder, PROCESSORS[0]):
+    with _loading(folder, PROCESSORS[0]):
         return AutoImageProcessor.from_pretrained(folder.path, local_files_only=True, trust_remote_code=trusted)
 
 
 def tokenizer(folder: Folder, trusted: bool) -> Any:  # noqa: ANN401 - a class of transformers
-    """What the library itself would make of the checkpoint's texts; without a vocabulary it would make an empty one."""
+    """Tokenizer of the checkpoint, as transformers loads it; raises UserError where its vocabulary is missing."""
     from transformers import AutoTokenizer
 
     here = {name for name in (*VOCABULARIES, MERGES) if (folder.path / name).is_file()}
     if not here - {MERGES} or here == {"vocab.json"}:
         lacking = MERGES if "vocab.json" in here else VOCABULARIES[0]
         raise UserError(f"{folder.path} has no vocabulary for its tokenizer ({lacking} is missing): copy it there.")
-    with _a_sentence(folder, "its tokenizer's files"):
+    with _loading(folder, "its tokenizer's files"):
         return AutoTokenizer.from_pretrained(folder.path, local_files_only=True, trust_remote_code=trusted)
 
 
 def model(folder: Folder, config: Any, trusted: bool) -> nn.Module:  # noqa: ANN401
-    """The model in float32 with the folder's weights, every tensor of them and of the model accounted for.
+    """The model in float32 with the folder's weights; every tensor of both must match.
 
-    The library's own loading is used for what it knows of old names and tied tensors, on tensors that were read safely.
+    transformers' own loading handles old names and tied tensors, on tensors that `read_tensors` read safely.
 
     Raises:
-        UserError: a tensor is missing, unknown or of another shape; what `read_tensors` refuses.
+        UserError: a tensor is missing, unknown or of another shape, or `read_tensors` refuses the file.
     """
     from transformers import AutoModel
 
     tensors = read_tensors(folder.weights)
-    with _a_sentence(folder, "its architecture"):
-        with torch.device("cpu" if trusted else "meta"):  # only its class is wanted, no initial weights
+    with _loading(folder, "its architecture"):
+        with torch.device("cpu" if trusted else "meta"):  # for its class alone, without initial weights
             cls = type(AutoModel.from_config(config, trust_remote_code=trusted))
         loaded, report = cls.from_pretrained(
             None,
@@ -236,7 +236,7 @@ def model(folder: Folder, config: Any, trusted: bool) -> nn.Module:  # noqa: ANN
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars and no advice of transformers on the user's screen while the context lasts."""
+    """Context without transformers' progress bars, logging and warnings."""
     from transformers.utils import logging as library
 
     level, bars = library.get_verbosity(), library.is_progress_bar_enabled()
@@ -253,12 +253,13 @@ def quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _a_sentence(folder: Folder, part: str) -> Iterator[None]:
+def _loading(folder: Folder, part: str) -> Iterator[None]:
+    """Context in which every exception becomes a UserError about `part` of the folder."""
     try:
         yield
     except ImportError as error:
         raise UserError(f"{folder.name} needs a library that is missing ({_first_line(error)}): {INSTALL}") from None
-    except Exception as error:  # its classes raise whatever they like
+    except Exception as error:  # its classes raise exceptions of any type
         raise UserError(
             f"transformers cannot load {folder.path} by {part} ({type(error).__name__}: {_first_line(error)}): copy or "
             "download its files again."
@@ -269,12 +270,12 @@ def _listing(repo: str, revision: str | None, missing: str) -> list[str]:
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HfHubHTTPError
 
-    if constants.HF_HUB_OFFLINE:  # asking for a file says so in a sentence
+    if constants.HF_HUB_OFFLINE:  # the request for a file raises the sentence about it
         hub.obtain(repo, missing, revision, None)
     try:
         siblings = HfApi().model_info(repo, revision=revision, timeout=hub.TIMEOUT).siblings
         return [sibling.rfilename for sibling in siblings or ()]
-    except HfHubHTTPError:  # it has answered: asking for a file says why in a sentence
+    except HfHubHTTPError:  # the hub refused: the request for a file raises the sentence about it
         hub.obtain(repo, missing, revision, None)
         raise
     except Exception as error:  # the network libraries under the hub's differ by version

@@ -1,6 +1,6 @@
-"""Where transformers' architectures keep patches and tokens, and how these reach the joint space.
+"""Patches and tokens of transformers' architectures: the modules that give them and their path to the joint space.
 
-Known by the exact `model_type` of a checkpoint's configuration; an architecture that is not listed has global vectors
+The exact `model_type` of a checkpoint's configuration selects the layout; an unlisted architecture has global vectors
 only. Shapes: B images or texts, T tokens of the image tower (class token first, where there is one), P patches,
 L text tokens, W width of a tower, D joint width.
 """
@@ -18,20 +18,20 @@ from torch import Tensor, nn
 from sparc_bench.encoders._last_block import WAYS, LastBlock, heads_of
 
 Seen = tuple[Tensor, Tensor]
-"""What a module was given and what it gave, the first tensor of each."""
+"""First input tensor and first output tensor of a module."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """An architecture's dense parts.
+    """Patches and tokens of one architecture.
 
     Attributes:
-        ways: values of the option `patches` that it has.
-        default: the way where the option is left out; empty: no patches.
-        tapped: the module of the image tower from which patches are read.
-        patches: model, way, what that module was given and gave -> patches_BPD, row-major, un-normalised.
-        tokens: model, last hidden states of the text tower BLW -> tokens_BLD.
-        full_context: texts are padded to the whole context and padding is not masked, as the model was trained.
+        ways: values of the card option `patches` that it supports.
+        default: value where the option is left out; empty for no patches.
+        tapped: function from the model to the module of the image tower from which patches are read.
+        patches: function of model, way, and that module's input and output -> patches_BPD, row-major, un-normalised.
+        tokens: function of model and last hidden states BLW of the text tower -> tokens_BLD.
+        full_context: whether texts are padded to the whole context without a padding mask, as the model was trained.
     """
 
     ways: tuple[str, ...]
@@ -44,7 +44,7 @@ class Layout:
 
 @contextlib.contextmanager
 def tap(module: nn.Module | None) -> Iterator[list[Seen]]:
-    """What a module is given and gives while the context lasts; nothing where there is no module."""
+    """Context that records inputs and outputs of a module by a forward hook; empty where `module` is None."""
     seen: list[Seen] = []
     if module is None:
         yield seen
@@ -67,7 +67,7 @@ def _last_layer(model: Any) -> nn.Module:  # noqa: ANN401
 
 
 def _clip_patches(model: Any, way: str, seen: Seen) -> Tensor:  # noqa: ANN401
-    """Tokens behind the last layer (changed as `way` says) through the final norm and projection of the class token."""
+    """Outputs of the last layer (the variant `way`), through the class token's final norm and projection."""
     layer = _last_layer(model)
     tokens_BTW = seen[1] if way == "last" else WAYS[way](seen[0], _block(layer))
     patches_BPD: Tensor = model.visual_projection(model.vision_model.post_layernorm(tokens_BTW[:, 1:]))
@@ -86,17 +86,17 @@ def _block(layer: Any) -> LastBlock:  # noqa: ANN401
 
 
 def _clip_tokens(model: Any, hidden_BLW: Tensor) -> Tensor:  # noqa: ANN401
-    """Every token as the pooled one: the projection is linear, and the hidden states are normed already."""
+    """Every token by the pooled token's linear projection; the hidden states are already normed."""
     tokens_BLD: Tensor = model.text_projection(hidden_BLW)
     return tokens_BLD
 
 
 def _siglip_patches(model: Any, way: str, seen: Seen) -> Tensor:  # noqa: ANN401, ARG001 - there is one way
-    """Every patch as the only one that the attention pooling sees: its value, then the rest of the head.
+    """Every patch as if the attention pooling had no other: its value, then the rest of the head.
 
-    That is the value path of MaskCLIP (arXiv 2112.01071) taken at the tower's last attention, which in SigLIP is the
-    pooling: attention over one patch is 1. The mean over patches, weighted by the pooling's own attention, is the
-    pooled vector before the head's last two layers (several heads weigh differently).
+    This is MaskCLIP's value path (arXiv 2112.01071) in the tower's last attention, which in SigLIP is the pooling:
+    attention over one patch is 1. The mean over patches, weighted by the pooling's own attention, is the pooled vector
+    before the head's last two layers (the weights differ between attention heads).
     """
     head = model.vision_model.head
     attention, width = head.attention, head.attention.embed_dim
@@ -107,7 +107,7 @@ def _siglip_patches(model: Any, way: str, seen: Seen) -> Tensor:  # noqa: ANN401
 
 
 def _siglip_tokens(model: Any, hidden_BLW: Tensor) -> Tensor:  # noqa: ANN401
-    """Every token as the pooled one (the last): the head is one linear layer."""
+    """Every token by the linear head of the pooled (last) token."""
     tokens_BLD: Tensor = model.text_model.head(hidden_BLW)
     return tokens_BLD
 
@@ -115,16 +115,16 @@ def _siglip_tokens(model: Any, hidden_BLW: Tensor) -> Tensor:  # noqa: ANN401
 CLIP = Layout(tuple(WAYS), "last", _last_layer, _clip_patches, _clip_tokens, full_context=False)
 
 SIGLIP = Layout(("value",), "", lambda model: model.vision_model, _siglip_patches, _siglip_tokens, full_context=True)
-"""Padding, 64 tokens and no mask: big_vision, SigLIP_demo.ipynb and SigLIP2_demo.ipynb (`tokenize(max_len=SEQLEN, ...,
-eos="sticky")` and a text tower without a mask). The last layer's patches are in no joint space: the tower's output is
-pooled by attention with a feed-forward layer behind it, so that there is no way "last"."""
+"""SigLIP and SigLIP 2 of fixed size. Texts are padded to 64 tokens without a mask: big_vision, SigLIP_demo.ipynb and
+SigLIP2_demo.ipynb (`tokenize(max_len=SEQLEN, ..., eos="sticky")` and a text tower without a mask). "last" is missing
+because attention pooling with a feed-forward layer follows the last layer, whose patches are in no joint space."""
 
 NAFLEX = Layout((), "", lambda model: model.vision_model, _siglip_patches, _siglip_tokens, full_context=True)
-"""SigLIP 2 with images of varying shape: a grid of patches of its own for every image, so that none are given."""
+"""SigLIP 2 NaFlex: no patches, because every image has a patch grid of its own shape."""
 
 LAYOUTS = {
     **dict.fromkeys(("clip", "chinese_clip", "altclip", "metaclip_2"), CLIP),
     "siglip": SIGLIP,
     "siglip2": NAFLEX,
 }
-"""`model_type` -> layout. SigLIP 2's checkpoints of fixed size are of the type siglip, the NaFlex ones siglip2."""
+"""`model_type` -> layout. SigLIP 2 checkpoints of fixed size have the type siglip, those of NaFlex siglip2."""

@@ -1,4 +1,4 @@
-"""Images of transformers' checkpoints: the checkpoint's own image processor, and the area that its pixels show."""
+"""Image preprocessing of transformers' checkpoints: the image processor, and the image area that its output shows."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from sparc_bench.images.item import Box, ImageItem
 
 @dataclass(frozen=True)
 class ProcessorPixels:
-    """Opens an image as the checkpoint's own processor does, one at a time; picklable.
+    """Preprocessing of one image by the checkpoint's image processor; picklable.
 
     Attributes:
-        processor: an image processor of transformers.
+        processor: image processor of transformers.
         model: the card's name, for errors.
-        patch: edge of a patch in pixels where the model has a grid of them, whose area is then what counts; else 1.
-        own_size: rows of the model's own images where no other size may be asked for; None where any may.
-        positions: edge of the square images that the model's position embeddings are of; the library interpolates
-            them for others.
+        patch: edge of a patch in pixels; 1 for a model without a patch grid.
+        own_size: rows of the input where the model takes no other size, else None.
+        positions: edge of the square input for which the model has position embeddings; the library interpolates
+            them for other sizes.
     """
 
     processor: Any
@@ -33,10 +33,10 @@ class ProcessorPixels:
     positions: int | None = None
 
     def __call__(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
-        """Pixels (channels, rows, columns), and the area of the image under the grid.
+        """Pixels (channels, rows, columns), and the image area under the patch grid.
 
         Raises:
-            UserError: the model takes no other size, or the size is under a patch's.
+            UserError: the model takes no other size, or the size is smaller than a patch.
         """
         settings = settings_of(self.processor)
         change: dict[str, Any] = {}
@@ -45,10 +45,10 @@ class ProcessorPixels:
         if size is not None and size < self.patch:
             raise UserError(f"{self.model} has patches of {self.patch} px: give a size of at least that.")
         if size is not None:
-            change = resized(settings, size)
+            change = resized_settings(settings, size)
         image = item.open()
         pixels = self.processor(image, return_tensors="pt", **change)["pixel_values"][0]
-        area = shown(settings | change, image.width, image.height)
+        area = shown_area(settings | change, image.width, image.height)
         return pixels, self._under_grid(area, pixels)
 
     def _under_grid(self, area: Box, pixels: Tensor) -> Box:
@@ -61,10 +61,10 @@ class ProcessorPixels:
 
 @dataclass(frozen=True)
 class NaflexPixels:
-    """Opens an image for SigLIP 2's NaFlex models: patches at the image's own aspect ratio, in one tensor; picklable.
+    """Preprocessing of one image for NaFlex (SigLIP 2): patches at its own aspect ratio, in one tensor; picklable.
 
     Attributes:
-        processor: an image processor of transformers.
+        processor: image processor of transformers.
         model: the card's name, for errors.
     """
 
@@ -72,7 +72,7 @@ class NaflexPixels:
     model: str
 
     def __call__(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
-        """Patches x (pixels of a patch, 1 where the patch is of the image, rows, columns), and the whole image."""
+        """Tensor of patches x (pixel values, mask of real patches, grid rows, grid columns), and the whole image."""
         if size is not None:
             raise UserError(f"{self.model} (NaFlex) keeps every image's own shape: leave the size out.")
         image = item.open()
@@ -85,7 +85,7 @@ class NaflexPixels:
 
 
 def naflex_inputs(packed_BPC: Tensor) -> dict[str, Tensor]:
-    """The model's inputs from what `NaflexPixels` gave."""
+    """The model's inputs, from a batch of `NaflexPixels` tensors."""
     return {
         "pixel_values": packed_BPC[..., :-3],
         "pixel_attention_mask": packed_BPC[..., -3].to(torch.int32),
@@ -94,12 +94,12 @@ def naflex_inputs(packed_BPC: Tensor) -> dict[str, Tensor]:
 
 
 def settings_of(processor: Any) -> dict[str, Any]:  # noqa: ANN401 - a class of transformers
-    """A processor's settings as plain values."""
+    """Settings of an image processor as plain values."""
     return {key: dict(value) if isinstance(value, Mapping) else value for key, value in processor.to_dict().items()}
 
 
-def resized(settings: Mapping[str, Any], size: int) -> dict[str, Any]:
-    """Settings for square images of another size; a crop keeps its share of the resized image."""
+def resized_settings(settings: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """Changed settings for square inputs of another size; a crop keeps its share of the resized image."""
     if not settings.get("do_center_crop"):
         return {"size": {"height": size, "width": size}}
     resize, crop = settings["size"], settings["crop_size"]
@@ -109,14 +109,14 @@ def resized(settings: Mapping[str, Any], size: int) -> dict[str, Any]:
     return change
 
 
-def shown(settings: Mapping[str, Any], width: int, height: int) -> Box:
-    """The rectangle of an image, in its pixels, that a processor's output shows.
+def shown_area(settings: Mapping[str, Any], width: int, height: int) -> Box:
+    """Rectangle of an image, in its pixels, that a processor's output shows.
 
-    Padding of an image that is smaller than the crop counts: the rectangle then reaches beyond the image.
+    For an image smaller than the crop, the rectangle includes the padding and reaches beyond the image.
     """
     wide, high = width, height
     if settings.get("do_resize"):
-        wide, high = _resized(settings["size"], width, height)
+        wide, high = _resized_shape(settings["size"], width, height)
     if not settings.get("do_center_crop"):
         return 0.0, 0.0, float(width), float(height)
     crop = settings["crop_size"]
@@ -129,7 +129,7 @@ def output_shape(settings: Mapping[str, Any], model: str) -> tuple[int, int]:
     """Rows and columns of a processor's output.
 
     Raises:
-        UserError: its settings give outputs of varying shape, which are no batch.
+        UserError: the settings give outputs of varying shape, which cannot be batched.
     """
     fixed = settings.get("size") if settings.get("do_resize") else None
     if settings.get("do_center_crop"):
@@ -137,13 +137,13 @@ def output_shape(settings: Mapping[str, Any], model: str) -> tuple[int, int]:
     fixed = {edge: length for edge, length in (fixed or {}).items() if length}
     if fixed.keys() != {"height", "width"}:
         raise UserError(
-            f"The image processor of {model} makes images of varying shape, which are no batch: give its "
+            f"The image processor of {model} makes images of varying shape, which cannot be batched: give its "
             "preprocessor_config.json a centre crop, or a size of height and width."
         )
     return fixed["height"], fixed["width"]
 
 
-def _resized(size: Mapping[str, Any], width: int, height: int) -> tuple[int, int]:
+def _resized_shape(size: Mapping[str, Any], width: int, height: int) -> tuple[int, int]:
     if size.get("height"):
         return size["width"], size["height"]
     short, long = sorted((width, height))

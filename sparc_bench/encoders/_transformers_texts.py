@@ -1,4 +1,4 @@
-"""Texts of transformers' checkpoints: the checkpoint's own tokenizer, and the cleaning that its model was trained with.
+"""Text preprocessing of transformers' checkpoints: the tokenizer, and the text cleaning that the model was trained on.
 
 Shapes: M texts, L tokens.
 """
@@ -19,11 +19,11 @@ from sparc_bench.errors import UserError
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 LONGEST = 100_000
-"""Tokens; a tokenizer that allows more (transformers writes 10^30) declares no longest text."""
+"""Tokens; a larger limit of a tokenizer (transformers writes 10^30) means that it declares none."""
 
 
 def canonicalized(text: str) -> str:
-    """Lower case without ASCII punctuation, single spaces: big_vision, image_text/prompt_engineering.py.
+    """Text in lower case, without ASCII punctuation, with single spaces (big_vision, image_text/prompt_engineering.py).
 
     >>> canonicalized("A Photo  of a CAT!")
     'a photo of a cat'
@@ -32,31 +32,31 @@ def canonicalized(text: str) -> str:
 
 
 CLEANING: dict[str, Callable[[str], str]] = {"none": str, "lower": str.lower, "canonicalize": canonicalized}
-"""The option `clean` of a card -> what is done to a text before the tokenizer sees it."""
+"""Value of the card option `clean` -> function that cleans a text before tokenization."""
 
 CLEANING_OF_SIGLIP = {
     "SiglipTokenizer": "none",
     **dict.fromkeys(("GemmaTokenizer", "GemmaTokenizerFast", "Siglip2Tokenizer"), "lower"),
 }
-"""Tokenizer of a SigLIP checkpoint -> cleaning that its model was trained with.
+"""Tokenizer class of a SigLIP checkpoint -> text cleaning that its model was trained on.
 
-SigLIP's tokenizer lower-cases and takes punctuation away itself, as its checkpoint says (`do_lower_case`). SigLIP 2's
-texts were lower-cased and kept their punctuation: big_vision, SigLIP2_demo.ipynb (`lower(key="text")|tok(length=64,
+SigLIP's tokenizer itself lower-cases and removes punctuation, as its checkpoint says (`do_lower_case`). SigLIP 2 was
+trained on lower-cased texts with punctuation: big_vision, SigLIP2_demo.ipynb (`lower(key="text")|tok(length=64,
 model="gemma", bos="no", eos="sticky")`) and google-research/big_vision#187. Its checkpoints of fixed size name the
-plain Gemma tokenizer, which keeps case; so did all of them before huggingface/transformers#43101.
+plain Gemma tokenizer, which keeps case; before huggingface/transformers#43101 all of them did.
 """
 
 
 @dataclass(frozen=True)
 class TextInputs:
-    """Turns texts into a model's inputs.
+    """Text cleaning and tokenizer of a model.
 
     Attributes:
-        tokenizer: a tokenizer of transformers.
-        context: the most tokens of a text, its special ones among them; longer texts lose their end, not their EOS.
-        clean: a key of CLEANING.
-        full_context: pad every text to the context and mask nothing; else pad to the longest and mask the padding.
-        keys: the inputs that the model takes.
+        tokenizer: tokenizer of transformers.
+        context: largest number of tokens of a text, special tokens included; longer texts are cut before their EOS.
+        clean: key of CLEANING.
+        full_context: whether every text is padded to the context without a mask; else to the longest, with a mask.
+        keys: names of the model's inputs.
     """
 
     tokenizer: Any
@@ -66,7 +66,7 @@ class TextInputs:
     keys: frozenset[str]
 
     def __call__(self, texts: Sequence[str]) -> tuple[dict[str, Tensor], Tensor]:
-        """The model's inputs, and where they are words of the text (mask_ML: no padding, no special tokens)."""
+        """The model's inputs, and the mask of words mask_ML (no padding, no special tokens)."""
         found = self.tokenizer(
             [CLEANING[self.clean](text) for text in texts],
             padding="max_length" if self.full_context else "longest",
@@ -81,24 +81,24 @@ class TextInputs:
 
 
 def text_inputs(tokenizer: Any, model: Any, layout: Layout | None, clean: str | None, name: str) -> TextInputs:  # noqa: ANN401
-    """The texts of a checkpoint.
+    """Text cleaning and tokenizer of a checkpoint.
 
     Args:
-        tokenizer: its tokenizer.
-        model: its model.
-        layout: its architecture's, if it is known.
-        clean: the card's option; None for what the model was trained with.
+        tokenizer: the checkpoint's tokenizer.
+        model: the checkpoint's model.
+        layout: layout of its architecture, if known.
+        clean: the card option `clean`; None for the cleaning that the model was trained on.
         name: the card's name, for errors.
 
     Raises:
-        UserError: cleaning or longest text of a SigLIP are unknown; a tokenizer that marks no end of text.
+        UserError: a SigLIP model's cleaning or a context length is unknown, or the tokenizer adds no EOS.
     """
     kind = type(tokenizer).__name__
     full_context = layout is not None and layout.full_context
     if clean is None and full_context and kind not in CLEANING_OF_SIGLIP:
         known = ", ".join(CLEANING_OF_SIGLIP)
         raise UserError(
-            f"The texts of {name} are cut by a {kind}, with which no SigLIP was published (those have {known}): write "
+            f"{name} has the tokenizer {kind}, with which no SigLIP was published (those have {known}): write "
             'clean = "none", "lower" or "canonicalize" into the options of its card, as it was trained.'
         )
     text_config = getattr(model.config, "text_config", None)
@@ -109,8 +109,8 @@ def text_inputs(tokenizer: Any, model: Any, layout: Layout | None, clean: str | 
     end = tokenizer.eos_token_id
     if layout is not None and end is not None and tokenizer("a").input_ids[-1] != end:
         raise UserError(
-            f"The tokenizer of {name} puts no {tokenizer.eos_token} behind a text, from which its vector is read: take "
-            "all tokenizer files from the same checkpoint."
+            f"The tokenizer of {name} adds no {tokenizer.eos_token} to a text, at which the text is pooled: take all "
+            "tokenizer files from the same checkpoint."
         )
     keys = frozenset(inspect.signature(model.get_text_features).parameters)
     if full_context:

@@ -1,4 +1,4 @@
-"""Checkpoints of open_clip: any architecture, tag, file, repository of the hub or folder; OpenAI's CLIP among them."""
+"""Checkpoints of open_clip: any architecture with a tag, file, hub repository or folder, OpenAI's CLIP included."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ TITLE = (
 SOURCE = "https://github.com/mlfoundations/open_clip"
 
 VERSION = 1
-"""Of this family's arithmetic: one that moves a vector makes cached features stale."""
+"""Version of this family's arithmetic; it grows with every change of a vector, so that cached features expire."""
 
 
 class OpenClipEncoder(ImageTextEncoder):
     """A model of open_clip (see `sparc_bench.encoder.Encoder`); vectors are not normalised, scores are cosines.
 
     Attributes:
-        logit_scale: what the model was trained to multiply cosines by.
-        logit_bias: what it adds to that, None for a softmax loss.
+        logit_scale: trained factor of the cosines.
+        logit_bias: trained bias of the logits; None for a softmax loss.
         activation: quickgelu or gelu, where the towers have a choice.
     """
 
@@ -68,7 +68,7 @@ class OpenClipEncoder(ImageTextEncoder):
         self.paths = {way: False} if way else {}
 
     def encode_pixels(self, pixels: Tensor, need: frozenset[str]) -> ImageFeatures:
-        """Global vectors, and patches by the card's way."""
+        """Global vectors, and patch vectors by the card option `patches`."""
         size = (pixels.shape[-2], pixels.shape[-1])
         if size not in self._towers:
             self._towers[size] = self._towers[self._size].at(size)
@@ -83,17 +83,18 @@ class OpenClipEncoder(ImageTextEncoder):
         return ImageFeatures(ids, global_ND, patches={way: patches_NPD}, grid=grid)
 
     def encode_texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
-        """Global vectors, and tokens of words."""
+        """Global vectors, and token vectors."""
         return self._texts(texts, need, self.device)
 
 
 def load(card: ModelCard, weights: Path | None, runtime: Runtime) -> OpenClipEncoder:
     """The encoder of a checkpoint.
 
-    Its identity names no version of a library: one that moved a vector would be an error there, and records name it.
+    The encoder's identity names no library versions: a version that changed a vector would be a bug of the library, and
+    records name the versions.
 
     Raises:
-        UserError: see `find` and `build`; patches asked for in a way that the architecture does not have.
+        UserError: see `find` and `build`; or the architecture does not support the card option `patches`.
     """
     where = f"Model {card.name}"
     options = parse(Options, card.options, f"{where}, table [options]")
@@ -128,7 +129,7 @@ def _pixels(
     source: OpenClipSource,
     size: int | None,
 ) -> tuple[OpenClipPreprocess, Normalization]:
-    """How images are opened and normalised; raises UserError for a size of the card that the tower cannot take."""
+    """Preprocessing and normalisation of images; raises UserError for a card's size that the tower does not take."""
     config = model.visual.preprocess_cfg
     if size is not None:
         own = {**config, "size": source.model_cfg["vision_cfg"].get("image_size", 224)}
@@ -137,7 +138,7 @@ def _pixels(
 
 
 def _way(options: Options, tower: OpenClipVisual, name: str) -> str | None:
-    """How patches are read: as the card says, else the plain last layer where the tower has it."""
+    """Value of the option `patches`: the card's, else "last" where the tower supports it, else None."""
     if options.patches is None:
         return "last" if "last" in tower.ways else None
     if options.patches not in tower.ways:
@@ -147,7 +148,7 @@ def _way(options: Options, tower: OpenClipVisual, name: str) -> str | None:
 
 
 def _fingerprint(tokenizer: Any) -> str:  # noqa: ANN401 - open_clip's
-    """What decides the ids of a text: of open_clip's own tokenizer its class, of others their whole vocabulary."""
+    """Identity of a tokenizer: the class of open_clip's own one, a hash of the whole vocabulary of others."""
     inner = getattr(tokenizer, "tokenizer", None)
     if inner is None:
         return "SimpleTokenizer"

@@ -1,4 +1,4 @@
-"""Models that this project trained: a run folder or one safetensors file of ours."""
+"""Models trained by this project: a run folder, a kept model or an exported safetensors file."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ SOURCE = "this project's trainer"
 WEIGHTS_FILE = "model.safetensors"
 
 VERSION = 1
-"""Of this file's arithmetic: one that moves a vector makes cached features stale."""
+"""Version of this family's arithmetic; it grows with every change of a vector, so that cached features expire."""
 
 IN_TRAINING = "in training"
-"""The hash of weights that still change: nothing of such a model is kept."""
+"""Stands for the weights hash of a model in training, whose features are never cached."""
 
 
 class OwnEncoder(ImageTextEncoder):
-    """Towers and objective of a recipe, at evaluation (see `sparc_bench.encoder.Encoder`).
+    """Encoder of a two-tower model (see `sparc_bench.encoder.Encoder`).
 
     Attributes:
-        model: both.
-        recipe: that trained them.
-        train_words: word -> in how many training captions it stands; empty where that is not known.
+        model: towers and objective.
+        recipe: recipe that trained the model.
+        train_words: word -> number of training captions that contain it; empty where unknown.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class OwnEncoder(ImageTextEncoder):
 
     @torch.inference_mode()
     def encode_pixels(self, pixels: Tensor, need: frozenset[str]) -> ImageFeatures:
-        """Global vectors and patches by all paths; ids are the images' places in the batch."""
+        """Global vectors, branches and patches by all paths; ids are positions in the batch."""
         image = self.model.encode_image(pixels.to(self.device))
         global_ND, patches, branches_NKD = self.model.objective.image_features(image, need)
         ids = tuple(map(str, range(len(pixels))))
         return ImageFeatures(ids, global_ND, branches_NKD, patches, image.grid)
 
     def encode_texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
-        """Global vectors and tokens."""
+        """Global vectors, and token vectors."""
         full = "tokens" in need or self.model.full_context
         tokens = self._tokenizer([[text] for text in texts], full).to(self.device)
         text = self.model.encode_text(tokens)
@@ -85,22 +85,22 @@ class OwnEncoder(ImageTextEncoder):
     def similarity(
         self, images: ImageFeatures, texts: TextFeatures, regions: Regions | None = None, path: str | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The objective's own score."""
+        """Scores by the objective's rule."""
         return self.model.objective.similarity(images, texts, regions, path)
 
     @torch.inference_mode()
     def dense_scores(self, images: ImageFeatures, texts: TextFeatures, path: str | None = None) -> Tensor:
-        """The objective's own dense score."""
+        """Dense scores by the objective's rule."""
         return self.model.objective.dense_scores(images, texts, path)
 
     @property
     def logit_scale(self) -> float | None:
-        """The objective's inverse temperature; None where it has none, or none that is fixed."""
+        """The objective's inverse temperature; None where it has none."""
         scale = getattr(self.model.objective, "scale", None)
         return None if scale is None else float(scale.detach())
 
     def untrained(self) -> OwnEncoder:
-        """The same towers and heads with random weights of this seed, wherever they began."""
+        """The model with random weights of the run's seed, also where the run had an initial model."""
         return OwnEncoder(
             card=self.card,
             model=build_model(self.recipe, self._tokenizer, self._meta.seed, self._meta.init_record),
@@ -112,10 +112,10 @@ class OwnEncoder(ImageTextEncoder):
 
 
 def load(card: ModelCard, weights: Path | None, runtime: Runtime) -> OwnEncoder:
-    """The encoder of a run folder, or of one of its files.
+    """The encoder of a run folder or weights file.
 
     Raises:
-        UserError: no weights, a damaged file, another architecture, values that are not finite.
+        UserError: the weights are missing, damaged or not finite, or belong to another architecture.
     """
     if weights is None:
         raise UserError(f"There are no weights of {card.name}: run sparc-bench train {card.name}.")

@@ -1,21 +1,21 @@
-"""Embeddings that another program computed: an API's, another framework's, a brain recording's.
+"""Embeddings computed by another program: an API, another framework, a brain recording.
 
 MODEL is `precomputed:PATH`; a card names the path as its option `weights`. PATH is a folder, or one .npz or
 .safetensors file, that holds arrays by name:
 
-    image_embeddings  N x D   one vector an image, beside image_ids
-    text_embeddings   M x D   one vector a text, beside texts
+    image_embeddings  N x D   one vector per image, with image_ids
+    text_embeddings   M x D   one vector per text, with texts
     image_patches     N x P x D, optional: patches in the joint space, row-major
-    patch_grid        their rows and columns
-    image_areas       N x 4, optional: the pixels that the patches cover (left, top, right, bottom); else all of them
+    patch_grid        rows and columns of the patches
+    image_areas       N x 4, optional: pixels that the patches cover (left, top, right, bottom); default: all
 
-In a folder, an array is NAME.npy (memory-mapped) or lies in a .npz or .safetensors file. Vectors are float16, bfloat16,
-float32 or float64, of any length: cosine is what scores them. image_ids and texts are lists of strings: an array of
+In a folder, an array is a file NAME.npy (memory-mapped) or part of a .npz or .safetensors file. Vectors are float16,
+bfloat16, float32 or float64, of any length; scores are cosines. image_ids and texts are lists of strings: an array of
 that name, JSON in the metadata of a .safetensors file, inputs.json ({"image_ids": [...], "texts": [...]}), or
-metadata.csv with the columns image_id and caption and a row for each row of both arrays. A name may stand there twice
-with the same vector. `sparc-bench show TASK --out inputs.json` writes the ids and texts that a task needs, in the
-wording of its prompts. Texts are found by their exact string, images by id, with or without .jpg and the like; a part
-of an image has its box behind the id: photo.jpg[left,top,right,bottom].
+metadata.csv with the columns image_id and caption and one row for each row of both arrays. Rows with the same name
+must have the same vector. `sparc-bench show TASK --out inputs.json` writes the ids and texts that a task needs, in the
+wording of its prompts. Texts match by their exact string, images by id, with or without a suffix such as .jpg; the id
+of a crop ends in its box: photo.jpg[left,top,right,bottom].
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ from sparc_bench.features import ImageFeatures, TextFeatures
 from sparc_bench.images.item import Box, ImageItem
 
 TITLE = "embeddings computed elsewhere, with their ids: .npy, .npz or .safetensors; no image is opened"
-SOURCE = "whoever computed them"
+SOURCE = "the program that computed them"
 
 VERSION = 1
-"""Of this file's arithmetic: one that moves a vector makes cached features stale."""
+"""Version of this family's arithmetic; it grows with every change of a vector, so that cached features expire."""
 
 PATH_NAME = "stored"
-"""The one patch path."""
+"""Name of the patch path."""
 
 
 class Options(Strict):
-    """What a card can say."""
+    """Options of a card of stored embeddings."""
 
-    weights: str = Field(default="", description="folder or file of the embeddings, from where the command runs")
+    weights: str = Field(default="", description="folder or file of the embeddings, relative to the working directory")
     trained_patches: bool = Field(default=False, description="whether a loss trained the patches that are stored")
 
 
 class StoredEncoder(ImageTextEncoder):
-    """Looks vectors up (see `sparc_bench.encoder.Encoder`); always on the CPU, in the precision of the files."""
+    """Encoder that looks up stored vectors (see `sparc_bench.encoder.Encoder`), on the CPU, in the files' precision."""
 
     def __init__(self, card: ModelCard, stored: StoredVectors, options: Options, runtime: Runtime) -> None:
         sides = [side for side in (stored.images, stored.texts) if side is not None]
@@ -71,11 +71,11 @@ class StoredEncoder(ImageTextEncoder):
         self.paths = {PATH_NAME: options.trained_patches} if stored.patches_NPD is not None else {}
 
     def held(self) -> tuple[list[str], list[str]]:
-        """Names of the images, and texts, that there are vectors of."""
+        """Image ids and texts with stored vectors."""
         return list(self._stored.images or ()), list(self._stored.texts or ())
 
     def preprocess(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
-        """No pixels, and the area that the image's patches cover."""
+        """An empty tensor instead of pixels, and the area that the image's patches cover."""
         rows = self._image_rows([item], size)
         left, top, right, bottom = self._areas([item], rows)[0].tolist()
         return torch.empty(0), (left, top, right, bottom)
@@ -83,14 +83,14 @@ class StoredEncoder(ImageTextEncoder):
     def stream(
         self, items: Sequence[ImageItem], need: frozenset[str], most: int, size: int | None = None
     ) -> Iterator[ImageFeatures]:
-        """Stored features of runs of at most `most` images; all are looked up before the first run."""
+        """Stored features in runs of at most `most` images; missing images are reported before the first run."""
         rows = self._image_rows(items, size)
         for start in range(0, len(items), most):
             run = slice(start, start + most)
             yield self._features(items[run], rows[run], need)
 
     def texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
-        """Stored vectors of texts, by the exact string."""
+        """Stored vectors of texts, found by their exact string."""
         stored = self._side(self._stored.texts, "text")
         rows, missing = _found(stored, texts)
         if missing:
@@ -135,7 +135,7 @@ class StoredEncoder(ImageTextEncoder):
 
 
 def stored_id(item: ImageItem) -> str:
-    """What the vector of an image, or of a part of one, is called.
+    """Name of the stored vector of an image or crop.
 
     >>> stored_id(ImageItem("dog.jpg", open, crop=(0.0, 8.0, 31.6, 40.0)))
     'dog.jpg[0,8,32,40]'
@@ -147,7 +147,7 @@ def load(card: ModelCard, weights: Path | None, runtime: Runtime) -> StoredEncod
     """The encoder of a folder or file of embeddings.
 
     Raises:
-        UserError: no path, or what lies there is no such folder or file (see `read_vectors`).
+        UserError: the card names no path, or the path holds no embeddings (see `read_vectors`).
     """
     options = parse(Options, card.options, f"The card of {card.name}, table [options]")
     if weights is None and not options.weights:
@@ -161,7 +161,7 @@ def _opened(item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
 
 
 def _found(stored: NamedVectors, names: Sequence[str]) -> tuple[list[int], list[str]]:
-    """Rows of the names that are there, and the others, each once."""
+    """Rows of the stored names, and the missing names without repetition."""
     rows = [stored.find(name) for name in names]
     missing = dict.fromkeys(name for name, row in zip(names, rows, strict=True) if row is None)
     return [row for row in rows if row is not None], list(missing)

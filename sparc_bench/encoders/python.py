@@ -1,9 +1,9 @@
-"""Models in one Python file of the user's: a factory that returns an encoder.
+"""Models in a Python file of the user, whose function `load` returns an encoder.
 
-MODEL is `python:my_model.py` or `python:my_model.py:WEIGHTS`; a card names `file` in its [options]. The file has a
-function `load(card, weights, runtime)` that returns a `sparc_bench.encoder.Encoder`, best derived from
-`sparc_bench.encoder.ImageTextEncoder`. `weights` is the path of the weights, or None where WEIGHTS is no
-path: then it is `card.options["weights"]`. All other options of the card are the file's own.
+MODEL is `python:my_model.py` or `python:my_model.py:WEIGHTS`; a card names the file as `file` in its [options]. The
+file has a function `load(card, weights, runtime)` that returns a `sparc_bench.encoder.Encoder`, best derived from
+`sparc_bench.encoder.ImageTextEncoder`. `weights` is the path of the weights; where WEIGHTS is no path, it is None and
+`card.options["weights"]` holds WEIGHTS. All other options of the card are passed on to the file.
 
 With `--plugin my_model.py`, or from an installed package with the entry point `sparc_bench.plugins`, the same file is a
 family of its own name: `my_model:WEIGHTS`.
@@ -21,27 +21,27 @@ from sparc_bench.encoder import Encoder, Runtime
 from sparc_bench.errors import UserError
 from sparc_bench.models.plugin_encoder import checked_encoder
 
-TITLE = "a model in a Python file of one's own, which is run: load(card, weights, runtime) returns an encoder"
-SOURCE = "whoever wrote the file"
+TITLE = "a model in a Python file of your own, which is executed: load(card, weights, runtime) returns an encoder"
+SOURCE = "the author of the file"
 
 VERSION = 1
-"""Of this file's arithmetic: one that moves a vector makes cached features stale."""
+"""Version of this family's arithmetic; it grows with every change of a vector, so that cached features expire."""
 
 
 class Options(BaseModel):
-    """What a card says; keys beyond these are the file's own."""
+    """Options of a card of a Python file; further keys are passed on to the file."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    file: str = Field(default="", description="the Python file, from where the command runs")
-    weights: str = Field(default="", description="weights that the file reads: a path, or what else it takes")
+    file: str = Field(default="", description="the Python file, relative to the working directory")
+    weights: str = Field(default="", description="weights that the file loads: a path, or any name that it knows")
 
 
 def load(card: ModelCard, weights: Path | None, runtime: Runtime) -> Encoder:
-    """What the file's own `load` returns.
+    """The encoder that the file's own `load` returns.
 
     Raises:
-        UserError: no such file, one without `load`, or what `load` returns is no encoder.
+        UserError: the file or its `load` is missing, or `load` returns no encoder.
     """
     file, card, weights = _parts(card, weights)
     module = discovery.add_plugin(file)
@@ -51,10 +51,10 @@ def load(card: ModelCard, weights: Path | None, runtime: Runtime) -> Encoder:
 
 
 def _parts(card: ModelCard, weights: Path | None) -> tuple[Path, ModelCard, Path | None]:
-    """The Python file, the card as the file's own family would see it, and the weights."""
+    """The Python file, the card with the file's own options, and the path of the weights."""
     options = dict(card.options)
     named = options.pop("file", None)
-    if named is None:  # MODEL is all there is
+    if named is None:  # from the command line, without a card
         name, suffix, rest = str(weights or options.pop("weights", "")).partition(".py:")
         named, weights = f"{name}{suffix[:-1]}", None
         if rest:

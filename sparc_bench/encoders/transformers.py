@@ -1,8 +1,8 @@
-"""Checkpoints in transformers' layout: CLIP, SigLIP, SigLIP 2 and what shares their two methods.
+"""Checkpoints in transformers' layout: CLIP, SigLIP, SigLIP 2 and other models with their two methods.
 
-Any model with `get_image_features` and `get_text_features` that give one vector each has global vectors; those of
-`_transformers_layout.LAYOUTS` have patches and tokens in the joint space too. Images and texts go through the
-checkpoint's own image processor and tokenizer, as the library would load them.
+Any model whose `get_image_features` and `get_text_features` return one vector each has global vectors; those in
+`_transformers_layout.LAYOUTS` also have patches and tokens in the joint space. Images and texts go through the
+checkpoint's own image processor and tokenizer, as the library loads them.
 
 Shapes: B images or texts, P patches, L text tokens, D joint width.
 """
@@ -34,27 +34,29 @@ from sparc_bench.encoders._transformers_texts import TextInputs, text_inputs
 from sparc_bench.errors import UserError
 from sparc_bench.features import ImageFeatures, TextFeatures
 
-TITLE = "transformers' checkpoints: CLIP, SigLIP, SigLIP 2 and what shares their API (extra hf)"
+TITLE = "transformers' checkpoints: CLIP, SigLIP, SigLIP 2 and models with the same API (extra hf)"
 SOURCE = "https://github.com/huggingface/transformers"
 
 VERSION = 1
-"""Of this family's arithmetic: one that moves a vector makes cached features stale."""
+"""Version of this family's arithmetic; it grows with every change of a vector, so that cached features expire."""
 
 
 class Options(Strict):
-    """What a card may say of a checkpoint."""
+    """Options of a card of a transformers checkpoint."""
 
     weights: str = Field(default="", description="OWNER/NAME on the hub, or a folder")
     revision: str | None = Field(default=None, description="commit, branch or tag of the repository on the hub")
-    sha256: str | None = Field(default=None, description="of the weights; of several files as file_sha256 says")
+    sha256: str | None = Field(default=None, description="hash of the weights (of several files, see file_sha256)")
     patches: Literal["last", "value", "sclip", "clearclip"] | None = Field(
-        default=None, description="how patches are read: CLIP has all four (default last), SigLIP value (default none)"
+        default=None,
+        description="patch vectors: all four for CLIP (default last), value for SigLIP (default none)",
     )
     clean: Literal["none", "lower", "canonicalize"] | None = Field(
-        default=None, description="what is done to a text before the tokenizer; default: as the model was trained"
+        default=None,
+        description="text cleaning before tokenization; default: the one that the model was trained on",
     )
     remote_code: str | None = Field(
-        default=None, description="OWNER/NAME (or the folder's name) whose code may run; it has to be there already"
+        default=None, description="OWNER/NAME (or the folder's name) whose code, already on this machine, may run"
     )
 
 
@@ -62,8 +64,8 @@ class TransformersEncoder(ImageTextEncoder):
     """A checkpoint of transformers (see `sparc_bench.encoder.Encoder`).
 
     Attributes:
-        logit_scale: what the model was trained to multiply cosines by; None where it has none.
-        logit_bias: what it adds to that; None for a softmax loss.
+        logit_scale: trained factor of the cosines; None where the model has none.
+        logit_bias: trained bias of the logits; None for a softmax loss.
     """
 
     def __init__(
@@ -89,7 +91,7 @@ class TransformersEncoder(ImageTextEncoder):
         self.logit_bias = float(bias.detach()) if isinstance(bias, Tensor) else None
 
     def encode_pixels(self, pixels: Tensor, need: frozenset[str]) -> ImageFeatures:
-        """The library's image vectors, and patches as the card says."""
+        """The library's image vectors, and patches by the card option `patches`."""
         inputs: dict[str, Any] = {"pixel_values": pixels}
         if self._layout is NAFLEX:
             inputs = naflex_inputs(pixels)
@@ -106,7 +108,7 @@ class TransformersEncoder(ImageTextEncoder):
         return ImageFeatures(ids, kept_BD, None, {self._way: dense.patches(self._model, self._way, seen[0])}, grid)
 
     def encode_texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
-        """The library's text vectors, and its last hidden states in the joint space."""
+        """The library's text vectors, and its last hidden states projected to the joint space."""
         inputs, mask_BL = self._words(texts)
         dense = self._layout if "tokens" in need else None
         with tap(self._model.text_model if dense else None) as seen:
@@ -118,23 +120,23 @@ class TransformersEncoder(ImageTextEncoder):
         return TextFeatures(tuple(texts), kept_BD, dense.tokens(self._model, seen[0][1]), mask_BL.to(self.device))
 
     def _vectors(self, output: Any, method: str) -> Tensor:  # noqa: ANN401
-        """One vector each: transformers 4 gives the tensor, 5 an output that holds it."""
+        """Vectors from a method's output: a tensor in transformers 4, an object that holds it in 5."""
         vectors = output if isinstance(output, Tensor) else getattr(output, "pooler_output", None)
         if not isinstance(vectors, Tensor) or vectors.ndim != 2:
             shape = f"a tensor of {vectors.ndim} axes" if isinstance(vectors, Tensor) else type(output).__name__
             raise UserError(
-                f"{method} of {type(self._model).__name__} gives {shape} instead of one vector each, so that "
+                f"{method} of {type(self._model).__name__} returns {shape} instead of one vector each, so that "
                 f"{self.card.name} cannot be scored by cosine: bring it in with a plug-in (--plugin)."
             )
         return vectors
 
 
 def load(card: ModelCard, weights: Path | None, runtime: Runtime) -> TransformersEncoder:
-    """The encoder of a folder, or of a repository of the hub that the card's options name.
+    """The encoder of a folder, or of the hub repository that the card names.
 
     Raises:
-        UserError: transformers is not installed, there is no such checkpoint, it is damaged or of another architecture,
-            or an option does not fit it.
+        UserError: transformers is not installed; the checkpoint is missing, damaged or of another architecture; or an
+            option does not fit it.
     """
     try:
         import transformers
@@ -162,7 +164,7 @@ def load(card: ModelCard, weights: Path | None, runtime: Runtime) -> Transformer
     identity = (
         None
         if trusted
-        else {  # code can be changed without a trace in the folder
+        else {  # no identity for remote code: it can change without a trace in the folder
             "transformers": VERSION,
             "library": transformers.__version__,
             "files": folder.hashes(),
@@ -189,7 +191,7 @@ def _folder(card: ModelCard, weights: Path | None, options: Options) -> files.Fo
 
 
 def _way(asked: str | None, layout: Layout | None, name: str) -> str:
-    """How patches are read; empty: the model gives none."""
+    """Value of the option `patches`; empty for a model without patch vectors."""
     has = layout.ways if layout else ()
     if asked is not None and asked not in has:
         what = f"has the patches {', '.join(has)}" if has else "has no grid of patches in the joint space"

@@ -231,7 +231,7 @@ def test_patches_that_do_not_fit(folder, patches):
     np.save(folder / "patch_grid.npy", np.array([2, 2]))
     refused(folder, r"6 patches an image, .* patch_grid \[2, 2\]")
     (folder / "patch_grid.npy").unlink()
-    refused(folder, "patch_grid of nothing")
+    refused(folder, "no patch_grid")
     np.save(folder / "image_patches.npy", patches[:2])
     refused(folder, "patches of 2 images")
 
@@ -254,7 +254,7 @@ def test_numbers_that_no_score_can_be_made_of(folder):
 
 def test_names_that_are_missing_or_contradict_each_other(folder):
     np.save(folder / "texts.npy", np.array(TEXTS[::-1]))
-    refused(folder, "says twice and differently what the texts are")
+    refused(folder, "holds two different lists of texts")
     (folder / "texts.npy").unlink()
     (folder / "inputs.json").write_text('{"image_ids": ["a", 1, "b"]}')
     refused(folder, "image_ids that are no list of strings")
@@ -263,7 +263,7 @@ def test_names_that_are_missing_or_contradict_each_other(folder):
     (folder / "inputs.json").write_text("{")
     refused(folder, "no valid JSON")
     (folder / "inputs.json").unlink()
-    refused(folder, r"does not say which rows of image_embeddings.npy are whose: add an array 'image_ids'")
+    refused(folder, r"has no names for the rows of image_embeddings.npy: add an array 'image_ids'")
     (folder / "metadata.csv").write_text("image_id,caption\na,b,c\n")
     refused(folder, "another number of fields than its header in row 2")
     (folder / "metadata.csv").unlink()

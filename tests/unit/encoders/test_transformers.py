@@ -334,7 +334,7 @@ def test_a_tokenizer_without_end_of_text_is_refused(own):
     folder = own("siglip2_fixed")
     change(folder / "tokenizer.json", post_processor=None)
     change(folder / "tokenizer_config.json", add_eos_token=False)
-    assert "puts no <eos> behind a text" in refusal(folder)
+    assert "adds no <eos> to a text" in refusal(folder)
 
 
 def test_a_long_text_keeps_its_end_of_text(folders):
@@ -428,8 +428,8 @@ class Output:
 def test_features_that_are_no_vectors_are_a_sentence(folders, monkeypatch):
     encoder = load(folders("clip"))
     monkeypatch.setattr(type(encoder._model), "get_text_features", lambda *_, **__: torch.zeros(1, 3, 24))
-    with pytest.raises(UserError, match="get_text_features of CLIPModel gives a tensor of 3 axes instead of one"):
+    with pytest.raises(UserError, match="get_text_features of CLIPModel returns a tensor of 3 axes instead of one"):
         texts(encoder, "a")
     monkeypatch.setattr(type(encoder._model), "get_text_features", lambda *_, **__: Output())
-    with pytest.raises(UserError, match="gives Output instead of one vector each"):
+    with pytest.raises(UserError, match="returns Output instead of one vector each"):
         texts(encoder, "a")
