@@ -1,10 +1,10 @@
-"""COCO's average precision as a statistic that can be re-weighted by image.
+"""COCO's average precision as a statistic with image weights, for the bootstrap.
 
-pycocotools matches detections to objects, image by image and class by class; weights of images move only what comes
-after: how many objects there are, and how many true and false positives lie ahead of each true one. A false positive
-matters through its image and the number of later-scored true positives alone, so scores need not be kept.
+pycocotools matches detections to objects within each image and class. Image weights leave the matches as they are and
+change only the counts after them: objects, and true and false positives ahead of each true positive. A false positive
+is therefore kept as its image and its place among the true positives, without its score.
 
-Shapes: G images, S resamples, K classes, T IoU thresholds, A marks, F plain false positives.
+Shapes: G images, S resamples, K classes, T IoU thresholds, A marks, F plain false positives, D detections of a class.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ _CELLS = 4_000_000
 class AveragePrecision(Statistic):
     """Mean over classes and IoU thresholds of the interpolated precision at 101 recall levels.
 
-    Classes without objects are left out of the mean; weights of one give exactly COCOeval's number, whole weights that
-    of the data set in which images are repeated (each copy beside its original; where detections of one image and class
-    tie with one another, their copies follow detection by detection). NaN where no class has objects.
+    Classes without objects are left out of the mean; NaN without objects of any class. Weights of one give exactly
+    COCOeval's number; whole weights give its number for the data set with repeated images (each copy right after its
+    original; tied detections of one image and class are copied detection by detection).
 
     A mark is a detection that is a true positive or ignored (matched to a crowd, or outside the area range) at one
     threshold at least; the rest are plain false positives, each kept as its image and the number of marks of its class
-    that are scored ahead of it.
+    with a higher score.
 
     Source: pycocotools COCOeval.accumulate; Lin et al. 2014, arXiv 1405.0312.
 
     Attributes:
-        truths_GK: objects to find, by image and class.
-        false_GK: plain false positives, by image and class.
-        false_place_F: marks of its class ahead of each plain false positive; ordered by class, then image.
+        truths_GK: number of objects of each image and class.
+        false_GK: number of plain false positives of each image and class.
+        false_place_F: number of marks of its class ahead of each plain false positive; ordered by class, then image.
         mark_class_A: class of each mark; ascending, within a class best score first.
         mark_image_A: image of each mark.
         true_AT: whether the mark is a true positive at the threshold.
-        ignored_AT: whether the mark counts as nothing at the threshold.
+        ignored_AT: whether the mark is ignored at the threshold.
     """
 
     kind: ClassVar[str] = "average_precision"
@@ -62,12 +62,12 @@ class AveragePrecision(Statistic):
 
     @classmethod
     def of(cls, evaluation: COCOeval, area: int = 0, thresholds: Sequence[int] | None = None) -> AveragePrecision:
-        """From an evaluation on which `evaluate()` was called.
+        """Average precision of a COCOeval after `evaluate()`.
 
         Args:
             evaluation: pycocotools' evaluation; its image ids in ascending order are the clusters.
             area: index of the area range.
-            thresholds: indices of the IoU thresholds that are averaged; None for all.
+            thresholds: indices of the averaged IoU thresholds; None for all.
         """
         params = evaluation.params
         images, chosen = len(params.imgIds), list(range(len(params.iouThrs)) if thresholds is None else thresholds)
@@ -107,7 +107,7 @@ class AveragePrecision(Statistic):
 
     @classmethod
     def joined(cls, parts: Sequence[AveragePrecision]) -> AveragePrecision:
-        """The classes of several evaluations of the same images, in order, as one."""
+        """One average precision over the classes of several evaluations of the same images, in order."""
         first_K = np.cumsum([0, *(part.truths_GK.shape[1] for part in parts[:-1])]).tolist()
         return cls(
             truths_GK=_smallest(np.concatenate([part.truths_GK for part in parts], axis=1)),
@@ -123,11 +123,11 @@ class AveragePrecision(Statistic):
 
     @property
     def objects_GC(self) -> Bool[ndarray, "G K"]:
-        """Images with objects of a class: the fewest bound what a score without variance can claim."""
+        """Mask of the images with objects of a class; the rarest class limits the interval of a score of 0 or 1."""
         return self.truths_GK > 0
 
     def placed(self, place_G: Int[ndarray, "G"], clusters: int) -> AveragePrecision:
-        """The same among more images, or with the images in another order: image g is cluster `place_G[g]`."""
+        """The same statistic with image g as cluster `place_G[g]` of `clusters` (reordered, or among more images)."""
         truths_GK, false_GK = (
             np.zeros((clusters, self.truths_GK.shape[1]), dtype=counts_GK.dtype)
             for counts_GK in (self.truths_GK, self.false_GK)
@@ -146,7 +146,7 @@ class AveragePrecision(Statistic):
         )
 
     def values_S(self, weights_SG: Float[ndarray, "S G"]) -> Float[ndarray, "S"]:
-        """Mean AP over the classes that have objects under the weights."""
+        """Mean AP over the classes with objects under the weights."""
         weights_GS = np.ascontiguousarray(np.asarray(weights_SG, dtype=np.float64).T)
         truths_KS = self.truths_GK.T.astype(np.float64) @ weights_GS
         present_KS = truths_KS > 0
@@ -169,7 +169,7 @@ class AveragePrecision(Statistic):
         marks = slice(*np.searchsorted(self.mark_class_A, [label, label + 1]).tolist())
         false_AS = self._false_ahead(label, marks.stop - marks.start, weights_GS)
         weights_AS = weights_GS[self.mark_image_A[marks]]
-        # at most IoU thresholds the same detections match, so the curve is computed once for each distinct pattern
+        # the same detections match at most IoU thresholds, so the curve is computed once for each distinct pattern
         patterns = Counter(
             (true_A.tobytes(), ignored_A.tobytes())
             for true_A, ignored_A in zip(self.true_AT[marks].T, self.ignored_AT[marks].T, strict=True)
@@ -183,7 +183,7 @@ class AveragePrecision(Statistic):
         return np.asarray(total_S / self.true_AT.shape[1])
 
     def _false_ahead(self, label: int, marks: int, weights_GS: ndarray) -> ndarray:
-        """Weight of the plain false positives that are scored ahead of each mark of a class (A, S)."""
+        """Weight of the plain false positives with a higher score than each mark of a class (A, S)."""
         place_F = self.false_place_F[self._false_slice(label)]
         order_F = np.argsort(place_F, kind="stable")
         order_F = order_F[place_F[order_F] < marks]
@@ -192,16 +192,16 @@ class AveragePrecision(Statistic):
         image_F = np.repeat(np.arange(len(self.false_GK)), self.false_GK[:, label])
         places_U, starts_U = np.unique(place_F[order_F], return_index=True)
         sums_US = np.cumsum(np.add.reduceat(weights_GS[image_F[order_F]], starts_U, axis=0), axis=0)
-        # a false positive with `place` marks ahead of it lies ahead of the mark of that index
+        # a false positive with `place` marks ahead of it is itself ahead of mark number `place`
         position_A = np.searchsorted(places_U, np.arange(marks), side="right")
         return np.concatenate([np.zeros((1, sums_US.shape[1])), sums_US])[position_A]
 
 
 def _interpolated(true_AS: ndarray, counted_AS: ndarray, truths_S: ndarray) -> ndarray:
-    """AP from the running counts at each true positive, best score first."""
+    """Interpolated AP from the cumulative counts at each true positive, best score first."""
     if not len(true_AS):
         return np.zeros(len(truths_S))
-    # the same additions and divisions as COCOeval's, so that recall levels are reached at the same detections
+    # COCOeval's own additions and divisions, so that recall levels are reached at the same detections
     precision_AS = true_AS / (counted_AS + np.spacing(1))
     envelope_AS = np.maximum.accumulate(precision_AS[::-1], axis=0)[::-1]
     recall_AS = np.divide(true_AS, truths_S, out=np.zeros_like(true_AS), where=truths_S > 0)

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from sparc_bench.metrics.merging import kinds
+from sparc_bench.metrics.cluster_kinds import cluster_kinds
 from sparc_bench.metrics.statistic import RESAMPLES, ClassMean, IoU, Mean, SparseMean, Statistic
 
 Name = TypeVar("Name", bound=Hashable)
@@ -162,7 +162,7 @@ def _resampled(
         plans.setdefault((several[0].clusters, resamples[name]), []).append(name)
     values: dict[Name, list[ndarray]] = {}
     for (clusters, number), names in plans.items():
-        merged = kinds((each for name in names for each in statistics[name]), clusters)
+        merged = cluster_kinds((each for name in names for each in statistics[name]), clusters)
         ready = {name: [each if merged is None else merged.of(each) for each in statistics[name]] for name in names}
         chunks: dict[Name, list[list[ndarray]]] = {name: [[] for _ in each] for name, each in ready.items()}
         if clusters > 0:

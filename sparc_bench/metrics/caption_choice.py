@@ -1,7 +1,7 @@
-"""Does an image prefer what is true of it to what is false?
+"""Accuracy of preferring the true captions of an image to the false ones (SugarCrepe, SugarCrepe++, VALSE, ARO).
 
-Shapes: I items, T true captions of an item, F false ones. An item with fewer true captions than T is filled up with
-+inf, with fewer false ones than F with -inf: both are never the score that decides.
+Shapes: I items, T true captions of an item, F false ones. Missing true captions are padded with +inf, missing false
+ones with -inf, which never decide.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from sparc_bench.metrics.pair_comparison import Ties
 def caption_choice(
     true_IT: Float[ndarray, "I T"], false_IF: Float[ndarray, "I F"], ties: Ties
 ) -> tuple[Float[ndarray, "I"], Bool[ndarray, "I"]]:
-    """Credit of 0 to 1 for every item, and whether a tie decided it.
+    """Credit of every item (0 to 1), and whether a tie decided it.
 
-    An item is right where every true caption scores above every false one: with one of each SugarCrepe's accuracy
-    (Hsieh et al. 2023, strict greater-than) and VALSE's acc_r (Parcalabescu et al. 2022), with four false
-    ones ARO's precision at 1, with two true ones the image-to-text task of SugarCrepe++ (Dumpala et al. 2024). A tie is
-    where the lowest true score equals the highest false one. Under "lose" it is an error; under "expected" the a true
-    and b false captions at that score stand in a random order, and the credit is 1 / (a + b choose a): 1/2 for one
-    against one, 1/5 for one against four, 1/3 for two against one. A score that is not a number loses.
+    An item is right if every true caption scores above every false one. With one of each this is SugarCrepe's accuracy
+    (Hsieh et al. 2023, strict greater-than) and VALSE's acc_r (Parcalabescu et al. 2022), with four false ones ARO's
+    precision at 1, with two true ones the image-to-text task of SugarCrepe++ (Dumpala et al. 2024). A tie is an item
+    whose lowest true score equals its highest false one: an error under "lose"; under "expected" the credit is the mean
+    over random orders of the a true and b false captions at that score, 1 / (a + b choose a): 1/2 for one against one,
+    1/5 for one against four, 1/3 for two against one. NaN scores lose.
     """
     lowest_I, highest_I = true_IT.min(axis=1), false_IF.max(axis=1)
     tied_I = lowest_I == highest_I

@@ -1,4 +1,4 @@
-"""Which words of a caption are nouns or adjectives?"""
+"""Nouns and adjectives of a caption, by a part-of-speech tagger or a data set's own word list."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 from sparc_bench.errors import UserError
 
 ContentWords = Callable[[tuple[str, ...]], tuple[str, ...]]
-"""Keeps the nouns and adjectives of a caption's words (lower-case, articles left in: they are context)."""
+"""Function from a caption's words (lower-case, with articles as context) to its nouns and adjectives."""
 
 
 def tagged_by(word_tags: Mapping[str, str]) -> ContentWords:
-    """By a data set's own word list, word -> NOUN | ADJ | OTHER.
+    """`ContentWords` by a data set's own word list, word -> NOUN | ADJ | OTHER; UserError for an unlisted word.
 
     >>> tagged_by({"red": "ADJ", "square": "NOUN", "is": "OTHER"})(("is", "red", "square"))
     ('red', 'square')
@@ -38,21 +38,21 @@ def _hanta() -> Any:  # noqa: ANN401 - HanTa ships no types
         raise UserError(
             "Nouns and adjectives are found by HanTa, which is not installed: pip install 'sparc-bench[faithfulness]'."
         ) from None
-    # HanTa unpickles a file of that name from the working folder first; only the package's own may be loaded.
+    # Given a bare file name, HanTa unpickles such a file from the working folder first; the full path prevents that.
     return HanoverTagger.HanoverTagger(str(Path(HanoverTagger.__file__).resolve().with_name("morphmodel_en.pgz")))
 
 
 def hanta_version() -> str:
-    """The installed version of HanTa, for the record."""
+    """Installed version of HanTa, for the record."""
     _hanta()
     return version("HanTa")
 
 
 @cache
 def tagged_by_hanta(words: tuple[str, ...]) -> tuple[str, ...]:
-    """By HanTa's English model (Wartena 2019), which tags with the BNC's C5 set: NN* and NP* nouns, AJ* adjectives.
+    """Nouns (NN*, NP*) and adjectives (AJ*) by HanTa's English model (Wartena 2019), which has the BNC's C5 tags.
 
-    Numerals, pronouns and participles are not counted. Raises UserError where HanTa is not installed.
+    Numerals, pronouns and participles are left out. Raises UserError if HanTa is not installed.
     """
     tags = _hanta().tag_sent(list(words), taglevel=0)
     return tuple(word for word, tag in zip(words, tags, strict=True) if tag.startswith(("NN", "NP", "AJ")))

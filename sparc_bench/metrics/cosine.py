@@ -1,4 +1,4 @@
-"""Cosine scores of images, regions and patches with texts: the rule of CLIP and of all that scores like it.
+"""Cosine scores of images, regions and patches with texts, the rule of CLIP.
 
 Shapes: N images, M texts, P patches, R regions, D joint width.
 """
@@ -35,7 +35,7 @@ def pooled(patches_NPD: Tensor, regions: Regions) -> Tensor:
 
 
 def present(vectors: Tensor | None, side: str) -> Tensor:
-    """The vectors, which a caller must have asked for."""
+    """The vectors themselves; RuntimeError if they were not computed (`need` without "global")."""
     if vectors is None:
         raise RuntimeError(f"the {side} features hold no global vectors: ask for 'global'")
     return vectors

@@ -1,6 +1,6 @@
 """Intersection and union of predicted and true pixels, from scores on a patch grid.
 
-Shapes: C classes, K L grid rows and columns, H W pixels, X pixels that are scored, G images.
+Shapes: C classes, K L grid rows and columns, H W pixels, X scored pixels, G images.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from jaxtyping import Bool, Float, Float32, Int, Shaped
 from numpy import ndarray
 
 STRIP = 200_000
-"""How many scores are upsampled at once: bounded memory for any number of classes and pixels, and fastest in cache."""
+"""Scores (classes x pixels) that are upsampled at once: bounded memory, and small enough for the CPU cache."""
 
 
 @dataclass(frozen=True)
 class PixelCounts:
-    """Pixels per class of one image (fractions of a pixel where scores tie), and how many pixels tied."""
+    """Pixel counts of one image per class (with fractions of a pixel for ties), and the number of tied pixels."""
 
     intersection_C: Float[ndarray, "C"]
     predicted_C: Float[ndarray, "C"]
@@ -28,11 +28,11 @@ class PixelCounts:
 
     @property
     def union_C(self) -> Float[ndarray, "C"]:
-        """Pixels that are of the class, predicted as it, or both."""
+        """Pixels of the class, predicted as the class, or both."""
         return np.asarray(self.truth_C + self.predicted_C - self.intersection_C)
 
     def __add__(self, other: PixelCounts) -> PixelCounts:
-        """Counts of two sets of pixels together."""
+        """Counts of two disjoint sets of pixels."""
         return PixelCounts(
             self.intersection_C + other.intersection_C,
             self.predicted_C + other.predicted_C,
@@ -42,10 +42,10 @@ class PixelCounts:
 
 
 def pixel_counts(scores_CX: Float32[ndarray, "C X"], truth_X: Int[ndarray, "X"]) -> PixelCounts:
-    """Predict the best-scored class of every pixel and count; every pixel given is scored.
+    """Counts of the class with the highest score at every pixel against the truth.
 
-    Ties (exactly equal scores) give the expected credit under a random order: each of t tied classes is predicted with
-    1/t of the pixel. Without pixels all counts are 0.
+    Ties (exactly equal scores) get the mean credit over random orders: each of t tied classes is predicted with 1/t of
+    the pixel. Without pixels all counts are 0.
 
     >>> counts = pixel_counts(np.array([[1, 5], [1, 2]], dtype=np.float32), np.array([0, 0]))
     >>> counts.intersection_C.tolist(), counts.predicted_C.tolist(), counts.ties
@@ -72,7 +72,7 @@ def pixel_counts(scores_CX: Float32[ndarray, "C X"], truth_X: Int[ndarray, "X"])
 
 
 def class_counts(predicted_X: Int[ndarray, "X"], truth_X: Int[ndarray, "X"], classes: int) -> PixelCounts:
-    """Count pixels that were given one class each; a negative prediction is none, which is wrong for every class.
+    """Counts of predicted against true classes; a negative prediction means none and is wrong for every class.
 
     >>> counts = class_counts(np.array([0, 1, -1]), np.array([0, 0, 1]), 2)
     >>> counts.intersection_C.tolist(), counts.predicted_C.tolist(), counts.truth_C.tolist()
@@ -87,7 +87,7 @@ def class_counts(predicted_X: Int[ndarray, "X"], truth_X: Int[ndarray, "X"], cla
 
 
 def image_miou_score(intersection_GC: ndarray, union_GC: ndarray, truth_GC: ndarray) -> Float[ndarray, "G"]:
-    """For each image the mean IoU over the classes present in its ground truth; NaN where none is.
+    """Mean IoU of each image over the classes present in its ground truth; NaN for an image without any.
 
     Source: SPARC, arXiv 2401.09865, section 4.5 ("mean of the IoU scores over the classes present in the ground-truth
     image").
@@ -100,7 +100,7 @@ def image_miou_score(intersection_GC: ndarray, union_GC: ndarray, truth_GC: ndar
 
 
 def inside_area(area_4: Shaped[ndarray, "4"], size: tuple[int, int]) -> Bool[ndarray, "H W"]:
-    """Which pixels of an image of `size` (height, width) have their centre in the area that the grid covers."""
+    """Mask of the pixels whose centre lies in the area that the grid covers; `size` is (height, width)."""
     left, top, right, bottom = (float(edge) for edge in area_4)
     down_H, across_W = np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5
     return ((down_H >= top) & (down_H < bottom))[:, None] & ((across_W >= left) & (across_W < right))[None, :]
@@ -112,11 +112,11 @@ def upsampled_strips(
     size: tuple[int, int],
     rule: Literal["bilinear", "nearest"],
 ) -> Iterator[tuple[slice, Float32[ndarray, "C strip W"]]]:
-    """Scores at every pixel of an image of `size` (height, width), as strips of rows from top to bottom.
+    """Strips (rows, scores at every pixel) of an image of `size` (height, width), from top to bottom.
 
     bilinear: between cell centres (align_corners False), constant beyond the outermost centres; equal to
         `torch.nn.functional.interpolate` where the area is the whole image.
-    nearest: the score of the cell that the pixel's centre lies in.
+    nearest: the score of the cell around the pixel's centre.
 
     Every class goes through the same multiplications and additions, so equal scores stay exactly equal.
     """
@@ -136,7 +136,7 @@ def upsampled_strips(
 def _taps(
     start: float, stop: float, cells: int, pixels: int, rule: Literal["bilinear", "nearest"]
 ) -> tuple[ndarray, ndarray, ndarray]:
-    """For each pixel the two cells it lies between and the second one's share."""
+    """The two cells whose centres enclose each pixel's centre, and the weight of the second."""
     position_X = (np.arange(pixels) + 0.5 - start) / (stop - start) * cells
     if rule == "nearest":
         cell_X = np.clip(np.floor(position_X), 0, cells - 1).astype(np.intp)
@@ -147,7 +147,7 @@ def _taps(
 
 
 def best_constant(truth_GC: ndarray) -> dict[str, float]:
-    """What the best constant prediction scores: each metric for the class that is best for it.
+    """Reference row `constant`: each metric for the best single class predicted everywhere.
 
     Predicting class c everywhere gives it the IoU (pixels of c) / (all pixels) and every other present class 0.
     """

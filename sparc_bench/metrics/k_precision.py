@@ -1,9 +1,9 @@
-"""K-Precision: how much of what a retrieved caption says do the reference captions say as well?
+"""K-Precision: the share of a caption's words that the reference captions of its image contain.
 
 Adlakha et al. 2023 define it for generated answers; Bica et al. 2024 (SPARC, section 4.4) apply it to the top-1
 retrieved caption of an image, over all words (K-P) and over nouns and adjectives alone (K-P_na).
 
-Shapes: N reference sets (images), M captions, V words of the vocabulary.
+Shapes: N reference sets (one per image), M captions, V words of the vocabulary.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from numpy import ndarray
 from scipy.sparse import csr_matrix
 
 References = Literal["union", "multiset", "max"]
-"""How several reference captions count.
+"""Rule for several reference captions of an image.
 
-union: a word counts where any reference has it, however often.
-multiset: the references are one bag of words, and a word counts at most as often as the bag holds it.
-max: each reference is a bag of its own, and the best one counts (the rule of the metric's reference implementation).
+union: a word counts if any reference contains it, every time it occurs.
+multiset: the references form one bag of words, and a word counts at most as often as the bag contains it.
+max: each reference is a bag of its own, and the best one counts (the rule of the metric's original implementation).
 """
 
 _SHORTLIST = 2000
@@ -32,7 +32,7 @@ _ROUNDING = 1e-9
 
 
 def k_precision_score(words: Sequence[str], references: Sequence[Sequence[str]], rule: References) -> float:
-    """Share of `words` that the references hold, for one caption; NaN for a caption without words.
+    """Share of a caption's `words` that the references contain; NaN for a caption without words.
 
     The denominator is the number of words of the caption, repetitions included. Without any reference the score is 0.
 
@@ -53,10 +53,10 @@ def k_precision_score(words: Sequence[str], references: Sequence[Sequence[str]],
 def best_caption(
     captions: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]], rule: References
 ) -> int:
-    """Index of the caption with the highest mean score over all reference sets; the first of several.
+    """Index of the caption with the highest mean score over all reference sets; the first on ties.
 
-    A caption without words counts as 0. Under "max" no caption scores more than under "union", whose sums are cheap:
-    captions are looked at in the order of those, until none of the rest can win, and no more than the first 2,000.
+    A caption without words scores 0. Under "max" a caption scores at most its "union" score, which is cheap: captions
+    are scored in the order of their "union" scores until no remaining one can win, and at most 2,000 of them.
     """
     totals_M = KPrecision(captions, "union" if rule == "max" else rule).totals(references)
     if rule != "max":
@@ -78,7 +78,7 @@ def best_caption(
 
 
 class KPrecision:
-    """`k_precision_score` of M captions against many reference sets at once, by sparse products of word counts.
+    """K-Precision (`k_precision_score`) of M captions against many reference sets, by sparse products of word counts.
 
     min(a, b) of two counts is the number of levels t >= 1 that both reach, so a multiset intersection is a sum over t
     of products of 0/1 matrices; captions rarely repeat a word, so two or three levels suffice.
@@ -99,7 +99,7 @@ class KPrecision:
             self._levels_VM = [_reached(counts_MV, level).T.tocsr() for level in levels]
 
     def scores(self, references: Sequence[Sequence[Sequence[str]]]) -> Float[ndarray, "N M"]:
-        """The score of every caption (columns) for every set of references (rows); NaN for captions without words."""
+        """Score of every caption (columns) against every reference set (rows); NaN for captions without words."""
         if self._rule == "max":
             common_NM = np.zeros((len(references), len(self.length_M)))
             filled = [row for row, reference_set in enumerate(references) if len(reference_set)]
@@ -116,7 +116,7 @@ class KPrecision:
         return scores_NM
 
     def totals(self, references: Sequence[Sequence[Sequence[str]]]) -> Float[ndarray, "M"]:
-        """Sum of the scores over many reference sets at once, for "union" and "multiset"; 0 without words."""
+        """Sum of each caption's scores over all reference sets, for "union" and "multiset"; 0 without words."""
         assert self._rule != "max"
         counts_NV = self._counts([[word for reference in each for word in reference] for each in references])
         common_M = np.zeros(len(self.length_M))

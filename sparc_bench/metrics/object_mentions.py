@@ -1,4 +1,4 @@
-"""Which objects does a caption mention? A list of synonyms, read as the CHAIR metric reads it.
+"""Objects that a caption mentions, found with a list of synonyms as in the CHAIR metric.
 
 Rohrbach et al. 2018, Object Hallucination in Image Captioning (arXiv:1809.02156), section 3.1; LisaAnne/Hallucination,
 utils/chair.py.
@@ -14,29 +14,29 @@ _POSSESSIVE = re.compile(r"['\u2019]s?(?!\w)")
 
 YOUNG_AND_OLD = ("baby", "adult")
 ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "animal", "cub")
-"""A "baby elephant" is an elephant and no person."""
-CARRIERS = ("jet", "train")
-"""A "passenger train" is a train and no person."""
+"""Animals that `YOUNG_AND_OLD` words may precede: a "baby elephant" is an elephant and no person."""
+VEHICLES = ("jet", "train")
+"""Vehicles that "passenger" may precede: a "passenger train" is a train and no person."""
 _IRREGULAR = {"man": "men", "child": "children", "mouse": "mice", "goose": "geese", "person": "people"}
 
 
 class ObjectMentions:
-    """Finds the objects that a caption mentions.
+    """Finder of the objects that a caption mentions.
 
-    Words are compared in lower case and as singulars (the plurals of the listed words are known, not those of all
-    English). Two words that the list holds as one entry ("hot dog", "cell phone") are one mention; "baby" or "adult"
-    before an animal and "passenger" before a jet or train name no person; a "toilet seat" is a toilet, and beside a
-    toilet a "seat" is no chair. An object that is mentioned twice counts twice, as in the official code.
+    Words are compared in lower case and as singulars (of the listed words only, not of all English words). A listed
+    pair of words ("hot dog", "cell phone") is one mention; "baby" or "adult" before an animal and "passenger" before a
+    jet or train are no person; a "toilet seat" is a toilet, and in a caption with a toilet "seat" is no chair. An
+    object mentioned twice counts twice, as in the official code.
 
-    The official code makes singulars by general rules that turn "bus" into "bu" and "ties" into "ty", which it then
-    misses, and misses entries that its file writes with an extra space; here they count.
+    Unlike here, the official code misses "bus" and "ties", which its general rules turn into "bu" and "ty", and list
+    entries written with an extra space.
     """
 
     def __init__(self, synonyms: Mapping[str, str]) -> None:
-        """`synonyms`: a word or two words, in lower case -> the object that it names."""
+        """`synonyms`: a word or a pair of words in lower case -> its object."""
         self._object_of = dict(synonyms)
         self._singular: dict[str, str] = {}
-        words = {part for entry in synonyms for part in entry.split()} | {*YOUNG_AND_OLD, *ANIMALS, *CARRIERS}
+        words = {part for entry in synonyms for part in entry.split()} | {*YOUNG_AND_OLD, *ANIMALS, *VEHICLES}
         for word in sorted(words):
             for plural in _plurals(word):
                 self._singular.setdefault(plural, word)
@@ -44,11 +44,11 @@ class ObjectMentions:
             self._singular[word] = word
         pairs = {entry: entry for entry in synonyms if " " in entry}
         pairs |= {f"{age} {animal}": animal for age in YOUNG_AND_OLD for animal in ANIMALS}
-        pairs |= {f"passenger {carrier}": carrier for carrier in CARRIERS}
+        pairs |= {f"passenger {vehicle}": vehicle for vehicle in VEHICLES}
         self._pairs = pairs | ({"toilet seat": "toilet"} if "toilet" in synonyms else {})
 
     def of(self, caption: str) -> tuple[str, ...]:
-        """The objects in the order of their mentions, repetitions included."""
+        """Objects of a caption in the order of their mentions, with repetitions."""
         words = list(self._joined([self._singular.get(word, word) for word in _words(caption)]))
         if "toilet" in words:
             words = [word for word in words if word != "seat"]
@@ -64,12 +64,12 @@ class ObjectMentions:
 
 
 def _words(caption: str) -> list[str]:
-    """Words and marks in lower case: a mark between two words keeps them apart, a possessive ending is left out."""
+    """Words and punctuation marks in lower case, without possessive endings; a mark separates a pair of words."""
     return _TOKEN.findall(_POSSESSIVE.sub(" ' ", caption.lower()))
 
 
 def _plurals(word: str) -> Iterator[str]:
-    """How the plural of a word may be spelt."""
+    """Possible spellings of the plural of a word."""
     for singular, plural in _IRREGULAR.items():
         if word.endswith(singular):
             yield word.removesuffix(singular) + plural

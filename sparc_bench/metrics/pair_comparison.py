@@ -1,6 +1,6 @@
-"""Two images and two captions: does each find its own?
+"""Winoground's scores of two images and two captions: does each image prefer its caption, and each caption its image?
 
-Shapes: G groups; axis 1 of a score array is the image, axis 2 the caption; image i belongs to caption i.
+Shapes: G groups; axis 1 of a score array is the image, axis 2 the caption; caption i is true of image i.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 Ties = Literal["expected", "lose"]
-"""expected: the chance of winning under a random order of equal scores; lose: a tie is an error (Winoground's rule)."""
+"""Rule for ties. expected: the mean credit over random orders of equal scores; lose: an error (Winoground's rule)."""
 
 
 @dataclass(frozen=True)
 class PairComparison:
-    """Credits of 0 to 1 for every group.
+    """Credits (0 to 1) of every group.
 
     Attributes:
-        text_G: for both images the right caption scores higher.
-        image_G: for both captions the right image scores higher.
-        group_G: all four comparisons are right.
+        text_G: text score: for both images the right caption scores higher.
+        image_G: image score: for both captions the right image scores higher.
+        group_G: group score: all four comparisons are right.
         own_G2: image i and caption i prefer each other (two of the four comparisons).
-        tied_G: at least one of the four comparisons is a tie.
+        tied_G: whether one of the four comparisons is a tie.
     """
 
     text_G: Float[ndarray, "G"]
@@ -42,8 +42,8 @@ def compare_pairs(
     """Text, image and group score of Winoground (Thrush et al. 2022, section 3.2).
 
     Captions compete for an image under the image-to-text scores, images for a caption under the text-to-image scores;
-    most models have one matrix for both. Under "expected" the four cells stand in a random order wherever they are
-    equal: all equal gives 1/4, 1/4 and 1/6, which is also what random scores give. Under "lose" it gives 0.
+    most models have one matrix for both. Under "expected" a credit is the mean over random orders of equal scores: four
+    equal scores give 1/4, 1/4 and 1/6, the same as random scores. Under "lose" they give 0.
     """
     texts = _margins(image_to_text_G22, axis=2)
     images = _margins(text_to_image_G22, axis=1)
@@ -66,9 +66,9 @@ def compare_pairs(
 
 
 def _margins(scores_G22: Float[ndarray, "G 2 2"], axis: int) -> Float[ndarray, "G 2 2"]:
-    """Own score minus the rival's along `axis`, per cell; its diagonal holds the two comparisons."""
+    """Own score minus the rival's along `axis`; the diagonal holds the two comparisons."""
     margin = scores_G22 - np.flip(scores_G22, axis=axis)
-    # Only the diagonal is asked about; off it stands a clear win, so that any() and all() see two comparisons.
+    # inf off the diagonal is a clear win, so that any() and all() depend on the two comparisons alone
     return np.where(np.eye(2, dtype=bool), margin, np.inf)
 
 

@@ -1,9 +1,9 @@
-"""How well scores tell questions with the answer yes from those with the answer no: AUROC and mean AP by object.
+"""AUROC and mean AP over objects of scores for yes/no questions about objects in images.
 
-Both know scores by their order alone, so what is kept of a score is its level: how many smaller scores there are. Equal
-scores have one level and are treated as one: half a win each in AUROC, one point of the curve in AP.
+Both depend on the order of the scores alone, so only the level of a score is kept, its rank among the distinct scores.
+Equal scores have one level: they count half in AUROC and are one point of the curve in AP.
 
-Shapes: G images, Q questions (image by image), S resamples.
+Shapes: G images, Q questions (image by image), S resamples, C objects.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from numpy import ndarray
 
 from sparc_bench.metrics.statistic import Statistic
 
-AnyPresence = TypeVar("AnyPresence", bound="Presence")
+AnyQuestions = TypeVar("AnyQuestions", bound="ScoredQuestions")
 
 
 @dataclass(frozen=True)
-class Presence:
-    """Questions, image by image, and what a score made of them.
+class ScoredQuestions:
+    """Yes/no questions with their scores, image by image.
 
     Attributes:
-        asked_G: questions about each image; the arrays over Q follow the images.
-        level_Q: of the score: equal scores share it, higher ones have a higher one.
-        object_Q: the object that is asked about.
-        yes_Q: whether it is there.
+        asked_G: number of questions about each image; the arrays over Q are in the order of the images.
+        level_Q: rank of each question's score among the distinct scores, ascending.
+        object_Q: object of each question.
+        yes_Q: whether the object is in the image.
     """
 
     asked_G: Int[ndarray, "G"]
@@ -38,31 +38,31 @@ class Presence:
 
     @classmethod
     def of(
-        cls: type[AnyPresence],
+        cls: type[AnyQuestions],
         score_Q: Float[ndarray, "Q"],
         image_Q: Int[ndarray, "Q"],
         object_Q: Int[ndarray, "Q"],
         yes_Q: Bool[ndarray, "Q"],
         images: int,
-    ) -> AnyPresence:
-        """From scores of questions in the order of their images; images may have none."""
+    ) -> AnyQuestions:
+        """Questions from their scores, in the order of their images; an image may have none."""
         levels_Q = np.unique(score_Q, return_inverse=True)[1]
         return cls(np.bincount(image_Q, minlength=images), levels_Q, object_Q, yes_Q)
 
     @property
     def image_Q(self) -> Int[ndarray, "Q"]:
-        """The image of each question."""
+        """Image of each question."""
         return np.repeat(np.arange(len(self.asked_G)), self.asked_G)
 
     @property
     def objects_GC(self) -> Bool[ndarray, "G 2"]:
-        """Images with a question of either answer: the fewer bound what a score without variance can claim."""
+        """Mask of images with a yes and a no question; the rarer answer limits the interval of a score of 0 or 1."""
         image_Q, images = self.image_Q, len(self.asked_G)
         counts = [np.bincount(image_Q[self.yes_Q == answer], minlength=images) for answer in (True, False)]
         return np.stack(counts, axis=1) > 0
 
     def _by_level(self, chosen_Q: ndarray, weights_SG: ndarray) -> tuple[ndarray, ndarray]:
-        """Weight of yes and of no questions at each level (S, levels), best score first."""
+        """Weights of yes and of no questions at each level, each (S, levels), best score first."""
         order_Q = np.flatnonzero(chosen_Q)
         order_Q = order_Q[np.argsort(-self.level_Q[order_Q].astype(np.int64), kind="stable")]
         starts = np.flatnonzero(np.diff(self.level_Q[order_Q].astype(np.int64), prepend=-1))
@@ -74,11 +74,10 @@ class Presence:
 
 
 @dataclass(frozen=True)
-class Auroc(Presence, Statistic):
-    """Share of the pairs of a yes and a no question that the scores put right, equal scores counted half.
+class Auroc(ScoredQuestions, Statistic):
+    """Area under the ROC curve: share of pairs of a yes and a no question in which yes scores higher; ties count half.
 
-    All pairs count, of whatever images and objects. NaN where either answer is missing. Equal scores all over give
-    exactly .5.
+    Pairs are of any images and objects. NaN without yes or without no questions. Equal scores for all give exactly .5.
     """
 
     kind: ClassVar[str] = "auroc"
@@ -96,11 +95,11 @@ class Auroc(Presence, Statistic):
 
 
 @dataclass(frozen=True)
-class ObjectAP(Presence, Statistic):
-    """Mean over objects of the average precision of finding, among the images asked about it, those that show it.
+class ObjectAP(ScoredQuestions, Statistic):
+    """Mean over objects of the average precision over the object's questions: images that show it against the others.
 
-    AP is the sum of the precision at each level times the recall that it adds, without interpolation, equal scores as
-    one step: scikit-learn's `average_precision_score`. Objects with questions of one answer alone are left out; NaN
+    AP is the sum over levels of precision times added recall, without interpolation, equal scores as one step:
+    scikit-learn's `average_precision_score`. Objects with questions of one answer alone are left out; NaN
     where that leaves none.
     """
 
@@ -126,7 +125,7 @@ class ObjectAP(Presence, Statistic):
 
 
 def tied_questions(level_Q: Int[ndarray, "Q"], yes_Q: Bool[ndarray, "Q"]) -> int:
-    """How many questions have the score of one with the other answer.
+    """Number of questions whose score equals that of a question with the other answer.
 
     >>> tied_questions(np.array([0, 1, 1, 1, 2]), np.array([True, True, False, False, True]))
     3
@@ -136,9 +135,9 @@ def tied_questions(level_Q: Int[ndarray, "Q"], yes_Q: Bool[ndarray, "Q"]) -> int
 
 
 def best_f1_threshold(score_Q: Float[ndarray, "Q"], yes_Q: Bool[ndarray, "Q"]) -> float:
-    """The threshold at which "yes where the score is at least this" has the highest F1; the highest of several.
+    """Threshold (yes at or above it) with the highest F1; of several the highest.
 
-    It lies half-way to the next lower score; minus infinity where all are to be answered with yes, or none is there.
+    It lies half-way between two scores; minus infinity if yes to all questions is best, or if no answer is yes.
 
     >>> best_f1_threshold(np.array([0.9, 0.5, 0.7, 0.1]), np.array([True, False, True, False]))
     0.6

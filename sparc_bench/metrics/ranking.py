@@ -1,7 +1,7 @@
-"""Ranking with several positives per query, exact in expectation under a random order of tied candidates.
+"""Retrieval metrics (R@k, rank, AP@R) with several positives per query; ties get the mean over random orders.
 
 Shapes: Q queries, C candidates, U columns of a score matrix, P positives, E repeated candidates, X rows of a block, R
-queries that share another one's column. A candidate's place depends only on the scores, never on where it stands.
+queries that share the column of an earlier one. Ranks depend on the scores alone, never on the order of candidates.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _ROWS_AT_ONCE = 255
 
 @dataclass(frozen=True)
 class FirstPositives:
-    """Where each query's best positives stand: all that hit rates and ranks depend on.
+    """Positions of each query's best-scoring positives, from which hit rates and ranks follow.
 
     Attributes:
-        above_Q: candidates that score strictly above the best positive.
-        tied_Q: candidates that score the same as the best positive, positives among them; 0 without a positive.
-        positive_Q: positives among the tied; 0 for a query that has no positive at all.
+        above_Q: number of candidates with a higher score than the best positive.
+        tied_Q: number of candidates with the best positive's score, positives included; 0 without a positive.
+        positive_Q: number of positives among the tied; 0 without a positive.
     """
 
     above_Q: Int[ndarray, "Q"]
@@ -32,7 +32,7 @@ class FirstPositives:
 
 
 def first_positives(scores_QC: Float[ndarray, "Q C"], truth_QC: Bool[ndarray, "Q C"]) -> FirstPositives:
-    """Locate each query's best-scoring positives among its candidates."""
+    """Positions of each query's best-scoring positives among its candidates."""
     best_Q1 = np.where(truth_QC, scores_QC, -np.inf).max(axis=1, initial=-np.inf, keepdims=True)
     tied_QC = (scores_QC == best_Q1) & truth_QC.any(axis=1, keepdims=True)
     return FirstPositives(
@@ -48,13 +48,13 @@ def first_positives_of_rows(
     column_P: Int[ndarray, "P"],
     repeated_E: Int[ndarray, "E"],
 ) -> FirstPositives:
-    """As `first_positives`, where few candidates are positive and these are named: no Q x C truth is made.
+    """As `first_positives`, from a list of positives in place of a Q x C truth matrix.
 
     Args:
         scores_QU: one row per query.
         query_P: row of each positive.
-        column_P: its column; a column that stands there twice for a query is two positives of equal score.
-        repeated_E: columns that are candidates once more each (a wording that several captions share is scored once).
+        column_P: column of each positive; a column listed twice for a query is two positives of equal score.
+        repeated_E: columns that count as one more candidate each (equal captions are scored once).
     """
     positive_P = scores_QU[query_P, column_P]
     best_Q = np.full(len(scores_QU), -np.inf, dtype=scores_QU.dtype)
@@ -75,16 +75,16 @@ def first_positives_of_rows(
 def first_positives_of_columns(
     scores_CU: Float[ndarray, "C U"], column_Q: Int[ndarray, "Q"], positive_Q: Int[ndarray, "Q"]
 ) -> FirstPositives:
-    """As `first_positives`, where each query is a column and has one positive: no transposed copy is made.
+    """As `first_positives`, for queries that are columns and have one positive each, without a transposed copy.
 
     Args:
         scores_CU: one row per candidate.
-        column_Q: the column of each query; several queries may share one.
-        positive_Q: the row of its positive.
+        column_Q: column of each query; several queries may share one.
+        positive_Q: row of each query's positive.
     """
     queries = len(column_Q)
     best_Q = scores_CU[positive_Q, column_Q]
-    # a column's first query is counted without a copy of the scores, those that share it with one
+    # the first query of a column is counted without a copy of the scores, later queries of it with one
     first_U = np.full(scores_CU.shape[1], -1)
     first_U[column_Q[::-1]] = np.arange(queries)[::-1]
     asked_U = first_U >= 0
@@ -104,16 +104,16 @@ def first_positives_of_columns(
 
 
 def _true_in_columns(block_XU: Bool[ndarray, "X U"]) -> Int[ndarray, "U"]:
-    # bytes add up many times as fast as 64-bit sums of booleans; at most 255 rows fit
+    # sums in bytes are many times faster than 64-bit sums of booleans, and hold for at most 255 rows
     count_U: Int[ndarray, "U"] = np.add.reduce(block_XU.view(np.uint8), axis=0, dtype=np.uint8).astype(np.int64)
     return count_U
 
 
 def hit_score(first: FirstPositives, k: int) -> Float[ndarray, "Q"]:
-    """Probability that at least one positive is among the best k (R@k as the CLIP literature counts it: a hit rate).
+    """Probability that at least one positive is among the best k (R@k of the CLIP literature, a hit rate).
 
     With `left` = k - above places for a tied block of n with r positives: 1 - C(n - r, left) / C(n, left), the
-    hypergeometric chance; 0 where left < 1, 1 where the whole block fits. A query without a positive scores 0.
+    hypergeometric probability; 0 for left < 1, 1 if the whole block fits. A query without a positive scores 0.
 
     >>> hit_score(first_positives(np.zeros((1, 4)), np.array([[True, True, False, False]])), k=1)
     array([0.5])
@@ -123,32 +123,32 @@ def hit_score(first: FirstPositives, k: int) -> Float[ndarray, "Q"]:
     certain_Q = left_Q > n_Q - r_Q
     rest_Q = np.where(certain_Q, 0.0, n_Q - r_Q - left_Q)
     log_miss_Q = gammaln(n_Q - r_Q + 1) - gammaln(rest_Q + 1) - gammaln(n_Q + 1) + gammaln(n_Q - left_Q + 1)
-    # A single place is a plain share; the logarithms would return it with rounding noise.
+    # a single place has probability r / n, exactly; through logarithms it would have rounding errors
     share_Q = np.divide(r_Q, n_Q, out=np.zeros_like(n_Q), where=n_Q > 0)
     uncertain_Q = np.where(left_Q == 1, share_Q, -np.expm1(np.minimum(log_miss_Q, 0.0)))
     return np.where(r_Q == 0, 0.0, np.where(certain_Q, 1.0, np.where(left_Q == 0, 0.0, uncertain_Q)))
 
 
 def expected_rank(first: FirstPositives) -> Float[ndarray, "Q"]:
-    """Expected place (from 1) of the first positive: above + (n + 1) / (r + 1); infinite without a positive."""
+    """Expected rank (from 1) of the first positive: above + (n + 1) / (r + 1); infinite without a positive."""
     rank_Q = first.above_Q + (first.tied_Q + 1) / (first.positive_Q + 1)
     return np.where(first.positive_Q == 0, np.inf, rank_Q)
 
 
 def map_at_r_score(scores_QC: Float[ndarray, "Q C"], truth_QC: Bool[ndarray, "Q C"]) -> Float[ndarray, "Q"]:
-    """AP@R of every query: 1/R times the sum over the first R places i of precision(i) where place i is a positive.
+    """AP@R of every query: 1/R times the sum of precision(i) over those of the first R ranks i that hold a positive.
 
     R is the query's number of positives (Musgrave et al. 2020, "A metric learning reality check", section 3.2; used
-    for captions by Chun et al. 2022, ECCV Caption). The mean over queries is mAP@R. A query without a positive is NaN.
+    for captions by Chun et al. 2022, ECCV Caption). The mean over queries is mAP@R. NaN for a query without a positive.
 
-    Ties are exact in expectation: at the x-th place of a tied block of n with r positives, which starts after p
-    positives, a positive stands with probability r/n, and then p + 1 + (x - 1)(r - 1)/(n - 1) positives are expected
-    among the places so far.
+    Ties get the exact mean over random orders: rank x of a tied block of n candidates with r positives, after p
+    positives ahead of the block, holds a positive with probability r/n, and then p + 1 + (x - 1)(r - 1)/(n - 1)
+    positives are expected up to that rank.
     """
     count_Q = truth_QC.sum(axis=1)
     order_QC = np.argsort(-scores_QC, axis=1)
     sorted_QC = np.take_along_axis(scores_QC, order_QC, axis=1)
-    # No query looks beyond the tied block that its R-th place lies in.
+    # AP@R of a query depends on no candidate below the tied block of rank R
     last_Q1 = np.take_along_axis(sorted_QC, np.maximum(count_Q - 1, 0)[:, None], axis=1)
     candidates = int((sorted_QC >= last_Q1).sum(axis=1).max(initial=0))
     sorted_QC, order_QC = sorted_QC[:, :candidates], order_QC[:, :candidates]

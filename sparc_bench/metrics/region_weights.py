@@ -1,7 +1,7 @@
-"""Parts of an image as weights over its patch grid, and classes of pixels as fractions of grid cells.
+"""Weights of boxes and masks over an image's patch grid, and fractions of classes in its cells.
 
 The grid of `rows` x `columns` cells covers an area of the original image, given in pixels as left, top, right, bottom;
-what lies outside the area has no patch. Cells are row-major.
+pixels outside the area have no patch. Cells are row-major.
 
 Shapes: R regions, P cells (rows x columns), H W pixels, C classes.
 """
@@ -22,7 +22,7 @@ def axis_overlaps(
     stop_R: Shaped[ndarray, "R"],
     cells: int,
 ) -> Float[ndarray, "R {cells}"]:
-    """Length, in pixels, that each interval low..high shares with each of `cells` equal parts of start..stop.
+    """Overlap, in pixels, of each interval low..high with each of `cells` equal parts of start..stop.
 
     >>> axis_overlaps(*(np.array([edge]) for edge in (1.0, 5.0, 0.0, 8.0)), cells=2)
     array([[3., 1.]])
@@ -37,8 +37,8 @@ def box_weights(
 ) -> Float[ndarray, "R P"]:
     """Share of each box's pixels in each grid cell: RoIAlign's average with the exact overlap instead of samples.
 
-    A box is clipped to its area. Where nothing of it is left (or it has no extent), the cell nearest to its centre
-    gets all the weight, so that every row sums to 1.
+    A box is clipped to its area. If the clipped box is empty, the cell nearest to the box's centre has all the weight.
+    Every row sums to 1.
 
     Source: He et al., Mask R-CNN, arXiv 1703.06870 (RoIAlign); without its sampling as in Jiang et al., Acquisition of
     Localization Confidence, arXiv 1807.11590 (precise RoI pooling).
@@ -60,9 +60,9 @@ def box_weights(
 def mask_weights(
     mask_HW: Bool[ndarray, "H W"], area_4: Shaped[ndarray, "4"], grid: tuple[int, int]
 ) -> Float[ndarray, "P"]:
-    """Share of a mask's pixels in each grid cell; a pixel on a border counts by its parts.
+    """Share of a mask's pixels in each grid cell; a pixel across cells is split by area.
 
-    Pixels outside the area are left out; where all are, the cell nearest to the mask's centre gets all the weight.
+    Pixels outside the area are left out; if all are, the cell nearest to the mask's centre has all the weight.
 
     Raises:
         ValueError: the mask has no pixel.
@@ -94,7 +94,7 @@ def class_fractions(
 
 
 def _pixel_sums(values_CHW: ndarray, area_4: Sequence[float] | ndarray, grid: tuple[int, int]) -> ndarray:
-    """Sum of the values of every cell's pixels (C, rows, columns), pixels on a border by their parts."""
+    """Sum of the pixel values in every cell (C, rows, columns); a pixel across cells is split by area."""
     left, top, right, bottom = (float(edge) for edge in area_4)
     _, height, width = values_CHW.shape
     down_HK = axis_overlaps(np.arange(height), np.arange(height) + 1.0, *_spread(top, bottom, height), grid[0])
@@ -107,6 +107,6 @@ def _spread(start: float, stop: float, length: int) -> tuple[ndarray, ndarray]:
 
 
 def _cell(position_R: ndarray, start_R: ndarray, stop_R: ndarray, cells: int) -> ndarray:
-    """The cell that holds a position, or the nearest one."""
+    """Index of the cell at a position, or of the nearest cell."""
     cell_R: ndarray = np.floor((position_R - start_R) / (stop_R - start_R) * cells)
     return np.asarray(np.clip(cell_R, 0, cells - 1), dtype=np.intp)

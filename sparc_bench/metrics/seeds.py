@@ -1,19 +1,19 @@
-"""Uncertainty over training seeds and images: a metric of several trainings of one recipe, alone or paired.
+"""Uncertainty of a metric over training seeds and images, for one recipe or for the difference of two.
 
-The value is the mean over the seeds. A resample draws as many seeds as there are, with replacement, and one set of
-images for all of them, because all were tested on the same images; two recipes that are compared get seeds of their own
-and the same images. The interval is the resamples' percentiles about the value, moved by their bias as in
-`bootstrap_all`. Three to five seeds ask for two corrections, without which an interval of "95 %" covers about 80 %:
+The value is the mean over the seeds. A resample draws T of the T seeds with replacement, and one set of images for all
+of them, because all were tested on the same images; two compared recipes share the images and draw seeds separately.
+The interval is the resamples' percentiles about the value, shifted by their bias as in `bootstrap_all`. Few seeds need
+two corrections; without them a 95 % interval of three to five seeds covers about 80 %:
 
-- a seed's distance from the mean is multiplied by sqrt(T / (T - 1)), for resamples of T values spread by that much less
-  than the mean of T values does (the narrowness bias: Hesterberg 2015, arXiv 1411.5279, section 3.2);
-- the interval is widened by the ratio of Student's to the normal quantile (the same, section 4.2), at the degrees of
-  freedom of a sum of variances (Satterthwaite 1946; Welch 1947): T - 1 for the seeds of a recipe, without end for
-  images. So it matters only as far as the seeds differ.
+- a seed's deviation from the mean is multiplied by sqrt(T / (T - 1)), because resampled means of T values vary less
+  than the mean of T values by that factor (the narrowness bias: Hesterberg 2015, arXiv 1411.5279, section 3.2);
+- the interval is widened by the ratio of Student's to the normal quantile (section 4.2 there), at the degrees of
+  freedom of a sum of variances (Satterthwaite 1946; Welch 1947): T - 1 for the seeds of a recipe, infinite for images.
+  The widening is therefore large only if the seeds differ.
 
-Drawing rows and columns separately counts what a seed does on single images more than once, so that intervals are
-somewhat too wide where seeds differ by nothing else (Owen 2007, doi 10.1214/07-AOAS122). Equal seeds give the interval
-over images alone. One seed does too, and says so (`SeedsEstimate.one_seed`): how trainings differ is not in it.
+Separate draws of seeds and images count the interaction of seed and image more than once, so that intervals are
+somewhat too wide if seeds differ by nothing else (Owen 2007, doi 10.1214/07-AOAS122). Equal seeds give the interval
+over images alone. So does a single seed (`SeedsEstimate.one_seed`), whose interval lacks the spread over trainings.
 
 Shapes: S resamples, G clusters (images), T trainings of a recipe.
 """
@@ -56,33 +56,33 @@ class SeedsEstimate(Estimate):
     `se` is without the widening for few seeds; `method` is as for images alone.
 
     Attributes:
-        seeds: trainings of the recipe, or of both recipes of a difference.
+        seeds: number of trainings of the recipe, or of both recipes of a difference.
     """
 
     seeds: tuple[int, ...]
 
     @property
     def one_seed(self) -> bool:
-        """Whether the spread between the trainings of a recipe is not in the interval, for want of a second one."""
+        """Whether a recipe has a single training, so that the interval lacks the spread over trainings."""
         return min(self.seeds) == 1
 
 
 def over_seeds(statistics: Sequence[Statistic]) -> SeedsEstimate:
-    """The mean of a metric over the seeds of one recipe.
+    """Estimate of a metric's mean over the seeds of one recipe.
 
     Args:
-        statistics: one for each seed, of the same images; a seed with nothing to average is left out.
+        statistics: one statistic per seed, of the same images; a seed whose value is NaN is left out.
     """
     return _estimate([statistics], (0.0, 1.0))
 
 
 def seeds_difference(a: Sequence[Statistic], b: Sequence[Statistic]) -> SeedsEstimate:
-    """Mean over the seeds of `a` minus that over the seeds of `b`: seeds drawn on either side, the same images."""
+    """Estimate of the mean over the seeds of `a` minus that of `b`, with separate draws of seeds and shared images."""
     return _estimate([a, b], (-1.0, 1.0))
 
 
 def seed_weights(trainings: int, resamples: int, side: int = 0) -> Float[ndarray, "S T"]:
-    """Share of each of T seeds in a resample, minus 1 / T, times sqrt(T / (T - 1)); zero for a single seed."""
+    """Weight of each of T seeds in a resample, (share - 1 / T) sqrt(T / (T - 1)); zero for a single seed."""
     if trainings == 1:
         return np.zeros((resamples, 1))
     drawn_ST = np.random.default_rng([_SEED, trainings, side]).integers(0, trainings, size=(resamples, trainings))
@@ -91,7 +91,7 @@ def seed_weights(trainings: int, resamples: int, side: int = 0) -> Float[ndarray
 
 
 def degrees_of_freedom(variances: Sequence[float], freedoms: Sequence[float | int]) -> float | int:
-    """Of a sum of variances that are each known to so many degrees of freedom (Satterthwaite 1946).
+    """Degrees of freedom of a sum of variances with `freedoms` each (Satterthwaite 1946).
 
     >>> degrees_of_freedom([2.0, 2.0], [2, 2])
     4.0
@@ -103,7 +103,7 @@ def degrees_of_freedom(variances: Sequence[float], freedoms: Sequence[float | in
 
 
 def _estimate(sides: Sequence[Sequence[Statistic]], bounds: tuple[float, float]) -> SeedsEstimate:
-    """First side minus the others."""
+    """Estimate of the first side's mean minus that of the other, if there is one."""
     clusters = {statistic.clusters for side in sides for statistic in side}
     if len(clusters) != 1:
         raise RuntimeError(f"seeds of {sorted(clusters)} clusters")
@@ -140,7 +140,7 @@ def _estimate(sides: Sequence[Sequence[Statistic]], bounds: tuple[float, float])
 def _resampled(
     sides: Sequence[Sequence[Statistic]], signs: Sequence[int], resamples: int
 ) -> tuple[Float[ndarray, "S"], Float[ndarray, "S"]]:
-    """What drawing images does to the mean of all seeds, and what drawing seeds on these images adds to it."""
+    """Per resample the mean over all seeds on the drawn images, and its change by the drawn seeds."""
     weights = [seed_weights(len(side), resamples, number) for number, side in enumerate(sides)]
     images, seeds = [], []
     start = 0
@@ -157,7 +157,7 @@ def _resampled(
 
 
 def _image_weights(clusters: int, resamples: int) -> Iterable[Float[ndarray, "S G"]]:
-    """The draws of images; a table asks for the same ones row after row, and drawing takes longer than using them."""
+    """Image weights of the resamples, cached: the rows of a table share them, and drawing them is the slow part."""
     small = clusters * resamples <= _KEPT_CELLS
     return _kept_weights(clusters, resamples) if small else cluster_weights(clusters, resamples)
 

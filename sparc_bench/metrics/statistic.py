@@ -67,7 +67,7 @@ class Statistic:
     def cells(self) -> tuple[Int[ndarray, "E"], tuple[Shaped[ndarray, "E"], ...]] | None:
         """All that a weighted sum knows of the clusters: rows of values, and the cluster that each belongs to.
 
-        Clusters with equal rows can be weighted as one (`sparc_bench.metrics.merging`). None where they cannot.
+        Clusters with equal rows can be weighted as one (`sparc_bench.metrics.cluster_kinds`). None where they cannot.
         """
         return None
 

@@ -1,4 +1,4 @@
-"""Is the right class among the best k?
+"""Top-k credit: is an image's class among its k best-scored classes?
 
 Shapes: N images, C classes.
 """
@@ -14,11 +14,11 @@ from numpy import ndarray
 
 @dataclass(frozen=True)
 class ClassRanks:
-    """Where each image's own class stands: all that top-k credits depend on.
+    """Ranks of each image's own class, from which top-k credits follow.
 
     Attributes:
-        above_N: classes that score higher than its own.
-        tied_N: classes that score the same, its own among them.
+        above_N: number of classes with a higher score than the image's own.
+        tied_N: number of classes with the same score, its own included.
     """
 
     above_N: Int[ndarray, "N"]
@@ -26,7 +26,7 @@ class ClassRanks:
 
     @classmethod
     def of(cls, scores_NC: Float[ndarray, "N C"], label_N: Int[ndarray, "N"]) -> ClassRanks:
-        """Of the class `label_N` of each image."""
+        """Ranks of the class `label_N` of each image."""
         own_N1 = np.take_along_axis(scores_NC, label_N[:, None], axis=1)
         return cls((scores_NC > own_N1).sum(axis=1), (scores_NC == own_N1).sum(axis=1))
 
@@ -39,9 +39,8 @@ class ClassRanks:
 def topk_score(scores_NC: Float[ndarray, "N C"], label_N: Int[ndarray, "N"], k: int) -> Float[ndarray, "N"]:
     """Expected top-k credit of every image under a random order of the classes that tie with its own.
 
-    A class beaten by `above` others and tied with `tied` (itself among them) is in the best k with probability
-    min(1, places left / tied). All scores equal give k / C. With k >= C every credit is 1, which says nothing: the
-    caller should leave such a k out.
+    A class with `above` better ones, in a tie of `tied` classes (itself included), is among the best k with probability
+    (k - above) / tied, clipped to 0..1. Equal scores give k / C. With k >= C every credit is 1: leave such a k out.
 
     >>> topk_score(np.array([[3.0, 2.0, 2.0, 2.0]]), np.array([2]), k=2)
     array([0.33333333])

@@ -14,7 +14,7 @@ from numpy import ndarray
 from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError
-from sparc_bench.metrics.tokens import caption_words
+from sparc_bench.metrics.caption_words import caption_words
 from sparc_bench.outputs.captions import Captions
 from sparc_bench.protocols._similarity_scores import DistinctTexts, similarity_batches
 

@@ -19,10 +19,10 @@ from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError
+from sparc_bench.metrics.caption_words import Tokens, caption_words
 from sparc_bench.metrics.content_words import ContentWords, hanta_version, tagged_by, tagged_by_hanta
 from sparc_bench.metrics.k_precision import References, k_precision_score
 from sparc_bench.metrics.statistic import Mean, Statistic
-from sparc_bench.metrics.tokens import Tokens, caption_words
 from sparc_bench.outputs.captions import Captions
 from sparc_bench.outputs.scores_encoder import run_on_similarity
 from sparc_bench.protocol import Outcome

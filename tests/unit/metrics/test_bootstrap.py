@@ -115,10 +115,10 @@ def test_merging_equal_clusters_changes_no_estimate(monkeypatch):
     statistics = own | dict(enumerate(SparseMean.of_groups(right[0], label, np.arange(300), 300, 7)))
     pairs = {name: (Mean.of(right[0]), Mean.of(right[1])) for name in ("a", "b")}
     merged, merged_pairs = bootstrap_all(statistics), paired_differences(pairs)
-    used = module.kinds(statistics.values(), 300)
+    used = module.cluster_kinds(statistics.values(), 300)
     assert used is not None
     assert len(used.first_P) < 30
-    monkeypatch.setattr(module, "kinds", lambda *_: None)
+    monkeypatch.setattr(module, "cluster_kinds", lambda *_: None)
     for mine, plain in ((merged, bootstrap_all(statistics)), (merged_pairs, paired_differences(pairs))):
         assert mine.keys() == plain.keys()
         for name, estimate in plain.items():

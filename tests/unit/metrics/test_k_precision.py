@@ -5,8 +5,8 @@ import string
 import numpy as np
 import pytest
 
+from sparc_bench.metrics.caption_words import caption_words
 from sparc_bench.metrics.k_precision import KPrecision, best_caption, k_precision_score
-from sparc_bench.metrics.tokens import caption_words
 
 RULES = ("union", "multiset", "max")
 REFERENCES = [["dog", "runs", "fast"], ["brown", "dog"]]

@@ -6,8 +6,8 @@ import pytest
 
 from sparc_bench.dataset import Example
 from sparc_bench.errors import UserError
+from sparc_bench.metrics.caption_words import caption_words
 from sparc_bench.metrics.k_precision import KPrecision, k_precision_score
-from sparc_bench.metrics.tokens import caption_words
 from sparc_bench.outputs.captions import Captions
 from sparc_bench.protocols.faithfulness import OUTPUTS, Options, run
 from tests.toys.encoders import answer_key, caption_key, constant_encoder, item, split_of

@@ -1,4 +1,4 @@
-"""Words of a caption, for metrics that count words."""
+"""Words of a caption, for metrics that count words (K-Precision)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Literal
 
 ARTICLES = frozenset({"a", "an", "the"})
 Tokens = Literal["instruct_qa", "letters"]
-"""How a lower-case caption falls into words.
+"""Rule that splits a lower-case caption into words.
 
-instruct_qa: ASCII punctuation is deleted, then the rest split at white space, so that "T-shirt" is "tshirt": the
-normalisation of K-Precision's reference implementation (McGill-NLP/instruct-qa, Adlakha et al. 2023).
-letters: every run of letters and digits is a word, so that "T-shirt" is "t" and "shirt".
+instruct_qa: ASCII punctuation is deleted and the rest split at white space ("T-shirt" becomes "tshirt"), as in
+K-Precision's original implementation (McGill-NLP/instruct-qa, Adlakha et al. 2023).
+letters: every run of letters and digits is a word ("T-shirt" becomes "t" and "shirt").
 """
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -20,9 +20,7 @@ _RUN = re.compile(r"[^\W_]+")
 
 
 def caption_words(caption: str, articles: Literal["drop", "keep"], tokens: Tokens = "instruct_qa") -> tuple[str, ...]:
-    """The words of a caption in lower case; "a", "an" and "the" go where `articles` is "drop".
-
-    A caption may come out empty.
+    """Words of a caption in lower case, without "a", "an" and "the" if `articles` is "drop"; may be empty.
 
     >>> caption_words("A man, on the T-shirt's back.", "drop")
     ('man', 'on', 'tshirts', 'back')

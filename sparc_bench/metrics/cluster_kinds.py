@@ -1,9 +1,9 @@
-"""Clusters that no statistic tells apart, as one: 50,000 images that are right or wrong are a few thousand kinds.
+"""Kinds of clusters: equal clusters merged into one, which speeds up the bootstrap without a change of its draws.
 
-A resample draws clusters, and any weighted sum over them depends on how often each kind was drawn alone: the draws stay
-the same ones, and there is less to multiply.
+50,000 images that are each right or wrong are a few thousand kinds. A weighted sum over clusters depends only on how
+often each kind was drawn, so the draws of clusters are counted by kind and fewer values are multiplied.
 
-Shapes: G clusters, P kinds of clusters, E cells of a statistic.
+Shapes: G clusters, P kinds of clusters, E cells of a statistic, O clusters with a cell.
 """
 
 from __future__ import annotations
@@ -19,23 +19,28 @@ from sparc_bench.metrics.statistic import Statistic
 
 
 @dataclass(frozen=True)
-class Kinds:
-    """Which clusters are alike: `place_G` is the kind of each, `first_P` the first cluster of each kind."""
+class ClusterKinds:
+    """Kinds of equal clusters.
+
+    Attributes:
+        place_G: kind of each cluster.
+        first_P: first cluster of each kind.
+    """
 
     place_G: Int[ndarray, "G"]
     first_P: Int[ndarray, "P"]
 
     def of(self, statistic: Statistic) -> Statistic:
-        """The statistic over kinds in the place of clusters."""
+        """Statistic with the kinds as its clusters."""
         return statistic.of_clusters(self.place_G, self.first_P)
 
 
-def kinds(statistics: Iterable[Statistic], clusters: int) -> Kinds | None:
-    """The kinds that all of these statistics can be computed from; None where that saves less than half.
+def cluster_kinds(statistics: Iterable[Statistic], clusters: int) -> ClusterKinds | None:
+    """Kinds of clusters that are equal in all statistics; None if more than half of the clusters would remain.
 
     >>> from sparc_bench.metrics.statistic import Mean
-    >>> kinds([Mean.of(np.array([1.0, 0.0, 1.0, 1.0]))], 4)
-    Kinds(place_G=array([1, 0, 1, 1]), first_P=array([1, 0]))
+    >>> cluster_kinds([Mean.of(np.array([1.0, 0.0, 1.0, 1.0]))], 4)
+    ClusterKinds(place_G=array([1, 0, 1, 1]), first_P=array([1, 0]))
     """
     place_G = np.zeros(clusters, dtype=np.int64)
     for statistic in statistics:
@@ -43,17 +48,17 @@ def kinds(statistics: Iterable[Statistic], clusters: int) -> Kinds | None:
         if cells is None:
             return None
         for cluster_E, values in _one_of_each_cluster(*cells):
-            # those with a cell become other kinds than those without one
+            # a cluster with a cell is of another kind than one without
             place_E, _ = _numbered([place_G[cluster_E], *values])
             place_G[cluster_E] = place_G.max() + 1 + place_E
     place_G, first_P = _numbered([place_G])
-    return Kinds(place_G, first_P) if 2 * len(first_P) <= clusters else None
+    return ClusterKinds(place_G, first_P) if 2 * len(first_P) <= clusters else None
 
 
 def _one_of_each_cluster(
     cluster_E: ndarray, values: tuple[ndarray, ...]
 ) -> Iterable[tuple[Int[ndarray, "O"], list[ndarray]]]:
-    """The cells in parts that hold no cluster twice: every cluster's first cell, its second one, and so on."""
+    """Parts of the cells with at most one cell of a cluster: the first cell of every cluster, the second, and so on."""
     order_E = np.argsort(cluster_E, kind="stable")
     sorted_E = cluster_E[order_E]
     opens_E = np.diff(sorted_E, prepend=-1) != 0
@@ -64,7 +69,7 @@ def _one_of_each_cluster(
 
 
 def _numbered(columns: list[Shaped[ndarray, "E"]]) -> tuple[Int[ndarray, "E"], Int[ndarray, "P"]]:
-    """A number from 0 for each distinct row of the columns, and where each of them is met first."""
+    """Number (from 0) of each row among the distinct rows of the columns, and the first index of each distinct row."""
     place_E = np.zeros(len(columns[0]), dtype=np.int64)
     first_P = place_E[:1]
     for column in columns:

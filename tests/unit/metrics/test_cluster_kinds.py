@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sparc_bench.metrics.bootstrap import cluster_weights
-from sparc_bench.metrics.merging import kinds
+from sparc_bench.metrics.cluster_kinds import cluster_kinds
 from sparc_bench.metrics.statistic import ClassMean, IoU, Mean, SparseMean
 
 CLUSTERS, CLASSES = 400, 6
@@ -25,7 +25,7 @@ def statistics(rng):
 
 def test_merged_values_are_those_of_the_clusters():
     of = statistics(np.random.default_rng(0))
-    merged = kinds(of.values(), CLUSTERS)
+    merged = cluster_kinds(of.values(), CLUSTERS)
     assert merged is not None
     assert 10 < len(merged.first_P) <= CLUSTERS / 2
     plain_SG = np.concatenate(list(cluster_weights(CLUSTERS, 50)))
@@ -39,7 +39,7 @@ def test_merged_values_are_those_of_the_clusters():
 
 def test_clusters_of_one_kind_are_equal_in_every_statistic():
     of = statistics(np.random.default_rng(1))
-    merged = kinds(of.values(), CLUSTERS)
+    merged = cluster_kinds(of.values(), CLUSTERS)
     table_GV = np.concatenate(
         [
             np.stack([of["mean"].sum_G, of["mean"].count_G], axis=1),
@@ -53,12 +53,12 @@ def test_clusters_of_one_kind_are_equal_in_every_statistic():
 
 def test_an_empty_cluster_is_not_one_that_got_nothing_right():
     sparse = SparseMean(np.array([0]), np.array([0.0]), np.array([1.0]), 6)
-    merged = kinds([sparse], 6)
+    merged = cluster_kinds([sparse], 6)
     assert merged.place_G.tolist() == [merged.place_G[0], *[1 - merged.place_G[0]] * 5]
 
 
 def test_what_differs_too_much_or_is_no_sum_is_left_alone():
     rng = np.random.default_rng(2)
-    assert kinds([Mean.of(rng.random(20))], 20) is None
-    assert kinds([Mean.of(np.ones(20)), IoU(np.ones((20, 2)), np.ones((20, 2)))], 20) is None
-    assert kinds([Mean.of(np.ones(20))], 20) is not None
+    assert cluster_kinds([Mean.of(rng.random(20))], 20) is None
+    assert cluster_kinds([Mean.of(np.ones(20)), IoU(np.ones((20, 2)), np.ones((20, 2)))], 20) is None
+    assert cluster_kinds([Mean.of(np.ones(20))], 20) is not None
