@@ -10,9 +10,9 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeGuard, TypeVar, get_args
+from typing import Any, ClassVar, TypeGuard, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from sparc_bench.errors import UserError, nearest
 
@@ -23,6 +23,25 @@ class Strict(BaseModel):
     """Base of every card and option table: frozen, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True)
+
+
+class Extended(Strict):
+    """Base of a table to which keys were added after hashes of it had been recorded.
+
+    At the value that held before a key came, the key is left out of every dump: it enters a hash only where it changes
+    something.
+
+    Class attributes:
+        FORMER: key -> the value that held before the key came.
+    """
+
+    FORMER: ClassVar[Mapping[str, Any]] = {}
+
+    @model_serializer(mode="wrap")
+    def _without_former_values(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        former = {key for key, value in self.FORMER.items() if getattr(self, key) == value}
+        return {key: value for key, value in values.items() if key not in former}
 
 
 def parse(cls: type[AnyCard], values: Mapping[str, Any], where: str) -> AnyCard:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-from pydantic import Field, PrivateAttr, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
-from sparc_bench.cards.card import Strict
+from sparc_bench.cards.card import Extended, Strict
 
 UNKNOWN = "unknown"
 """Among the data sets that a model was trained on: there were others, which nobody knows."""
@@ -30,7 +30,7 @@ class Published(Strict):
     source: str
 
 
-class Weights(Strict):
+class Weights(Extended):
     """The weights that a card means, pinned: a file of this machine, or one of the Hugging Face hub."""
 
     file: str = Field(description="path relative to the card, absolute or with ~; with `hub`: path in that repository")
@@ -38,6 +38,7 @@ class Weights(Strict):
     steps: int | None = Field(default=None, description="training steps behind them")
     hub: str | None = Field(default=None, description="OWNER/NAME of a repository of huggingface.co")
     revision: str | None = Field(default=None, description="the repository's commit, 40 hexadecimal digits")
+    FORMER: ClassVar[Mapping[str, Any]] = {"hub": None, "revision": None}
 
     @model_validator(mode="after")
     def _pinned(self) -> Self:
@@ -52,12 +53,6 @@ class Weights(Strict):
         if self.revision is not None and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
             raise ValueError(f"revision '{self.revision}' can move: give the 40 digits of its commit")
         return self
-
-    @model_serializer(mode="wrap")
-    def _as_before_the_hub(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # model_hash of records that were made before cards could name the hub
-        values: dict[str, Any] = handler(self)
-        return {key: value for key, value in values.items() if value is not None or key not in ("hub", "revision")}
 
 
 class ProbeValues(Strict):

@@ -7,12 +7,13 @@ applied, as in the field's own tools.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
-from sparc_bench.cards.card import Strict
+from sparc_bench.cards.card import Extended
 from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.datasets._coco_json import (
     COCO_SPLITS,
@@ -35,7 +36,7 @@ PROVIDES = frozenset({"captions", "several_captions", "pool"})
 SPLITS = COCO_SPLITS
 
 
-class Options(Strict):
+class Options(Extended):
     """Which files to read; `{split}` in a path stands for the split."""
 
     folder: str = Field(default="coco", description="under the data root")
@@ -46,13 +47,7 @@ class Options(Strict):
     captions_per_image: int = Field(default=0, ge=0, description="the first so many of each image; 0: all")
     absent: Absent = Field(default="refuse", description="rows of photos that are not on disk: refuse or skip")
 
-    @model_serializer(mode="wrap")
-    def _later_options_where_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """An option that came later enters hashes only where it changes what is read."""
-        values: dict[str, Any] = handler(self)
-        if not self.tuning:
-            values.pop("tuning", None)
-        return values
+    FORMER: ClassVar[Mapping[str, Any]] = {"tuning": ""}
 
 
 def read(root: Path | None, split: str, options: Options) -> DataSplit:

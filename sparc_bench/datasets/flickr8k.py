@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
-from sparc_bench.cards.card import Strict
+from sparc_bench.cards.card import Extended
 from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.datasets._photos import Photos, flickr_photo
 from sparc_bench.errors import UserError
@@ -31,7 +32,7 @@ SPLITS = ("train", "val", "test", "all")
 _LISTS = {"train": "Flickr_8k.trainImages.txt", "val": "Flickr_8k.devImages.txt", "test": "Flickr_8k.testImages.txt"}
 
 
-class Options(Strict):
+class Options(Extended):
     """Where it lies under the data root, and what to do about captions of absent photos."""
 
     folder: str = "flickr8k"
@@ -42,15 +43,7 @@ class Options(Strict):
         default="", description="another split, on whose captions is chosen what must be, or none"
     )
 
-    @model_serializer(mode="wrap")
-    def _later_options_where_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """An option that came later enters hashes only where it changes what is read."""
-        values: dict[str, Any] = handler(self)
-        if self.first is None:
-            values.pop("first", None)
-        if not self.tuning:
-            values.pop("tuning", None)
-        return values
+    FORMER: ClassVar[Mapping[str, Any]] = {"first": None, "tuning": ""}
 
 
 def read(root: Path | None, split: str, options: Options) -> DataSplit:

@@ -6,17 +6,17 @@ The name is the version: it enters every hash key, and what it draws never chang
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from sparc_bench.cards.card import Strict, canonical_hash
+from sparc_bench.cards.card import Extended, canonical_hash
 from sparc_bench.dataset import DataSplit, Example, Region
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.images.item import ImageItem
@@ -49,7 +49,7 @@ _ALL_EDITS: tuple[Edit, ...] = ("replace", "swap")
 _DEFAULT_NUMBER = {"train": 20000, "val": 1000, "test": 1000}
 
 
-class Options(Strict):
+class Options(Extended):
     """What to read."""
 
     kind: Literal["scenes", "single", "pairs"] = Field(
@@ -66,24 +66,20 @@ class Options(Strict):
     edits: tuple[Edit, ...] = Field(
         default=_ALL_EDITS, min_length=1, description="pairs: only groups of these edits (n counts what is left)"
     )
+    FORMER: ClassVar[Mapping[str, Any]] = {"negatives": (), "edits": _ALL_EDITS}
+
+    @field_validator("edits")
+    @classmethod
+    def _in_their_order(cls, edits: tuple[Edit, ...]) -> tuple[Edit, ...]:
+        return _ALL_EDITS if set(edits) == set(_ALL_EDITS) else edits
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> Self:
         if self.negatives and self.kind != "scenes":
             raise ValueError(f"negatives are written for kind = 'scenes', not '{self.kind}': leave them out")
-        if set(self.edits) != set(_ALL_EDITS) and self.kind != "pairs":
+        if self.edits != _ALL_EDITS and self.kind != "pairs":
             raise ValueError(f"edits belong to kind = 'pairs', not '{self.kind}': leave them out")
         return self
-
-    @model_serializer(mode="wrap")
-    def _later_options_where_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Options that came after the version was fixed enter hashes only where they change what is read."""
-        values: dict[str, Any] = handler(self)
-        if not self.negatives:
-            values.pop("negatives", None)
-        if set(self.edits) == set(_ALL_EDITS):
-            values.pop("edits", None)
-        return values
 
 
 def read(root: Path | None, split: str, options: Options) -> DataSplit:  # noqa: ARG001 - every reader takes a root

@@ -6,16 +6,15 @@ Shapes: N images, U distinct candidate captions.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from pydantic import SerializerFunctionWrapHandler, model_serializer
 
-from sparc_bench.cards.card import Strict
+from sparc_bench.cards.card import Extended
 from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError
@@ -34,11 +33,9 @@ VERSION = 1
 TITLE = "faithfulness: K-Precision of the top-1 retrieved caption"
 NEEDS = frozenset({"image", "text"})
 DATA = frozenset({"captions"})
-_BEFORE = {"pool": "all", "tokens": "instruct_qa", "exact_hits": "apart"}
-"""Option added later -> the fixed rule before it."""
 
 
-class Options(Strict):
+class Options(Extended):
     """Options of the protocol in a task card; the SPARC paper states none of them."""
 
     pool: Literal["all", "split"]
@@ -59,11 +56,7 @@ class Options(Strict):
     ties: Literal["expected"]
     """expected: the mean over the candidates with the top score"""
 
-    @model_serializer(mode="wrap")
-    def _later_options_where_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Options without those added later that keep the former rule, so that older hashes stay valid."""
-        values: dict[str, Any] = handler(self)
-        return {key: value for key, value in values.items() if _BEFORE.get(key) != value}
+    FORMER: ClassVar[Mapping[str, Any]] = {"pool": "all", "tokens": "instruct_qa", "exact_hits": "apart"}
 
     def words(self, caption: str) -> tuple[str, ...]:
         """Words of a caption that count."""
