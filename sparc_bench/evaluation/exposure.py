@@ -10,6 +10,7 @@ import numpy as np
 
 from sparc_bench.cards import photo_lists
 from sparc_bench.cards.model_card import is_photo_list
+from sparc_bench.records.exposure import Exposure
 from sparc_bench.records.record import DIGITS, ClassesSeen
 
 
@@ -20,7 +21,7 @@ def exposure(
     images: int,
     lists: Mapping[str, int] | None = None,
     photos: Sequence[str] = (),
-) -> str:
+) -> Exposure:
     """`none`, `domain`, `N images seen` or `unknown`, from what a model was trained on.
 
     Photos are compared by the names that data sets share (see `sparc_bench.cards.photo_lists`) where a list says
@@ -41,31 +42,31 @@ def exposure(
         UserError: a list that a path names is missing or malformed.
 
     >>> exposure(["flickr8k:train"], "flickr8k", "test", 1000)
-    'domain'
-    >>> exposure(["flickr8k:train"], "flickr8k", "all", 100, {"train": 81, "val": 13, "test": 6})
+    Exposure(kind='domain', images=0)
+    >>> str(exposure(["flickr8k:train"], "flickr8k", "all", 100, {"train": 81, "val": 13, "test": 6}))
     '81 images seen'
-    >>> exposure(["coco:karpathy_train"], "coco_instances", "val2017", 2, photos=["coco:632", "coco:724"])
+    >>> str(exposure(["coco:karpathy_train"], "coco_instances", "val2017", 2, photos=["coco:632", "coco:724"]))
     '2 images seen'
     """
     if not trained_on:
-        return "unknown"
+        return Exposure("unknown")
     if {f"{dataset}:{split}", f"{dataset}:all"} & {*trained_on}:
-        return f"{images} images seen"
+        return Exposure("seen", images)
     held = [photo_lists.of_file(Path(each)) if is_photo_list(each) else photo_lists.find(each) for each in trained_on]
     asked = {photo: [known.has(photo) for known in held if known is not None] for photo in photos if photo}
     by_photo = sum(True in answers for answers in asked.values())
     by_split = sum(count for name, count in (lists or {}).items() if f"{dataset}:{name}" in trained_on)
     if by_photo or by_split:
-        return f"{max(by_photo, by_split)} images seen"
+        return Exposure("seen", max(by_photo, by_split))
     if any(None in answers for answers in asked.values()):
-        return "unknown"
+        return Exposure("unknown")
     own = photo_lists.find(f"{dataset}:{split}")
     sources = {photo.partition(":")[0] for photo in asked} | ({own.source} if own else set())
     trained = {known.source for known in held if known is not None and known.source}
     if trained & sources or any(entry.partition(":")[0] == dataset for entry in trained_on):
-        return "domain"
+        return Exposure("domain")
     nameless = own is None and (not photos or "" in photos)
-    return "unknown" if None in held or (trained and nameless) else "none"
+    return Exposure("unknown" if None in held or (trained and nameless) else "none")
 
 
 def training_captions(words: str, train_words: Mapping[str, int]) -> int:

@@ -21,6 +21,7 @@ from sparc_bench.errors import UserError
 from sparc_bench.files.atomic import write_atomic
 from sparc_bench.metrics.bootstrap import Estimate
 from sparc_bench.metrics.metric_name import MetricName
+from sparc_bench.records.exposure import Exposure
 
 SCHEMA = 1
 DIGITS = 6
@@ -100,7 +101,7 @@ class Record(Strict):
     n: int = Field(description="images")
     counts: dict[str, int]
     ties: int
-    exposure: str = Field(description="none, domain, 'N images seen' or unknown")
+    exposure: Exposure = Field(description="none, domain, 'N images seen' or unknown")
     chance: dict[str, float]
     metrics: dict[MetricName, Metric]
     reference: dict[str, dict[str, float]] = Field(description="reference row -> metric -> value")
@@ -117,11 +118,6 @@ class Record(Strict):
     def trained_for(self, metric: str) -> bool:
         """Whether a loss trained the patch path that a metric reads; true of a metric without a path."""
         return self.paths.get(MetricName(metric).path, True)
-
-    @property
-    def exposure_kind(self) -> str:
-        """The record's exposure without its count: none, domain, seen or unknown; only equal ones are ranked."""
-        return "seen" if self.exposure.endswith("seen") else self.exposure
 
     def same_inputs(self, other: Record) -> bool:
         """Whether the other record would hold the same numbers: all hashes, the seed and the precision are equal."""

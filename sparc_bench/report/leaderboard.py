@@ -77,7 +77,7 @@ def frame(sections: Iterable[Section]) -> pd.DataFrame:
 def _row_lines(row: Row) -> list[dict[str, object]]:
     shared = {
         "name": row.model,
-        "exposure": row.exposure,
+        "exposure": str(row.exposure),
         "trained_path": row.trained_path,
         "recipe_hash": row.recipe[:12],
     }

@@ -130,7 +130,7 @@ def cell(row: Row, most: int = 0) -> str:
 
 def marks(row: Row) -> str:
     """° not clear of its reference rows, † untrained path, ‡ images seen in training."""
-    seen = SEEN if row.exposure.endswith("seen") else ""
+    seen = SEEN if row.exposure.kind == "seen" else ""
     return ("" if row.clear else NOT_CLEAR) + ("" if row.trained_path else UNTRAINED) + seen
 
 
@@ -150,7 +150,7 @@ def foot(sections: Sequence[Section]) -> str:
         sentences.append(f"{NOT_CLEAR} not clear of its own reference rows.")
     if any(not row.trained_path for row in rows):
         sentences.append(f"{UNTRAINED} untrained path: no loss trained these patch vectors.")
-    seen = dict.fromkeys(row.model for row in rows if row.exposure.endswith("seen"))
+    seen = dict.fromkeys(row.model for row in rows if row.exposure.kind == "seen")
     if seen:
         sentences.append(f"{SEEN} not zero-shot: images of the task were seen in training ({', '.join(seen)}).")
     if any(row.one_seed for row in rows):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sparc_bench.metrics.metric_name import MetricName
+from sparc_bench.records.exposure import Exposure, Kind
 from sparc_bench.records.record import DIGITS, OUTPUTS, ClassesSeen, Record
 from sparc_bench.records.record_file import Recorded, pooled, read_all
 
@@ -21,7 +22,7 @@ CEILINGS = frozenset({"oracle", "ceiling", "human"})
 OUTPUTS_TITLE = "outputs of other systems"
 """What a class of rows is called that did not come from a model here, and is never ranked among those that did."""
 
-EXPOSURES = {
+EXPOSURES: Mapping[Kind, str] = {
     "none": "no training data of this data set",
     "domain": "trained on other photos of this data set or source",
     "seen": "these images were seen in training, all or some",
@@ -45,10 +46,10 @@ class Row:
         trained_here: a model of a recipe, for which seeds mean something.
         trained_path: whether a loss trained the patch path that the metric reads.
         floor: name and value of the highest floor among its reference rows, None without one.
+        exposure: what it saw of the images.
         classes_seen: the metric over classes that its training captions name, and over the others (mean over seeds).
         rank: 1 + the number of rows whose interval lies wholly above this one's.
         outputs: another system's outputs, not a model.
-        exposure: as its record states it: none, domain, 'N images seen' or unknown.
     """
 
     model: str
@@ -62,10 +63,10 @@ class Row:
     trained_here: bool
     trained_path: bool
     floor: tuple[str, float] | None
+    exposure: Exposure
     classes_seen: ClassesSeen | None = None
     rank: int = 0
     outputs: bool = False
-    exposure: str = ""
 
     @property
     def clear(self) -> bool:
@@ -109,7 +110,7 @@ class Section:
     n: int
     protocol_hash: str
     data_hash: str
-    exposure: str
+    exposure: Kind
     rows: tuple[Row, ...]
     references: tuple[tuple[str, float], ...]
     outputs: bool = False
@@ -187,7 +188,7 @@ def sections_of(found: Sequence[Recorded]) -> list[Section]:
                 record.task,
                 record.protocol_hash,
                 record.data_hash,
-                record.exposure_kind,
+                record.exposure.kind,
                 "outputs" if _is_outputs(record) else "",
             )
             keyed.setdefault((metric, key), []).append(each)
@@ -235,7 +236,7 @@ def _section(members: Sequence[Recorded], metric: MetricName, several: Collectio
         n=first.n,
         protocol_hash=first.protocol_hash,
         data_hash=first.data_hash,
-        exposure=first.exposure_kind,
+        exposure=first.exposure.kind,
         rows=ranked(rows),
         references=_references({label: [each.record for each in of] for label, of in recipes.items()}, metric),
         outputs=_is_outputs(first),

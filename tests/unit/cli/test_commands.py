@@ -59,6 +59,7 @@ def record(model, task, low=0.2):
         "task": task,
         "paths": {"local": False, "global": True},
         "headline": "local/top1",
+        "exposure": "unknown",
         "metrics": {"local/top1": metric, "global/top1": empty},
         "reference": {"random": {"local/top1": 0.1234}},
         "chance": {},

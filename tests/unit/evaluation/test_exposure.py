@@ -28,7 +28,7 @@ def data(*photos):
 def stated(photos, trained_on):
     task = bind(discovery.task("flickr8k_retrieval"))
     card = ModelCard(name="a", title="a", family="outputs", source="a", trained_on=trained_on)
-    return bare_record(task, data(*photos), card, 0, Provenance(""), None).exposure
+    return str(bare_record(task, data(*photos), card, 0, Provenance(""), None).exposure)
 
 
 def test_a_record_counts_photos_not_examples():
@@ -45,7 +45,7 @@ def test_a_record_of_photos_without_names_goes_by_data_sets():
 
 
 def test_photos_without_names_may_be_any_photos():
-    of = lambda trained_on, dataset, photos: exposure([trained_on], dataset, "test", 2, photos=photos)  # noqa: E731
+    of = lambda trained_on, dataset, photos: str(exposure([trained_on], dataset, "test", 2, photos=photos))  # noqa: E731
     assert of("coco:train2017", "winoground_pairs", ["", ""]) == "unknown"
     assert of("coco:train2017", "winoground_pairs", ["vg:1"]) == "none"
     assert of("coco:train2017", "valse_foils", ["", "coco:9"]) == "1 images seen"
@@ -70,8 +70,8 @@ def test_a_card_may_name_a_list_of_its_own(card_with_list, monkeypatch, tmp_path
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     check_model(card, tmp_path)
-    assert exposure(card.trained_on_here, "x", "y", 2, photos=["coco:3", "coco:4"]) == "1 images seen"
-    assert exposure(card.trained_on_here, "x", "y", 2, photos=["coco:4"]) == "domain"
+    assert str(exposure(card.trained_on_here, "x", "y", 2, photos=["coco:3", "coco:4"])) == "1 images seen"
+    assert exposure(card.trained_on_here, "x", "y", 2, photos=["coco:4"]).kind == "domain"
     assert card.trained_on == ("mine.toml",), "what hashes hold is the same on every machine"
 
 
@@ -97,6 +97,6 @@ def test_a_recipe_on_a_file_in_a_shared_format_says_which_photos_they_are():
 @pytest.mark.parametrize("name", ["flickr8k_clip", "flickr8k_sparc"])
 def test_committed_models_of_flickr8k_are_not_zero_shot_on_flickr(name):
     card = discovery.model(name).model_card()
-    assert exposure(card.trained_on, "flickr8k", "test", 1000) == "domain"
+    assert exposure(card.trained_on, "flickr8k", "test", 1000).kind == "domain"
     photos = sorted(f"flickr:{i}" for i in (1000268201, 1001773457))
-    assert exposure(card.trained_on, "karpathy", "test", 2, photos=photos) != "none"
+    assert exposure(card.trained_on, "karpathy", "test", 2, photos=photos).kind != "none"
