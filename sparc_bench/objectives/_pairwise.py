@@ -1,4 +1,4 @@
-"""Scores that look at every patch (and every token) of each pair, in bounded memory.
+"""Helpers for scores of every patch (and token) of all image-text pairs, in bounded memory.
 
 Shapes: N images, M texts.
 """
@@ -17,12 +17,12 @@ from sparc_bench.objective import Ctx
 def in_text_chunks(
     score: Callable[..., tuple[Tensor, ...]], texts: Sequence[Tensor], chunk: int | None
 ) -> tuple[Tensor, ...]:
-    """`score(*texts)` for `chunk` texts at a time, computed again in the backward pass; equal to the plain form.
+    """`score(*texts)`, computed for `chunk` texts at a time and recomputed in the backward pass.
 
     Args:
-        score: from runs of the tensors in `texts` to scores NM, as a tuple; it may close over tensors of images.
+        score: function from slices of the tensors in `texts` to a tuple of scores NM; it may close over image tensors.
         texts: tensors whose first dimension is the text (tokens, mask, vectors).
-        chunk: texts at once; none for all of them, without recomputation.
+        chunk: texts at once; None for all of them, without recomputation.
     """
     if chunk is None:
         return score(*texts)
@@ -34,15 +34,15 @@ def in_text_chunks(
 
 
 def to_text_rows(scores_BN: Tensor, ctx: Ctx) -> Tensor:
-    """From scores of this rank's images with all texts to those of this rank's texts with all images (BN).
+    """Scores BN of this rank's texts with all images, from those of this rank's images with all texts.
 
-    The scores travel, not the patches.
+    Ranks exchange scores, not patches.
     """
     return ctx.gather(scores_BN)[:, ctx.rows(len(scores_BN))].T
 
 
 def without_padding(tokens_MLD: Tensor, mask_ML: Tensor) -> tuple[Tensor, Tensor]:
-    """The tokens and mask cut after the last position that is a word in any text (one position at least)."""
+    """Tokens and mask, cut after the last position that is a word in any text (at least one position)."""
     used_L = mask_ML.any(0).nonzero()
     length = int(used_L[-1]) + 1 if len(used_L) else 1
     return tokens_MLD[:, :length], mask_ML[:, :length]

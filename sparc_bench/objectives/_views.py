@@ -1,4 +1,4 @@
-"""What the multi-view losses share: an image and its captions as views of one thing, and a fixed temperature.
+"""Base of the multi-view losses: an image and its captions as views of one object, and a fixed temperature.
 
 Shapes: B pairs of this rank, N pairs of all ranks, V views, K captions, D joint width.
 """
@@ -18,9 +18,9 @@ from sparc_bench.two_towers.heads import HeadedObjective, HeadOptions
 
 
 class ViewOptions(HeadOptions):
-    """Views and the fixed temperature."""
+    """Number of views, and the fixed temperature."""
 
-    captions: int = Field(default=2, ge=1, description="captions of an image; the views are the image and these")
+    captions: int = Field(default=2, ge=1, description="captions per image; the views are the image and these captions")
     temperature: float = Field(default=0.1, gt=0, description="fixed, not learned (arXiv 2507.06979: 0.1 to 0.5)")
 
     @model_validator(mode="after")
@@ -31,9 +31,9 @@ class ViewOptions(HeadOptions):
 
 
 class ViewsObjective(HeadedObjective):
-    """One loss over the global vectors of V = 1 + captions views; subclasses say which.
+    """Base of losses over the global vectors of V = 1 + captions views.
 
-    The test score is the cosine of image and text, which no logits of these losses are alone.
+    The test score is the cosine of image and text; no logits of these losses equal it.
     """
 
     Options: ClassVar[type[Strict]] = ViewOptions
@@ -46,7 +46,7 @@ class ViewsObjective(HeadedObjective):
 
     @property
     def captions_per_image(self) -> int:
-        """All views but the image."""
+        """Number of views other than the image."""
         return self.options.captions
 
     @property
@@ -55,9 +55,9 @@ class ViewsObjective(HeadedObjective):
         return self.g_v.weight.new_tensor(1 / self.options.temperature, dtype=torch.float32)
 
     def views(self, image: ImageOut, text: TextOut, ctx: Ctx) -> Tensor:
-        """VND of all ranks, the image first, un-normalised."""
+        """Views VND of all ranks, the image first, un-normalised."""
         views_BVD = torch.cat([self.global_image(image).unsqueeze(1), self.global_text(text)], 1)
         return ctx.gather(full_precision(views_BVD)).transpose(0, 1)
 
     def after_step(self, step: int) -> None:
-        """A fixed temperature needs no bounds."""
+        """Do nothing: a fixed temperature needs no clamping."""

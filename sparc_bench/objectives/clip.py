@@ -1,4 +1,4 @@
-"""CLIP's contrastive loss (Radford et al. 2021; SPARC eq. 1) on the heads that all objectives share.
+"""CLIP's contrastive loss (Radford et al. 2021; SPARC eq. 1) on the shared heads.
 
 Shapes: B pairs of this rank, N pairs of all ranks, D joint width.
 """
@@ -18,7 +18,7 @@ SOURCE = "Radford et al. 2021, arXiv 2103.00020; SPARC eq. 1"
 
 
 def full_precision(vectors: Tensor) -> Tensor:
-    """Half precision to float32; float32 and float64 as they are."""
+    """The vectors in float32, or unchanged if in float32 or float64."""
     return vectors.float() if vectors.dtype in (torch.bfloat16, torch.float16) else vectors
 
 
@@ -36,9 +36,9 @@ def contrastive_loss(
         image_BD: image vectors of matched pairs.
         text_BD: text vectors of matched pairs.
         scale: inverse temperature.
-        known_true_NN: pairs (image row, caption column) off the diagonal that are true and so no negatives.
-        ctx: the run, for data parallelism.
-        name: of the logits in `ctx.logits`.
+        known_true_NN: pairs (image row, caption column) off the diagonal that are true, hence no negatives.
+        ctx: context of the run, for data parallelism.
+        name: name of the logits in `ctx.logits`.
     """
     ctx = ctx or Ctx()
     with torch.autocast(image_BD.device.type, enabled=False):
@@ -56,13 +56,13 @@ def cross_entropy_both_ways(
     known_true_NN: Bool[Tensor, "N N"] | None = None,
     ctx: Ctx | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean over all pairs of both directions' cross entropy; this rank's images and texts against all of them.
+    """Mean over all pairs of both directions' cross entropy, from this rank's rows of logits.
 
     Args:
         per_image_BN: logits of this rank's images with every text.
         per_text_BN: logits of this rank's texts with every image.
-        known_true_NN: pairs (image row, caption column) off the diagonal that are true and so no negatives.
-        ctx: the run, for data parallelism.
+        known_true_NN: pairs (image row, caption column) off the diagonal that are true, hence no negatives.
+        ctx: context of the run, for data parallelism.
     """
     ctx = ctx or Ctx()
     rows = ctx.rows(len(per_image_BN))
@@ -78,7 +78,7 @@ def cross_entropy_both_ways(
 
 
 class Objective(HeadedObjective):
-    """The global loss alone."""
+    """CLIP's loss alone."""
 
     Options = HeadOptions
 

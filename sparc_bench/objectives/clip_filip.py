@@ -1,4 +1,4 @@
-"""CLIP + FILIP: the sum by which SPARC's authors tried to steady FILIP (SPARC section D.3, tables 9 and 10).
+"""CLIP + FILIP: the sum of losses with which SPARC's authors stabilised FILIP (SPARC section D.3, tables 9 and 10).
 
 Shapes: B pairs of this rank.
 """
@@ -24,16 +24,17 @@ SOURCE = "Bica et al. 2024, arXiv 2401.09865, section D.3; Yao et al. 2022, arXi
 
 
 class ClipFilipOptions(TokenMaxOptions):
-    """The weights of the sum, which the paper does not state."""
+    """Weights of the sum, which the paper does not state."""
 
     global_weight: float = Field(default=1.0, description="weight of the global loss (not stated; a plain sum)")
     token_max_weight: float = Field(default=1.0, description="weight of FILIP's loss (not stated; a plain sum)")
 
 
 class Objective(HeadedObjective):
-    """Both losses, each with its learned temperature: maxima of cosines lie higher and closer than cosines.
+    """The weighted sum of CLIP's and FILIP's losses, each with a learned temperature.
 
-    The test score is the cosine of global vectors, as SPARC evaluates.
+    The temperatures differ because maxima of cosines are higher and closer together than cosines. The test score is the
+    cosine of global vectors, as in SPARC's evaluation.
     """
 
     Options: ClassVar[type[Strict]] = ClipFilipOptions
@@ -51,7 +52,7 @@ class Objective(HeadedObjective):
         return self.log_token_max_scale.exp()
 
     def forward(self, image: ImageOut, text: TextOut, ctx: Ctx) -> dict[str, Tensor]:
-        """Both losses of the first caption; tokens are dropped from FILIP's alone."""
+        """Both losses of the first caption; token dropping affects FILIP's loss only."""
         global_loss = contrastive_loss(
             self.global_image(image), self.global_text(text)[:, 0], self.scale, ctx.known_true(), ctx
         )
@@ -72,6 +73,6 @@ class Objective(HeadedObjective):
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        """Keep both inverse temperatures in 1..max_scale."""
+        """Clamp both inverse temperatures to 1..max_scale."""
         super().after_step(step)
         self.log_token_max_scale.clamp_(0.0, math.log(self.options.max_scale))

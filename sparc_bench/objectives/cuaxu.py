@@ -24,9 +24,9 @@ SOURCE = "arXiv 2405.18570 (CUA and CUAXU); uniformity after Wang and Isola 2020
 
 
 def uniformity_loss(x_ND: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
-    """U(x) = log(1/N sum_{j,k} exp(-2 |x_j - x_k|^2)) of unit vectors, j = k among them; normalised here.
+    """U(x) = log(1/N sum_{j,k} exp(-2 |x_j - x_k|^2)) of unit vectors, j = k included; normalised here.
 
-    1/N, not 1/N^2, as the paper has it: the value grows with log N, its gradient does not change.
+    The factor is 1/N as in the paper, not 1/N^2: the value grows with log N, the gradient does not change.
     """
     with torch.autocast(x_ND.device.type, enabled=False):
         unit_ND = F.normalize(full_precision(x_ND), dim=-1)
@@ -41,7 +41,7 @@ def alignment_loss(
     Args:
         image_BD: image vectors.
         text_BD: text vectors.
-        ctx: the run, for data parallelism.
+        ctx: context of the run, for data parallelism.
     """
     with torch.autocast(image_BD.device.type, enabled=False):
         cosine_B = F.cosine_similarity(full_precision(image_BD), full_precision(text_BD), dim=-1)
@@ -53,12 +53,12 @@ def cross_uniformity_loss(
     text_ND: Float[Tensor, "N D"],
     known_true_NN: Bool[Tensor, "N N"] | None = None,
 ) -> Float[Tensor, ""]:
-    """log(1/N sum_j sum_{k != j} exp(-2 |v_j - t_k|^2)) of unit vectors; normalised here; 0 where no pair is left.
+    """log(1/N sum_j sum_{k != j} exp(-2 |v_j - t_k|^2)) of unit vectors; normalised here; 0 if no pair remains.
 
     Args:
         image_ND: image vectors of matched pairs.
         text_ND: text vectors of matched pairs.
-        known_true_NN: pairs (image row, caption column) off the diagonal that are true: they repel each other not.
+        known_true_NN: pairs (image row, caption column) off the diagonal that are true: they are left out.
     """
     with torch.autocast(image_ND.device.type, enabled=False):
         image_ND, text_ND = (F.normalize(full_precision(x), dim=-1) for x in (image_ND, text_ND))
@@ -69,7 +69,7 @@ def cross_uniformity_loss(
 
 
 def _potential(cosine_NN: Tensor, left_out_NN: Tensor | None) -> Tensor:
-    # -2 |a - b|^2 = -2 (2 - 2 cos) of unit vectors: differences of near-equal vectors would be noise
+    # -2 |a - b|^2 = -2 (2 - 2 cos) of unit vectors; differences of nearly equal vectors would lose precision
     exponent_NN = 4 * cosine_NN - 4
     if left_out_NN is not None:
         exponent_NN = exponent_NN.masked_fill(left_out_NN, torch.finfo(exponent_NN.dtype).min)
@@ -77,24 +77,25 @@ def _potential(cosine_NN: Tensor, left_out_NN: Tensor | None) -> Tensor:
 
 
 class CuaxuOptions(HeadOptions):
-    """The paper's unit weights; without the last term it is the paper's CUA."""
+    """Weights of the terms, 1 as in the paper; without the last term the loss is the paper's CUA."""
 
-    alignment_weight: float = Field(default=1.0, description="of the alignment term")
-    uniformity_weight: float = Field(default=1.0, description="of the mean of both modalities' uniformity")
-    cross_uniformity_weight: float = Field(default=1.0, description="of the cross-modal uniformity; 0 for CUA")
+    alignment_weight: float = Field(default=1.0, description="weight of the alignment term")
+    uniformity_weight: float = Field(default=1.0, description="weight of the mean of both modalities' uniformity")
+    cross_uniformity_weight: float = Field(default=1.0, description="weight of the cross-modal uniformity; 0 for CUA")
 
 
 class Objective(HeadedObjective):
-    """CLIP's loss plus three weighted terms on the same global vectors.
+    """CLIP's loss plus three weighted terms of the same global vectors.
 
-    The paper fine-tunes with a fixed temperature of 0.01; here it is learned, as in every objective with CLIP's loss.
+    The paper fine-tunes with a fixed temperature of 0.01; here the temperature is learned, as in every objective with
+    CLIP's loss.
     """
 
     Options: ClassVar[type[Strict]] = CuaxuOptions
     options: CuaxuOptions
 
     def forward(self, image: ImageOut, text: TextOut, ctx: Ctx) -> dict[str, Tensor]:
-        """All four terms of the first caption; uniformity is no mean over rows and is taken of all ranks' rows."""
+        """All four terms of the first caption; uniformity, which is no mean over rows, uses the rows of all ranks."""
         image_BD, text_BD = self.global_image(image), self.global_text(text)[:, 0]
         image_ND, text_ND = (ctx.gather(full_precision(x)) for x in (image_BD, text_BD))
         global_loss = contrastive_loss(image_BD, text_BD, self.scale, ctx.known_true(), ctx)

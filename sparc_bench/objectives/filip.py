@@ -1,7 +1,8 @@
 """FILIP: contrast of token-wise maximum similarities (Yao et al. 2022, arXiv 2111.07783).
 
-An image and a text have two scores: for the image query the mean over its patches of the best word, for the text query
-the mean over its words of the best patch.
+A pair of image and text has two scores: image to text, the mean over patches of the maximum over words; text to image,
+the mean over words of the maximum over patches.
+
 Shapes: B pairs of this rank, N images, M texts, L text tokens, P patches, R regions, W tower width, D joint width.
 """
 
@@ -23,7 +24,7 @@ from sparc_bench.objectives._pairwise import in_text_chunks, to_text_rows, witho
 from sparc_bench.objectives.clip import cross_entropy_both_ways, full_precision
 from sparc_bench.two_towers.heads import HeadedObjective, HeadOptions
 
-TITLE = "FILIP: contrast of the mean best word of each patch and of the mean best patch of each word"
+TITLE = "FILIP: contrast of token-wise maximum similarities, patches to words and words to patches"
 SOURCE = "Yao et al. 2022, arXiv 2111.07783, section 3.1; as SPARC trained it: Bica et al. 2024, section D.3"
 
 _IMAGES_AT_ONCE, _TEXTS_AT_ONCE = 16, 32
@@ -41,7 +42,7 @@ def token_max_similarity(
         patches_NPD: unit patch vectors.
         tokens_MLD: unit token vectors; the content of padding changes nothing.
         mask_ML: True where a token is a word.
-        text_chunk: texts at once, computed again in the backward pass; none for the plain form.
+        text_chunk: texts at once, recomputed in the backward pass; None for all of them.
 
     Returns:
         Image to text: mean over patches of the maximum over words. Text to image: mean over words of the maximum over
@@ -57,7 +58,7 @@ def token_max_similarity(
 
 
 def _cosines(patches_NPD: Tensor, tokens_MLD: Tensor, mask_ML: Tensor) -> Tensor:
-    # padding repeats a word of its text, which changes no maximum and costs no pass over NPLM; zeros without a word
+    # padding is replaced by a word of its text (zeros if it has none): no maximum changes and NPLM needs no mask
     word_MD = tokens_MLD[torch.arange(len(mask_ML), device=mask_ML.device), mask_ML.int().argmax(1)]
     word_MD = word_MD.masked_fill(~mask_ML.any(1, keepdim=True), 0.0)
     filled_LMD = torch.where(mask_ML.unsqueeze(-1), tokens_MLD, word_MD.unsqueeze(1)).transpose(0, 1)
@@ -66,7 +67,7 @@ def _cosines(patches_NPD: Tensor, tokens_MLD: Tensor, mask_ML: Tensor) -> Tensor
 
 
 def _highest(cosine_NPLM: Tensor, dim: int) -> Tensor:
-    # for its gradient max keeps an index, amax the whole of NPLM; without one amax is many times as fast
+    # with gradients, max keeps an index and amax all of NPLM; without gradients amax is much faster
     return cosine_NPLM.max(dim).values if cosine_NPLM.requires_grad else cosine_NPLM.amax(dim)
 
 
@@ -86,8 +87,8 @@ def token_max_loss(
 ) -> Float[Tensor, ""]:
     """Mean of both directions' cross entropy of the scaled scores; the vectors are normalised here.
 
-    Images choose by the first matrix of `token_max_similarity`, texts by the second. Runs in float32 under autocast.
-    Writes the logits "token_max".
+    Images are contrasted by the first matrix of `token_max_similarity`, texts by the second. The loss is computed in
+    float32 under autocast, and the logits go to `ctx.logits` as "token_max".
 
     Args:
         patches_BPD: patches of matched pairs, un-normalised.
@@ -95,8 +96,8 @@ def token_max_loss(
         mask_BL: True where a token is a word.
         scale: inverse temperature.
         text_chunk: see `token_max_similarity`.
-        known_true_NN: pairs (image row, caption column) off the diagonal that are true and so no negatives.
-        ctx: the run, for data parallelism.
+        known_true_NN: pairs (image row, caption column) off the diagonal that are true, hence no negatives.
+        ctx: context of the run, for data parallelism.
     """
     ctx = ctx or Ctx()
     with torch.autocast(patches_BPD.device.type, enabled=False):
@@ -131,13 +132,13 @@ def drop_tokens(
         patches_BPW: patch vectors.
         tokens_BLV: token vectors.
         mask_BL: True where a token is a word.
-        share: of the P patches, and of the words of each caption, to the nearest number; one at least stays.
-        ctx: the run; its generator draws for the rows of all ranks.
+        share: share of the P patches and of the words of each caption to drop, rounded; at least one stays.
+        ctx: context of the run; its generator draws for the rows of all ranks.
     """
     if ctx.generator is None:
         raise RuntimeError("token dropping needs Ctx.generator")
     everyone_NL = ctx.gather(mask_BL, ragged=True)
-    _, everyone_NL = without_padding(everyone_NL, everyone_NL)  # so that neither ranks nor padding change a draw
+    _, everyone_NL = without_padding(everyone_NL, everyone_NL)  # draws then depend on neither ranks nor padding
     rows, patches, length = ctx.rows(len(mask_BL)), patches_BPW.shape[1], everyone_NL.shape[1]
     draw_NP = torch.rand(len(everyone_NL), patches, generator=ctx.generator)
     draw_NL = torch.rand(everyone_NL.shape, generator=ctx.generator)
@@ -157,20 +158,20 @@ def drop_tokens(
 
 
 class TokenMaxOptions(HeadOptions):
-    """How the token-wise maximum is computed."""
+    """Options of the token-wise maximum."""
 
     token_drop: float = Field(
         default=0.0,
         ge=0,
         lt=1,
         description="share of each image's patches and of each caption's words that a training step leaves out, drawn "
-        "uniformly at random; none at evaluation. The papers do not agree: FILIP keeps the 25 % that are most similar "
-        "to the other side's tokens on the same device, which depends on the number of devices and needs the whole "
-        "matrix first; SPARC used '20 % token dropping' and states no rule (0.2 here). Relevance to the own pair alone "
-        "would be cheap, but it shows a patch the caption that it is then contrasted by.",
+        "uniformly at random; none at evaluation. The papers differ: FILIP keeps the 25 % that are most similar to "
+        "the other modality's tokens on the same device, which depends on the number of devices and needs the whole "
+        "matrix first; SPARC used '20 % token dropping' without stating a rule (0.2 here). A choice by similarity "
+        "within the pair would be cheap, but it would leak the caption into the contrast.",
     )
     text_chunk: int | None = Field(
-        default=8, ge=1, description="texts at once, computed again in the backward pass; none for all of them"
+        default=8, ge=1, description="texts at once, recomputed in the backward pass; none for all of them"
     )
 
 
@@ -185,14 +186,14 @@ def kept_vectors(
 
 
 class FilipOptions(TokenMaxOptions):
-    """FILIP has no pooled vector, so nothing that pooling would need."""
+    """Options of FILIP, which has no pooled vectors."""
 
     image_head: Literal["none"] = Field(default="none", description="no pooled image vector, so no h_v")
     text_pool: Literal["words"] = Field(default="words", description="no pooled text vector in the loss")
 
 
 class Objective(HeadedObjective):
-    """The token-wise contrast alone."""
+    """FILIP's loss alone."""
 
     Options: ClassVar[type[Strict]] = FilipOptions
     needs: ClassVar[frozenset[str]] = frozenset({"patches", "tokens"})
@@ -213,13 +214,13 @@ class Objective(HeadedObjective):
         return {"loss": loss, "token_max_loss": loss.detach(), "scale": self.scale.detach()}
 
     def image_features(self, image: ImageOut, need: frozenset[str]) -> ImageVectors:
-        """Patches, and the mean of unit patches (for probes: it is not what FILIP scores by)."""
+        """Patches, and the mean of unit patches as global vector (for probes; FILIP's score does not use it)."""
         patches_NPD = self.g_v(image.patches_BPW)
         global_ND = _unit(patches_NPD).mean(1) if "global" in need else None
         return ImageVectors(global_ND, {"local": patches_NPD} if "patches" in need else {})
 
     def text_features(self, text: TextOut, need: frozenset[str]) -> tuple[Tensor | None, Tensor | None]:
-        """The mean of unit words (for probes: it is not what FILIP scores by), and the tokens."""
+        """The mean of unit words as global vector (for probes; FILIP's score does not use it), and the tokens."""
         tokens_MLD, mask_ML = self.g_t(text.tokens_BKLW[:, 0]), text.mask_BKL[:, 0]
         words_M1 = mask_ML.sum(1, keepdim=True).clamp_min(1)
         global_MD = _unit_words(tokens_MLD, mask_ML).sum(1) / words_M1 if "global" in need else None
@@ -228,7 +229,7 @@ class Objective(HeadedObjective):
     def similarity(
         self, images: ImageFeatures, texts: TextFeatures, regions: Regions | None = None, path: str | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Both scores; a region's are the weighted mean over its patches, and the maximum over its patches."""
+        """Both scores of images, or of regions with the weighted mean and the maximum over the region's patches."""
         patches_NPD = _unit(images.patches[path or "local"])
         rows = len(images) if regions is None else len(regions)
         i2t_RM, t2i_RM = patches_NPD.new_empty(rows, len(texts)), patches_NPD.new_empty(rows, len(texts))
@@ -242,7 +243,7 @@ class Objective(HeadedObjective):
         return i2t_RM, t2i_RM
 
     def dense_scores(self, images: ImageFeatures, texts: TextFeatures, path: str | None = None) -> Tensor:
-        """Cosine of every patch with its best word: (N, M, rows, columns)."""
+        """Maximum over words of the cosine with each patch: (N, M, rows, columns)."""
         if images.grid is None:
             raise RuntimeError("patches without a grid")
         patches_NPD = _unit(images.patches[path or "local"])
@@ -255,7 +256,7 @@ class Objective(HeadedObjective):
 
 
 def _text_chunks(texts: TextFeatures) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Numbers, unit tokens and mask of runs of texts of like length, so that little padding is computed."""
+    """Chunks of texts of similar length, to save padding: indices, unit tokens and mask."""
     if texts.tokens_MLD is None or texts.mask_ML is None:
         raise RuntimeError("the text features hold no tokens: ask for 'tokens'")
     by_length_M = texts.mask_ML.sum(1).argsort(stable=True)

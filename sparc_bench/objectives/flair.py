@@ -1,7 +1,7 @@
-"""FLAIR (2024): the image vector of a pair is what the text attends to among the patches.
+"""FLAIR (2024): text-conditioned attention pooling, by which each text has its own vector of an image.
 
-Shapes: B images of this rank, N images of all ranks, K captions per image, P patches, S = P + 1 (the zero slot is the
-last), D joint width, H heads, E = D / H, Q queries, C texts of a chunk; at evaluation M texts, R images or regions.
+Shapes: B images of this rank, N images of all ranks, K captions per image, P patches, S = P + 1 (the last is the zero
+slot), D joint width, H heads, E = D / H, Q queries, C texts of a chunk; at evaluation M texts, R images or regions.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ def zero_slot_attention(
     values_BHPE: Float[Tensor, "B H P E"],
     weights_BP: Float[Tensor, "B P"] | None = None,
 ) -> Float[Tensor, "B H Q E"]:
-    """Scaled dot-product attention over the patches and one slot more, whose key and value are zero.
+    """Scaled dot-product attention over the patches and one additional slot with zero key and value.
 
     Args:
-        queries_BHQE: projected texts.
-        keys_BHPE: projected patches.
-        values_BHPE: projected patches.
-        weights_BP: of a region's patches, of any sum. A patch counts as its share of the region's heaviest patch (its
-            logarithm is added to the score, 0 leaves it out); the slot counts 1 as ever. So a region of n equal patches
-            is pooled as an image of these n patches, and the region of all patches alike as the image itself.
+        queries_BHQE: query projections of texts.
+        keys_BHPE: key projections of patches.
+        values_BHPE: value projections of patches.
+        weights_BP: weights of a region's patches, of any sum. A patch counts by its weight over the largest weight of
+            the region (the logarithm is added to the score; weight 0 excludes the patch), the zero slot by 1. A region
+            of n equal patches is thus pooled as an image of these patches, a region of all patches as the image.
     """
     keys_BHSE, values_BHSE = F.pad(keys_BHPE, (0, 0, 0, 1)), F.pad(values_BHPE, (0, 0, 0, 1))
     prior_B11S = None
@@ -66,11 +66,11 @@ def conditioned_loss(
     """L_TCS: sum over images and their K + N - 1 texts of the sigmoid losses, divided by K + N - 1.
 
     Args:
-        own_BK: scaled cosines of each image's vectors, conditioned on its own captions, with these captions.
-        others_BN: the same with one caption of every image; the column of the image itself is left out.
-        bias: added to all of them.
-        known_true_BN: other images' captions that are true of the image and so left out.
-        ctx: the run, for data parallelism.
+        own_BK: scaled cosines of each image, conditioned on its own captions, with these captions.
+        others_BN: scaled cosines with one caption of every image; the image's own column is left out.
+        bias: bias added to all logits.
+        known_true_BN: captions of other images that are true of the image, hence left out.
+        ctx: context of the run, for data parallelism.
     """
     ctx = ctx or Ctx()
     (batch, captions), images = own_BK.shape, others_BN.shape[1]
@@ -95,11 +95,11 @@ def multi_caption_loss(
 
     Args:
         image_BD: global image vectors; normalised here.
-        captions_BKD: captions of each image; normalised here.
+        captions_BKD: vectors of each image's captions; normalised here.
         scale: inverse temperature.
-        bias: added to scale times cosine.
-        known_true_NNK: (image, image of the caption, caption) pairs that are true and so left out.
-        ctx: the run, for data parallelism.
+        bias: bias added to scale times cosine.
+        known_true_NNK: (image, image of the caption, caption) pairs that are true, hence left out.
+        ctx: context of the run, for data parallelism.
     """
     ctx = ctx or Ctx()
     rows = ctx.rows(len(image_BD))
@@ -127,18 +127,18 @@ class AttentionPool(nn.Module):
             nn.init.zeros_(projection.bias)
 
     def queries(self, texts_XD: Tensor) -> Tensor:
-        """Projected texts, all heads side by side, in full precision."""
+        """Query projections of texts, heads concatenated, in full precision."""
         return full_precision(self.query(self.text_norm(texts_XD)))
 
     def keys_and_values(self, patches_BPD: Tensor) -> tuple[Tensor, Tensor]:
-        """Both BHPE, in full precision."""
+        """Key and value projections of patches, each BHPE, in full precision."""
         normed_BPD = self.patch_norm(patches_BPD)
         return self._split(self.key(normed_BPD)), self._split(self.value(normed_BPD))
 
     def pooled(
         self, queries_BQD: Tensor, keys_BHPE: Tensor, values_BHPE: Tensor, weights_BP: Tensor | None = None
     ) -> Tensor:
-        """The conditioned vectors BQD."""
+        """Text-conditioned image vectors BQD."""
         heads_BHQE = zero_slot_attention(self._split(queries_BQD), keys_BHPE, values_BHPE, weights_BP)
         pooled_BQD: Tensor = self.out(heads_BHQE.transpose(1, 2).flatten(2))
         return pooled_BQD
@@ -148,13 +148,13 @@ class AttentionPool(nn.Module):
 
 
 class FlairOptions(HeadOptions):
-    """The paper's setting."""
+    """Options of FLAIR; the defaults are the paper's."""
 
-    captions: int = Field(default=8, ge=1, description="captions of an image that a step sees (K; the paper: 8)")
-    heads: int = Field(default=8, ge=1, description="of the attention pooling (the paper: 8); they divide dim")
+    captions: int = Field(default=8, ge=1, description="captions per image in a step (K; the paper: 8)")
+    heads: int = Field(default=8, ge=1, description="heads of the attention pooling (the paper: 8); a divisor of dim")
     bias: float = Field(default=-10.0, description="initial bias of the logits (the paper: -10); learned")
     text_chunk: int | None = Field(
-        default=8, ge=1, description="texts at once, recomputed in the backward pass; none: all, in one piece"
+        default=8, ge=1, description="texts at once, recomputed in the backward pass; none for all of them"
     )
 
     @model_validator(mode="after")
@@ -167,7 +167,7 @@ class FlairOptions(HeadOptions):
 class Objective(HeadedObjective):
     """Mean of L_TCS (conditioned vectors) and L_MPS (global vectors), with one temperature and one bias.
 
-    The score conditions each image on each text and takes the cosine with that text.
+    The test score is the cosine of each text with the image vector conditioned on it.
     """
 
     Options: ClassVar[type[Strict]] = FlairOptions
@@ -185,7 +185,7 @@ class Objective(HeadedObjective):
 
     @property
     def captions_per_image(self) -> int:
-        """K of the paper."""
+        """Captions per image in a step: K of the paper."""
         return self.options.captions
 
     def forward(self, image: ImageOut, text: TextOut, ctx: Ctx) -> dict[str, Tensor]:
@@ -209,7 +209,7 @@ class Objective(HeadedObjective):
     def _conditioned(
         self, image: ImageOut, captions_BKD: Tensor, known_true_NNK: Tensor | None, ctx: Ctx
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Scaled cosines with the own captions and with one of every image, and which of those are known to be true."""
+        """Scaled cosines with own captions BK and with one caption of every image BN; mask BN of known-true pairs."""
         rows = ctx.rows(len(captions_BKD))
         keys_BHPE, values_BHPE = self.pool.keys_and_values(self.g_v(image.patches_BPW))
         queries_BKD = self.pool.queries(captions_BKD)
@@ -231,7 +231,7 @@ class Objective(HeadedObjective):
             return self.scale * own_BK, self.scale * others_BN, known_true_BN
 
     def _drawn(self, captions_NKD: Tensor, ctx: Ctx) -> Tensor:
-        """For each image (row) which caption of every image it meets; the first where there is no generator."""
+        """Caption index NN drawn for each image (row) from every image (column); 0 without a generator."""
         images, captions = captions_NKD.shape[:2]
         if ctx.generator is None:
             return torch.zeros(images, images, dtype=torch.long, device=captions_NKD.device)
@@ -241,7 +241,7 @@ class Objective(HeadedObjective):
         return drawn_NN.to(captions_NKD.device)
 
     def image_features(self, image: ImageOut, need: frozenset[str]) -> ImageVectors:
-        """The global vector of L_MPS, and g_v of the patches, which the pooling takes."""
+        """Global vectors of L_MPS, and g_v of the patches, the input of the pooling."""
         return ImageVectors(
             self.global_image(image) if "global" in need else None,
             {"local": self.g_v(image.patches_BPW)} if "patches" in need else {},
@@ -250,7 +250,7 @@ class Objective(HeadedObjective):
     def similarity(
         self, images: ImageFeatures, texts: TextFeatures, regions: Regions | None = None, path: str | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Cosine of each image, or region, conditioned on a text with that text."""
+        """Cosine of each text with the image or region vector conditioned on it."""
         texts_MD = _texts(texts)
         queries_MD = self.pool.queries(texts_MD)
         patches_NPD = images.patches[path or "local"]
@@ -271,12 +271,12 @@ class Objective(HeadedObjective):
         return scores_RM, scores_RM
 
     def dense_scores(self, images: ImageFeatures, texts: TextFeatures, path: str | None = None) -> Tensor:
-        """Scores of regions of one patch alone: (N, M, rows, columns), without a vector for every patch and text.
+        """Scores of each patch as a region of its own: (N, M, rows, columns).
 
-        One patch and the zero slot: the patch's weight is the sigmoid of its score, for each head. With a patch's value
-        through the output layer, head by head (v_h, H vectors, and the bias as one more of weight 1), the conditioned
-        vector is the sum of a_h v_h; its product with the text and its length follow from the products of the v_h with
-        the text and with each other.
+        With one patch and the zero slot, the attention weight a_h of the patch in a head is the sigmoid of its score.
+        The conditioned vector is the sum of a_h v_h, where v_h is the patch's value through the output layer, head by
+        head, and the output bias is one more v_h of weight 1. Its cosine with a text follows from the products of the
+        v_h with the text and with each other, so that no vector for every patch and text is formed.
         """
         if images.grid is None:
             raise RuntimeError("patches without a grid")

@@ -30,7 +30,7 @@ WORD_TEMPERATURE = 4.0
 PAIR_TEMPERATURE = 5.0
 _EPS = 1e-6
 _TEXTS_AT_ONCE = 32
-_NUMBERS_AT_ONCE = 2**18  # of a tensor N P M L at evaluation: few enough for the processor's cache
+_NUMBERS_AT_ONCE = 2**18  # values of a tensor N P M L at evaluation, to fit the processor's cache
 
 
 def attention_similarity(
@@ -45,10 +45,10 @@ def attention_similarity(
 ) -> Float[Tensor, "N M"]:
     """Z, the local score of every image with every text, from un-normalised vectors.
 
-    Inner products of patches and words are softmaxed over the words of a text for each patch, then, times
-    `word_temperature`, over the patches for each word. Z is the log of the sum over words of exp(`pair_temperature`
-    times the cosine of a word with its weighted sum of patches). Being a sum over words it grows with the length of the
-    text. A text without a word scores 0, as one word with cosine 0 would. Runs in float32 under autocast.
+    Inner products of patches and words go through a softmax over the words of a text for each patch and then, times
+    `word_temperature`, through a softmax over the patches for each word. Z is the log of the sum over words of
+    exp(`pair_temperature` times the cosine of a word with its weighted sum of patches); it grows with the length of the
+    text. A text without a word scores 0, like one word with cosine 0. Z is computed in float32 under autocast.
 
     Args:
         patches_NPD: adapted patches.
@@ -56,10 +56,10 @@ def attention_similarity(
         mask_ML: True where a token is a word.
         word_temperature: factor before the softmax over patches; the paper's code has 4.
         pair_temperature: factor of the cosines; the paper's code has 5.
-        divisor: of the inner products in the softmax over words; SPARC divides by sqrt(D) (section D.3).
-        text_chunk: texts at once, computed again in the backward pass; none for all.
-        weights_NP: of the patches, as log-prior of the softmax over them: a patch of weight 0 is not there. None
-            weighs them equally.
+        divisor: divisor of the inner products in the softmax over words; sqrt(D) in SPARC (section D.3).
+        text_chunk: texts at once, recomputed in the backward pass; None for all of them.
+        weights_NP: weights of the patches, whose logarithm is added before the softmax over patches; weight 0 excludes
+            a patch. None for equal weights.
     """
     with torch.autocast(patches_NPD.device.type, enabled=False):
         patches_NPD = full_precision(patches_NPD)
@@ -94,30 +94,30 @@ def _log_sum_over_words(scores_XML: Tensor, mask_ML: Tensor) -> Tensor:
 
 
 class GloriaOptions(HeadOptions):
-    """As SPARC compared it; its original settings as options."""
+    """Options of GLoRIA; the defaults are those of SPARC's comparison, the original's are options."""
 
     temperatures: Literal["learned", "original"] = Field(
         default="learned",
-        description="factor of the scores in both losses - learned: one for both, as SPARC compared all methods "
+        description="factor of the scores in both losses - learned: one for both, as in SPARC's comparison "
         "(section D.3); original: fixed at 10",
     )
     divisor: Literal["sqrt_dim", "one"] = Field(
         default="sqrt_dim",
-        description="of the inner products in the softmax over words - sqrt_dim: SPARC's change, 'crucial' "
+        description="divisor of the inner products in the softmax over words - sqrt_dim: SPARC's change, 'crucial' "
         "(section D.3); one: the original",
     )
-    global_weight: float = Field(default=1.0, description="of the global loss; the original has 1")
-    local_weight: float = Field(default=1.0, description="of the local loss; the original has 1")
+    global_weight: float = Field(default=1.0, description="weight of the global loss (original: 1)")
+    local_weight: float = Field(default=1.0, description="weight of the local loss (original: 1)")
     text_chunk: int | None = Field(
-        default=8, ge=1, description="texts that the local score holds at once; none for all of them"
+        default=8, ge=1, description="texts at once in the local score; none for all of them"
     )
 
 
 class Objective(HeadedObjective):
     """Global plus local contrast; each is the mean of both directions, half of the original's sum.
 
-    The score at evaluation is the mean of the global cosine and Z. (The original takes 5 times the best word's cosine
-    for Z there, and z-scores classes over the images passed in. Neither is copied.)
+    The test score is the mean of the global cosine and Z. The original instead takes 5 times the best word's cosine for
+    Z and z-scores classes over the images passed in.
     """
 
     Options: ClassVar[type[Strict]] = GloriaOptions
@@ -135,14 +135,14 @@ class Objective(HeadedObjective):
 
     @property
     def scale(self) -> Tensor:
-        """The factor of both losses' scores: learned, or the original's 10."""
+        """Factor of both losses' scores: learned, or the original's 10."""
         if self.options.temperatures == "original":
             return self.g_v.weight.new_tensor(ORIGINAL_SCALE)
         return self.log_scale.exp()
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        """Keep a learned scale in 1..max_scale."""
+        """Clamp a learned scale to 1..max_scale."""
         if self.options.temperatures == "learned":
             super().after_step(step)
 
@@ -171,10 +171,10 @@ class Objective(HeadedObjective):
     def similarity(
         self, images: ImageFeatures, texts: TextFeatures, regions: Regions | None = None, path: str | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Of whole images the mean of the global cosine and Z.
+        """Scores of whole images, the mean of the global cosine and Z; or scores of regions, from one path.
 
-        Of regions the score of one path: "local" (also where none is named) is Z with the softmax over the region's
-        patches, "global" the cosine of the region's mean patch with the text's global vector.
+        The region score by "local", the default, is Z with the softmax over the region's patches; by "global", it is
+        the cosine of the region's mean patch with the text's global vector.
         """
         if regions is None:
             cosine_NM, _ = super().similarity(images, texts)
@@ -186,7 +186,7 @@ class Objective(HeadedObjective):
         return scores_NM, scores_NM
 
     def dense_scores(self, images: ImageFeatures, texts: TextFeatures, path: str | None = None) -> Tensor:
-        """The region score of every patch alone; for "local", the default, every word attends to that one patch."""
+        """Region score of every single patch; by "local", the default, every word attends to that one patch."""
         if path == "global":
             return super().dense_scores(images, texts, path)
         if images.grid is None:
@@ -196,7 +196,7 @@ class Objective(HeadedObjective):
         return scores_NPM.mT.reshape(len(images), len(texts), *images.grid)
 
     def _local_scores(self, patches_NPD: Tensor, texts: TextFeatures, regions: Regions | None = None) -> Tensor:
-        """Z in bounded memory, N x M or R x M: texts of like length together, and no more padding than they need."""
+        """Z in bounded memory, N x M or R x M, over chunks of texts of similar length, to save padding."""
         if texts.tokens_MLD is None or texts.mask_ML is None:
             raise RuntimeError("the text features hold no tokens: ask for 'tokens'")
         rows = len(patches_NPD) if regions is None else len(regions)

@@ -1,4 +1,4 @@
-"""Holistic CLIP (2024): an image tower with several class tokens, each of which learns from its own kind of caption.
+"""Holistic CLIP (2024): an image tower with several class tokens, each trained on its own kind of caption.
 
 Shapes: B pairs of this rank, N pairs of all ranks, M branches, K captions per image (K = M), D joint width.
 """
@@ -40,8 +40,8 @@ def branch_contrastive_loss(
         branches_BMD: image vectors, one per branch.
         captions_BKD: text vectors, one per branch.
         scale: inverse temperature.
-        known_true_NNK: (image, image of the caption, caption) pairs that are true and so no negatives.
-        ctx: the run; its logits get "branches", the mean over branches of the scaled cosines.
+        known_true_NNK: (image, image of the caption, caption) pairs that are true, hence no negatives.
+        ctx: context of the run; the mean over branches of the scaled cosines goes to its logits as "branches".
     """
     ctx = ctx or Ctx()
     losses: list[Tensor] = []
@@ -56,9 +56,9 @@ def branch_contrastive_loss(
 def branch_diversity_loss(
     branches_BMD: Float[Tensor, "B M D"], margin: float = 0.7, ctx: Ctx | None = None
 ) -> Float[Tensor, ""]:
-    """How far the mean cosine of two branches of an image lies above `margin`; 0 below it.
+    """Excess over `margin` of the mean cosine between two branches of an image; 0 below the margin.
 
-    The mean runs over the pairs of different branches and over the images of all ranks, before the margin is taken.
+    The mean runs over pairs of different branches and over the images of all ranks, before the margin is subtracted.
     """
     ctx = ctx or Ctx()
     branches = branches_BMD.shape[1]
@@ -66,23 +66,23 @@ def branch_diversity_loss(
         unit_BMD = F.normalize(full_precision(branches_BMD), dim=-1)
         cosine_BMM = unit_BMD @ unit_BMD.transpose(1, 2)
         others_B = cosine_BMM.sum((1, 2)) - cosine_BMM.diagonal(dim1=1, dim2=2).sum(1)
-        # one number per image travels; every rank takes the margin of the same mean
+        # ranks exchange one number per image, so that the margin applies to the mean over all ranks
         return F.relu(ctx.gather(others_B).mean() / (branches * (branches - 1)) - margin)
 
 
 class HolisticOptions(HeadOptions):
-    """The paper's losses; how many branches there are and what each of them reads."""
+    """Number of branches, the captions that each of them learns from, and the weight of the diversity loss."""
 
     branches: int = Field(
         default=5,
         ge=2,
-        description="class tokens of the image tower, and captions per image: as many as the data has sources or kinds "
-        "of captions (scenes1: 5)",
+        description="class tokens of the image tower, and captions per image: as many as the data have kinds of "
+        "captions (scenes1: 5)",
     )
     caption_kinds: tuple[str, ...] = Field(
         default=(),
-        description="the kind of caption (`caption_tags`) of each branch, for data that tags its captions; none for "
-        "the k-th caption to the k-th branch",
+        description="kind of caption (`caption_tags`) of each branch, for data with tagged captions; empty: the k-th "
+        "caption for the k-th branch",
     )
     diversity_weight: float = Field(default=1.0, description="weight of the diversity term (1 in the official code)")
 
@@ -94,9 +94,9 @@ class HolisticOptions(HeadOptions):
 
 
 class Objective(HeadedObjective):
-    """Contrast of every branch with its own captions, and a bound on how alike the branches are.
+    """Contrast of every branch with its own captions, and a margin on the similarity of branches.
 
-    All branches share the heads: v_m = g_v(h_v(f_m(x))). The score is the mean over branches of cosines.
+    All branches share the heads: v_m = g_v(h_v(f_m(x))). The test score is the mean over branches of cosines.
     """
 
     Options: ClassVar[type[Strict]] = HolisticOptions
@@ -108,17 +108,17 @@ class Objective(HeadedObjective):
 
     @classmethod
     def tower_options(cls, options: Strict) -> dict[str, Any]:
-        """One class token per branch, beside what the heads ask for."""
+        """Options of the heads, with one class token per branch."""
         assert isinstance(options, HolisticOptions)
         return {**super().tower_options(options), "branches": options.branches}
 
     @property
     def captions_per_image(self) -> int:
-        """One per branch."""
+        """Captions per image in a step: one per branch."""
         return self.options.branches
 
     def choose(self, example: Example, rng: np.random.Generator) -> list[int]:  # noqa: ARG002 - nothing is drawn
-        """A caption for every branch: of its kind where `caption_kinds` names them, else the k-th.
+        """Caption index for every branch: a caption of its kind where `caption_kinds` is set, else the k-th.
 
         An example without that kind, or with fewer captions than branches, repeats its captions in order.
         """
@@ -138,7 +138,7 @@ class Objective(HeadedObjective):
         return self.g_v(self.h_v(image.pooled_BMW))  # type: ignore[no-any-return]
 
     def forward(self, image: ImageOut, text: TextOut, ctx: Ctx) -> dict[str, Tensor]:
-        """Both losses of as many captions as there are branches."""
+        """Both losses, with one caption per branch."""
         branches_BMD = self._branches(image)
         contrast = branch_contrastive_loss(
             branches_BMD, self.global_text(text), self.scale, ctx.extra.get("known_true"), ctx
@@ -152,7 +152,7 @@ class Objective(HeadedObjective):
         }
 
     def image_features(self, image: ImageOut, need: frozenset[str]) -> ImageVectors:
-        """The branches, the mean of their directions as the global vector, and g_v of the patches."""
+        """Branches, the mean of their unit vectors as the global vector, and g_v of the patches."""
         branches_NKD = self._branches(image) if need & {"branches", "global"} else None
         return ImageVectors(
             F.normalize(branches_NKD, dim=-1).mean(1) if branches_NKD is not None and "global" in need else None,
@@ -163,7 +163,7 @@ class Objective(HeadedObjective):
     def similarity(
         self, images: ImageFeatures, texts: TextFeatures, regions: Regions | None = None, path: str | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Mean over branches of their cosine with the text; regions as in the base class."""
+        """Mean over branches of their cosines with the texts; regions as in the base class."""
         if regions is not None:
             return super().similarity(images, texts, regions, path)
         if images.branches_NKD is None or texts.global_MD is None:

@@ -39,15 +39,15 @@ def word_alignment_loss(
 ) -> Float[Tensor, ""]:
     """Contrast of each word with its attended patches, against the words of its own caption, in both directions.
 
-    Words weigh the same within a caption, and captions within the batch; a caption without a word does not count.
-    Padding is no negative (in the original code it is one). Runs in float32 under autocast.
+    All words of a caption weigh the same, and all captions of the batch; a caption without a word does not count.
+    Padding is no negative (in the original code it is one). The loss is computed in float32 under autocast.
 
     Args:
         patches_BPD: adapted patches, L2-normalised.
         tokens_BLD: adapted tokens, L2-normalised; the content of padding changes nothing.
         mask_BL: True where a token is a word.
-        temperature: of the attention and of the contrast.
-        ctx: the run, for data parallelism.
+        temperature: temperature of the attention and of the contrast.
+        ctx: context of the run, for data parallelism.
     """
     with torch.autocast(patches_BPD.device.type, enabled=False):
         patches_BPD, tokens_BLD = _prepared(patches_BPD, tokens_BLD, mask_BL)
@@ -72,8 +72,8 @@ def patch_alignment_loss(
 ) -> Float[Tensor, ""]:
     """Contrast of each patch with its attended words, against the patches of its own image, in both directions.
 
-    The attended words are L2-normalised, as the paper has it (the original code leaves this out for transformers). An
-    image whose caption has no word does not count. Arguments as `word_alignment_loss`.
+    The attended words are L2-normalised, as in the paper (the original code omits this for transformers). An image
+    whose caption has no word does not count. The arguments are those of `word_alignment_loss`.
     """
     with torch.autocast(patches_BPD.device.type, enabled=False):
         patches_BPD, tokens_BLD = _prepared(patches_BPD, tokens_BLD, mask_BL)
@@ -94,8 +94,8 @@ def _prepared(patches_BPD: Tensor, tokens_BLD: Tensor, mask_BL: Tensor) -> tuple
 def sinkhorn(scores_NC: Float[Tensor, "N C"], epsilon: float = 0.05, iterations: int = 3) -> Float[Tensor, "N C"]:
     """Soft assignment of rows to prototypes that uses all prototypes about equally; without gradient.
 
-    exp(`scores_NC` / `epsilon`), in logarithms, has its columns and then its rows divided by their sums, `iterations`
-    times: each row sums to 1 exactly, each column to N/C nearly.
+    Sinkhorn's algorithm divides first the columns, then the rows of exp(`scores_NC` / `epsilon`) by their sums,
+    `iterations` times, in logarithms: each row sums to 1 exactly, each column to about N/C.
     """
     log_NC = full_precision(scores_NC) / epsilon
     for _ in range(iterations):
@@ -112,19 +112,18 @@ def prototype_loss(
     iterations: int = 3,
     ctx: Ctx | None = None,
 ) -> Float[Tensor, ""]:
-    """Each side predicts the other side's assignment to the prototypes; mean of both directions' cross entropy.
+    """Mean cross entropy of each modality's prediction of the other modality's assignment to prototypes.
 
-    The assignments (`sinkhorn`) are made over the rows of all ranks and carry no gradient. The prototypes are
-    normalised here.
+    The assignments (`sinkhorn`) use the rows of all ranks and carry no gradient. The prototypes are normalised here.
 
     Args:
         image_BD: image vectors of matched pairs, L2-normalised.
         text_BD: text vectors of matched pairs, L2-normalised.
         prototypes_CD: prototypes.
-        temperature: of the predictions.
+        temperature: temperature of the predictions.
         epsilon: see `sinkhorn`.
         iterations: see `sinkhorn`.
-        ctx: the run, for data parallelism.
+        ctx: context of the run, for data parallelism.
     """
     ctx = ctx or Ctx()
     with torch.autocast(image_BD.device.type, enabled=False):
@@ -140,24 +139,24 @@ def prototype_loss(
 
 
 class MgcaOptions(HeadOptions):
-    """As SPARC compared it (section D.4)."""
+    """Options of MGCA; the defaults are those of SPARC's comparison (section D.4)."""
 
-    instance_weight: float = Field(default=1.0, description="lambda_1, of the instance loss")
-    token_weight: float = Field(default=1.0, description="lambda_2, of the sum of the word and the patch loss")
-    prototype_weight: float = Field(default=1.0, description="lambda_3, of the prototype loss")
-    local_temperature: float = Field(default=0.1, gt=0, description="of the word and the patch loss; fixed")
-    prototype_temperature: float = Field(default=0.2, gt=0, description="of the predictions of prototypes; fixed")
+    instance_weight: float = Field(default=1.0, description="lambda_1, weight of the instance loss")
+    token_weight: float = Field(default=1.0, description="lambda_2, weight of the sum of the word and the patch loss")
+    prototype_weight: float = Field(default=1.0, description="lambda_3, weight of the prototype loss")
+    local_temperature: float = Field(default=0.1, gt=0, description="fixed temperature of the word and patch losses")
+    prototype_temperature: float = Field(default=0.2, gt=0, description="fixed temperature of the prototype loss")
     prototypes: int = Field(default=500, ge=2, description="number of prototypes")
-    epsilon: float = Field(default=0.05, gt=0, description="entropy of the assignment to prototypes; less is harder")
-    iterations: int = Field(default=3, ge=1, description="of Sinkhorn's algorithm")
+    epsilon: float = Field(default=0.05, gt=0, description="temperature of the assignment; lower is harder")
+    iterations: int = Field(default=3, ge=1, description="iterations of Sinkhorn's algorithm")
 
 
 class Objective(HeadedObjective):
     """lambda_1 instance + lambda_2 (word + patch) + lambda_3 prototype loss.
 
-    As in SPARC's comparison, words and patches weigh the same (the original weighs them by the attention of [CLS]) and
-    the instance loss has a learned temperature. The instance loss is the mean of both directions, as in every objective
-    here: half of the original's sum. The score at evaluation is the global cosine.
+    As in SPARC's comparison, all words and all patches weigh the same (the original weights them by the attention of
+    [CLS]) and the instance loss has a learned temperature. The instance loss is the mean of both directions, half of
+    the original's sum, as in every objective here. The test score is the global cosine.
     """
 
     Options: ClassVar[type[Strict]] = MgcaOptions

@@ -22,8 +22,8 @@ def multi_view_dhel_loss(views_VND: Float[Tensor, "V N D"], temperature: float) 
     """-mean_i [log sum_{l < m} e^{z_li.z_mi / T} - sum_l log sum_{j != i} e^{z_li.z_lj / T}]; normalised here.
 
     Args:
-        views_VND: views of N things, two at least of each.
-        temperature: T.
+        views_VND: at least two views of each of N objects.
+        temperature: temperature T.
     """
     with torch.autocast(views_VND.device.type, enabled=False):
         views_VND = F.normalize(full_precision(views_VND), dim=-1)
@@ -38,16 +38,16 @@ def multi_view_dhel_loss(views_VND: Float[Tensor, "V N D"], temperature: float) 
 
 
 class Objective(ViewsObjective):
-    """The paper's loss alone, on the image and its captions.
+    """MV-DHEL alone, on the image and its captions.
 
-    Its negatives are images for images and k-th captions for k-th captions: nothing contrasts an image with another
-    image's caption, so the truth of such pairs (`Ctx.known_true`) plays no part, and how well images and captions can
-    be told apart across modalities rests on alignment alone.
+    Negatives of an image are other images, and negatives of a k-th caption are other k-th captions. Since no image is
+    contrasted with another image's caption, the known-true pairs (`Ctx.known_true`) are not used, and discrimination
+    across modalities rests on alignment alone.
     """
 
     Options = ViewOptions
 
     def forward(self, image: ImageOut, text: TextOut, ctx: Ctx) -> dict[str, Tensor]:
-        """The loss over all ranks' views: it is no mean over rows of one rank."""
+        """The loss over the views of all ranks, since it is no mean over the rows of one rank."""
         loss = multi_view_dhel_loss(self.views(image, text, ctx), self.options.temperature)
         return {"loss": loss, "scale": self.scale}

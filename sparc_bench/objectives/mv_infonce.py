@@ -1,4 +1,4 @@
-"""MV-InfoNCE: one softmax over all pairs of views of all things (arXiv 2507.06979).
+"""MV-InfoNCE: one softmax over all pairs of views of all objects (arXiv 2507.06979).
 
 Shapes: V views, N pairs of all ranks, K = V - 1 captions, D joint width.
 """
@@ -23,14 +23,14 @@ def multi_view_infonce_loss(
 ) -> Float[Tensor, ""]:
     """-mean_i log(sum_{l != m} e^{z_li.z_mi / T} / sum_{(l,i) != (m,j)} e^{z_li.z_mj / T}); normalised here.
 
-    The denominator holds all views of all things, those of the same view too, as the paper's results were produced (its
-    repository's summary leaves same-view negatives out).
+    The denominator holds all views of all objects, negatives of the same view included, as in the paper's results (the
+    summary in its repository omits them).
 
     Args:
-        views_VND: views of N things.
-        temperature: T.
-        known_true_NNK: (row, row, k): view 0 of the first and view 1 + k of the second (an image and a caption) belong
-            together and so are no negatives.
+        views_VND: views of N objects.
+        temperature: temperature T.
+        known_true_NNK: (image, image of the caption, caption) pairs that are true, hence no negatives: view 0 of the
+            first object with view 1 + k of the second.
     """
     with torch.autocast(views_VND.device.type, enabled=False):
         views_VND = F.normalize(full_precision(views_VND), dim=-1)
@@ -49,12 +49,12 @@ def multi_view_infonce_loss(
 
 
 class Objective(ViewsObjective):
-    """The paper's loss alone, on the image and its captions."""
+    """MV-InfoNCE alone, on the image and its captions."""
 
     Options = ViewOptions
 
     def forward(self, image: ImageOut, text: TextOut, ctx: Ctx) -> dict[str, Tensor]:
-        """The loss over all ranks' views: it is no mean over rows of one rank."""
+        """The loss over the views of all ranks, since it is no mean over the rows of one rank."""
         views_VND = self.views(image, text, ctx)
         loss = multi_view_infonce_loss(views_VND, self.options.temperature, ctx.extra.get("known_true"))
         return {"loss": loss, "scale": self.scale}

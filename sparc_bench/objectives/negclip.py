@@ -1,4 +1,4 @@
-"""NegCLIP: CLIP's loss with a caption written to be false of its image beside every caption (arXiv 2210.01936).
+"""NegCLIP: CLIP's loss with a hard negative caption, written to be false of the image, per caption (arXiv 2210.01936).
 
 Shapes: B pairs of this rank, N pairs of all ranks, D joint width.
 """
@@ -31,19 +31,19 @@ def hard_negative_losses(
     ctx: Ctx | None = None,
     name: str = "global",
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Cross entropy of images over all true and all false captions, and of true captions over all images.
+    """Cross entropies of images over all true and false captions, and of true captions over all images.
 
-    The false captions are a block of columns of their own, so that the column of an image's caption is the same for any
-    number of ranks. The vectors are normalised here; the loss is the mean of both.
+    The columns of false captions follow those of all true ones, so that the column of an image's caption does not
+    depend on the number of ranks. The vectors are normalised here; the objective is the mean of both.
 
     Args:
         image_BD: image vectors of matched pairs.
         text_BD: vectors of their captions.
-        false_BD: vectors of captions that are false of these images; any image's is a negative of all images.
+        false_BD: vectors of captions that are false of these images; each is a negative for all images.
         scale: inverse temperature.
-        known_true_NN: pairs (image row, caption column) off the diagonal that are true and so no negatives.
-        ctx: the run, for data parallelism.
-        name: of the logits of images and true captions in `ctx.logits`.
+        known_true_NN: pairs (image row, caption column) off the diagonal that are true, hence no negatives.
+        ctx: context of the run, for data parallelism.
+        name: name of the logits of images and true captions in `ctx.logits`.
     """
     ctx = ctx or Ctx()
     rows = ctx.rows(len(image_BD))
@@ -66,9 +66,8 @@ def hard_negative_losses(
 class Objective(HeadedObjective):
     """The mean of both directions' cross entropy.
 
-    Of the paper's recipe this holds the false captions; its sampling of similar images into a batch belongs to the
-    data. A false caption is known to be false of its own image; whether it is false of the batch's other images is not
-    looked at, here as in the paper.
+    The paper also samples similar images into a batch, which is a matter of the data and left out here. A false caption
+    is known to be false of its own image; as in the paper, its truth for the batch's other images is not checked.
     """
 
     Options = HeadOptions
@@ -76,15 +75,15 @@ class Objective(HeadedObjective):
 
     @property
     def negatives_per_image(self) -> int:
-        """One false caption beside each caption."""
+        """Written negatives per image in a step: one for the caption."""
         return 1
 
     def texts(self, example: Example, chosen: Sequence[int]) -> tuple[str, ...]:
-        """K = 2: the caption, and the negative that belongs to it."""
+        """The caption and its negative: K = 2."""
         return (*super().texts(example, chosen), *(example.negatives[k] for k in chosen))
 
     def forward(self, image: ImageOut, text: TextOut, ctx: Ctx) -> dict[str, Tensor]:
-        """Both directions; text 0 of an image is its caption, text 1 the false one."""
+        """Losses of both directions; text 0 of an image is its caption, text 1 the false caption."""
         texts_BKD = self.global_text(text)
         image_loss, text_loss = hard_negative_losses(
             self.global_image(image), texts_BKD[:, 0], texts_BKD[:, 1], self.scale, ctx.known_true(), ctx

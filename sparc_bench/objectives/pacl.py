@@ -1,4 +1,4 @@
-"""PACL: contrast of the text with an image vector that is pooled for it (Mukhoti et al. 2023, arXiv 2212.04994).
+"""PACL: contrast of texts with text-conditioned image vectors (Mukhoti et al. 2023, arXiv 2212.04994).
 
 Shapes: B pairs of this rank, N images, M texts, P patches, R regions, W tower width, D joint width.
 """
@@ -21,7 +21,7 @@ from sparc_bench.objectives._pairwise import in_text_chunks, to_text_rows
 from sparc_bench.objectives.clip import cross_entropy_both_ways, full_precision
 from sparc_bench.two_towers.heads import HeadedObjective, HeadOptions
 
-TITLE = "PACL: contrast of each text with the patches of every image as that text weighs them"
+TITLE = "PACL: contrast of texts with image vectors pooled from patches by their similarity to the text"
 SOURCE = "Mukhoti et al. 2023, arXiv 2212.04994; from scratch with a learned temperature: SPARC section D.4"
 
 _ROWS_AT_ONCE, _TEXTS_AT_ONCE = 64, 256
@@ -33,17 +33,17 @@ def patch_pooled_similarity(
     text_chunk: int | None = None,
     weights_NP: Float[Tensor, "N P"] | None = None,
 ) -> Float[Tensor, "N M"]:
-    """Cosine of every text with every image's patches as this text weighs them, from unit vectors.
+    """Cosine of every text with the image vector pooled for it, from unit vectors.
 
-    The weights are the softmax over patches of their cosines with the text, without a temperature; the pooled vector
-    is the weighted sum of unit patches. Each pair has its own, matched or not.
+    The pooled vector of a pair is the weighted sum of unit patches; the weights are the softmax over patches of their
+    cosines with the text, without a temperature.
 
     Args:
         patches_NPD: unit patch vectors.
         text_MD: unit text vectors.
-        text_chunk: texts at once, computed again in the backward pass; none for the plain form.
-        weights_NP: of the patches before the text weighs them (their logarithm is added to the cosines); none for
-            equal ones. A patch of weight 0 is left out.
+        text_chunk: texts at once, recomputed in the backward pass; None for all of them.
+        weights_NP: prior weights of the patches, whose logarithm is added to the cosines; weight 0 excludes a patch.
+            None for equal weights.
     """
     log_weights_NP1: Tensor | float = 0.0
     if weights_NP is not None:
@@ -68,15 +68,15 @@ def patch_pooled_loss(
 ) -> Float[Tensor, ""]:
     """Mean of both directions' cross entropy of scaled `patch_pooled_similarity`; the vectors are normalised here.
 
-    Runs in float32 under autocast. Writes the logits "patch_pooled".
+    The loss is computed in float32 under autocast, and the logits go to `ctx.logits` as "patch_pooled".
 
     Args:
         patches_BPD: patches of matched pairs, un-normalised.
         text_BD: text vectors of matched pairs, un-normalised.
         scale: inverse temperature.
         text_chunk: see `patch_pooled_similarity`.
-        known_true_NN: pairs (image row, caption column) off the diagonal that are true and so no negatives.
-        ctx: the run, for data parallelism.
+        known_true_NN: pairs (image row, caption column) off the diagonal that are true, hence no negatives.
+        ctx: context of the run, for data parallelism.
     """
     ctx = ctx or Ctx()
     with torch.autocast(patches_BPD.device.type, enabled=False):
@@ -91,19 +91,20 @@ def _unit(vectors: Tensor) -> Tensor:
 
 
 class PaclOptions(HeadOptions):
-    """PACL on the shared heads: g_v is part of its vision embedder, and nothing pools an image without a text."""
+    """Options of PACL on the shared heads: g_v is part of its vision embedder; images are pooled only for a text."""
 
     image_head: Literal["none"] = Field(default="none", description="no text-free image vector, so no h_v")
     text_chunk: int | None = Field(
-        default=8, ge=1, description="texts at once, computed again in the backward pass; none for all of them"
+        default=8, ge=1, description="texts at once, recomputed in the backward pass; none for all of them"
     )
 
 
 class Objective(HeadedObjective):
-    """The contrast of text-conditioned image vectors alone; an image has no vector without a text.
+    """PACL's loss alone; an image has no vector without a text.
 
-    The vision embedder e_v(x) = W_skip x + W_2 relu(W_1 x + b_1) + b_2 has the shared g_v as its W_skip. Its hidden
-    width is not stated; D gives 1.05 million parameters from 768 to 512, about what the paper reports for ViT-B/16.
+    The vision embedder is e_v(x) = W_skip x + W_2 relu(W_1 x + b_1) + b_2 with the shared g_v as W_skip. The paper does
+    not state its hidden width; with D it has 1.05 million parameters from 768 to 512, about as many as reported for
+    ViT-B/16.
     """
 
     Options: ClassVar[type[Strict]] = PaclOptions
@@ -120,7 +121,7 @@ class Objective(HeadedObjective):
         self.residual = nn.Sequential(nn.Linear(image_width, dim), nn.ReLU(), nn.Linear(dim, dim))
 
     def embed(self, patches_BPW: Tensor) -> Tensor:
-        """The vision embedder e_v: BPD."""
+        """Patches BPD through the vision embedder e_v."""
         embedded_BPD: Tensor = self.g_v(patches_BPW) + self.residual(patches_BPW)
         return embedded_BPD
 
@@ -143,7 +144,7 @@ class Objective(HeadedObjective):
     def similarity(
         self, images: ImageFeatures, texts: TextFeatures, regions: Regions | None = None, path: str | None = None
     ) -> tuple[Tensor, Tensor]:
-        """`patch_pooled_similarity`; the weights of a region's patches multiply those that the text gives them."""
+        """`patch_pooled_similarity` of images, or of regions, whose weights multiply those of the text."""
         if texts.global_MD is None:
             raise RuntimeError("the text features hold no global vectors: ask for 'global'")
         patches_NPD, text_MD = _unit(images.patches[path or "local"]), _unit(texts.global_MD)

@@ -1,4 +1,4 @@
-"""SigLIP's sigmoid loss (Zhai et al. 2023): every pair of an image and a text is one yes-or-no question.
+"""SigLIP's sigmoid loss (Zhai et al. 2023): binary classification of every pair of image and text.
 
 Shapes: B pairs of this rank, N pairs of all ranks, D joint width.
 """
@@ -19,7 +19,7 @@ from sparc_bench.objectives._pairwise import to_text_rows
 from sparc_bench.objectives.clip import full_precision
 from sparc_bench.two_towers.heads import HeadedObjective, HeadOptions
 
-TITLE = "SigLIP: sigmoid loss of global vectors, every pair by itself"
+TITLE = "SigLIP: sigmoid loss of global vectors, each pair by itself"
 SOURCE = "Zhai et al. 2023, arXiv 2303.15343, section 3.2"
 
 
@@ -45,9 +45,9 @@ def sigmoid_loss(
         image_BD: image vectors of matched pairs.
         text_BD: text vectors of matched pairs.
         scale: inverse temperature.
-        bias: added to scale times cosine; starts low because nearly all pairs are negatives.
-        known_true_NN: pairs (image row, caption column) off the diagonal that are true and so left out.
-        ctx: the run, for data parallelism; the scaled cosines (without bias) go to its logits as "global".
+        bias: bias added to scale times cosine; initially low because nearly all pairs are negatives.
+        known_true_NN: pairs (image row, caption column) off the diagonal that are true, hence left out.
+        ctx: context of the run; the scaled cosines (without bias) go to its logits as "global".
     """
     ctx = ctx or Ctx()
     rows = ctx.rows(len(image_BD))
@@ -64,14 +64,14 @@ def sigmoid_loss(
 
 
 class SiglipOptions(HeadOptions):
-    """The paper's start of temperature and bias; both are learned."""
+    """Initial temperature and bias, as in the paper; both are learned."""
 
     temperature: float = Field(default=0.1, description="initial temperature (section 3.2: scale 10); learned")
     bias: float = Field(default=-10.0, description="initial bias of the logits (section 3.2: -10); learned")
 
 
 class Objective(HeadedObjective):
-    """The sigmoid loss of global vectors alone; scored by their cosine."""
+    """SigLIP's loss of global vectors alone; the test score is their cosine."""
 
     Options: ClassVar[type[Strict]] = SiglipOptions
     options: SiglipOptions

@@ -24,7 +24,7 @@ TITLE = "SPARC: CLIP's loss plus a token-wise contrast with sparsely grouped pat
 SOURCE = "Bica et al. 2024, arXiv 2401.09865, eqs. 2 to 7"
 
 HELD_OUT_SCALE = 1 / 0.07
-
+"""Inverse temperature of the held-out figures, the same for all runs."""
 
 Weights = Literal["sparse", "dense", "softmax", "sum_normalised"]
 
@@ -35,23 +35,23 @@ def alignment_weights(
     threshold: float | None = None,
     weights: Weights = "sparse",
 ) -> Float[Tensor, "B L P"]:
-    """Weights of a token's grouping of patches (eqs. 2 to 4), from un-normalised vectors.
+    """Alignment weights of patches for each token (eqs. 2 to 4), from un-normalised vectors.
 
-    Inner products are min-max scaled over the patches of each token, values under the threshold become 0, the rest is
-    divided by its sum. Gradients flow through all of it. Runs in float32 under autocast. A token to which all patches
-    are equally similar (0/0 in the paper) weighs them equally.
+    Inner products are min-max scaled over the patches of each token, values under the threshold become 0, and the rest
+    is divided by its sum. Gradients flow through all steps, which are computed in float32 under autocast. A token to
+    which all patches are equally similar (0/0 in the paper) weights them equally.
 
-    The other `weights` are the paper's ablations (table 8) and what its prose describes: "dense" sets nothing to 0,
-    "softmax" is the softmax of the inner products (a temperature is not stated, there is none here), "sum_normalised"
-    divides the min-max scaled values by their sum before the threshold, so that patches below the average become 0,
-    and by the sum of the rest again. (Section 2 argues for 1/P by weights that sum to 1; eq. 3 and listing 1 compare it
-    with the min-max scaled values, where it removes next to nothing.)
+    The other `weights` are the paper's ablations (table 8) and the variant that its prose describes. "dense" has no
+    threshold. "softmax" is the softmax of the inner products; the paper states no temperature, and there is none here.
+    "sum_normalised" divides the min-max scaled values by their sum before the threshold, so that patches below the
+    average become 0, and afterwards by the sum of the rest. (Section 2 motivates 1/P with weights that sum to 1; eq. 3
+    and listing 1 compare 1/P with the min-max scaled values, of which it removes next to none.)
 
     Args:
         patches_BPD: adapted patches.
         tokens_BLD: adapted tokens.
-        threshold: sigma; None for the paper's 1/P. The most similar patch always stays with "sum_normalised".
-        weights: which rule; the threshold belongs to "sparse" and "sum_normalised".
+        threshold: sigma; None for the paper's 1/P. With "sum_normalised", the most similar patch always stays.
+        weights: the rule; "sparse" and "sum_normalised" have a threshold.
     """
     with torch.autocast(patches_BPD.device.type, enabled=False):
         similarity_BLP = torch.einsum("bld,bpd->blp", full_precision(tokens_BLD), full_precision(patches_BPD))
@@ -64,7 +64,7 @@ def alignment_weights(
         scaled_BLP = scaled_BLP.masked_fill(constant_BL1, 1.0)
         if weights != "dense":
             sigma = 1 / patches_BPD.shape[1] if threshold is None else threshold
-            # against sums compared without dividing: 1 is the scaled value of the most similar patch
+            # compared without division by the sum; 1 is the scaled value of the most similar patch
             cut = sigma if weights == "sparse" else (sigma * scaled_BLP.sum(-1, keepdim=True)).clamp_max(1.0)
             scaled_BLP = scaled_BLP.masked_fill(scaled_BLP < cut, 0.0)
         return scaled_BLP / scaled_BLP.sum(-1, keepdim=True)
@@ -126,8 +126,9 @@ def fine_grained_loss(
         mask_BL: True where a token is a word.
         scale: inverse temperature.
         threshold: see `alignment_weights`.
-        reduction: "caption" averages per caption, then over captions (eq. 6); "token" over all tokens (listing 1).
-        ctx: the run, for data parallelism.
+        reduction: "caption" for the mean per caption, then over captions (eq. 6); "token" for that over all tokens
+            (listing 1).
+        ctx: context of the run, for data parallelism.
         weights: see `alignment_weights`.
 
     Returns:
@@ -138,29 +139,32 @@ def fine_grained_loss(
 
 
 class SparcOptions(HeadOptions):
-    """The paper's weights, and its open points."""
+    """Weights of the losses, and the points that the paper leaves open."""
 
-    global_weight: float = Field(default=0.5, description="lambda_g (section D.4: 0.5)")
+    global_weight: float = Field(default=0.5, description="lambda_g, weight of the global loss (section D.4: 0.5)")
     fine_weight: float = Field(
-        default=1.0, description="lambda_f (section D.4 sweeps 0.5, 1, 5, 10; choice not stated)"
+        default=1.0,
+        description="lambda_f, weight of the fine loss (section D.4: sweep of 0.5, 1, 5, 10; choice not stated)",
     )
     weights: Weights = Field(
         default="sparse",
-        description="how a token weighs patches: sparse (eqs. 2 to 4); the ablations dense (no threshold) and softmax "
-        "(table 8); sum_normalised, the threshold on weights that sum to 1, as section 2's prose describes it",
+        description="alignment weights: sparse (eqs. 2 to 4); the ablations dense (no threshold) and softmax (table 8);"
+        " sum_normalised, with the threshold on weights that sum to 1, as in section 2's prose",
     )
     threshold: float | None = Field(
-        default=None, description="sigma of sparse and sum_normalised weights; none for 1/P (section 2)"
+        default=None, description="sigma of sparse and sum_normalised weights; none: 1/P (section 2)"
     )
     reduction: Literal["caption", "token"] = Field(
-        default="caption", description="caption: eq. 6; token: listing 1, where long captions weigh more"
+        default="caption",
+        description="mean of the fine loss over captions (eq. 6) or tokens (listing 1, where long captions weigh more)",
     )
     fine_temperature: Literal["shared", "separate"] = Field(
         default="shared",
-        description="shared: one symbol as written; separate: an easy fine loss cannot drive the other",
+        description="shared: one temperature for both losses, as written; separate: one for each, so that an easy "
+        "fine loss does not change that of the global loss",
     )
     fine_tokens: Literal["words", "words_and_specials"] = Field(
-        default="words", description="whether BOS and EOS take part in the fine loss (not stated)"
+        default="words", description="tokens of the fine loss, without or with BOS and EOS (not stated)"
     )
 
     @model_validator(mode="after")
@@ -200,7 +204,7 @@ class Objective(HeadedObjective):
         return _token_contrast(patches_BPD, tokens_BLD, mask_BL, scale, self.options.threshold, self.options.weights)
 
     def forward(self, image: ImageOut, text: TextOut, ctx: Ctx) -> dict[str, Tensor]:
-        """Both losses of the first caption; the zeroed fraction and the entropy (of its maximum) of the weights."""
+        """Both losses of the first caption; the share of zero weights, and their entropy as a share of its maximum."""
         global_loss = contrastive_loss(
             self.global_image(image), self.global_text(text)[:, 0], self.scale, ctx.known_true(), ctx
         )
@@ -223,21 +227,21 @@ class Objective(HeadedObjective):
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        """Keep both inverse temperatures in 1..max_scale."""
+        """Clamp both inverse temperatures to 1..max_scale."""
         super().after_step(step)
         if self.options.fine_temperature == "separate":
             self.log_fine_scale.clamp_(0.0, math.log(self.options.max_scale))
 
     @torch.no_grad()
     def held_out(self, batches: Sequence[tuple[ImageOut, ImageOut, TextOut]]) -> dict[str, Any]:
-        """The fine loss at the fixed scale 1/0.07 with the true, a shuffled and a grey image, per caption.
+        """Fine loss per caption at the fixed scale 1/0.07 with the true, a shuffled and a grey image.
 
-        The negatives are tokens of the same caption, so a low loss need not mean that words find their patches: only
-        what the true image gains over the grey one does, and grounding is read from masks alone.
+        The negatives are tokens of the same caption, so that a low loss does not show that words find their patches;
+        only the gain of the true image over the grey one shows use of the image, and only masks measure grounding.
 
         Returns:
-            For each kind of image the mean loss, its standard error and the token accuracy; the paired gains of the
-            true image over both others with 95 % intervals (normal approximation); a sentence that says what they mean.
+            Mean loss, standard error and token accuracy for each kind of image; the paired gains of the true image over
+            both others with 95 % intervals (normal approximation); a sentence about their meaning.
         """
         losses: dict[str, list[Tensor]] = {"true": [], "shuffled": [], "grey": []}
         correct: dict[str, list[Tensor]] = {"true": [], "shuffled": [], "grey": []}
