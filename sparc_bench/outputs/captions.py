@@ -1,4 +1,4 @@
-"""One caption for each image: what a captioner, or a retriever that tells its best caption alone, puts out."""
+"""Captions: one for each image, from a captioner or from a retriever that returns its best caption only."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Captions:
     """Captions by image.
 
     Attributes:
-        where: the file, for sentences.
-        image_ids: in the file's order.
-        texts: the caption of each.
+        where: path of the file, for messages.
+        image_ids: ids in the file's order.
+        texts: caption of each image.
     """
 
     where: str
@@ -45,10 +45,10 @@ class Captions:
     texts: tuple[str, ...]
 
     def of(self, ids: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-        """The caption of every image of a task, and sentences about entries of other images.
+        """Captions of a task's images, and notes about entries for other images.
 
         Raises:
-            UserError: an image has none, or one without a word.
+            UserError: an image has no caption.
         """
         places = IdMatch.of(ids, self.image_ids, self.where)
         places.refuse_missing(ids, self.where)
@@ -56,10 +56,10 @@ class Captions:
 
 
 def parse(file: OutputsFile) -> Captions | None:
-    """The captions, or None where the file holds none.
+    """The captions, or None for a file of another kind.
 
     Raises:
-        UserError: a row does not fit, or a caption is blank.
+        UserError: a row is malformed, or a caption is blank.
     """
     rows: Any = file.rows
     if isinstance(rows, dict) and {"image_id", "caption"} <= rows.keys():

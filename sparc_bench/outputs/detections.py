@@ -1,4 +1,4 @@
-"""Boxes or masks with classes and scores: what a detector or an instance segmenter puts out.
+"""Detections: boxes or masks with classes and scores, from a detector or an instance segmenter.
 
 Shapes: D detections.
 """
@@ -52,14 +52,14 @@ _AT_ONCE = 100_000
 
 @dataclass(frozen=True)
 class SplitDetections:
-    """Detections of a data split, in the order in which they were given.
+    """Detections of a data split, in the order of the file.
 
     Attributes:
-        example_D: which image.
-        label_D: which class.
-        score_D: how sure; higher is surer.
-        box_D4: left, top, width and height in pixels; None where masks alone were given.
-        masks: run lengths as pycocotools has them, or None.
+        example_D: index of the image.
+        label_D: index of the class.
+        score_D: confidence.
+        box_D4: left, top, width and height in pixels; None where masks are scored.
+        masks: masks as run lengths in pycocotools' form; None where boxes are scored.
     """
 
     example_D: Int[ndarray, "D"]
@@ -73,14 +73,14 @@ class SplitDetections:
 
     @property
     def area_D(self) -> Float64[ndarray, "D"]:
-        """Pixels of each mask, or of each box."""
+        """Area of each mask or box in pixels."""
         if self.masks is not None:
             return np.array([float(coco_mask.area(mask)) for mask in self.masks], dtype=np.float64)
         assert self.box_D4 is not None
         return np.asarray(self.box_D4[:, 2] * self.box_D4[:, 3])
 
     def __getitem__(self, chosen: ndarray) -> SplitDetections:
-        """The detections at these indices."""
+        """Detections at these indices."""
         return SplitDetections(
             self.example_D[chosen],
             self.label_D[chosen],
@@ -92,15 +92,15 @@ class SplitDetections:
 
 @dataclass(frozen=True)
 class DetectionRows:
-    """The rows of a file.
+    """Detections as the rows of a file.
 
     Attributes:
-        where: the file, for sentences.
-        image_id_D: as written.
-        category_D: the data set's own numbers.
-        score_D: finite.
-        box_D4: left, top, width, height; NaN where a row has none.
-        masks: run lengths, or None where a row has none.
+        where: path of the file, for messages.
+        image_id_D: image ids as written.
+        category_D: category ids of the data set.
+        score_D: confidences, finite.
+        box_D4: left, top, width, height in pixels; NaN in a row without a box.
+        masks: run lengths; None in a row without a mask.
     """
 
     where: str
@@ -112,7 +112,7 @@ class DetectionRows:
 
     @classmethod
     def joined(cls, where: str, rows: list[Any]) -> DetectionRows:
-        """Rows as JSON has them, checked some at a time; raises UserError about the first that does not fit."""
+        """Detections from JSON rows, validated in chunks; raises UserError for the first malformed row."""
         ids: list[str] = []
         categories, scores, boxes, masks = [], [], [], []
         named: dict[int | str, str] = {}
@@ -128,20 +128,20 @@ class DetectionRows:
         )
 
     def of(self, data: DataSplit, *, masks: bool) -> tuple[SplitDetections, tuple[str, ...]]:
-        """Those of a data split's images, and sentences about what was left out.
+        """Detections of a data split's images, and notes about rows that were left out.
 
         Args:
-            data: its classes have the owner's numbers (`category_ids`).
-            masks: whether masks are scored, not boxes.
+            data: split whose classes have category ids.
+            masks: whether masks are scored instead of boxes.
 
         Raises:
-            UserError: a category that the data set lacks, no image of the task, a row without what is scored, a mask
-                of another size than its image.
+            UserError: a category id is unknown, no image belongs to the task, a row lacks its box or mask, or a mask
+                differs in size from its image.
         """
         if not data.category_ids:
             raise UserError(
-                f"{data.dataset} gives its classes no numbers, by which detections name them: take a task on data in "
-                "COCO's format."
+                f"{data.dataset} has no category ids, by which detections name classes: take a task on data in COCO's "
+                "format."
             )
         known_C = np.array(data.category_ids, dtype=np.int64)
         unknown = np.setdiff1d(self.category_D, known_C)
@@ -194,10 +194,10 @@ class DetectionRows:
 
 
 def parse(file: OutputsFile) -> DetectionRows | None:
-    """The detections, or None where the file holds none.
+    """The detections, or None for a file of another kind.
 
     Raises:
-        UserError: a row does not fit: a number that is not finite, a negative width.
+        UserError: a row is malformed, such as by a number that is not finite or a negative width.
     """
     rows = file.rows
     if not (isinstance(rows, list) and rows and isinstance(rows[0], dict) and "category_id" in rows[0]):

@@ -1,4 +1,4 @@
-"""Which entry of a file of outputs is about which image of a task."""
+"""Matching of the image ids in a file of outputs with those of a task."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff",
 
 @dataclass(frozen=True)
 class IdMatch:
-    """Where images stand in a file.
+    """Match between the images of a task and the entries of a file.
 
     Attributes:
-        index_of: id of an image of the task -> index of its entry; an image without one has no key.
-        beyond: entries that are about other images.
+        index_of: image id of the task -> index of its entry; a missing image has no key.
+        beyond: ids of entries for other images.
     """
 
     index_of: dict[str, int]
@@ -26,10 +26,10 @@ class IdMatch:
 
     @classmethod
     def of(cls, wanted: Sequence[str], given: Sequence[str], where: str) -> IdMatch:
-        """Match ids: letter by letter, else without the image file's suffix and without leading zeros of a number.
+        """Match ids exactly, else without the image file's suffix and without leading zeros of a number.
 
         Raises:
-            UserError: the file has an id twice, or two of its ids could mean one image, or none is of the task.
+            UserError: the file repeats an id, two of its ids match one image, or no id belongs to the task.
         """
         twice = repeated(list(given))
         if twice:
@@ -55,7 +55,7 @@ class IdMatch:
         return cls(index_of, tuple(item_id for index, item_id in enumerate(given) if index not in used))
 
     def refuse_missing(self, wanted: Sequence[str], where: str) -> None:
-        """Raise UserError with the number and the first of the images that have no entry."""
+        """Raise UserError where images have no entry."""
         missing = [item_id for item_id in wanted if item_id not in self.index_of]
         if missing:
             raise UserError(
@@ -64,14 +64,14 @@ class IdMatch:
             )
 
     def notes(self, where: str) -> tuple[str, ...]:
-        """A sentence about entries of other images, if there are any: a whole benchmark's file fits a sample of it."""
+        """Note about entries for other images, if any; the file of a whole benchmark thus serves its samples."""
         if not self.beyond:
             return ()
         return (f"{len(self.beyond)} images of {where} are not of this task and are left out ({some(self.beyond)}).",)
 
 
 def bare_id(item_id: str) -> str:
-    """An id without the suffix of an image file, a number without leading zeros.
+    """Image id without the suffix of an image file, or a number without leading zeros.
 
     >>> bare_id("000000000139.jpg"), bare_id("2007_000033.png"), bare_id("v1.5")
     ('139', '2007_000033', 'v1.5')

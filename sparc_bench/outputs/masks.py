@@ -1,8 +1,7 @@
-"""A class for every pixel: what a semantic segmenter puts out.
+"""Index masks: a class for every pixel, from a semantic segmenter.
 
-Pixel values count the task's classes from 0 in the data set's order, background (where the task scores it) after
-them; the highest value of the file's type (255, or 65535 with 16 bits) is no prediction. Other numberings come with
-the names of their values.
+Pixel values are class indices from 0 in the data set's order, then background where the task scores it; the highest
+value of the file's type (255, or 65535 with 16 bits) means no prediction. A list of class names allows another order.
 
 Shapes: H W pixels.
 """
@@ -30,18 +29,18 @@ FORMAT = (
     "names the values in order"
 )
 BACKGROUND = "background"
-NOTHING = -1
+NO_PREDICTION = -1
 
 
 @dataclass(frozen=True)
 class Masks:
-    """Masks by image, opened one at a time.
+    """Index masks by image, opened one at a time.
 
     Attributes:
-        where: the file or folder, for sentences.
-        image_ids: in the file's order.
-        names: what the values mean, in order; None for the task's own classes in their order.
-        open: index of an image -> its values, in an unsigned type.
+        where: path of the file or folder, for messages.
+        image_ids: ids in the file's order.
+        names: class names of the pixel values, in order; None for the task's classes in their order.
+        open: function from the index of an image to its pixel values, of an unsigned type.
     """
 
     where: str
@@ -50,16 +49,16 @@ class Masks:
     open: Callable[[int], ndarray]
 
     def places(self, ids: Sequence[str]) -> IdMatch:
-        """Where the images of a task are; raises UserError where one has no mask."""
+        """Match of a task's images with the masks; raises UserError where an image has no mask."""
         found = IdMatch.of(ids, self.image_ids, self.where)
         found.refuse_missing(ids, self.where)
         return found
 
     def classes_of_values(self, classes: Sequence[str]) -> Int[ndarray, "values"]:
-        """For each value the class of the task, or -1: background where the task does not score it.
+        """Class index of the task for each pixel value; -1 for background where the task does not score it.
 
         Raises:
-            UserError: a name that the task does not have.
+            UserError: a class name is unknown to the task.
         """
         if self.names is None:
             return np.arange(len(classes))
@@ -70,13 +69,13 @@ class Masks:
                 f"{self.where} names the class '{unknown[0]}', which the task does not have: "
                 f"{nearest(unknown[0], place)}"
             )
-        return np.array([place.get(name, NOTHING) for name in self.names], dtype=np.int64)
+        return np.array([place.get(name, NO_PREDICTION) for name in self.names], dtype=np.int64)
 
     def read(self, index: int, class_of_value: ndarray, size: tuple[int, int], item_id: str) -> Int[ndarray, "H W"]:
-        """The class of every pixel of an image, -1 where nothing is predicted.
+        """Class index of every pixel of an image; -1 without a prediction.
 
         Raises:
-            UserError: the mask is of another size (height, width), or has a value that means nothing.
+            UserError: the mask has another size (height, width) than the image, or an undefined value.
         """
         values_HW = self.open(index)
         if values_HW.shape != size:
@@ -93,21 +92,21 @@ class Masks:
                 f"{len(class_of_value) - 1} and {nothing} is no prediction: number the classes from 0, or name the "
                 f"values in {CLASSES_FILE} (background too)."
             )
-        padded = np.append(class_of_value, NOTHING)
+        padded = np.append(class_of_value, NO_PREDICTION)
         return np.asarray(padded[np.minimum(values_HW, len(class_of_value)).astype(np.intp)])
 
 
 def parse(file: OutputsFile) -> Masks | None:
-    """The masks, or None where there are none.
+    """The masks, or None for a file of another kind.
 
     Raises:
-        UserError: a folder without PNG files, arrays of another type, a list of classes with a name twice.
+        UserError: a folder has no PNG files, an array has another type, or a class name is repeated.
     """
     if file.folder is not None:
         return _of_folder(file.path, file.folder)
     if file.arrays is None or not any(array.ndim == 2 for array in file.arrays.values()):
         return None
-    if {"image_ids", "texts"} & file.arrays.keys():  # of a similarity matrix
+    if {"image_ids", "texts"} & file.arrays.keys():  # a similarity matrix
         return None
     arrays = dict(file.arrays)
     listed = arrays.pop("classes", None)

@@ -1,4 +1,4 @@
-"""A file of outputs, opened once and recognised by what it holds, not by its name."""
+"""A file or folder of outputs, read once; each kind of outputs is recognised by content, not by file name."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from numpy import ndarray
 from sparc_bench.errors import UserError
 
 CLASSES_FILE = "classes.txt"
-"""In a folder of masks: the class names, one a line, in the order of the pixel values."""
+"""File in a folder of masks with the class names, one per line, in the order of the pixel values."""
 
 
 @dataclass(frozen=True)
 class OutputsFile:
-    """What lies at a path.
+    """Content of a file or folder of outputs.
 
     Attributes:
-        path: of the file or folder.
-        sha256: of the file's bytes; of a folder, of the names and bytes of its masks and class list, in order.
-        folder: the masks and the class list in it, as paths from there; None where it is a file.
-        arrays: of an `.npz` or `.safetensors` file, else None.
-        rows: of a JSON or JSON Lines file, else None.
+        path: path of the file or folder.
+        sha256: hash of the file's bytes; for a folder, of the names and bytes of its masks and class list, in order.
+        folder: masks and class list as paths within the folder; None for a file.
+        arrays: arrays of an `.npz` or `.safetensors` file, else None.
+        rows: content of a JSON or JSON Lines file, else None.
     """
 
     path: Path
@@ -39,10 +39,10 @@ class OutputsFile:
 
     @classmethod
     def open(cls, path: Path) -> OutputsFile:
-        """Open a file or folder.
+        """Read a file or folder.
 
         Raises:
-            UserError: there is nothing, or nothing that any kind of outputs could be.
+            UserError: the path does not exist, or the file has no format of outputs.
         """
         if path.is_dir():
             files = (file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
@@ -78,7 +78,7 @@ def _npz(data: bytes, path: Path) -> dict[str, ndarray]:
 
 
 def _safetensors(data: bytes, path: Path) -> dict[str, ndarray]:
-    """Tensors, and the lists of strings of the metadata, which is where this format has room for text."""
+    """Tensors of a safetensors file, and the lists of strings in its metadata, as arrays."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -92,7 +92,7 @@ def _safetensors(data: bytes, path: Path) -> dict[str, ndarray]:
     return arrays | {name: np.array(values, dtype=str) for name, values in lists.items()}
 
 
-def _json(data: bytes, path: Path) -> Any:  # noqa: ANN401 - anything that JSON holds
+def _json(data: bytes, path: Path) -> Any:  # noqa: ANN401 - any JSON value
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:

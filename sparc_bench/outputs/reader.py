@@ -1,4 +1,4 @@
-"""The kinds of outputs that there are, and which of them a file holds."""
+"""Reading of a file of outputs of any kind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sparc_bench.outputs.outputs_file import OutputsFile
 
 @cache
 def kinds() -> dict[str, ModuleType]:
-    """Name of each kind -> its module: those of this folder that recognise something."""
+    """Kind of outputs -> its module: every module of this folder with a function `parse`."""
     folder = str(Path(__file__).parent)
     modules = {
         module.name: importlib.import_module(f"sparc_bench.outputs.{module.name}")
@@ -27,20 +27,20 @@ def kinds() -> dict[str, ModuleType]:
 
 
 def formats(names: Collection[str]) -> str:
-    """What files of these kinds look like, for a sentence; nothing is imported for it."""
+    """Description of the file formats of these kinds, for messages; their modules are not imported."""
     found = [declarations.read(f"{__package__}.{name}") for name in sorted(names)]
     return "; or ".join(f"{kind.TITLE}: {kind.FORMAT}" for kind in found)
 
 
 def read(path: Path, wanted: Collection[str]) -> tuple[str, Any, str]:
-    """The kind of a file of outputs, what it holds and its sha256.
+    """Kind, content and sha256 of a file of outputs.
 
     Args:
         path: file or folder.
-        wanted: kinds that the task takes.
+        wanted: kinds that the task can score.
 
     Raises:
-        UserError: it holds no outputs, damaged ones, or those of a kind that the task does not take.
+        UserError: the file is damaged, holds no outputs, or outputs of a kind that the task cannot score.
     """
     file = OutputsFile.open(path)
     for name, module in kinds().items():
@@ -49,4 +49,4 @@ def read(path: Path, wanted: Collection[str]) -> tuple[str, Any, str]:
             return name, found, file.sha256
         if found is not None:
             raise UserError(f"{path} holds {module.TITLE}, which this task does not take: give {formats(wanted)}.")
-    raise UserError(f"{path} holds no outputs that are known here: give {formats(wanted)}.")
+    raise UserError(f"{path} holds no known outputs: give {formats(wanted)}.")

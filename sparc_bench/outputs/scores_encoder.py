@@ -1,4 +1,4 @@
-"""A similarity matrix in the place of a model: scores are looked up by image id and exact text.
+"""An encoder that looks scores up in a similarity matrix, by image id and exact text.
 
 Shapes: N images, M texts.
 """
@@ -28,7 +28,7 @@ AnyOptions = TypeVar("AnyOptions", bound=Strict)
 
 
 class ScoresEncoder:
-    """An encoder that knows ids and strings alone (see `sparc_bench.encoder.Encoder`); no image is opened."""
+    """Encoder with the scores of a similarity matrix (see `sparc_bench.encoder.Encoder`); no image is opened."""
 
     card = ModelCard(name="outputs", title="a similarity matrix", family="outputs", source="a file")
     gives = frozenset({"image", "text"})
@@ -39,7 +39,7 @@ class ScoresEncoder:
     device = torch.device("cpu")
 
     def __init__(self, similarity: Similarity, items: Sequence[ImageItem]) -> None:
-        """Raises UserError where an image has no row."""
+        """Match the images with the rows; raises UserError where an image has no row."""
         self._similarity = similarity
         ids = list(dict.fromkeys(stored_id(item) for item in items))
         self._places = IdMatch.of(ids, similarity.image_ids, similarity.where)
@@ -47,21 +47,21 @@ class ScoresEncoder:
         self._asked: set[int] = set()
 
     def notes(self) -> tuple[str, ...]:
-        """Sentences about rows and columns that no one asked for."""
+        """Notes about unused rows and columns."""
         idle = sorted(set(self._similarity.column_of.values()) - self._asked)
         sentence = f"{len(idle)} texts of {self._similarity.where} are not of this task and are left out."
         return (*self._places.notes(self._similarity.where), *([sentence] if idle else []))
 
     def preprocess(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
-        """Never called: nothing is encoded."""
+        """Not supported: no image is encoded."""
         raise NotImplementedError
 
     def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:  # noqa: ARG002
-        """Ids alone."""
+        """Image features that hold ids only."""
         return ImageFeatures(tuple(stored_id(item) for item in items))
 
     def texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:  # noqa: ARG002
-        """Strings alone; raises UserError where one has no column."""
+        """Text features that hold strings only; raises UserError where a text has no column."""
         self._asked |= set(columns(self._similarity, texts))
         return TextFeatures(tuple(texts))
 
@@ -72,7 +72,7 @@ class ScoresEncoder:
         regions: Regions | None = None,  # noqa: ARG002
         path: str | None = None,  # noqa: ARG002
     ) -> tuple[Tensor, Tensor]:
-        """The file's scores; one object where one matrix serves both directions."""
+        """Scores of the matrix; the same tensor twice where one matrix serves both directions."""
         rows = np.array([self._places.index_of[item_id] for item_id in images.ids])[:, None]
         found = columns(self._similarity, texts.texts)
         to_text = torch.from_numpy(self._similarity.image_to_text_NM[rows, found])
@@ -81,18 +81,18 @@ class ScoresEncoder:
         return to_text, torch.from_numpy(self._similarity.text_to_image_NM[rows, found])
 
     def dense_scores(self, images: ImageFeatures, texts: TextFeatures, path: str | None = None) -> Tensor:
-        """Never called: no task that needs patches takes a similarity matrix."""
+        """Not supported: a similarity matrix has no patches."""
         raise NotImplementedError
 
     def untrained(self) -> None:
-        """None: there are no towers."""
+        """None, for lack of towers."""
         return
 
 
 def run_on_similarity(
     run: Callable[[Encoder, DataSplit, AnyOptions], Outcome],
 ) -> Callable[[Similarity, DataSplit, AnyOptions], Outcome]:
-    """A protocol's `run` as a function of a similarity matrix."""
+    """A protocol's `run` as a function of a similarity matrix instead of an encoder."""
 
     def score(similarity: Similarity, data: DataSplit, options: AnyOptions) -> Outcome:
         encoder = ScoresEncoder(similarity, data.items)

@@ -1,4 +1,4 @@
-"""A matrix of scores of images and texts: what a retriever, a reranker or a classifier puts out.
+"""Similarity matrices: scores of images and texts, from a retriever, a reranker or a classifier.
 
 Shapes: N images of the file, M texts of the file.
 """
@@ -20,22 +20,22 @@ TITLE = "a similarity matrix"
 FORMAT = (
     "an .npz or .safetensors file with `scores` (images by texts, higher is closer; or `image_to_text` and "
     "`text_to_image`, both images by texts), `image_ids` and `texts` (arrays of strings; in .safetensors JSON lists in "
-    "the metadata), the task's own letter by letter, as sparc-bench show TASK --out inputs.json writes them; in "
-    "classification the names of the classes will do"
+    "the metadata), exactly as sparc-bench show TASK --out inputs.json writes them; for classification, class names "
+    "suffice"
 )
 _MATRICES = ("scores", "image_to_text", "text_to_image")
 
 
 @dataclass(frozen=True)
 class Similarity:
-    """Scores in float32, as every model's are; one object where one matrix serves both directions.
+    """Scores in float32, as those of models; both matrices can be the same array.
 
     Attributes:
-        where: the file, for sentences.
-        image_ids: of the rows.
+        where: path of the file, for messages.
+        image_ids: ids of the rows.
         column_of: text -> its column (equal texts have equal columns).
-        image_to_text_NM: ranks texts for an image.
-        text_to_image_NM: ranks images for a text.
+        image_to_text_NM: scores that rank texts for an image.
+        text_to_image_NM: scores that rank images for a text.
     """
 
     where: str
@@ -46,10 +46,11 @@ class Similarity:
 
 
 def parse(file: OutputsFile) -> Similarity | None:
-    """The matrix, or None where the file holds none.
+    """The similarity matrix, or None for a file of another kind.
 
     Raises:
-        UserError: ids or texts are missing or do not fit, scores are not finite, equal texts have different scores.
+        UserError: ids or texts are missing or of another number, scores are not finite, or equal texts have different
+            scores.
     """
     if file.arrays is None or not any(name in file.arrays for name in _MATRICES):
         return None
@@ -105,15 +106,11 @@ def _scores(matrix: ndarray, name: str, shape: tuple[int, int], where: str) -> F
 
 
 def columns(similarity: Similarity, texts: Sequence[str]) -> list[int]:
-    """The column of every text.
-
-    Raises:
-        UserError: some have none.
-    """
+    """Column of every text; raises UserError where a text has none."""
     missing = [text for text in texts if text not in similarity.column_of]
     if missing:
         raise UserError(
             f"{similarity.where} lacks {len(missing)} of {len(texts)} texts of the task, such as '{some(missing, 1)}': "
-            "give every text a column, letter by letter as the data set has it."
+            "give every text a column, spelled exactly as in the data set."
         )
     return [similarity.column_of[text] for text in texts]

@@ -215,7 +215,7 @@ def test_rows_are_numbered_across_the_parts_in_which_they_are_checked(scored, mo
 
 def test_data_without_category_numbers(scored, data):
     bare = split_of(data.examples, classes=data.classes)
-    with pytest.raises(UserError, match="gives its classes no numbers"):
+    with pytest.raises(UserError, match="has no category ids"):
         scored(PERFECT, split=bare)
 
 
