@@ -1,1 +1,1 @@
-"""Data sets and on-disk formats, one file each: `read(root, split, options)`, `Options`, `PROVIDES`."""
+"""Readers of data sets and on-disk formats, one file each: `read(root, split, options)`, `Options`, `PROVIDES`."""

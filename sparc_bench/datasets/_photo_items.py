@@ -1,6 +1,6 @@
-"""What benchmarks of captions about photos share: items of which several may be about one photo.
+"""Items of caption benchmarks, of which several can share a photo.
 
-Every item is an example of its own; items about one photo share the image's id, so that it is encoded once.
+Every item becomes an example; items with the same photo share the image's id, so that the photo is encoded once.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class PhotoItem:
     """One item of a benchmark.
 
     Attributes:
-        id: unique within the data set.
-        file: the photo, below the data root, with forward slashes.
-        captions: texts that are true of it.
-        negatives: texts that are false of it.
+        id: id, unique within the data set.
+        file: path of the photo below the data root, with forward slashes.
+        captions: texts that are true of the photo.
+        negatives: texts that are false of the photo.
         tags: named facts, such as {"group": "swap_obj"}.
-        group: items with the same group belong together.
-        crop: the part of the photo that the item is about, or None for all of it.
-        photo: its name that other data sets share; empty: COCO's for a COCO file, else none.
+        group: name shared by items that belong together, or None.
+        crop: box of the photo that the item is about, or None for the whole photo.
+        photo: the photo's name across data sets; empty for COCO's name of a COCO file, else for none.
     """
 
     id: str
@@ -58,7 +58,7 @@ class PhotoItem:
 def read_groups(
     home: DataFolder, folder: str, groups: Iterable[str], form: type[AnyRows]
 ) -> tuple[dict[str, AnyRows], list[bytes]]:
-    """The rows of one JSON file for each group, such as data/swap_obj.json, and the files' bytes.
+    """Rows of each group's JSON file, such as data/swap_obj.json, and the bytes of the files.
 
     Raises:
         UserError: a file is missing or malformed.
@@ -81,22 +81,22 @@ def photo_split(
     absent: Absent,
     counted: str = "",
 ) -> DataSplit:
-    """The split of these items; where `absent` is "skip" without those of absent photos and their groups.
+    """The data split of these items; with `absent` "skip", items of absent photos and their groups are left out.
 
-    An image's id is COCO's number for a COCO photo of 2017 (as `coco_captions` has it), else the file's name. `sizes`
+    The id of an image is COCO's number for a photo of COCO 2017 (as in `coco_captions`), else its file name. `sizes`
     counts the items, the photos and the items of each value of the tag `counted`.
 
     Args:
         dataset: name of the reader.
         split: name of the split.
-        root: the data root, below which the items' files lie.
-        items: in the benchmark's order.
+        root: data root, the base of the items' files.
+        items: items in the benchmark's order.
         contents: bytes of the annotation files.
-        absent: what is done about items of absent photos.
-        counted: a tag of every item, or none.
+        absent: "refuse" or "skip" items of absent photos.
+        counted: tag whose values are counted, or "".
 
     Raises:
-        UserError: an id stands there twice, an item has no words, photos are absent.
+        UserError: an id is repeated, a caption is blank, or photos are absent.
     """
     _refuse_odd(dataset, items)
     rows = Counter(item.file for item in items)

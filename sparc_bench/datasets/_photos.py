@@ -1,4 +1,4 @@
-"""The photos of a data set: which are on disk, and the names that all data sets with the same photo share."""
+"""Photos of a data set on disk, and the names of photos across data sets."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _FLICKR_FILE = re.compile(r"(?:.*/)?(\d+)(?:_[0-9a-z]+)?\.jpg")
 
 @dataclass(frozen=True)
 class Photos:
-    """The annotated photos of a folder.
+    """The annotated photos in a folder.
 
     Attributes:
-        folder: where they lie.
-        sizes: file name -> bytes, of those that are on disk.
-        notes: sentences about those that are not.
+        folder: folder of the photos.
+        sizes: file name -> bytes, of the photos on disk.
+        notes: sentences about absent photos.
     """
 
     folder: Path
@@ -31,16 +31,16 @@ class Photos:
 
     @classmethod
     def find(cls, folder: Path, rows: Mapping[str, int], absent: Absent, what: str) -> Photos:
-        """The photos that are on disk.
+        """The annotated photos that are on disk.
 
         Args:
-            folder: where they are looked for.
-            rows: file name -> number of annotations about it.
-            absent: what is done about photos that are not there.
-            what: ends the sentence where none is there: "the photos of FILE: what to do".
+            folder: folder of the photos.
+            rows: file name -> number of its annotations.
+            absent: "refuse" or "skip" absent photos.
+            what: end of the error if all photos are absent: "the photos of FILE: WHAT TO DO".
 
         Raises:
-            UserError: none is there, or some are not and `absent` is "refuse".
+            UserError: all photos are absent, or some are and `absent` is "refuse".
         """
         sizes = file_sizes(folder, rows)
         notes = absent_notes(rows, sizes, folder, absent)
@@ -49,16 +49,16 @@ class Photos:
         return cls(folder, sizes, notes)
 
     def item(self, image_id: str, file: str) -> ImageItem:
-        """One photo, not yet opened."""
+        """A photo, not yet opened."""
         return ImageItem.file(image_id, self.folder / file)
 
     def fingerprint(self, annotations: Iterable[bytes], file_of: Mapping[str, str]) -> str:
-        """The hash of the annotation files and of these images (image id -> file)."""
+        """Hash of the annotation files and of images (`file_of`: image id -> file name)."""
         return fingerprint(annotations, {image_id: self.sizes[file] for image_id, file in file_of.items()})
 
 
 def coco_photo(file: str) -> str:
-    """The photo of a file of COCO, of the releases of 2014 and 2017 alike; empty for any other file.
+    """Name of the photo in a COCO file, the same for the releases of 2014 and 2017; empty for any other file.
 
     >>> coco_photo("000000000139.jpg"), coco_photo("val2014/COCO_val2014_000000000139.jpg"), coco_photo("139.jpg")
     ('coco:139', 'coco:139', '')
@@ -68,7 +68,7 @@ def coco_photo(file: str) -> str:
 
 
 def flickr_photo(file: str) -> str:
-    """The photo of a file of Flickr8k or Flickr30k, which hold Flickr's own photo ids; empty for any other file.
+    """Name of the photo in a file of Flickr8k or Flickr30k, by Flickr's photo id; empty for any other file.
 
     >>> flickr_photo("1000268201_693b08cb0e.jpg"), flickr_photo("1000268201.jpg"), flickr_photo("dog.jpg")
     ('flickr:1000268201', 'flickr:1000268201', '')

@@ -1,11 +1,11 @@
-"""ARO (Attribution, Relation, Order): does a model notice who does what, which is which, and the order of words?
+"""ARO (Attribution, Relation, Order): captions with swapped relations, swapped attributes or shuffled words.
 
-Splits `vg_relation` and `vg_attribution` are the official files about parts of Visual Genome photos: an image is
-cropped to its box before anything else. For `coco_order` and `flickr_order` the official code draws four shuffled
-captions at run time, from random numbers, spaCy's tags and NLTK's words, so that no two draws are the same benchmark.
-Here they are read from a file, as that code holds them in its `test_cases`: a JSON list of
-{"image": "val2014/COCO_val2014_000000391895.jpg", "caption_options": [the true caption, four shuffled ones]}.
-Nothing is drawn here: without such a file there is no number.
+The splits `vg_relation` and `vg_attribution` are the official files about boxes in Visual Genome photos; an image is
+first cropped to its box. For `coco_order` and `flickr_order` the official code draws four shuffled captions at run
+time, by random numbers, spaCy's tags and NLTK's words, so that no two draws are the same benchmark. This reader takes
+a stored draw, the `test_cases` of that code as a JSON list of
+{"image": "val2014/COCO_val2014_000000391895.jpg", "caption_options": [the true caption, four shuffled ones]},
+and draws nothing itself.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ _FILES = {
 _PHOTOS = {"coco_order": "coco/val2014", "flickr_order": "flickr30k/images"}
 
 ORDER_WORDS = 30
-"""Words that the order tasks keep of a caption."""
+"""Words to which the order tasks cut a caption."""
 _DROPPED = re.compile(r'[.!"()*#:;~]')
 
 
 class Options(Strict):
-    """Which files to read."""
+    """Annotation files and photos to read."""
 
-    folder: str = Field(default="aro", description="under the data root")
-    annotations: str = Field(default="", description="file in the folder; none: the split's own name")
+    folder: str = Field(default="aro", description="folder of the annotations, under the data root")
+    annotations: str = Field(default="", description="annotation file in the folder; empty: the split's official file")
     photos: str = Field(
-        default="", description="folder of the photos, under the data root; none: aro/images, or the order task's own"
+        default="", description="folder of the photos, under the data root; empty: aro/images, or the order task's own"
     )
     absent: Absent = Field(default="refuse", description="items of photos that are not on disk: refuse or skip")
 
@@ -83,14 +83,14 @@ class _Orders(RootModel[list[_Order]]):
 
 
 def read(root: Path | None, split: str, options: Options) -> DataSplit:
-    """All cases in the file's order (`vg_relation/12`).
+    """All cases in the file's order, with ids such as `vg_relation/12`.
 
-    The tag `relation` names the relation of a case of vg_relation; `attributes` both attributes of one of
-    vg_attribution, as in `open_brown`. Captions of these are taken as written. Captions of the order tasks are in lower
-    case, without the marks .!"()*#:;~ and cut to 30 words, as the official code scores them.
+    The tag `relation` holds the relation of a case of vg_relation, the tag `attributes` both attributes of a case of
+    vg_attribution, as in `open_brown`; their captions are unchanged. Captions of the order tasks are in lower case,
+    without the marks .!"()*#:;~ and cut to 30 words, as in the official code.
 
     Raises:
-        UserError: something is missing or malformed on disk.
+        UserError: a file is missing or malformed.
     """
     known_split(split, SPLITS, "aro")
     home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)
@@ -100,9 +100,8 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     if split in _PHOTOS:
         if not (home.path / name).is_file():
             raise UserError(
-                f"{home.path / name} does not exist, and nothing is drawn here: ARO's order tasks shuffle captions at "
-                "run time, so without the stored draw there is no number; run the official code once and save its "
-                "test_cases (image, caption_options) there as JSON."
+                f"{home.path / name} does not exist: ARO's order tasks need a stored draw of shuffled captions; run "
+                "the official code once and save its test_cases (image, caption_options) there as JSON."
             )
         content = home.read(name)
         items = _order_items(read_json(_Orders, content, home.path / name).root, split, photos)
@@ -113,7 +112,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
 
 
 def order_caption(text: str) -> str:
-    """A caption as the order tasks score it (once more changes nothing).
+    """Caption in the form of the order tasks (idempotent).
 
     >>> order_caption("A man (left)  rides.")
     'a man left rides'

@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100 as published: the binary version, or the Python version (both hold the same pictures).
+"""CIFAR-10 and CIFAR-100 as published: the binary or the Python version (both hold the same pictures).
 
-The Python version is pickled, and unpickling can run whatever a file says: here nothing but lists, strings and NumPy
-arrays is made of it. CIFAR as PNG files in class folders is read by `image_folder`.
+The Python version is pickled, and unpickling can run code; this reader therefore allows lists, strings and NumPy arrays
+only. `image_folder` reads CIFAR as PNG files in class folders.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PIXELS = 3 * SIDE * SIDE
 
 @dataclass(frozen=True)
 class _Version:
-    """One published form of a data set: its files by split, and where its class names are."""
+    """A published version of a data set: its folder, the files of each split and the file of class names."""
 
     folder: str
     files: dict[str, tuple[str, ...]]
@@ -63,12 +63,12 @@ _VERSIONS: dict[str, tuple[_Version, _Version]] = {
 
 
 class Options(Strict):
-    """Which of the two; of CIFAR-100 the 100 fine classes."""
+    """Choice of CIFAR-10, or CIFAR-100 with its 100 fine classes."""
 
     name: Literal["cifar10", "cifar100"] = "cifar10"
     folder: str = Field(
         default="cifar-10-batches-bin",
-        description="under the data root; where the folder of the binary version is missing, that of the Python "
+        description="folder under the data root; if that of the binary version is missing, the folder of the Python "
         "version beside it is read",
     )
 
@@ -81,13 +81,13 @@ class _Picture:
 
 
 def read(root: Path | None, split: str, options: Options) -> DataSplit:
-    """The pictures in the files' order; an id is the split and the place in it, the same in both versions.
+    """The pictures in the files' order; an id is the split with the position in it, the same in both versions.
 
-    Only the Python version knows the names of the photos (`Example.photo`). Of `train+test` the tag `split` says which
-    part a picture is of.
+    Only the Python version names the photos (`Example.photo`). In `train+test`, the tag `split` holds the part of each
+    picture.
 
     Raises:
-        UserError: something is missing or malformed on disk.
+        UserError: a file is missing or malformed.
     """
     known_split(split, SPLITS, "cifar")
     binary, python = _VERSIONS[options.name]
@@ -138,7 +138,7 @@ def _opened(pixels: bytes) -> Image.Image:
 
 
 def _binary_pictures(home: DataFolder, file: str, name: str) -> Iterator[_Picture]:
-    """One or two bytes of label (CIFAR-100: coarse, then fine), then 1,024 bytes each of red, green and blue."""
+    """Pictures of a binary file: one label byte (CIFAR-100: coarse, then fine), then 1,024 bytes per channel RGB."""
     content = home.read(file)
     labels = 1 if name == "cifar10" else 2
     size = labels + PIXELS
@@ -173,14 +173,14 @@ def _python_names(home: DataFolder, file: str) -> tuple[str, ...]:
 
 
 _ALLOWED = {
-    "_reconstruct": np.zeros(0).__reduce__()[0],  # NumPy's own, wherever this version of it keeps it
+    "_reconstruct": np.zeros(0).__reduce__()[0],  # its module differs between NumPy versions
     "ndarray": np.ndarray,
     "dtype": np.dtype,
 }
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Makes NumPy arrays and what Python has built in; anything else that a file asks for is refused."""
+    """Unpickler of NumPy arrays and built-in types that refuses all other classes."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:  # noqa: ANN401 - as the base says
         if module_name.partition(".")[0] == "numpy" and global_name in _ALLOWED:

@@ -1,7 +1,7 @@
 """Flickr8k on disk: 8,000 photos with five captions each.
 
-Reads `captions.txt` (one row per caption, quoted where a caption holds commas) and the official lists. Photos are used
-as decoded: an EXIF orientation is not applied, as in the field's own tools.
+The data are `captions.txt` (one row per caption, quoted where a caption holds commas) and the official split lists.
+Photos are used as decoded, without applying their EXIF orientation, as is usual in the field.
 """
 
 from __future__ import annotations
@@ -33,28 +33,30 @@ _LISTS = {"train": "Flickr_8k.trainImages.txt", "val": "Flickr_8k.devImages.txt"
 
 
 class Options(Extended):
-    """Where it lies under the data root, and what to do about captions of absent photos."""
+    """Folders under the data root, absent photos, and parts of a split."""
 
     folder: str = "flickr8k"
     images: str = "images"
     absent: Absent = "refuse"
-    first: int | None = Field(default=None, gt=0, description="only so many photos, the first of the split")
+    first: int | None = Field(
+        default=None, gt=0, description="number of photos to read, from the start of the split; default: all"
+    )
     tuning: Literal["", "train", "val", "test"] = Field(
-        default="", description="another split, on whose captions is chosen what must be, or none"
+        default="", description="split whose captions a protocol tunes its choices on; empty: none"
     )
 
     FORMER: ClassVar[Mapping[str, Any]] = {"first": None, "tuning": ""}
 
 
 def read(root: Path | None, split: str, options: Options) -> DataSplit:
-    """One split, in the order of its official list; an example's id is the photo's file name.
+    """A split in the order of its official list; an id is the photo's file name.
 
-    "all" is every photo of captions.txt by name, in no list or in one, which its tag `split` names. A listed name
-    without captions is left out and named in `notes`, with or without a photo (one line of the official test list is
-    such a name). A photo with captions that is not on disk is what `options.absent` is about.
+    The split "all" is every photo of captions.txt, sorted by name; the tag `split` names the list of a photo, if any.
+    Listed names without captions are left out and named in `notes` (the official test list has one). `options.absent`
+    says whether photos with captions may be absent.
 
     Raises:
-        UserError: something is missing or malformed on disk.
+        UserError: a file is missing or malformed.
     """
     known_split(split, SPLITS, "flickr8k")
     home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)
@@ -99,7 +101,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
 
 
 def _captions(text: str, where: Path) -> dict[str, list[str]]:
-    """File name -> its captions, in the file's order."""
+    """File name -> captions, in the file's order."""
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     captions: dict[str, list[str]] = {}
     try:

@@ -1,6 +1,6 @@
-"""Any data set of photos in one folder per class, as torchvision's ImageFolder reads them.
+"""Photos in one folder per class, as torchvision's ImageFolder reads them.
 
-Photos are used as decoded: an EXIF orientation is not applied, as in the field's own tools.
+Photos are used as decoded, without applying their EXIF orientation, as is usual in the field.
 """
 
 from __future__ import annotations
@@ -21,46 +21,49 @@ from sparc_bench.files.annotations import DataFolder, fingerprint, known_split, 
 from sparc_bench.images.item import ImageItem
 
 TITLE = "image folder: photos in one folder per class (ImageNet and its kin, CIFAR as PNG, any ImageFolder)"
-SOURCE = "whoever laid the folders out; the task card names the data set"
+SOURCE = "the owner of the folders; the task card names the data set"
 NEEDS_ON_DISK = "FOLDER/CLASS/*.jpg (or .png and the like, also deeper), one folder per class"
 PROVIDES = frozenset({"labels", "splits"})
 SPLITS = ("train", "val", "validation", "test", "all", "train+val", "train+test")
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""Of torchvision.datasets.folder; other files are passed over."""
+"""Suffixes of photos, as in torchvision.datasets.folder; other files are ignored."""
 
 
 class Options(Strict):
-    """Where the class folders lie and which classes they are."""
+    """Class folders and their class list."""
 
-    folder: str = Field(default="image_folder", description="under the data root; {split} stands for the split's name")
+    folder: str = Field(
+        default="image_folder", description="folder under the data root; {split} stands for the split's name"
+    )
     classes: str = Field(
         default="folders",
-        description="folders: what is there, by name; else a class list (imagenet, imagenet_a, imagenet_r or a card of "
-        "tasks/classes), whose order the labels have",
+        description="folders: the folder names, sorted; else a class list (imagenet, imagenet_a, imagenet_r or a card "
+        "of tasks/classes), in whose order the labels count",
     )
     named: Literal["by class", "by number"] = Field(
-        default="by class", description="by number: folders 0, 1, 2 ... are the classes in their order"
+        default="by class", description="names of the folders: classes, or class numbers 0, 1, 2 ..."
     )
     photo_names: str = Field(
-        default="", description="name that data sets with the same photos share; a photo is NAME:FILE without ending"
+        default="",
+        description="prefix of the photos' names across data sets, NAME in NAME:FILE (without suffix); empty: none",
     )
     train_per_class: int | None = Field(
         default=None,
         gt=0,
-        description="so many photos of each class are tagged train and the others test: those whose paths have the "
-        "lowest sha256, as names are often sorted by kind",
+        description="number of photos of each class that are tagged train, the others being tagged test: those whose "
+        "paths have the lowest sha256, because names are often sorted by kind",
     )
 
 
 def read(root: Path | None, split: str, options: Options) -> DataSplit:
-    """The photos class by class, by name within a class; an id is the path under the folder.
+    """The photos class by class, sorted by name within a class; an id is the path under the folder.
 
-    A split of two parts (`train+test`) reads both folders: ids begin with the part's name, and the tag `split` says
+    A split of two parts (`train+test`) reads both folders: ids begin with the part's name, and the tag `split` is
     "train" for photos of the first part and "test" for those of the second, whatever its name.
 
     Raises:
-        UserError: a folder, a class or its photos are missing, or there is a folder of no class.
+        UserError: a folder, a class or its photos are missing, or a folder belongs to no class.
     """
     known_split(split, SPLITS, "image_folder")
     parts = split.split("+") if options.train_per_class is None else [split]
@@ -122,7 +125,7 @@ def class_folders(home: Path, classes: str, named: str) -> dict[str, Path]:
     """Class -> its folder, in the order of the labels.
 
     Raises:
-        UserError: no folders, a class without a folder, a folder without a class, folders that are no numbers.
+        UserError: there are no folders, a class has no folder, a folder has no class, or its name is no number.
     """
     there = {entry.name: Path(entry) for entry in home.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
     if not there:
@@ -152,7 +155,7 @@ def class_folders(home: Path, classes: str, named: str) -> dict[str, Path]:
 
 
 def photo_sizes(folder: Path) -> dict[str, int]:
-    """Bytes of every photo of a class by its path in the folder, sorted; links are followed."""
+    """Path in the folder -> bytes, of every photo of a class, sorted; links are followed."""
     return dict(sorted(_photos(str(folder), "")))
 
 

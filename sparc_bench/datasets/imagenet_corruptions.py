@@ -1,7 +1,7 @@
 """ImageNet-C: the 50,000 photos of ImageNet's val split under corruptions, each in five severities.
 
-An example is a photo; its corrupted versions are `Example.facts.item(corruption, severity)`, made when they are asked
-for: 3.75 million paths would not fit the memory.
+An example is a photo. Its corrupted versions are `Example.facts.item(corruption, severity)`, created on demand because
+3.75 million paths would not fit in memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SOURCE = "Hendrycks and Dietterich 2019, Benchmarking Neural Network Robustness 
 NEEDS_ON_DISK = "imagenet-c/CORRUPTION/SEVERITY/WNID/*.JPEG with the severities 1 to 5, as its five archives unpack"
 PROVIDES = frozenset({"labels", "corruptions"})
 SPLITS = ("test", "validation")
-"""test: the 15 corruptions that mCE is over; validation: the 4 that are there to choose by (extra.tar)."""
+"""test: the 15 corruptions of mCE; validation: the 4 corruptions for tuning (extra.tar)."""
 
 SEVERITIES = (1, 2, 3, 4, 5)
 CORRUPTIONS = {
@@ -39,38 +39,38 @@ CORRUPTIONS = {
 
 
 class Options(Strict):
-    """Where it lies."""
+    """Folder and class list of the data set."""
 
-    folder: str = Field(default="imagenet-c", description="under the data root")
-    classes: str = Field(default="imagenet", description="class list that the folders of each set are named by")
+    folder: str = Field(default="imagenet-c", description="folder under the data root")
+    classes: str = Field(default="imagenet", description="class list that names the folders")
 
 
 @dataclass(frozen=True)
 class Corrupted:
-    """A photo's corrupted versions.
+    """Corrupted versions of a photo.
 
     Attributes:
-        home: the folder of all corruptions.
-        path: the photo's path in the folder of each corruption and severity.
+        home: folder of all corruptions.
+        path: path of the photo in the folder of each corruption and severity.
     """
 
     home: Path
     path: str
 
     def item(self, corruption: str, severity: int) -> ImageItem:
-        """One version, not yet opened."""
+        """A corrupted version, not yet opened."""
         version = f"{corruption}/{severity}/{self.path}"
         return ImageItem.file(version, self.home / version)
 
 
 def read(root: Path | None, split: str, options: Options) -> DataSplit:
-    """The photos class by class, by name within a class; an id is WNID/FILE.
+    """The photos class by class, sorted by name within a class; an id is WNID/FILE.
 
-    `Example.image` is the mildest version under the split's first corruption (the photo itself is not part of
-    ImageNet-C); `DataSplit.sizes` counts corruptions, severities and corrupted images.
+    `Example.image` is the photo at severity 1 of the split's first corruption, because ImageNet-C has no clean photos;
+    `DataSplit.sizes` counts corruptions, severities and corrupted images.
 
     Raises:
-        UserError: a folder or a class is missing, or two sets do not hold the same photos.
+        UserError: a folder or class is missing, or two corruptions hold different photos.
     """
     known_split(split, SPLITS, "imagenet_corruptions")
     home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)

@@ -1,8 +1,8 @@
-"""POPE: which of some named objects are in a photo of COCO?
+"""POPE: questions about the presence of objects in photos of COCO.
 
-Six questions for each of 500 photos of val2014, three about objects that are there and three about objects that are
-not: any others ("random"), the most frequent ones ("popular"), or those that most often stand beside what is there
-("adversarial"). Photos are used as decoded: an EXIF orientation is not applied, as in the field's own tools.
+Each of 500 photos of val2014 has six questions, three about present and three about absent objects. Absent objects are
+random ("random"), the most frequent ones ("popular"), or those that co-occur most often with the present objects
+("adversarial"). Photos are used as decoded, without applying their EXIF orientation, as is usual in the field.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ SPLITS = ("random", "popular", "adversarial")
 
 
 class Options(Strict):
-    """Where questions and photos lie."""
+    """Folders of questions and photos."""
 
-    folder: str = Field(default="pope", description="of the questions, under the data root")
-    photos: str = Field(default="coco/val2014", description="their folder, under the data root")
+    folder: str = Field(default="pope", description="folder of the questions, under the data root")
+    photos: str = Field(default="coco/val2014", description="folder of the photos, under the data root")
     names: Literal[2014, 2017] = Field(
-        default=2014, description="the photos' names: COCO_val2014_ and twelve digits, or (COCO of 2017) digits alone"
+        default=2014,
+        description="file names of the photos: COCO_val2014_ and twelve digits, or (2017) twelve digits only",
     )
     absent: Absent = Field(default="refuse", description="questions about photos that are not on disk: refuse or skip")
 
@@ -54,13 +55,13 @@ _FILE = re.compile(r"COCO_val2014_(\d{12})\.jpg")
 
 
 def read(root: Path | None, split: str, options: Options) -> DataSplit:
-    """The photos of one of the three files in its order, with `facts` {object: whether it is there} in its order.
+    """The photos of a split's file in its order, with `facts` {object: whether it is present} in its order.
 
-    `classes` are the objects that the file asks about, in alphabetical order; an id is COCO's image id. `sizes` counts
+    `classes` are the objects of the questions in alphabetical order; an id is COCO's image id. `sizes` counts the
     `questions` and those with the answer `yes`.
 
     Raises:
-        UserError: something is missing or malformed on disk.
+        UserError: a file is missing or malformed.
     """
     known_split(split, SPLITS, "pope")
     home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)
@@ -98,7 +99,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
 
 
 def _asked(content: bytes, where: Path) -> dict[str, dict[str, bool]]:
-    """Photo -> object -> the answer."""
+    """Photo -> object -> whether the answer is yes."""
     asked: dict[str, dict[str, bool]] = {}
     for number, line in enumerate(content.splitlines(), start=1):
         if not line.strip():

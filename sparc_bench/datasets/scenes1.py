@@ -1,6 +1,6 @@
-"""The embedded data set `scenes1`: rendered from a seed, the same on every machine, with everything in it known.
+"""The embedded data set `scenes1`: scenes rendered from a seed, the same on every machine, with complete annotations.
 
-The name is the version: it enters every hash key, and what it draws never changes again. Images are 64 x 64 pixels.
+The name is the version: it enters every hash, and the scenes of a version never change. Images are 64 x 64 pixels.
 """
 
 from __future__ import annotations
@@ -50,21 +50,23 @@ _DEFAULT_NUMBER = {"train": 20000, "val": 1000, "test": 1000}
 
 
 class Options(Extended):
-    """What to read."""
+    """Kind and number of images, and their annotations."""
 
     kind: Literal["scenes", "single", "pairs"] = Field(
         default="scenes",
         description="scenes: 1 to 4 objects; single: one object, balanced over shape x colour; pairs: minimal pairs",
     )
-    n: int | None = Field(default=None, gt=0, description="images, for pairs groups; none: 20000 in train, else 1000")
-    label: Literal["shape", "colour"] = Field(default="shape", description="what labels and semantic masks mean")
+    n: int | None = Field(
+        default=None, gt=0, description="number of images (pairs: of groups); default: 20000 in train, else 1000"
+    )
+    label: Literal["shape", "colour"] = Field(default="shape", description="classes of labels and semantic masks")
     negatives: tuple[Kind, ...] = Field(
         default=(),
-        description="scenes: for every caption a false one in its own words, by an edit of one of these kinds; none: "
-        "no negatives",
+        description="scenes: kinds of edits by which every caption gets a false one in nearly its own words; empty: no "
+        "negatives",
     )
     edits: tuple[Edit, ...] = Field(
-        default=_ALL_EDITS, min_length=1, description="pairs: only groups of these edits (n counts what is left)"
+        default=_ALL_EDITS, min_length=1, description="pairs: edits whose groups are read (n counts these groups)"
     )
     FORMER: ClassVar[Mapping[str, Any]] = {"negatives": (), "edits": _ALL_EDITS}
 
@@ -85,14 +87,14 @@ class Options(Extended):
 def read(root: Path | None, split: str, options: Options) -> DataSplit:  # noqa: ARG001 - every reader takes a root
     """The examples of a split.
 
-    Captions (kinds scenes and single): five per image, one of each of `captions.KINDS`, named in `caption_tags`.
-    `facts` is a `SceneFacts`. `label` is set where the image holds one object. With `options.negatives` every caption
-    has a false one at its place in `negatives`; scenes and captions are the same without them. Minimal pairs come as
-    two examples in a row with one `group`, one caption each, the other's caption as `negatives`, and tags `edit` and
-    `of`; with `options.edits` they are the first of these edits among all pairs.
+    Images of the kinds scenes and single have five captions, one of each of `captions.KINDS`, named in `caption_tags`.
+    `facts` is a `SceneFacts`. `label` is set for images of one object. With `options.negatives`, `negatives` holds a
+    false caption for every caption; scenes and captions do not depend on it. A minimal pair is two consecutive examples
+    with one `group`, one caption each, the other's caption as `negatives`, and tags `edit` and `of`; `options.edits`
+    selects the first pairs with these edits.
 
     Raises:
-        UserError: there is no such split.
+        UserError: the split does not exist.
     """
     if split not in SPLITS:
         raise UserError(f"{NAME} has no split '{split}': {nearest(split, SPLITS)}")
@@ -142,7 +144,7 @@ def contact_sheet(path: Path) -> None:
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """No garbage collection meanwhile: nothing here is garbage, and looking for it takes a third of the time."""
+    """Context without garbage collection, which would take a third of the time and find no garbage."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -164,7 +166,7 @@ def _captioned(split: str, kind: str, index: int, label: str, edits: tuple[Kind,
 
 
 def _balanced(index: int) -> tuple[int, tuple[str, str]]:
-    """One object, with shapes, colours and both together as equally frequent as any number of images allows."""
+    """Number of objects (1), with shape and colour, all balanced as far as the number of images allows."""
     turn, at = divmod(index, len(SHAPES))
     return 1, (SHAPES[at], COLOURS[(at + turn) % len(COLOURS)])
 

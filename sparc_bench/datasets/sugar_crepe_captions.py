@@ -1,7 +1,7 @@
-"""SugarCrepe: for a COCO photo a true caption and a fluent false one that differs in one object, attribute or relation.
+"""SugarCrepe: a true and a fluent false caption of a COCO photo that differ in one object, attribute or relation.
 
-Reads the seven official files. Every item is an example (`swap_obj/12`, the official key), about five of them about one
-photo; captions are taken as written, outer spaces and all, as the official code does.
+The data are seven official files. Every item is an example (`swap_obj/12`, the official key); a photo has about five.
+Captions are unchanged, leading and trailing spaces included, as in the official code.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ GROUPS = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "sw
 
 
 class Options(Strict):
-    """Which folders to read."""
+    """Folders of annotations and photos."""
 
-    folder: str = Field(default="sugar_crepe", description="under the data root")
-    annotations: str = Field(default="data", description="folder of the seven files, in the folder")
+    folder: str = Field(default="sugar_crepe", description="folder under the data root")
+    annotations: str = Field(default="data", description="folder of the seven files, within `folder`")
     photos: str = Field(default="coco/val2017", description="folder of the photos, under the data root")
     absent: Absent = Field(default="refuse", description="items of photos that are not on disk: refuse or skip")
 
@@ -40,14 +40,14 @@ class _Item(CocoRow):
 
 
 class _Group(RootModel[dict[str, _Item]]):
-    """The official key -> the item."""
+    """Official key -> item."""
 
 
 def read(root: Path | None, split: str, options: Options) -> DataSplit:
-    """All items, group by group in the order of `GROUPS`, which the tag `group` names.
+    """All items in the order of `GROUPS`; the tag `group` names an item's group.
 
     Raises:
-        UserError: something is missing or malformed on disk.
+        UserError: a file is missing or malformed.
     """
     known_split(split, SPLITS, "sugar_crepe_captions")
     home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)

@@ -1,8 +1,8 @@
-"""SugarCrepe++: for a COCO photo two true captions in different words and a false one in nearly the words of the first.
+"""SugarCrepe++: two true captions of a COCO photo in different words, and a false one close in words to the first.
 
-Reads the five official files. Every item is an example (`swap_obj/12`, the official id), several of them about one
-photo; captions are taken as written. In two items of swap_obj the false caption is the first true one, letter by
-letter: under the official rule (ties lose) nothing scores above .9918 there.
+The data are five official files. Every item is an example (`swap_obj/12`, the official id); a photo can have several.
+Captions are unchanged. In two items of swap_obj the false caption equals the first true one, so that under the official
+rule (ties lose) no model scores above .9918 there.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ GROUPS = ("replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
 
 
 class Options(Strict):
-    """Which folders to read."""
+    """Folders of annotations and photos."""
 
-    folder: str = Field(default="sugar_crepe_pp", description="under the data root")
-    annotations: str = Field(default="data", description="folder of the five files, in the folder")
+    folder: str = Field(default="sugar_crepe_pp", description="folder under the data root")
+    annotations: str = Field(default="data", description="folder of the five files, within `folder`")
     photos: str = Field(default="coco/val2017", description="folder of the photos, under the data root")
     absent: Absent = Field(default="refuse", description="items of photos that are not on disk: refuse or skip")
 
@@ -47,10 +47,10 @@ class _Group(RootModel[list[_Item]]):
 
 
 def read(root: Path | None, split: str, options: Options) -> DataSplit:
-    """All items, group by group in the order of `GROUPS`, which the tag `group` names.
+    """All items in the order of `GROUPS`; the tag `group` names an item's group.
 
     Raises:
-        UserError: something is missing or malformed on disk.
+        UserError: a file is missing or malformed.
     """
     known_split(split, SPLITS, "sugar_crepe_pp_captions")
     home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)

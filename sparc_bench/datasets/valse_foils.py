@@ -1,7 +1,7 @@
 """VALSE: a caption and a foil of a photo, in eleven pieces about existence, plurals, counting, relations and more.
 
-Reads the eleven official files. Of their items the benchmark is those that at least two of three annotators validated
-(they chose the caption, and not the foil); the others are left out here. The photos are of five data sets.
+The data are eleven official files. As in the benchmark, only items are kept that at least two of three annotators
+validated (by choosing the caption and not the foil). The photos come from five data sets.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ PIECES = (
     *("action-replacement", "actant-swap", "coreference-standard", "coreference-hard", "foil-it"),
 )
 VOTES = 2
-"""Annotators of three who have to have chosen the caption alone."""
+"""Smallest number of annotators, of three, who chose the caption and not the foil."""
 
 
 class Options(Strict):
-    """Which folders to read; those of photos lie under the data root."""
+    """Folders of annotations and photos; those of photos lie under the data root."""
 
-    folder: str = Field(default="valse", description="under the data root")
-    annotations: str = Field(default="data", description="folder of the eleven files, in the folder")
+    folder: str = Field(default="valse", description="folder under the data root")
+    annotations: str = Field(default="data", description="folder of the eleven files, within `folder`")
     coco_val2017: str = Field(default="coco/val2017", description="photos of plurals and relations")
     coco_train2014: str = Field(default="coco/train2014", description="photos of coreference-standard")
     coco_val2014: str = Field(default="coco/val2014", description="photos of foil-it and coreference-standard")
@@ -62,14 +62,14 @@ class _Item(CocoRow):
 
 
 class _Piece(RootModel[dict[str, _Item]]):
-    """The official key -> the item."""
+    """Official key -> item."""
 
 
 def read(root: Path | None, split: str, options: Options) -> DataSplit:
-    """The validated items (`existence/KEY`), piece by piece in the order of `PIECES`, which the tag `piece` names.
+    """The validated items (`existence/KEY`) in the order of `PIECES`; the tag `piece` names an item's piece.
 
     Raises:
-        UserError: something is missing or malformed on disk.
+        UserError: a file is missing or malformed.
     """
     known_split(split, SPLITS, "valse_foils")
     home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)
@@ -91,7 +91,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
 
 
 def _photos(row: _Item, options: Options, where: Path) -> str:
-    """The folder of an item's photo, by the data set that the item names and the file's prefix."""
+    """Folder of an item's photo, by the item's data set and the prefix of the file name."""
     if row.image_file.startswith("COCO_train2014_"):
         return options.coco_train2014
     if row.image_file.startswith("COCO_val2014_"):

@@ -1,6 +1,6 @@
 """PASCAL VOC segmentation in its owners' folder layout: photos with a class for every pixel.
 
-Photos are used as decoded: an EXIF orientation is not applied, as in the field's own tools and as the masks want it.
+Photos are used as decoded, without applying their EXIF orientation, as is usual in the field and as the masks require.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ CLASSES = (
 
 
 class Options(Strict):
-    """Where it lies; the augmented masks (SegmentationClassAug) are another `masks` folder with a list of its own."""
+    """Folders of the data set; the augmented masks (SegmentationClassAug) need another `masks` folder and list."""
 
-    folder: str = Field(default="VOCdevkit/VOC2012", description="under the data root")
-    images: str = Field(default="JPEGImages", description="folder of the photos, in the folder")
-    masks: str = Field(default="SegmentationClass", description="folder of the palette masks, in the folder")
-    lists: str = Field(default="ImageSets/Segmentation", description="folder of the split lists, in the folder")
+    folder: str = Field(default="VOCdevkit/VOC2012", description="folder under the data root")
+    images: str = Field(default="JPEGImages", description="folder of the photos, within `folder`")
+    masks: str = Field(default="SegmentationClass", description="folder of the palette masks, within `folder`")
+    lists: str = Field(default="ImageSets/Segmentation", description="folder of the split lists, within `folder`")
     absent: Absent = Field(default="refuse", description="listed photos or masks not on disk: refuse or skip")
 
 
 def read(root: Path | None, split: str, options: Options) -> DataSplit:
-    """One split, in the order of its list; ids are VOC's (such as 2007_000033).
+    """A split in the order of its list, with VOC's ids (such as 2007_000033).
 
-    `semantic` gives 0 to 19 for the classes, -1 for background and -2 for void (the border and difficult pixels that
-    VOC leaves out of every score; 255 in the file).
+    `semantic` returns 0 to 19 for the classes, -1 for background and -2 for void (border and difficult pixels, 255 in
+    the file, which VOC excludes from scoring).
 
     Raises:
-        UserError: something is missing or malformed on disk.
+        UserError: a file is missing or malformed.
     """
     known_split(split, SPLITS, "voc_segmentation")
     home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)
@@ -93,7 +93,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
 
 
 def read_mask(path: Path) -> Int[ndarray, "H W"]:
-    """A mask file's classes: 0 to 19, -1 background, -2 void.
+    """Class of every pixel of a mask file: 0 to 19, -1 background, -2 void.
 
     Raises:
         UnreadableImageError: the file cannot be decoded.

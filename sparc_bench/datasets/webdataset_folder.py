@@ -1,6 +1,6 @@
-"""Labelled photos in tar files, as the data sets clip-benchmark/wds_* of the Hugging Face hub are laid out.
+"""Labelled photos in tar files, in the layout of the data sets clip-benchmark/wds_* on the Hugging Face hub.
 
-Photos are read from the tar files by their place when they are needed; nothing is unpacked.
+Photos are read from the tar files on demand, by their byte offset, without unpacking.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sparc_bench.files.annotations import DataFolder, fingerprint, known_split, 
 from sparc_bench.images.item import ImageItem, decoded_image
 
 TITLE = "webdataset: labelled photos in tar files, the layout of clip-benchmark/wds_* (VTAB and others)"
-SOURCE = "LAION-AI/CLIP_benchmark, which wrote them; the task card names the data set"
+SOURCE = "LAION-AI/CLIP_benchmark, whose code wrote them; the task card names the data set"
 NEEDS_ON_DISK = (
     "wds_NAME/ with SPLIT/nshards.txt, SPLIT/0.tar, SPLIT/1.tar ... (KEY.jpg, .png or .webp beside KEY.cls) and "
     "classnames.txt"
@@ -34,28 +34,28 @@ _PHOTOS = ("jpg", "jpeg", "png", "webp")
 
 
 class Options(Strict):
-    """Where it lies and what its class numbers mean."""
+    """Folder and class list of the data set."""
 
-    folder: str = Field(default="wds_cifar10", description="under the data root")
+    folder: str = Field(default="wds_cifar10", description="folder under the data root")
     classes: str = Field(
         default="names",
-        description="names: the lines of classnames.txt; else a class list whose order the numbers have",
+        description="names: the lines of classnames.txt; else a class list, in whose order the class numbers count",
     )
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a file lies within a tar file."""
+    """Byte offset and size of a file within a tar file."""
 
     offset: int
     size: int
 
 
 def read(root: Path | None, split: str, options: Options) -> DataSplit:
-    """The photos in the order of the tar files; an id is SHARD/KEY (of `train+test` SPLIT/SHARD/KEY).
+    """The photos in the order of the tar files; an id is SHARD/KEY (in `train+test` SPLIT/SHARD/KEY).
 
     Raises:
-        UserError: something is missing or malformed on disk.
+        UserError: a file is missing or malformed.
     """
     known_split(split, SPLITS, "webdataset_folder")
     home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)
@@ -110,7 +110,7 @@ def _shards(home: DataFolder, part: str) -> int:
 
 
 def _members(path: Path, classes: int) -> dict[str, tuple[int, _Place]]:
-    """Key -> label and the photo's place, in the order of the file."""
+    """Key -> label and place of the photo, in the order of the tar file."""
     labels: dict[str, int] = {}
     places: dict[str, _Place] = {}
     try:

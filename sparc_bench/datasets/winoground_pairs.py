@@ -1,6 +1,6 @@
-"""Winoground: two photos and two captions of the same words in another order, which a model has to match.
+"""Winoground: two photos to match with two captions of the same words in different order.
 
-Reads `examples.jsonl` and the unpacked `images.zip` of facebook/winoground (behind its owner's licence agreement).
+The data are `examples.jsonl` and the unpacked `images.zip` of facebook/winoground (under a licence agreement).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ SPLITS = ("test",)
 
 
 class Options(Strict):
-    """Which folder to read."""
+    """Folder of the data set and its files."""
 
-    folder: str = Field(default="winoground", description="under the data root")
-    annotations: str = Field(default="data/examples.jsonl", description="in the folder")
-    images: str = Field(default="data/images", description="folder of the photos, in the folder")
+    folder: str = Field(default="winoground", description="folder under the data root")
+    annotations: str = Field(default="data/examples.jsonl", description="file within `folder`")
+    images: str = Field(default="data/images", description="folder of the photos, within `folder`")
     absent: Absent = Field(default="refuse", description="pairs of photos that are not on disk: refuse or skip")
 
 
@@ -42,13 +42,13 @@ class _Row(CocoRow):
 
 
 def read(root: Path | None, split: str, options: Options) -> DataSplit:
-    """Two examples in a row for each line (`12/0` and `12/1`), one caption each and the other's as negative.
+    """Two consecutive examples for each line (`12/0` and `12/1`), with one caption each and the other's as negative.
 
-    Tags: `swap`, what the captions exchange (the owner's collapsed_tag: Object, Relation or Both), and `predicates`,
-    how many main predicates the captions have.
+    The tag `swap` is the kind of the exchanged words (the owner's collapsed_tag: Object, Relation or Both), the tag
+    `predicates` the number of main predicates.
 
     Raises:
-        UserError: something is missing or malformed on disk.
+        UserError: a file is missing or malformed.
     """
     known_split(split, SPLITS, "winoground_pairs")
     home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)

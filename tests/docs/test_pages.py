@@ -8,6 +8,7 @@ import sys
 import tomllib
 
 import pytest
+from sparc_bench.training.needs import refuse_missing
 
 from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import bind
@@ -19,7 +20,6 @@ from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.catalogue.card import DataCard
 from sparc_bench.cli.app import main
 from sparc_bench.objective import Ctx
-from sparc_bench.training.data_needs import refuse_missing
 from tests.docs.commands import is_mistake, parsed, refuse_wrong_line, refuse_wrong_words, shown, why_not_run
 from tests.docs.pages import PAGES, ROOT
 from tests.toys.tower_outputs import make, outputs

@@ -59,7 +59,7 @@ def test_order_captions_are_stored_and_normalised(root):
     assert data[0].photo == "coco:139"
     assert read(root, "flickr_order", Options())[0].photo == "flickr:1007129816"
     (root / "aro/coco_order.json").unlink()
-    with pytest.raises(UserError, match=r"nothing is drawn here.*without the stored draw there is no number; run"):
+    with pytest.raises(UserError, match="need a stored draw of shuffled captions; run"):
         read(root, "coco_order", Options())
 
 
