@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import ModuleType
 
 from rich.table import Table
 
 from sparc_bench.cards import discovery
 from sparc_bench.cards.recipe import Recipe
+from sparc_bench.cards.task_card import TaskCard
+from sparc_bench.catalogue.card import load_all, tasks_by_card
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.terminal import Row, table
 
@@ -20,8 +23,65 @@ def title_of(module: ModuleType) -> str:
     return title or (inspect.getdoc(module) or "").partition("\n")[0].rstrip(".")
 
 
-def _tasks() -> tuple[Row, Sequence[Row]]:
+@dataclass(frozen=True)
+class TaskFilter:
+    """Which tasks are listed: those that fit all that is given.
+
+    Attributes:
+        family: of the task.
+        suite: that holds it.
+        data: a card of `sparc-bench data list` or a module of sparc_bench/datasets that it reads.
+    """
+
+    family: str | None = None
+    suite: str | None = None
+    data: str | None = None
+
+    @property
+    def given(self) -> dict[str, str]:
+        """Option -> value."""
+        values = {"family": self.family, "suite": self.suite, "data": self.data}
+        return {option: value for option, value in values.items() if value is not None}
+
+
+_IS = {"family": "of the family", "suite": "in the suite", "data": "on the data set"}
+
+
+def chosen_tasks(only: TaskFilter) -> list[TaskCard]:
+    """The cards of the tasks that fit, by name.
+
+    Raises:
+        UserError: a value that no task has, with the nearest that one has; no task fits all values.
+    """
     cards = [discovery.task(name) for name in discovery.names("tasks")]
+    having: dict[str, dict[str, set[str]]] = {
+        "family": {card.name: {card.family} for card in cards},
+        "suite": {card.name: set(card.suites) for card in cards},
+        "data": _data_of(cards) if only.data is not None else {},
+    }
+    for option, value in only.given.items():
+        known = set().union(*having[option].values())
+        if value not in known:
+            where = "sparc-bench data list" if option == "data" else "sparc-bench list tasks"
+            raise UserError(f"No task is {_IS[option]} '{value}': {nearest(value, known, where)}")
+    fitting = [c for c in cards if all(value in having[option][c.name] for option, value in only.given.items())]
+    if not fitting:
+        words = " and ".join(f"{_IS[option]} '{value}'" for option, value in only.given.items())
+        raise UserError(f"No task is {words}: leave one of them out.")
+    return fitting
+
+
+def _data_of(cards: Sequence[TaskCard]) -> dict[str, set[str]]:
+    """Task -> the data that it is on: its reader, and the cards of the catalogue that it reads from."""
+    data = {card.name: {card.dataset} for card in cards}
+    for name, tasks in tasks_by_card(cards, load_all()).items():
+        for task in tasks:
+            data[task].add(name)
+    return data
+
+
+def _tasks(only: TaskFilter = TaskFilter()) -> tuple[Row, Sequence[Row]]:
+    cards = chosen_tasks(only)
     rows = [(card.name, card.title, card.family, ", ".join(card.suites), card.headline) for card in cards]
     return ("task", "title", "family", "suites", "headline"), rows
 
@@ -65,15 +125,18 @@ KINDS: Mapping[str, Callable[[], tuple[Row, Sequence[Row]]]] = {
 }
 
 
-def listing(kind: str) -> Table:
-    """All things of a kind as a table.
+def listing(kind: str, only: TaskFilter = TaskFilter()) -> Table:
+    """All things of a kind as a table; of tasks those that fit.
 
     Raises:
-        UserError: no such kind; the sentence names the nearest.
+        UserError: no such kind, with the nearest; a filter of tasks for another kind; see `chosen_tasks`.
     """
     if kind not in KINDS:
         raise UserError(f"There is no kind '{kind}' to list: {nearest(kind, KINDS)}")
-    columns, rows = KINDS[kind]()
+    if only.given and kind != "tasks":
+        option = next(iter(only.given))
+        raise UserError(f"--{option} chooses among tasks: write sparc-bench list tasks, or leave --{option} out.")
+    columns, rows = _tasks(only) if kind == "tasks" else KINDS[kind]()
     return table(columns, rows)
 
 

@@ -31,14 +31,17 @@ def kept(
 @app.command("list")
 def list_kind(
     kind: Annotated[str, typer.Argument(help="tasks, models, studies, datasets, objectives, encoders or protocols.")],
+    family: Annotated[str | None, typer.Option(help="Only tasks of this family (segmentation).")] = None,
+    suite: Annotated[str | None, typer.Option(help="Only tasks of this suite.")] = None,
+    data: Annotated[str | None, typer.Option(help="Only tasks on this data set (sparc-bench data list).")] = None,
     plugin: Plugins = None,
 ) -> None:
     """List what there is of a kind."""
-    from sparc_bench.cli.listing import listing
+    from sparc_bench.cli.listing import TaskFilter, listing
     from sparc_bench.terminal import console
 
     prepare(None, None, plugin)
-    console().print(listing(kind))
+    console().print(listing(kind, TaskFilter(family, suite, data)))
 
 
 @app.command()

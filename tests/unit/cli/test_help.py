@@ -26,7 +26,7 @@ SURFACE = {
     "study": ["name", "--data-root", "--device", "--jobs", "--runs", "--results", "--plugin"],
     "cost": ["--objectives", "--batch", "--model", "--device", "--repeats", "--results", "--force", "--plugin"],
     "cache": ["action"],
-    "list": ["kind", "--plugin"],
+    "list": ["kind", "--family", "--suite", "--data", "--plugin"],
     "show": ["name", "--out", "--data-root", "--plugin"],
     "check": ["--published", "--results"],
     "quickstart": ["--results", "--runs"],

@@ -14,6 +14,32 @@ def test_list_names_everything(kind, capsys):
     assert set(discovery.names(kind)) <= set(first)
 
 
+@pytest.mark.parametrize(
+    ("options", "fits"),
+    [
+        (["--family", "segmentation"], lambda card: card.family == "segmentation"),
+        (["--suite", "imagenet"], lambda card: "imagenet" in card.suites),
+        (["--data", "scenes1"], lambda card: card.dataset == "scenes1"),
+        (["--data", "image_folder"], lambda card: card.dataset == "image_folder"),
+        (
+            ["--family", "regions", "--suite", "scenes", "--data", "scenes1"],
+            lambda card: card.family == "regions" and "scenes" in card.suites,
+        ),
+    ],
+)
+def test_list_tasks_keeps_those_that_fit_all_options(options, fits, capsys):
+    assert main(["list", "tasks", *options]) == 0
+    first = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:] if line[:1].strip()]
+    cards = [discovery.task(name) for name in discovery.names("tasks")]
+    assert first == [card.name for card in cards if fits(card)]
+    assert 0 < len(first) < len(cards)
+
+
+def test_list_tasks_knows_the_data_sets_of_the_catalogue(capsys):
+    assert main(["list", "tasks", "--data", "pets"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["pets"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_show_everything(kind, capsys):
     for name in discovery.names(kind):
