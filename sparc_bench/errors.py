@@ -14,11 +14,22 @@ class UnreadableImageError(UserError):
     """An image file that is missing, truncated or no image at all."""
 
 
-def nearest(name: str, options: Iterable[str]) -> str:
-    """The end of an error sentence about an unknown name: the nearest valid name, or all valid names.
+MANY = 12
+"""So many names a sentence may hold."""
+
+
+def nearest(name: str, options: Iterable[str], listed_by: str = "") -> str:
+    """The end of an error sentence about an unknown name: the nearest valid name, or all of a few, or what lists many.
+
+    Args:
+        name: as it was typed.
+        options: the valid names.
+        listed_by: a command that prints them, for where there are more than a sentence should hold.
 
     >>> nearest("scenes_spark", ["scenes_sparc", "scenes_clip"])
     "did you mean 'scenes_sparc'?"
+    >>> nearest("x", [f"task{number}" for number in range(100)], "sparc-bench list tasks")
+    'list the 100 that there are with sparc-bench list tasks.'
     """
     options = sorted(options)
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
@@ -26,4 +37,8 @@ def nearest(name: str, options: Iterable[str]) -> str:
         return f"did you mean '{close[0]}'?"
     if not options:
         return "there are none."
-    return f"choose one of {', '.join(options)}."
+    if len(options) <= MANY:
+        return f"choose one of {', '.join(options)}."
+    if listed_by:
+        return f"list the {len(options)} that there are with {listed_by}."
+    return f"choose one of the {len(options)} that there are, such as {' or '.join(options[:2])}."

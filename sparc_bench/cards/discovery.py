@@ -173,7 +173,8 @@ def load(kind: str, name: str) -> ModuleType:
         return _plugins[name]
     known = names(kind)
     if name not in known:
-        raise UserError(f"There is no {kind.removesuffix('s')} '{name}': {nearest(name, known)}")
+        hint = nearest(name, known, f"sparc-bench list {kind}")
+        raise UserError(f"There is no {kind.removesuffix('s')} '{name}': {hint}")
     if name in _installed_plugins():
         return _imported(_installed_plugins()[name])
     return importlib.import_module(f"sparc_bench.{kind}.{name}")
@@ -196,7 +197,7 @@ def task(name: str) -> TaskCard:
     if name.endswith(".toml"):
         return read_task(Path(name))
     if name not in names("tasks"):
-        raise UserError(f"There is no task '{name}': {nearest(name, names('tasks'))}")
+        raise UserError(f"There is no task '{name}': {nearest(name, names('tasks'), 'sparc-bench list tasks')}")
     return read_task(cards_folder("tasks") / f"{name}.toml")
 
 
@@ -205,7 +206,7 @@ def model(name: str) -> ModelCard | Recipe:
     if name.endswith(".toml"):
         return read_model(Path(name))
     if name not in names("models"):
-        raise UserError(f"There is no model '{name}': {nearest(name, names('models'))}")
+        raise UserError(f"There is no model '{name}': {nearest(name, names('models'), 'sparc-bench list models')}")
     return read_model(cards_folder("reference_models") / f"{name}.toml")
 
 
@@ -222,7 +223,7 @@ def study(name: str) -> StudyCard:
     if name.endswith(".toml"):
         return read_study(Path(name))
     if name not in names("studies"):
-        raise UserError(f"There is no study '{name}': {nearest(name, names('studies'))}")
+        raise UserError(f"There is no study '{name}': {nearest(name, names('studies'), 'sparc-bench list studies')}")
     return read_study(cards_folder("reference_models") / "studies" / f"{name}.toml")
 
 
@@ -232,5 +233,5 @@ def suite(name: str) -> list[TaskCard]:
     members = [card for card in cards if name in card.suites]
     if not members:
         known = {member for card in cards for member in card.suites}
-        raise UserError(f"There is no suite '{name}': {nearest(name, known)}")
+        raise UserError(f"There is no suite '{name}': {nearest(name, known, 'sparc-bench list tasks')}")
     return members

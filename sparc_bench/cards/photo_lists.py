@@ -95,7 +95,7 @@ def named(entry: str) -> KnownPhotos:
     found = find(entry)
     if found is None:
         known = [f"{path.parent.name}:{path.stem}" for path in folder().glob("*/*.toml")]
-        raise UserError(f"There is no photo list {entry}: {nearest(entry, known)}")
+        raise UserError(f"There is no photo list {entry}: {nearest(entry, known, f'ls {folder()}/*')}")
     return found
 
 

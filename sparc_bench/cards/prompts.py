@@ -65,7 +65,8 @@ def class_list(name: str) -> Mapping[str, str]:
         return {wordnet_id: words[wordnet_id] for wordnet_id in _wordnet_ids(name)}
     if not is_class_list(name):
         known = [*_card_names("classes"), *IMAGENET_LISTS]
-        raise UserError(f"There is no class list '{name}': {nearest(name, [*known, 'own'])}")
+        where = f"ls {cards_folder('tasks') / 'classes'}"
+        raise UserError(f"There is no class list '{name}': {nearest(name, [*known, 'own'], where)}")
     path = cards_folder("tasks") / "classes" / f"{name}.toml"
     return parse(ClassNames, read_toml(path), str(path)).words
 
@@ -118,7 +119,8 @@ def templates(name: str) -> tuple[str, ...]:
         return tuple(template("{}") for template in source)
     if name not in _card_names("prompts"):
         known = [*_card_names("prompts"), "openai80", "openai7"]
-        raise UserError(f"There is no prompt set '{name}': {nearest(name, known)}")
+        where = f"ls {cards_folder('tasks') / 'prompts'}"
+        raise UserError(f"There is no prompt set '{name}': {nearest(name, known, where)}")
     path = cards_folder("tasks") / "prompts" / f"{name}.toml"
     return expanded(parse(Prompts, read_toml(path), str(path)), path)
 

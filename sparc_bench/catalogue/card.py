@@ -85,7 +85,7 @@ def read_card(path: Path) -> DataCard:
 def load(name: str) -> DataCard:
     """The card of that name; raises UserError with the nearest name."""
     if name not in names():
-        raise UserError(f"There is no data set '{name}': {nearest(name, names())}")
+        raise UserError(f"There is no data set '{name}': {nearest(name, names(), 'sparc-bench data list')}")
     return read_card(folder() / f"{name}.toml")
 
 

@@ -36,12 +36,12 @@ def _of_card(card: DataCard, cards: Sequence[DataCard]) -> list[str]:
     known = discovery.names("datasets")
     names = [other.name for other in cards]
     found = [
-        f"{where}: there is no reader '{reader}': {nearest(reader, known)}"
+        f"{where}: there is no reader '{reader}': {nearest(reader, known, 'sparc-bench list datasets')}"
         for reader in card.readers
         if reader not in known
     ]
     found += [
-        f"{where}: there is no data set '{name}': {nearest(name, names)}"
+        f"{where}: there is no data set '{name}': {nearest(name, names, 'sparc-bench data list')}"
         for name in (*([card.part_of] if card.part_of else ()), *card.photos_in)
         if name not in names
     ]

@@ -116,12 +116,10 @@ def evaluate(
     prepare(data_root, device, plugin)
     if run is not None and len(models) > 1:
         raise UserError("--run belongs to one model: name one MODEL, or give the run folders themselves as MODEL.")
-    from sparc_bench.cli.listing import suites
-
     cards = {card.name: card for name in suite or () for card in discovery.suite(name)}
     cards |= {card.name: card for card in map(discovery.task, task or ())}
     if not cards:
-        raise UserError(f"No task was named: add --suite ({', '.join(suites())}) or --task NAME.")
+        raise UserError("No task was named: add --suite NAME or --task NAME, which sparc-bench list tasks names.")
     from sparc_bench.cli.evaluated import complain, evaluated
     from sparc_bench.encoder import Runtime
     from sparc_bench.evaluation.evaluate import Settings

@@ -32,7 +32,8 @@ def usage(error: Exception) -> str:
     option: str | None = getattr(error, "option_name", None)
     if context is not None and option is not None and hasattr(error, "possibilities"):
         known = [name for parameter in context.command.params for name in parameter.opts if name.startswith("--")]
-        return f"{context.command_path} has no option '{option}': {nearest(option, [*known, '--help'])}"
+        command = context.command_path
+        return f"{command} has no option '{option}': {nearest(option, [*known, '--help'], f'{command} --help')}"
     message = " ".join(cast("Any", error).format_message().split()).rstrip(".")
     return (
         message

@@ -59,7 +59,8 @@ def kind_of(name: str) -> str:
     """Which kind the name belongs to; raises UserError with the nearest of all names."""
     known = {known: kind for kind in KINDS for known in discovery.names(kind)}
     if name not in known:
-        raise UserError(f"There is no card or module '{name}': {nearest(name, known)}")
+        where = f"sparc-bench list KIND ({', '.join(KINDS)})"
+        raise UserError(f"There is no card or module '{name}': {nearest(name, known, where)}")
     return known[name]
 
 

@@ -104,7 +104,9 @@ def towers_of(model: str) -> TowerCards:
         UserError: timm knows no such model, or it is no vision transformer.
     """
     if not timm.is_model(model):
-        raise UserError(f"timm has no model '{model}': {nearest(model, timm.list_models('vit_*_patch*'))}")
+        known = timm.list_models("vit_*_patch*")
+        where = "python -c \"import timm; print(*timm.list_models('vit_*_patch*'))\""
+        raise UserError(f"timm has no model '{model}': {nearest(model, known, where)}")
     config = timm.get_pretrained_cfg(model)
     image = ImageTowerTable(model=model, size=224 if config is None else config.input_size[-1])
     with torch.device("meta"):

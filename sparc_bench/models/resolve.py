@@ -6,6 +6,7 @@ folder or a name that the family knows (`open_clip:ViT-B-32/openai`, `hf:google/
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -127,7 +128,27 @@ def _unknown_model(model: str) -> UserError:
     if Path(model).is_file():
         return UserError(f"'{model}' is a file: write FAMILY:{model} with one of {', '.join(families)}.")
     known = discovery.names("models")
-    return UserError(f"There is no model, run folder or encoder family for '{model}': {nearest(model, known)}")
+    hint = _of_open_clip(model) or _of_the_hub(model) or nearest(model, known, "sparc-bench list models")
+    return UserError(f"There is no model, run folder or encoder family for '{model}': {hint}")
+
+
+def _of_open_clip(model: str) -> str:
+    """What to write for a word that is an architecture of open_clip, with or without a tag; empty for any other."""
+    from sparc_bench.weights import open_clip_names  # which imports open_clip
+
+    found = open_clip_names.architecture(model)
+    if found is None:
+        return ""
+    arch, tag = found
+    weights = tag if open_clip_names.is_tag(arch, tag) else open_clip_names.named_weights(arch)
+    return f"write open_clip:{arch}/{weights}."
+
+
+def _of_the_hub(model: str) -> str:
+    """What to write for a word that may be OWNER/NAME; empty for any other, and for one in a folder of this machine."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", model) or Path(model).parent.is_dir():
+        return ""
+    return f"write hf:{model} where that is a repository of huggingface.co, or check the path."
 
 
 def _resolve_run(path: Path) -> ResolvedModel:

@@ -156,7 +156,7 @@ def _files(model: str | Path, results: Path) -> dict[str, Path]:
     found = {file.stem: file for folder in folders for file in sorted(folder.glob("*.json"))}
     if not found:
         known = {file.parent.name for file in record_files(results)}
-        hint = nearest(str(model), known) if known else f"run sparc-bench eval {model} first."
+        hint = nearest(str(model), known, f"ls {results}") if known else f"run sparc-bench eval {model} first."
         raise UserError(f"There are no records of '{model}' under {results}: {hint}")
     return found
 

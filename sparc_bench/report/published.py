@@ -100,7 +100,9 @@ def refuse_odd(card: ModelCard) -> None:
     seen: set[tuple[str, str]] = set()
     for task in dict.fromkeys(row.task for row in card.published):
         if task not in known:
-            raise UserError(f"Model {card.name}: there is no task '{task}': {nearest(task, known)}")
+            raise UserError(
+                f"Model {card.name}: there is no task '{task}': {nearest(task, known, 'sparc-bench list tasks')}"
+            )
         if discovery.task(task).sample:
             raise UserError(
                 f"Model {card.name}: {task} is a sample, whose records are not compared with published numbers: name "

@@ -16,6 +16,7 @@ from pydantic import Field
 from sparc_bench.cards.card import Strict
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.weights import hub
+from sparc_bench.weights.open_clip_names import listed_by, named_weights
 from sparc_bench.weights.weights_file import file_sha256
 
 CONFIG = "open_clip_config.json"
@@ -135,7 +136,8 @@ def _of_architecture(arch: str, pretrained: str, weights: Path | None, options: 
             raise UserError(
                 f'{where} names no model: write [options] with model = "ViT-B-32" and pretrained = "openai".'
             )
-        raise UserError(f"open_clip has no architecture '{arch}': {nearest(arch, open_clip.list_models())}")
+        hint = nearest(arch, open_clip.list_models(), listed_by())
+        raise UserError(f"open_clip has no architecture '{arch}': {hint}")
     plain = OpenClipSource(
         name=arch,
         create_as=arch,
@@ -146,10 +148,7 @@ def _of_architecture(arch: str, pretrained: str, weights: Path | None, options: 
     )
     tags = open_clip.list_pretrained_tags_by_model(arch)
     if weights is None and not pretrained:
-        raise UserError(
-            f"{where}: {arch} is an architecture without weights: add /FILE or /TAG "
-            f"({', '.join(tags) or 'it has none'})."
-        )
+        raise UserError(f"{where}: {arch} is an architecture without weights: add /FILE or /{named_weights(arch)}.")
     tag = open_clip.get_pretrained_cfg(arch, pretrained) if weights is None else {}
     if tag:
         return replace(
@@ -177,7 +176,7 @@ def _file(arch: str, named: str, tags: list[str]) -> Path:
     for path in (Path(named).expanduser(), Path("/") / named):
         if path.exists():
             return path
-    raise UserError(f"'{named}' is no tag of {arch} and no file: {nearest(named, tags)}")
+    raise UserError(f"'{named}' is no tag of {arch} and no file: {nearest(named, tags, listed_by(arch))}")
 
 
 def _tagged(tag: Mapping[str, Any], revision: str | None) -> Path:

@@ -96,9 +96,25 @@ def task(tmp_path):
         (["train"], "see sparc-bench train --help."),
         (["train", "x", "--seed", "one"], "see sparc-bench train --help."),
         (["eval", "own:x", "--precision", "int8"], "see sparc-bench eval --help."),
-        (["eval", "own:x"], "add --suite ("),
+        (["eval", "own:x"], "add --suite NAME or --task NAME, which sparc-bench list tasks names."),
         (["list", "models", "--plugin", "no_plugin.py"], "The plug-in no_plugin.py does not exist"),
         (["train", "x", "--device", "gpu"], "leave --device out for the CPU."),
+        (["list", "tasks", "--family", "segmentaton"], "No task is of the family 'segmentaton': did you mean"),
+        (["list", "tasks", "--suite", "scene"], "No task is in the suite 'scene': did you mean 'scenes'?"),
+        (["list", "tasks", "--suite", "qqqq"], "No task is in the suite 'qqqq': list the "),
+        (
+            ["list", "tasks", "--data", "imagenet1"],
+            "No task is on the data set 'imagenet1': did you mean 'imagenet1k'?",
+        ),
+        (["list", "tasks", "--data", "qqqq"], "with sparc-bench data list."),
+        (
+            ["list", "tasks", "--suite", "scenes", "--data", "pets"],
+            "No task is in the suite 'scenes' and on the data set 'pets': leave one of them out.",
+        ),
+        (
+            ["list", "models", "--family", "segmentation"],
+            "--family chooses among tasks: write sparc-bench list tasks, or leave --family out.",
+        ),
     ],
 )
 def test_misspelt(refuse, arguments, nearest):
@@ -107,6 +123,55 @@ def test_misspelt(refuse, arguments, nearest):
 
 def test_misspelt_model(refuse, task):
     assert "There is no model, run folder or encoder family" in refuse("eval", "scenes_spark", "--task", task)
+
+
+@pytest.mark.parametrize("model", ["ViT-B-32", "ViT-B/32", "vit-b-32", "vit_b_32", "ViT-B-32/no_such_tag"])
+def test_an_architecture_points_at_open_clip_and_its_tags(refuse, task, model):
+    import open_clip
+
+    sentence = refuse("eval", model, "--task", task)
+    tags = open_clip.list_pretrained_tags_by_model("ViT-B-32")
+    assert "write open_clip:ViT-B-32/TAG, such as openai, " in sentence
+    assert f"list all {len(tags)} tags with python -c " in sentence
+    command = sentence.partition("python -c ")[2].removeprefix('"').removesuffix('".')
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == tags
+
+
+@pytest.mark.parametrize(
+    ("model", "end"),
+    [
+        ("ViT-B/32/openai", "write open_clip:ViT-B-32/openai."),
+        ("vit-l-14-336", "write open_clip:ViT-L-14-336/TAG, which is openai."),
+        ("coca_base", "write open_clip:coca_base/FILE, a file of weights: open_clip has no tag for it."),
+        ("openai/clip-vit-base-patch32", "write hf:openai/clip-vit-base-patch32 where that is a repository"),
+        ("tests/no_such_folder", "with sparc-bench list models."),
+        ("open_clip:ViT-B-32", "add /FILE or /TAG, such as openai, "),
+        ("open_clip:zzzzz", 'print(*open_clip.list_models())".'),
+        ("open_clip:ViT-B-32/zzzzz", "print(*open_clip.list_pretrained_tags_by_model('ViT-B-32'))\"."),
+    ],
+)
+def test_a_word_that_is_nearly_a_model_is_told_how_to_write_it(refuse, task, model, end, tmp_path):
+    assert end in refuse("eval", model, "--task", task, "--results", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["show", "qqqq"], "sparc-bench list KIND (tasks, models, "),
+        (["eval", "own:x", "--task", "qqqq"], "sparc-bench list tasks."),
+        (["eval", "own:x", "--suite", "qqqq"], "sparc-bench list tasks."),
+        (["eval", "qqqq", "--task", "scenes_retrieval"], "sparc-bench list models."),
+        (["train", "qqqq"], "sparc-bench list models."),
+        (["data", "check", "qqqq"], "sparc-bench data list."),
+        (["eval", "own:x", "--qqqqqqqqqqqq", "1"], "sparc-bench eval --help."),
+        (["compare", "qqqq", "scenes_clip"], "ls results."),
+    ],
+)
+def test_a_name_far_from_all_others_names_the_command_that_lists_them(refuse, arguments, command):
+    sentence = refuse(*arguments)
+    assert f"with {command}" in sentence
+    assert len(sentence) < 200
 
 
 def test_missing_data_root(refuse, tmp_path):
@@ -222,7 +287,7 @@ def test_show_out(refuse, tmp_path, name, out, sentence):
 def _break(monkeypatch, error):
     from sparc_bench.cli import listing
 
-    def broken(kind):
+    def broken(kind, only):
         raise error
 
     monkeypatch.setattr(listing, "listing", broken)
