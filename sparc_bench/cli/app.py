@@ -219,6 +219,7 @@ def score(
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A model with records.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another one, or a run of another seed (NAME.seed1).")],
+    ids: Annotated[bool, typer.Option("--ids", help="List the images that only one of the two gets right.")] = False,
     results: Results = Path("results"),
     plugin: Plugins = None,
 ) -> None:
@@ -227,7 +228,7 @@ def compare(
     from sparc_bench.terminal import console
 
     prepare(None, None, plugin)
-    console().print(comparison.render(comparison.compare(a, b, results)))
+    console().print(comparison.render(comparison.compare(a, b, results), ids))
 
 
 @app.command()

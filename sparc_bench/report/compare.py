@@ -22,7 +22,6 @@ from sparc_bench.records import outcome_file
 from sparc_bench.records.outcome_file import StoredOutcome
 from sparc_bench.records.record import SAMPLES, Record, read_record, record_files
 
-SHOWN_FLIPS = 10
 SHOWN_GROUPS = 16
 
 
@@ -244,15 +243,21 @@ def _notes(a: StoredOutcome, b: StoredOutcome) -> tuple[str, ...]:
     return (f"Not kept beside the records, to stay small: {', '.join(dropped)}.",) if dropped else ()
 
 
-def render(comparison: Comparison) -> RenderableType:
-    """Tables for the terminal: all metrics, then flips and groups of each task; differences in percentage points."""
+def render(comparison: Comparison, ids: bool = False) -> RenderableType:
+    """Tables for the terminal: all metrics, then flips and groups of each task; differences in percentage points.
+
+    Args:
+        comparison: of two models.
+        ids: lists the images that only one of them gets right, not their number alone.
+    """
     a, b = comparison.a, comparison.b
     parts: list[RenderableType] = []
     for task in comparison.tasks:
         sample = f" @sample n={task.a.n}" if task.a.sample else f" (n={task.a.n})"
         parts += [Text(f"{task.a.title}{sample}", style="bold"), _table("metric", a, b, task.metrics)]
         if task.only_a is not None and task.only_b is not None:
-            parts += [_flip_line(a, b, task.only_a), _flip_line(b, a, task.only_b)]
+            flips = ((a, b, task.only_a), (b, a, task.only_b))
+            parts += [_flip_line(winner, loser, flipped, ids) for winner, loser, flipped in flips]
         for grouping, rows in task.groups.items():
             parts += [_table(f"by {grouping}", a, b, widest(rows)), *_left_out(rows)]
         parts += [Text(note) for note in task.notes]
@@ -282,9 +287,9 @@ def _left_out(rows: Sequence[Difference]) -> list[Text]:
     return [Text(f"Groups that differ less are not shown: {left} of {len(rows)}.")] if left else []
 
 
-def _flip_line(winner: str, loser: str, ids: tuple[str, ...]) -> Text:
-    some = ", ".join(ids[:SHOWN_FLIPS]) + (", ..." if len(ids) > SHOWN_FLIPS else "")
-    return Text(f"Right in {winner} alone, not in {loser}: {len(ids)} images{': ' + some if ids else ''}")
+def _flip_line(winner: str, loser: str, flipped: tuple[str, ...], ids: bool) -> Text:
+    listed = f": {', '.join(flipped)}" if ids and flipped else ""
+    return Text(f"Right in {winner} alone, not in {loser}: {len(flipped)} images{listed}")
 
 
 def _table(first: str, a: str, b: str, rows: tuple[Difference, ...]) -> Table:

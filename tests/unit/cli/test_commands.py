@@ -203,6 +203,13 @@ def test_train_hands_everything_on(monkeypatch, tmp_path, capsys):
     assert str(folder) in printed
 
 
+def test_compare_lists_no_ids_unless_asked(monkeypatch, capsys):
+    monkeypatch.setattr(compare, "compare", lambda a, b, results: (a, b, str(results)))
+    monkeypatch.setattr(compare, "render", lambda of, ids: f"{of} {ids}")
+    assert main(["compare", "a", "b"]) == main(["compare", "a", "b", "--ids", "--results", "r"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["('a', 'b', 'results') False", "('a', 'b', 'r') True"]
+
+
 def test_data_root_comes_from_the_environment(tasks, calls, tmp_path, monkeypatch):
     monkeypatch.setenv("SPARC_BENCH_DATA", str(tmp_path))
     assert main(["eval", "a", "--task", "t", "--results", str(tmp_path)]) == 0

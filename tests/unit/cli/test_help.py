@@ -21,7 +21,7 @@ SURFACE = {
     "score": [
         *("task", "file", "--name", "--title", "--trained-on", "--data-root", "--results", "--force", "--plugin"),
     ],
-    "compare": ["a", "b", "--results", "--plugin"],
+    "compare": ["a", "b", "--ids", "--results", "--plugin"],
     "leaderboard": ["results"],
     "study": ["name", "--data-root", "--device", "--jobs", "--runs", "--results", "--plugin"],
     "cost": ["--objectives", "--batch", "--model", "--device", "--repeats", "--results", "--force", "--plugin"],

@@ -16,9 +16,9 @@ def both(evaluated, toy_task):
     return evaluated("bad", 0.5, tasks)
 
 
-def shown(comparison):
+def shown(comparison, **options):
     console = Console(file=io.StringIO(), width=140)
-    console.print(render(comparison))
+    console.print(render(comparison, **options))
     return console.file.getvalue()
 
 
@@ -76,6 +76,16 @@ def test_rendering(both):
     assert "by class" in text
     assert "Right in good alone, not in bad:" in text
     assert "Right in bad alone, not in good: 0 images" in text
+
+
+def test_images_that_only_one_gets_right_are_listed_on_demand(both):
+    comparison = compare("good", "bad", both)
+    first, last = comparison.tasks[1].only_a[0], comparison.tasks[1].only_a[-1]
+    printed = shown(comparison).splitlines()
+    assert f"Right in good alone, not in bad: {len(comparison.tasks[1].only_a)} images" in printed
+    listed = " ".join(shown(comparison, ids=True).split())
+    assert f"{len(comparison.tasks[1].only_a)} images: {first}, " in listed
+    assert f" {last} Right in bad alone" in listed
 
 
 def test_only_the_widest_groups_are_printed(both, monkeypatch):
