@@ -1,7 +1,7 @@
 """The command line: thin, and quick to answer because heavy imports happen inside the commands.
 
 Exit codes: 0 done; 1 a task of a suite or a check failed; 2 a mistake that the user can mend, in one sentence on
-stderr; 130 interrupted.
+stderr, or no command at all, which prints the list of commands; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from sparc_bench.cli.options import (
     worker_count,
     writable,
 )
+from sparc_bench.cli.overview import Commands
 from sparc_bench.errors import UserError
 from sparc_bench.feature_cache import CacheMode
 
 app = typer.Typer(
-    epilog="Start with: sparc-bench quickstart. What there is: sparc-bench list tasks, sparc-bench show NAME.",
-    no_args_is_help=True,
+    cls=Commands,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -44,11 +44,17 @@ app.add_typer(data.app, name="data")
 
 
 @app.callback(invoke_without_command=True)
-def root(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
     """Train and measure fine-grained vision-language representations under named protocols."""
     if version:
         print(f"sparc-bench {__version__}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(2)
 
 
 @app.command()

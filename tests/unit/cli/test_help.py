@@ -9,6 +9,7 @@ import typer.main
 
 from sparc_bench import __version__
 from sparc_bench.cli.app import app, main
+from sparc_bench.cli.overview import GROUPS, STARTS
 
 SURFACE = {
     "train": ["recipe", "--data-root", "--seed", "--device", "--tensorboard", "--runs", "--plugin"],
@@ -70,11 +71,31 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"sparc-bench {__version__}\n"
 
 
-def test_no_arguments_give_the_help(capsys):
-    main([])
+def test_no_arguments_list_the_commands_in_groups(capsys):
+    assert main([]) == 2
     captured = capsys.readouterr()
-    assert "quickstart" in captured.out + captured.err
-    assert "Traceback" not in captured.err
+    assert captured.err == ""
+    lines = captured.out.splitlines()
+    assert lines[0].startswith("Usage: sparc-bench ")
+    for group, commands in GROUPS.items():
+        place = lines.index(f"{group}:")
+        listed = [line.split(maxsplit=1) for line in lines[place + 1 : place + 1 + len(commands)]]
+        assert listed == [[name, what] for name, what in commands.items()]
+    starts = lines[lines.index("Start with:") + 1 :][:2]
+    assert [" ".join(line.split()) for line in starts] == [f"{command} {what}" for command, what in STARTS]
+    assert max(map(len, lines)) <= 80
+    main(["--help"])
+    assert capsys.readouterr().out.strip() == captured.out.strip()
+
+
+def test_every_command_stands_in_one_group():
+    listed = [name for commands in GROUPS.values() for name in commands]
+    assert sorted(listed) == sorted(typer.main.get_command(app).commands)
+
+
+def test_the_lines_of_how_to_start_can_be_typed():
+    kinds = all_commands()
+    assert all(command.removeprefix("sparc-bench ").split()[0] in kinds for command, _ in STARTS)
 
 
 def test_help_is_quick_and_imports_nothing_heavy():
