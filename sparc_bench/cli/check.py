@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from sparc_bench.cards import discovery, photo_lists, prompts
@@ -35,6 +38,7 @@ def check(checkout: Path | None = None) -> list[str]:
     root = tasks.parent
     return [
         *task_problems(tasks),
+        *family_problems(tasks),
         *word_list_problems(tasks),
         *catalogue_problems(tasks),
         *model_problems(models),
@@ -60,6 +64,22 @@ def _sentences(step: Callable[[Path], object], paths: Iterable[Path]) -> list[st
 def task_problems(folder: Path) -> list[str]:
     """Task cards that do not parse, or name what does not exist."""
     return _sentences(lambda path: check_task(read_task(path)), folder.glob("*.toml"))
+
+
+def family_problems(folder: Path) -> list[str]:
+    """Families that one task card alone names, nearly as others spell theirs: a misspelt one would stand apart."""
+    cards = []
+    for path in sorted(folder.glob("*.toml")):
+        with suppress(UserError):  # task_problems says what is wrong with it
+            cards.append(read_task(path))
+    count = Counter(card.family for card in cards)
+    found = []
+    for card in cards:
+        others = [family for family in count if family != card.family]
+        near = difflib.get_close_matches(card.family, others, n=1, cutoff=0.8)
+        if near and count[card.family] == 1:
+            found.append(f"Task {card.name} alone is of the family '{card.family}': did you mean '{near[0]}'?")
+    return found
 
 
 def check_task(card: TaskCard) -> None:

@@ -213,3 +213,18 @@ def test_damaged_records_and_edited_tables(checkout):
 def test_without_arguments_it_looks_at_the_installed_cards(checkout):
     assert check() == []
     assert module.check() == check(checkout)
+
+
+def test_a_family_that_one_card_spells_otherwise_is_named(checkout):
+    cards = {"second": "classification", "third": "retrieval"}
+    for name, family in cards.items():
+        (checkout / "tasks" / f"{name}.toml").write_text(TASK.replace('"classification"', f'"{family}"'))
+    assert module.family_problems(checkout / "tasks") == []
+    (checkout / "tasks" / "third.toml").write_text(TASK.replace('"classification"', '"classificaton"'))
+    sentence = "Task third alone is of the family 'classificaton': did you mean 'classification'?"
+    assert module.family_problems(checkout / "tasks") == [sentence]
+    assert sentence in check(checkout)
+
+
+def test_the_tasks_here_spell_their_families_alike():
+    assert module.family_problems(discovery.cards_folder("tasks")) == []
