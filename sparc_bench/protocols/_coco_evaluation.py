@@ -1,4 +1,7 @@
-"""pycocotools' evaluation as statistics: what every protocol that scores average precision shares."""
+"""COCO's rows and pycocotools' evaluation as statistics: what every protocol that scores average precision shares.
+
+Shapes: R boxes, G clusters (images).
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,55 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 from numpy import ndarray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from sparc_bench.dataset import Region
 from sparc_bench.metrics.average_precision import AveragePrecision
 from sparc_bench.protocols.regions import SIZES
 
 EVERYTHING = 1e10
 """COCO's upper end of "all areas", in pixels."""
+
+
+def corner_and_extent(box_R4: Float[ndarray, "R 4"]) -> Float[ndarray, "R 4"]:
+    """Left, top, width, height, as COCO writes boxes, from left, top, right, bottom."""
+    return np.concatenate([box_R4[:, :2], box_R4[:, 2:] - box_R4[:, :2]], axis=1)
+
+
+def category_row(label: int, name: str) -> dict[str, Any]:
+    """A row of "categories"; the id is 1 + the label."""
+    return {"id": label + 1, "name": name}
+
+
+def object_row(number: int, image: int, region: Region, area: float) -> dict[str, Any]:
+    """An object as a row of "annotations"."""
+    left, top, right, bottom = region.box
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": region.label + 1,
+        "bbox": [left, top, right - left, bottom - top],
+        "area": area,
+        "iscrowd": int(region.crowd),
+    }
+
+
+def detection_row(
+    number: int, image: int, label: int, score: float, box: Sequence[float], area: float
+) -> dict[str, Any]:
+    """A detection as a row of "annotations", as COCO's loadRes makes it; the box is left, top, width, height."""
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": label + 1,
+        "score": score,
+        "bbox": list(box),
+        "area": area,
+        "iscrowd": 0,
+    }
 
 
 def indexed(

@@ -26,7 +26,17 @@ from sparc_bench.metrics.statistic import ClassMean, Statistic
 from sparc_bench.outputs.detections import DetectionRows, SplitDetections
 from sparc_bench.protocol import Outcome
 from sparc_bench.protocols import _faster_coco_eval
-from sparc_bench.protocols._coco_evaluation import area_ranges, indexed, matched, precisions, recalled
+from sparc_bench.protocols._coco_evaluation import (
+    area_ranges,
+    category_row,
+    corner_and_extent,
+    detection_row,
+    indexed,
+    matched,
+    object_row,
+    precisions,
+    recalled,
+)
 from sparc_bench.protocols._federated import FREQUENCIES, checked_for, ignore_unmatched, judged
 from sparc_bench.protocols.regions import SIZES
 
@@ -92,8 +102,7 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
         labels.append(found.text_index_R.cpu().numpy())
         boxes.append(found.box_R4.cpu().numpy().astype(np.float64))
         scores.append(found.score_R.cpu().numpy().astype(np.float64))
-    box_D4 = np.concatenate(boxes)
-    extent_D4 = np.concatenate([box_D4[:, :2], box_D4[:, 2:] - box_D4[:, :2]], axis=1)
+    extent_D4 = corner_and_extent(np.concatenate(boxes))
     return _outcome(
         SplitDetections(np.concatenate(images), np.concatenate(labels), np.concatenate(scores), extent_D4),
         data,
@@ -200,7 +209,7 @@ class _Truth:
         detections = self._detections(found, chosen_D)
         images = {row["image_id"] for row in self._rows[label]} | {row["image_id"] for row in detections}
         example_of = {number: index for index, number in enumerate(self._image_N.tolist())}
-        category = [{"id": label + 1, "name": self._data.classes[label]}]
+        category = [category_row(label, self._data.classes[label])]
         listed = [self._image(example_of[number]) for number in sorted(images)]
         evaluation = matched(
             indexed(listed, category, self._rows[label]),
@@ -218,7 +227,7 @@ class _Truth:
     def by_faster_coco_eval(self, found: SplitDetections) -> dict[str, float]:
         """The APs of all classes by the other engine."""
         images = [self._image(index) for index in range(len(self._data))]
-        categories: list[dict[str, Any]] = [{"id": k + 1, "name": self._data.classes[k]} for k in self.labels]
+        categories = [category_row(label, self._data.classes[label]) for label in self.labels]
         if self._options.rules == "lvis":
             categories = [row | {"frequency": self._data.frequencies[row["id"] - 1]} for row in categories]
         both = {"images": images, "categories": categories}
@@ -233,15 +242,7 @@ class _Truth:
         )
 
     def _row(self, number: int, index: int, region: Region) -> dict[str, Any]:
-        left, top, right, bottom = region.box
-        row = {
-            "id": number,
-            "image_id": int(self._image_N[index]),
-            "category_id": region.label + 1,
-            "bbox": [left, top, right - left, bottom - top],
-            "area": region.area,
-            "iscrowd": int(region.crowd),
-        }
+        row = object_row(number, int(self._image_N[index]), region, region.area)
         if self._options.iou == "segm":
             if region.mask is None:
                 raise UserError('This data set has objects without masks: set iou = "bbox" in the task card.')
@@ -249,26 +250,22 @@ class _Truth:
         return row
 
     def _detections(self, found: SplitDetections, chosen_D: ndarray) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = [
-            {"id": number, "image_id": image, "category_id": label + 1, "score": score, "iscrowd": 0}
-            for number, (image, label, score) in enumerate(
-                zip(
-                    self._image_N[found.example_D[chosen_D]].tolist(),
-                    found.label_D[chosen_D].tolist(),
-                    found.score_D[chosen_D].tolist(),
-                    strict=True,
-                ),
-                start=1,
+        found = found[chosen_D]
+        masks = found.masks
+        if masks is not None:
+            boxes = [coco_mask.toBbox(mask).tolist() for mask in masks]
+        else:
+            assert found.box_D4 is not None
+            boxes = found.box_D4.tolist()
+        columns = (self._image_N[found.example_D], found.label_D, found.score_D, found.area_D)
+        rows = [
+            detection_row(number, image, label, score, box, area)
+            for number, (image, label, score, area, box) in enumerate(
+                zip(*(column.tolist() for column in columns), boxes, strict=True), start=1
             )
         ]
-        for row, index in zip(rows, chosen_D.tolist(), strict=True):
-            if found.masks is not None:
-                row["segmentation"] = found.masks[index]
-                row["area"] = float(coco_mask.area(found.masks[index]))
-                row["bbox"] = coco_mask.toBbox(found.masks[index]).tolist()
-            elif found.box_D4 is not None:
-                row["bbox"] = found.box_D4[index].tolist()
-                row["area"] = row["bbox"][2] * row["bbox"][3]
+        if masks is not None:
+            rows = [row | {"segmentation": mask} for row, mask in zip(rows, masks, strict=True)]
         return rows
 
     def _image(self, index: int) -> dict[str, Any]:

@@ -10,11 +10,8 @@ Shapes: R regions, C classes.
 
 from __future__ import annotations
 
-import contextlib
-import io
-
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float32
 from numpy import ndarray
 from pycocotools.cocoeval import COCOeval
 from pydantic import Field
@@ -26,7 +23,16 @@ from sparc_bench.metrics.average_precision import AveragePrecision
 from sparc_bench.metrics.metric_name import at_path
 from sparc_bench.metrics.statistic import Statistic
 from sparc_bench.protocol import Outcome
-from sparc_bench.protocols._coco_evaluation import area_ranges, indexed, matched, precisions
+from sparc_bench.protocols._coco_evaluation import (
+    area_ranges,
+    category_row,
+    corner_and_extent,
+    detection_row,
+    indexed,
+    matched,
+    object_row,
+    precisions,
+)
 from sparc_bench.protocols._prompted_classes import PromptedClasses
 from sparc_bench.protocols.regions import (
     ChosenRegions,
@@ -104,29 +110,20 @@ class GroundTruth:
     def __init__(self, data: DataSplit, chosen: ChosenRegions, options: Options) -> None:
         self._options = options
         self._image_R = chosen.example_R + 1
-        self._box_R4 = chosen.box_R4
+        self._extent_R4 = corner_and_extent(chosen.box_R4).tolist()
         self._unit_of_image = {
             index + 1: image_pixels(example) if options.area_unit == "image" else 1
             for index, example in enumerate(data.examples)
             if example.regions
         }
         pairs = [(index + 1, region) for index, example in enumerate(data.examples) for region in example.regions]
-        annotations = [
-            {
-                "id": number,
-                "image_id": image,
-                "category_id": region.label + 1,
-                "bbox": _corner_and_extent(np.array([region.box]))[0].tolist(),
-                "area": area_of(region, options.area_of) / self._unit_of_image[image],
-                "iscrowd": int(region.crowd),
-            }
+        self._images = [{"id": index + 1} for index in range(len(data))]
+        self._categories = [category_row(label, name) for label, name in enumerate(data.classes)]
+        objects = [
+            object_row(number, image, region, area_of(region, options.area_of) / self._unit_of_image[image])
             for number, (image, region) in enumerate(pairs, start=1)
         ]
-        self._coco = indexed(
-            images=[{"id": index + 1} for index in range(len(data))],
-            categories=[{"id": label + 1, "name": name} for label, name in enumerate(data.classes)],
-            annotations=annotations,
-        )
+        self._objects = indexed(self._images, self._categories, objects)
 
     def average_precisions(
         self, scores_RC: Float32[ndarray, "R C"], *, by_size: bool = True
@@ -144,22 +141,13 @@ class GroundTruth:
         return found
 
     def _matched(self, label: int, scores_R: Float32[ndarray, "R"], *, by_size: bool) -> COCOeval:
+        boxes = zip(self._image_R.tolist(), self._extent_R4, scores_R.tolist(), strict=True)
         detections = [
-            {"image_id": image, "category_id": label + 1, "bbox": box, "score": score}
-            for image, box, score in zip(
-                self._image_R.tolist(), _corner_and_extent(self._box_R4).tolist(), scores_R.tolist(), strict=True
-            )
+            detection_row(number, image, label, score, box, box[2] * box[3] / self._unit_of_image[image])
+            for number, (image, box, score) in enumerate(boxes, start=1)
         ]
-        with contextlib.redirect_stdout(io.StringIO()):
-            found = self._coco.loadRes(detections)
-        for annotation in found.dataset["annotations"]:
-            annotation["area"] /= self._unit_of_image[annotation["image_id"]]
+        found = indexed(self._images, self._categories, detections)
         ranges = area_ranges(self._options.area_edges)
         return matched(
-            self._coco, found, label + 1, "bbox", self._options.max_detections, ranges if by_size else ranges[:1]
+            self._objects, found, label + 1, "bbox", self._options.max_detections, ranges if by_size else ranges[:1]
         )
-
-
-def _corner_and_extent(box_R4: Float[ndarray, "R 4"]) -> Float[ndarray, "R 4"]:
-    """Left, top, width, height, as COCO writes boxes."""
-    return np.concatenate([box_R4[:, :2], box_R4[:, 2:] - box_R4[:, :2]], axis=1)
