@@ -15,7 +15,7 @@ class TaskCard(Strict):
 
     name: str = Field(description="the file's name")
     title: str = Field(description="one line, as a table would print it")
-    family: str = Field(min_length=1, description="kind of task, such as retrieval; tables of samples group tasks by it")
+    family: str = Field(min_length=1, description="kind of task, such as retrieval; tables group tasks by it")
     dataset: str = Field(description="a module of sparc_bench/datasets")
     split: str
     data: dict[str, Any] = Field(default={}, description="options of the data set's reader")

@@ -91,6 +91,10 @@ class ImageCaptionPairs:
             "text_to_image_r1": float((self.captions_N / len(self.image_M)).max()),
         }
 
+    def reference(self, ks: Sequence[int]) -> dict[str, dict[str, float]]:
+        """The reference rows that no model decides."""
+        return {"ceiling": self.ceiling(ks), "chance": self.chance(ks), "constant": self.constant()}
+
     def counts(self) -> dict[str, int]:
         """Counts for the record."""
         captions_N = self.captions_N

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from sparc_bench.dataset import DataSplit, Example
@@ -64,6 +64,47 @@ def output_captions(outputs: Captions, data: DataSplit) -> tuple[list[str], tupl
             yield part, place_N[part, None] == np.arange(len(candidates.texts))
 
     return texts_N, notes, chosen
+
+
+class Choices:
+    """Top-1 candidate of each image, in even shares where several tie.
+
+    Attributes:
+        hit_N: share of an image's choice that is a caption of its own.
+    """
+
+    def __init__(self, images: int) -> None:
+        self.hit_N = np.zeros(images)
+        self._tied_N = np.zeros(images, dtype=np.int64)
+        self._first_N = np.zeros(images, dtype=np.int64)
+
+    def add(self, rows: slice, top_NU: Bool[ndarray, "N U"], own_NU: Bool[ndarray, "N U"]) -> Float[ndarray, "N U"]:
+        """Take in some images; returns each candidate's share of their choice."""
+        choice_NU: ndarray = top_NU / top_NU.sum(axis=1, keepdims=True)
+        self.hit_N[rows] = (choice_NU * own_NU).sum(axis=1)
+        self._tied_N[rows] = top_NU.sum(axis=1)
+        self._first_N[rows] = top_NU.argmax(axis=1)
+        return choice_NU
+
+    @property
+    def ties(self) -> int:
+        """Images with several candidates at the top."""
+        return int((self._tied_N > 1).sum())
+
+    @property
+    def misses(self) -> int:
+        """Images whose choice is no caption of their own."""
+        return round(float((1 - self.hit_N).sum()))
+
+    def retrieved_N(self, candidates: DistinctTexts) -> Int[ndarray, "N"]:
+        """The first candidate at each image's top, as an index into the texts that the candidates were made of."""
+        first_place_U = np.unique(candidates.index_M, return_index=True)[1]
+        return np.asarray(first_place_U[self._first_N])
+
+
+def pool_strings(candidates: DistinctTexts, pool: int) -> Bool[ndarray, "U"]:
+    """Mask of the candidates among the first `pool` texts; captions that only another system gave are none."""
+    return np.asarray(np.arange(len(candidates.texts)) <= candidates.index_M[:pool].max())
 
 
 def own_candidates(data: DataSplit, rows: slice, candidates: DistinctTexts) -> Bool[ndarray, "N U"]:

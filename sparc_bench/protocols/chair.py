@@ -22,7 +22,14 @@ from sparc_bench.outputs.captions import Captions
 from sparc_bench.outputs.scores_encoder import run_on_similarity
 from sparc_bench.protocol import Outcome
 from sparc_bench.protocols._similarity_scores import DistinctTexts
-from sparc_bench.protocols._top1_captions import Top1Captions, output_captions, own_candidates, retrieved_captions
+from sparc_bench.protocols._top1_captions import (
+    Choices,
+    Top1Captions,
+    output_captions,
+    own_candidates,
+    pool_strings,
+    retrieved_captions,
+)
 
 VERSION = 1
 TITLE = "CHAIR: hallucinated objects in the caption that an image gets"
@@ -152,20 +159,20 @@ def _outcome(data: DataSplit, options: Options, given_texts: Sequence[str], chos
     """Outcome of the candidates that `chosen` marks for each image: the captions, the pool and `given_texts`."""
     pool = (*data.captions, *data.pool)
     candidates = DistinctTexts.of((*pool, *given_texts))
-    pool_U = np.arange(len(candidates.texts)) <= candidates.index_M[: len(pool)].max()
+    pool_U = pool_strings(candidates, len(pool))
     mentions = _CandidateMentions(candidates.texts, ObjectMentions(data.synonyms), data.classes)
     annotated_NO = np.array([[example.facts.get(label, False) for label in data.classes] for example in data.examples])
     images, objects_N = len(data), annotated_NO.sum(axis=1).astype(np.float64)
     sums = {name: _ChairSums(objects_N) for name in ("all", "misses", "random", "random_misses")}
     constant = _ConstantCaption(pool_U)
-    hit_N, tied_N, retrieved_N = np.zeros(images), np.zeros(images, dtype=np.int64), np.zeros(images, dtype=np.int64)
+    choices = Choices(images)
     right_NO, mentioned_NO = np.zeros(annotated_NO.shape), np.zeros(annotated_NO.shape)
     for rows, top_NU in chosen(candidates):
         own_NU = own_candidates(data, rows, candidates)
         has_NO = annotated_NO[rows]
         if options.objects == "instances_and_captions":
             has_NO = has_NO | (own_NU.astype(np.float64) @ mentions.mentions_UO > 0)
-        choice_NU = top_NU / top_NU.sum(axis=1, keepdims=True)
+        choice_NU = choices.add(rows, top_NU, own_NU)
         even_NU = np.broadcast_to(pool_U / pool_U.sum(), choice_NU.shape)
         here = mentions.quantities(has_NO, annotated_NO[rows])
         for name, weight_NU in (("all", choice_NU), ("random", even_NU)):
@@ -174,12 +181,8 @@ def _outcome(data: DataSplit, options: Options, given_texts: Sequence[str], chos
         constant.add(rows, here)
         mentioned_NO[rows] = choice_NU @ mentions.mentions_UO
         right_NO[rows] = mentioned_NO[rows] * has_NO
-        hit_N[rows] = (choice_NU * own_NU).sum(axis=1)
-        tied_N[rows] = top_NU.sum(axis=1)
-        retrieved_N[rows] = top_NU.argmax(axis=1)
-    metrics: dict[str, Statistic] = {**_with_misses(sums["all"], sums["misses"]), "r1": Mean.of(hit_N)}
+    metrics: dict[str, Statistic] = {**_with_misses(sums["all"], sums["misses"]), "r1": Mean.of(choices.hit_N)}
     random = _with_misses(sums["random"], sums["random_misses"])
-    first_place_U = np.unique(candidates.index_M, return_index=True)[1]
     everything = sums["all"].of
     return Outcome(
         metrics=metrics,
@@ -194,16 +197,16 @@ def _outcome(data: DataSplit, options: Options, given_texts: Sequence[str], chos
             "correct": 1 - everything["any_wrong"],
             "mentioned": everything["mentioned"].astype(np.float32),
             "hallucinated": everything["wrong"].astype(np.float32),
-            "retrieved": first_place_U[retrieved_N],
+            "retrieved": choices.retrieved_N(candidates),
         },
-        ties=int((tied_N > 1).sum()),
+        ties=choices.ties,
         counts={
             "images": images,
             "captions": len(data.captions),
             "candidates": int(pool_U.sum()),
             "mentions": round(float(everything["mentioned"].sum())),
             "hallucinated": round(float(everything["wrong"].sum())),
-            "misses": round(float((1 - hit_N).sum())),
+            "misses": choices.misses,
         },
         reference={
             "constant": constant.row(),

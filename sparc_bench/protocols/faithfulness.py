@@ -27,7 +27,14 @@ from sparc_bench.outputs.scores_encoder import run_on_similarity
 from sparc_bench.protocol import Outcome
 from sparc_bench.protocols._k_precision_sums import ExactHits, KPrecisionSums
 from sparc_bench.protocols._similarity_scores import DistinctTexts
-from sparc_bench.protocols._top1_captions import Top1Captions, output_captions, own_candidates, retrieved_captions
+from sparc_bench.protocols._top1_captions import (
+    Choices,
+    Top1Captions,
+    output_captions,
+    own_candidates,
+    pool_strings,
+    retrieved_captions,
+)
 
 VERSION = 1
 TITLE = "faithfulness: K-Precision of the top-1 retrieved caption"
@@ -126,7 +133,7 @@ def _outcome(data: DataSplit, options: Options, given_texts: Sequence[str], chos
     keep = _content_words(data, options)
     pool = (*data.captions, *data.pool) if options.pool == "all" else data.captions
     candidates = DistinctTexts.of((*pool, *given_texts))
-    pool_U = np.arange(len(candidates.texts)) <= candidates.index_M[: len(pool)].max()
+    pool_U = pool_strings(candidates, len(pool))
     images = len(data)
     about = (images, pool_U, options.references, options.exact_hits)
     parts = {
@@ -136,13 +143,10 @@ def _outcome(data: DataSplit, options: Options, given_texts: Sequence[str], chos
     references_N = [[options.words(text) for text in example.captions] for example in data.examples]
     ends_N = np.cumsum([len(example.captions) for example in data.examples])
     places_N = np.split(candidates.index_M[: ends_N[-1]], ends_N[:-1])
-    hit_N, tied_N, retrieved_N = np.zeros(images), np.zeros(images, dtype=np.int64), np.zeros(images, dtype=np.int64)
+    choices = Choices(images)
     for rows, top_NU in chosen(candidates):
         own_NU = own_candidates(data, rows, candidates)
-        choice_NU = top_NU / top_NU.sum(axis=1, keepdims=True)
-        hit_N[rows] = (choice_NU * own_NU).sum(axis=1)
-        tied_N[rows] = top_NU.sum(axis=1)
-        retrieved_N[rows] = top_NU.argmax(axis=1)
+        choice_NU = choices.add(rows, top_NU, own_NU)
         for part in parts.values():
             part.add(rows, references_N[rows], choice_NU, own_NU, places_N[rows])
     apart = options.exact_hits != "excluded"
@@ -152,23 +156,22 @@ def _outcome(data: DataSplit, options: Options, given_texts: Sequence[str], chos
             metrics[f"{name}_misses"] = part.mean("misses")
         metrics[name] = part.mean("all")
     if apart:
-        metrics["r1"] = Mean.of(hit_N)
+        metrics["r1"] = Mean.of(choices.hit_N)
     without_content = round(float(images - parts["k_precision_na"].counts["all"].sum()))
-    first_place_U = np.unique(candidates.index_M, return_index=True)[1]
     return Outcome(
         metrics=metrics,
         examples={
-            **({"correct": hit_N} if apart else {}),
+            **({"correct": choices.hit_N} if apart else {}),
             "k_precision": _per_image(parts["k_precision"]),
             "k_precision_na": _per_image(parts["k_precision_na"]),
-            "retrieved": first_place_U[retrieved_N],
+            "retrieved": choices.retrieved_N(candidates),
         },
-        ties=int((tied_N > 1).sum()),
+        ties=choices.ties,
         counts={
             "images": images,
             "captions": len(data.captions),
             "candidates": int(pool_U.sum()),
-            "misses": round(float((1 - hit_N).sum())),
+            "misses": choices.misses,
             "without_content_words": without_content,
         },
         reference=_reference(parts, data, keep, options),

@@ -76,11 +76,7 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
         rows=rows,
         ties=to_text.tied_queries + to_image.tied_queries,
         counts=pairs.counts(),
-        reference={
-            "ceiling": pairs.ceiling(options.ks),
-            "chance": pairs.chance(options.ks),
-            "constant": pairs.constant(),
-        },
+        reference=pairs.reference(options.ks),
     )
 
 
