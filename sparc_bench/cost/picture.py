@@ -9,6 +9,8 @@ from typing import Any
 
 from sparc_bench.cost.rows import BASE, Row, published
 from sparc_bench.files.atomic import write_atomic
+from sparc_bench.report.reference_style import line_style
+from sparc_bench.report.text_size import width
 
 PANELS: Sequence[tuple[str, str]] = (
     ("Time of a step", "step_ratio"),
@@ -17,21 +19,34 @@ PANELS: Sequence[tuple[str, str]] = (
 )
 """Title and column of each panel."""
 
+WIDTH = 15
+"""Inches."""
+
 MARKERS = "osDv^<>p*h"
+
+_PUBLISHED = line_style("published").options()
 
 TICKS = (0.5, 0.7, 1, 1.2, 1.5, 2, 3, 4, 6, 10, 20, 50, 100)
 FINE_TICKS = (0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.2, 1.3, 1.4)
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """A panel each for time, memory and FLOPs: a line per objective, a marker per batch, published ranges in grey."""
+    """Draw and write a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    buffer = io.BytesIO()
+    FigureCanvasAgg(draw(rows)).print_png(buffer)
+    write_atomic(path, buffer.getvalue())
+
+
+def draw(rows: Sequence[Row]) -> Any:  # noqa: ANN401 - matplotlib is untyped here
+    """A panel each for time, memory and FLOPs: a line per objective, a marker per batch, published ranges."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     names = sorted({row.objective for row in rows}, key=lambda name: (name != BASE, name))
     batches = sorted({row.batch for row in rows})
-    figure = Figure(figsize=(15, 2.4 + 0.42 * len(names)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.4 + 0.42 * len(names)), layout="constrained")
     panels: Any = figure.subplots(1, len(PANELS), sharey=True)
     for panel, (title, column) in zip(panels, PANELS, strict=True):
         for place, name in enumerate(names):
@@ -52,14 +67,13 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     ]
     for costs in published():
         label = f"{costs.title} ({costs.device}, batches {costs.batches[0]} to {costs.batches[-1]})"
-        handles.append(Line2D([], [], label=label, color="gray", marker="|"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9)
+        handles.append(Line2D([], [], label=label, marker="|", **_PUBLISHED))
+    widest = 0.6 + max(width(str(handle.get_label()), 9) for handle in handles)
+    figure.legend(handles=handles, loc="outside lower center", ncols=max(1, int(WIDTH // widest)), fontsize=9)
     first = rows[0]
     towers = f"{first.model} at {first.image_size} px"
     figure.suptitle(f"{towers}, {first.device_name}, {first.precision}, {first.repeats} runs", fontsize=10)
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    write_atomic(path, buffer.getvalue())
+    return figure
 
 
 def _label(name: str, rows: Sequence[Row]) -> str:
@@ -67,11 +81,11 @@ def _label(name: str, rows: Sequence[Row]) -> str:
     return name if texts in (None, 1) else f"{name} ({texts} texts)"
 
 
-def _published(panel: Any, name: str, column: str, height: float) -> None:  # noqa: ANN401 - matplotlib is untyped here
+def _published(panel: Any, name: str, column: str, height: float) -> None:  # noqa: ANN401 - as above
     for costs in published():
         ratios = [getattr(row, column) for row in costs.rows() if row.objective == name]
         if ratios and None not in ratios:
-            panel.plot([min(ratios), max(ratios)], [height, height], "|-", color="gray", linewidth=1.5)
+            panel.plot([min(ratios), max(ratios)], [height, height], marker="|", linewidth=1.5, **_PUBLISHED)
 
 
 def _mark(panel: Any, row: Row, column: str, height: float, number: int) -> None:  # noqa: ANN401 - as above
@@ -91,8 +105,10 @@ def _axes(panel: Any) -> None:  # noqa: ANN401 - as above
     panel.axvline(1, color="black", linewidth=0.8)
     panel.set_xscale("log")
     low, high = panel.get_xlim()
-    panel.set_xlim(min(low, 0.95), max(high, 1.1))
-    panel.xaxis.set_major_locator(FixedLocator(TICKS if high > 1.4 else FINE_TICKS))
+    low, high = min(low, 0.95), max(high, 1.1)
+    panel.set_xlim(low, high)
+    ticks = TICKS if high > 1.4 else FINE_TICKS
+    panel.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     panel.xaxis.set_minor_locator(NullLocator())
     panel.grid(axis="x", alpha=0.2)

@@ -1,9 +1,11 @@
-"""Pictures of headline values: a panel for each metric, a line for each model, in the same order in all panels."""
+"""Pictures of headline values: a panel for each metric, a line for each model, in the same order in all panels.
+
+Places follow from the widths of the texts, so that no text is clipped and no layout has to be searched for.
+"""
 
 from __future__ import annotations
 
 import io
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,17 +14,21 @@ from typing import Any
 from sparc_bench.files.atomic import write_atomic
 from sparc_bench.report.overview import Reference, condensed
 from sparc_bench.report.ranking import CEILINGS, Section
+from sparc_bench.report.reference_style import line_style
+from sparc_bench.report.text_size import DPI, width, wrapped
 
 COLUMNS = 6
-WIDTH, LINE, TITLE = 3.3, 0.26, 0.85
-"""Inches: width of a panel, height of a model's line, height of a panel's title and axis."""
+PANEL, GAP, EDGE = 2.85, 0.38, 0.12
+"""Inches: width of a panel, space between two, space around the picture."""
 
-_LETTERS = 46
-"""Of a panel's title in one line."""
+LINE, TEXT_LINE, AXIS, HEADING_LINE = 0.25, 0.14, 0.32, 0.22
+"""Inches: height of a model's line, of a line of a panel's title, of the axis under a panel, of a block's title."""
 
-_COLOURS = ("C2", "C3", "C1", "C4", "C8", "C6")
-_FLOOR_LINES = (":", (0, (4, 1, 1, 1)), (0, (1, 2.5)), (0, (1, 0.6)), (0, (4, 1, 1, 1, 1, 1)), (0, (2, 2)))
-_CEILING_LINES = ("-", "--", (0, (7, 3)))
+_SMALL, _LARGE, _LEGEND = 8, 11, 9
+_HANDLE, _SPACE = 0.45, 0.25
+"""Inches: a line of the legend and the space after its text."""
+
+_TICKS = 5
 
 
 @dataclass(frozen=True)
@@ -43,78 +49,124 @@ class Block:
     notes: Mapping[str, str] = field(default_factory=dict)
     headings: frozenset[str] = frozenset()
 
-    @property
-    def lines(self) -> int:
-        """Lines of panels."""
-        return -(-len(self.panels) // COLUMNS)
-
-    @property
-    def height(self) -> float:
-        """Inches."""
-        return 0.45 + self.lines * (TITLE + LINE * (len(self.models) + 0.4))
+    def label_width(self) -> float:
+        """Inches that the widest name takes."""
+        return max((width(name, _SMALL, name in self.headings) for name in self.models), default=0.0)
 
 
 def save(blocks: Sequence[Block], path: Path) -> None:
-    """Draw and write a PNG: intervals (grey: not clear of reference rows, hollow: untrained path), reference rows."""
+    """Draw and write a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
-    kinds = {reference.kind for block in blocks for _, section in block.panels for reference in _drawn(section)}
-    # the kinds differ in line style too, so that the picture can be read without colours
-    ceilings, floors = sorted(kinds & CEILINGS), sorted(kinds - CEILINGS)
-    styles: dict[str, dict[str, Any]]
-    styles = {kind: {"color": "black", "ls": _CEILING_LINES[i % 3]} for i, kind in enumerate(ceilings)}
-    styles |= {kind: {"color": _COLOURS[i % 6], "ls": _FLOOR_LINES[i % 6]} for i, kind in enumerate(floors)}
-    columns = min(COLUMNS, max(len(block.panels) for block in blocks))
-    heights = [0.6, *(block.height for block in blocks)]
-    figure = Figure(figsize=(1.8 + WIDTH * columns, sum(heights)), layout="constrained")
-    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).ravel()
-    for block, part in zip(blocks, parts[1:], strict=True):
-        part.suptitle(block.title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-        panels = part.subplots(block.lines, columns, squeeze=False, sharey=True).ravel()
-        for panel, (title, section) in zip(panels, block.panels, strict=False):
-            _draw(panel, title, section, block, styles)
-        for panel in panels[len(block.panels) :]:
-            panel.set_axis_off()
-    handles = [Line2D([], [], label=kind, color=style["color"], ls=style["ls"]) for kind, style in styles.items()]
-    handles += [
-        Line2D([], [], label="clear of its reference rows", color="C0", marker="o"),
-        Line2D([], [], label="not clear", color="gray", marker="o"),
-        Line2D([], [], label="untrained path", color="gray", marker="o", markerfacecolor="white"),
-    ]
-    parts[0].legend(handles=handles, loc="center", ncols=min(len(handles), 2 * columns), fontsize=9, frameon=False)
     buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
+    FigureCanvasAgg(draw(blocks)).print_png(buffer)
     write_atomic(path, buffer.getvalue())
 
 
-def _draw(panel: Any, title: str, section: Section, block: Block, styles: Mapping[str, Mapping[str, Any]]) -> None:  # noqa: ANN401 - matplotlib has no types
+def draw(blocks: Sequence[Block]) -> Any:  # noqa: ANN401 - matplotlib has no types
+    """The figure: intervals (grey: not clear of reference rows, hollow: untrained path) and reference rows."""
+    from matplotlib.figure import Figure
+
+    columns = min(COLUMNS, max(len(block.panels) for block in blocks))
+    margin = EDGE + max(block.label_width() for block in blocks) + 0.1
+    wide = margin + columns * PANEL + (columns - 1) * GAP + GAP
+    legend = _legend_rows(_handles(blocks), wide - 2 * EDGE)
+    placed = [_Placed.of(block, columns, wide - 2 * EDGE) for block in blocks]
+    height = 2 * EDGE + LINE * len(legend) + sum(each.height for each in placed)
+    figure = Figure(figsize=(wide, height), dpi=DPI)
+    top = EDGE
+    for handles in legend:
+        _draw_legend_row(figure, handles, top + LINE / 2)
+        top += LINE
+    for each in placed:
+        each.draw(figure, margin, top)
+        top += each.height
+    return figure
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A block with its texts in lines, and so with its height.
+
+    Attributes:
+        block: that is drawn.
+        heading: lines of its title.
+        rows: the panels side by side, each with the lines of its title.
+    """
+
+    block: Block
+    heading: Sequence[str]
+    rows: Sequence[Sequence[tuple[Sequence[str], Section]]]
+
+    @classmethod
+    def of(cls, block: Block, columns: int, most: float) -> _Placed:
+        panels = [(wrapped(title, PANEL, _SMALL), section) for title, section in block.panels]
+        rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
+        return cls(block, wrapped(block.title, most, _LARGE, bold=True), rows)
+
+    @property
+    def _panel(self) -> float:
+        return LINE * (len(self.block.models) + 0.4)
+
+    @property
+    def height(self) -> float:
+        titles = sum(TEXT_LINE * max(len(lines) for lines, _ in row) for row in self.rows)
+        return 0.16 + HEADING_LINE * len(self.heading) + titles + len(self.rows) * (0.06 + self._panel + AXIS)
+
+    def draw(self, figure: Any, margin: float, top: float) -> None:  # noqa: ANN401 - as above
+        """Panels from `margin` on, all of it from `top` down, in inches."""
+        wide, high = figure.get_size_inches()
+        top += 0.16
+        _text(figure, EDGE, top, "\n".join(self.heading), fontsize=_LARGE, fontweight="bold")
+        top += HEADING_LINE * len(self.heading)
+        for row in self.rows:
+            top += TEXT_LINE * max(len(lines) for lines, _ in row) + 0.06
+            for column, (lines, section) in enumerate(row):
+                left = margin + column * (PANEL + GAP)
+                box = (left / wide, 1 - (top + self._panel) / high, PANEL / wide, self._panel / high)
+                panel = figure.add_axes(box)
+                _draw_panel(panel, section, self.block, named=column == 0)
+                _text(figure, left, top - 0.04, "\n".join(lines), fontsize=_SMALL, va="bottom", linespacing=1.05)
+            top += self._panel + AXIS
+
+
+def _text(figure: Any, left: float, top: float, text: str, va: str = "top", **style: Any) -> None:  # noqa: ANN401 - as above
+    wide, high = figure.get_size_inches()
+    figure.text(left / wide, 1 - top / high, text, va=va, parse_math=False, **style)
+
+
+def _draw_panel(panel: Any, section: Section, block: Block, named: bool) -> None:  # noqa: ANN401 - as above
     end = _end(section)
     for reference in _drawn(section):
-        _reference(panel, reference, styles[reference.kind])
+        _reference(panel, reference)
     by_model = {row.model: row for row in section.rows}
+    points: dict[tuple[str, bool], list[tuple[float, int]]] = {}
     for place, model in enumerate(block.models):
         row = by_model.get(model)
         if model in block.headings:
             panel.axhspan(place - 0.5, place + 0.5, color="gray", alpha=0.12, linewidth=0)
-        elif row is None:
-            note = block.notes.get(model, "")
-            on_white = {"facecolor": "white", "edgecolor": "none", "pad": 1} if note else None
-            panel.text(0.02 * end, place, note, fontsize=7, va="center", bbox=on_white)
-        else:
+        elif row is not None:
             colour = "C0" if row.clear else "gray"
             panel.plot([100 * row.low, 100 * row.high], [place, place], color=colour, linewidth=2)
-            face = colour if row.trained_path else "white"
-            panel.plot([100 * row.value], [place], "o", color=colour, markerfacecolor=face, markersize=5)
-    panel.set_yticks(range(len(block.models)), block.models)
-    for tick, model in zip(panel.yaxis.get_major_ticks(), block.models, strict=True):
-        tick.label1.set_weight("bold" if model in block.headings else "normal")
-    panel.set_ylim(len(block.models) - 0.4, -0.6)
+            points.setdefault((colour, row.trained_path), []).append((100 * row.value, place))
+        elif note := block.notes.get(model, ""):
+            on_white = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+            panel.text(0.02 * end, place, note, fontsize=_SMALL - 1, va="center", bbox=on_white, parse_math=False)
+    for (colour, trained), of in points.items():
+        marker = {"marker": "o", "markersize": 5, "markerfacecolor": colour if trained else "white"}
+        panel.plot(*zip(*of, strict=True), linestyle="none", color=colour, clip_on=False, zorder=3, **marker)
     panel.set_xlim(0, end)
-    panel.set_title(textwrap.fill(title, _LETTERS), loc="left", fontsize=8)
-    panel.tick_params(labelsize=8)
-    panel.grid(axis="y", linewidth=0.3)
+    ticks = _ticks(end)
+    panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    panel.tick_params(labelsize=_SMALL)
+    panel.set_ylim(len(block.models) - 0.4, -0.6)
+    panel.set_yticks([])
+    panel.hlines(range(len(block.models)), 0, end, color="#b0b0b0", linewidth=0.3, zorder=0)
+    if named:
+        right = {"x": -0.08 / PANEL, "transform": panel.get_yaxis_transform(), "ha": "right", "va": "center"}
+        for place, model in enumerate(block.models):
+            weight = "bold" if model in block.headings else "normal"
+            panel.text(y=place, s=model, fontsize=_SMALL, fontweight=weight, parse_math=False, **right)
 
 
 def _end(section: Section) -> float:
@@ -123,13 +175,61 @@ def _end(section: Section) -> float:
     return min(102.0, 112 * max([0.01, *floors, *(row.high for row in section.rows)]))
 
 
+def _ticks(end: float) -> list[float]:
+    """Round numbers from 0 to the end, few enough for their labels not to touch."""
+    from matplotlib.ticker import MaxNLocator
+
+    ticks = MaxNLocator(_TICKS, steps=[1, 2, 2.5, 5, 10]).tick_values(0, end)
+    return [round(float(tick), 6) for tick in ticks if 0 <= tick <= end]
+
+
 def _drawn(section: Section) -> list[Reference]:
     """Reference rows on the axis; a ceiling far above every model would squeeze the models together."""
     return [reference for reference in condensed(section.references) if 100 * reference.low <= _end(section)]
 
 
-def _reference(panel: Any, reference: Reference, style: Mapping[str, Any]) -> None:  # noqa: ANN401
+def _reference(panel: Any, reference: Reference) -> None:  # noqa: ANN401 - as above
+    style = line_style(reference.kind)
     if reference.high > reference.low:
-        panel.axvspan(100 * reference.low, 100 * reference.high, color=style["color"], alpha=0.15, linewidth=0)
+        panel.axvspan(100 * reference.low, 100 * reference.high, color=style.colour, alpha=0.15, linewidth=0)
     for value in {reference.low, reference.high}:
-        panel.axvline(100 * value, linewidth=1.3, **style)
+        panel.axvline(100 * value, linewidth=1.3, **style.options())
+
+
+def _handles(blocks: Sequence[Block]) -> list[tuple[str, dict[str, Any]]]:
+    """Text and line of every entry of the legend: ceilings, floors, then what marks a model's row."""
+    kinds = {reference.kind for block in blocks for _, section in block.panels for reference in _drawn(section)}
+    ordered = [*sorted(kinds & CEILINGS), *sorted(kinds - CEILINGS)]
+    return [
+        *((kind, line_style(kind).options()) for kind in ordered),
+        ("clear of its reference rows", {"color": "C0", "marker": "o"}),
+        ("not clear", {"color": "gray", "marker": "o"}),
+        ("untrained path", {"color": "gray", "marker": "o", "markerfacecolor": "white"}),
+    ]
+
+
+def _legend_rows(
+    handles: Sequence[tuple[str, dict[str, Any]]], most: float
+) -> list[list[tuple[float, str, dict[str, Any]]]]:
+    """The entries in rows no wider than `most` inches, each with the place of its line."""
+    rows: list[list[tuple[float, str, dict[str, Any]]]] = [[]]
+    left = 0.0
+    for label, style in handles:
+        needed = _HANDLE + width(label, _LEGEND)
+        if rows[-1] and left + needed > most:
+            rows.append([])
+            left = 0.0
+        rows[-1].append((EDGE + left, label, style))
+        left += needed + _SPACE
+    return rows
+
+
+def _draw_legend_row(figure: Any, entries: Sequence[tuple[float, str, dict[str, Any]]], middle: float) -> None:  # noqa: ANN401 - as above
+    from matplotlib.lines import Line2D
+
+    wide, high = figure.get_size_inches()
+    level = 1 - middle / high
+    for left, label, style in entries:
+        ends = [left / wide, (left + _HANDLE / 2) / wide, (left + _HANDLE - 0.08) / wide]
+        figure.add_artist(Line2D(ends, [level] * 3, markevery=[1], linewidth=1.5, **style))
+        _text(figure, left + _HANDLE, middle, label, va="center_baseline", fontsize=_LEGEND)

@@ -1,5 +1,7 @@
 import io
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +172,17 @@ def test_outcomes_are_opened_once_and_only_where_seeds_are_pooled(board, monkeyp
     monkeypatch.setattr(Path, "read_bytes", counted)
     assert [row.seeds for section in build(results) for row in section.rows].count((0, 1)) == 2
     assert sorted(name for name in opened if name.endswith(".npz")) == ["a.seed1/toy.npz", "a/toy.npz"]
+
+
+def test_means_of_seeds_need_no_torch(board):
+    board("a", 0.80, protocol="classification")
+    results = board("a", 0.90, seed=1, protocol="classification")
+    code = (
+        "import sys; from sparc_bench.cli.app import main; "
+        f"main(['leaderboard', {str(results)!r}]); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120, check=False).returncode == 0
+    assert (results / "leaderboard.png").is_file()
 
 
 def test_reference_rows_of_seeds_are_their_mean(board):
