@@ -88,7 +88,7 @@ def why_not_run(words: list[str], folder: Path) -> str:
             card = discovery.task(value)
             if discovery.load("datasets", card.dataset).NEEDS_ON_DISK:
                 return f"{value} needs data from elsewhere"
-        if parameter == "model" and not weights_here(value, folder):
+        if parameter == "model" and not weights_here(value, folder, plugins_of(context)):
             return f"the weights of {value} are not here"
         if parameter == "suite" and any(
             discovery.load("datasets", card.dataset).NEEDS_ON_DISK for card in discovery.suite(value)
@@ -107,11 +107,16 @@ def named_values(context: Any) -> Iterator[tuple[str, str]]:
                 yield kinds[parameter], str(each)
 
 
-def weights_here(model: str, folder: Path) -> bool:
+def plugins_of(context: Any) -> list[str]:
+    """Names of the plug-ins that a command brings in."""
+    return [path.stem for path in context.params.get("plugin") or ()]
+
+
+def weights_here(model: str, folder: Path, plugins: list[str]) -> bool:
     """Whether a model can be loaded without network and without training first."""
     family, colon, named = model.partition(":")
     if colon:
-        return family in ("python", "precomputed") and (folder / named).exists()
+        return family in ("python", "precomputed", *plugins) and (folder / named).exists()
     if (folder / model).exists():
         return True
     card = discovery.model(model) if model in discovery.names("models") else None
@@ -123,6 +128,8 @@ def refuse_wrong_words(words: list[str], folder: Path) -> None:
     name, context = parsed(words)
     for kind, value in named_values(context):
         if PLACEHOLDER.search(value) or (folder / value).exists() or value.startswith("runs/"):
+            continue
+        if kind == "model" and value.partition(":")[0] in plugins_of(context):
             continue
         assert exists(kind, value), f"sparc-bench {name}: there is no {kind} '{value}'"
 

@@ -159,6 +159,7 @@ def assert_printed(shown, printed, where):
     assert doctest.OutputChecker().check_output(shown, printed, flags), f"{where} prints\n{printed}"
 
 
+@pytest.mark.slow
 def test_most_kinds_of_commands_are_run(folder):
     """The rule for what is only read lets the cheap ones through."""
     run = set()
