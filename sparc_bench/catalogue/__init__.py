@@ -1,1 +1,1 @@
-"""The catalogue of data sets: where each comes from, how it lies on disk, which counts its owners published."""
+"""The catalogue of data sets: source, layout on disk, published counts; `sparc-bench data list` and `data check`."""

@@ -1,4 +1,4 @@
-"""How much of a data set lies under the data root."""
+"""The presence of a data set under the data root: its present and absent parts."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparc_bench.catalogue.card import DataCard
+from sparc_bench.catalogue.data_card import DataCard
 
 
 @dataclass(frozen=True)
 class Presence:
-    """The files and folders of a card that are there.
+    """The present and absent files and folders of a card.
 
     Attributes:
-        home: the folder itself; None without a data root or where nothing lies on disk.
-        there: the parts that exist, as the card names them.
-        absent: those that do not.
-        word: yes, no, partly (and how much), unknown, or built in.
+        home: folder of the data set; None without a data root and for built-in data.
+        there: names of the present parts, as in the card.
+        absent: names of the absent parts.
+        status: yes, no, partly (k of n), unknown, or built in.
     """
 
     home: Path | None
     there: tuple[str, ...]
     absent: tuple[str, ...]
-    word: str
+    status: str
 
 
 def presence(card: DataCard, root: Path | None) -> Presence:
-    """Look for the parts of a card under the data root."""
+    """The presence of a card's parts under the data root."""
     if not card.folder:
         return Presence(None, (), (), "built in")
     if root is None:

@@ -1,4 +1,4 @@
-"""What is wrong with the catalogue: cards that do not fit, tasks that no card serves, counts that disagree."""
+"""Problems of the catalogue: invalid data cards, tasks without a data card, counts that disagree."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 from sparc_bench.cards import discovery
 from sparc_bench.cards.task_card import TaskCard, read_task
-from sparc_bench.catalogue.card import DataCard, homes, lies_on_disk, read_card
-from sparc_bench.catalogue.recognise import in_words, same_split
+from sparc_bench.catalogue.count_diagnosis import in_words, same_split
+from sparc_bench.catalogue.data_card import DataCard, cards_of_task, lies_on_disk, read_card
 from sparc_bench.errors import UserError, nearest
 
 
 def catalogue_problems(tasks: Path) -> list[str]:
-    """One sentence for each problem of the cards under `tasks/data`, and of what the tasks beside them read."""
+    """One sentence for each problem of the cards under `tasks/data` and of the tasks that read these data sets."""
     found: list[str] = []
     cards: list[DataCard] = []
     for path in sorted(tasks.glob("data/*.toml")):
@@ -25,7 +25,7 @@ def catalogue_problems(tasks: Path) -> list[str]:
     for path in sorted(tasks.glob("*.toml")):
         try:
             sentence = task_problem(read_task(path), cards)
-        except UserError:  # a broken task card, which has a sentence of its own
+        except UserError:  # an invalid task card, reported elsewhere
             continue
         found += [sentence] if sentence else []
     return found
@@ -52,15 +52,15 @@ def _of_card(card: DataCard, cards: Sequence[DataCard]) -> list[str]:
 
 
 def task_problem(task: TaskCard, cards: Sequence[DataCard]) -> str | None:
-    """Why nobody could get a task's data set by the catalogue, or whether the two disagree; None where all is well."""
+    """A sentence where a task's data set has no single card, or other counts than its card; None without a problem."""
     if not lies_on_disk(task):
         return None
-    here = homes(task, cards)
+    here = cards_of_task(task, cards)
     if len(here) != 1:
         which = f"{', '.join(card.name for card in here)} all do" if here else "none does"
         return (
-            f"Task {task.name}: one card of tasks/data has to say where the folder that {task.dataset} reads comes "
-            f"from, {which}: write tasks/data/NAME.toml with its folder and readers."
+            f"Task {task.name}: one card of tasks/data has to describe the folder that {task.dataset} reads, {which}: "
+            "write tasks/data/NAME.toml with its folder and readers."
         )
     (card,) = here
     if not task.sample and task.expect and not same_split(task.expect, card.splits):

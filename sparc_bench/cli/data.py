@@ -20,10 +20,10 @@ app = typer.Typer(
 def list_data(data_root: DataRoot = None) -> None:
     """List every data set: whether it is there, its size and licence, who needs it, where it comes from, its layout."""
     prepare(data_root, None, None)
-    from sparc_bench.catalogue.table import listing
+    from sparc_bench.catalogue.data_list import render_list
     from sparc_bench.terminal import console
 
-    console().print(listing(data_root))
+    console().print(render_list(data_root))
     if data_root is None:
         typer.echo("Nothing was looked for: pass --data-root FOLDER or set SPARC_BENCH_DATA to the data sets' folder.")
 
@@ -35,18 +35,18 @@ def check_data(
 ) -> None:
     """Check a data set on disk: layout, checksums, counts of what tasks read, ten images decoded."""
     prepare(data_root, None, None)
-    from sparc_bench.catalogue.card import load
-    from sparc_bench.catalogue.examine import examine
+    from sparc_bench.catalogue.data_card import load
+    from sparc_bench.catalogue.data_check import check_data
+    from sparc_bench.catalogue.data_list import render_details
+    from sparc_bench.catalogue.data_report import render
     from sparc_bench.catalogue.presence import presence
-    from sparc_bench.catalogue.report import render
-    from sparc_bench.catalogue.table import details
     from sparc_bench.terminal import console, task_bar
 
     card = load(name)
-    if presence(card, data_root).word in ("no", "unknown"):
-        console().print(details(card))
+    if presence(card, data_root).status in ("no", "unknown"):
+        console().print(render_details(card))
     with task_bar() as progress:
         bar = progress.add_task(name, total=None)
-        report = examine(card, data_root, lambda what: progress.update(bar, description=what))
+        report = check_data(card, data_root, lambda what: progress.update(bar, description=what))
     console().print(render(report))
     raise typer.Exit(bool(report.failed))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sparc_bench.cards.binding import bind
 from sparc_bench.cards.task_card import TaskCard
-from sparc_bench.catalogue.counting import check_counts
+from sparc_bench.catalogue.expected_counts import check_counts
 from sparc_bench.encoders.precomputed import stored_id
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation.guessing_encoders import HasGeometry, RandomEncoder

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from sparc_bench.cards.binding import BoundTask
 from sparc_bench.cards.model_card import ModelCard
-from sparc_bench.catalogue.counting import check_counts
+from sparc_bench.catalogue.expected_counts import check_counts
 from sparc_bench.dataset import DataSplit
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation import new_record

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sparc_bench.cards import discovery
-from sparc_bench.catalogue import card
+from sparc_bench.catalogue import data_card
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,10 +23,10 @@ def test_wheel_works_outside_the_checkout(tmp_path):
         opened.extractall(tmp_path / "site")
     script = (
         "import sparc_bench, sparc_bench.cards.discovery as d, sparc_bench.models.resolve as m\n"
-        "from sparc_bench.catalogue import card\n"
+        "from sparc_bench.catalogue import data_card\n"
         "from sparc_bench.encoder import Runtime\n"
         f"assert sparc_bench.__file__.startswith({str(tmp_path)!r})\n"
-        "print(*d.names('tasks')); print(*d.names('models')); print(*card.names())\n"
+        "print(*d.names('tasks')); print(*d.names('models')); print(*data_card.names())\n"
         "for name in d.names('models'):\n"
         "    card = d.model(name)\n"
         "    if card.weights: m.load_encoder(m.resolve(name), Runtime())\n"
@@ -42,4 +42,4 @@ def test_wheel_works_outside_the_checkout(tmp_path):
     tasks, models, data_sets = run.stdout.splitlines()
     assert tasks.split() == discovery.names("tasks")
     assert models.split() == discovery.names("models")
-    assert data_sets.split() == card.names()
+    assert data_sets.split() == data_card.names()

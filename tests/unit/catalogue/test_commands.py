@@ -3,8 +3,8 @@
 import pytest
 
 from sparc_bench.cards.discovery import task
-from sparc_bench.catalogue.card import load
-from sparc_bench.catalogue.counting import check_counts
+from sparc_bench.catalogue.data_card import load
+from sparc_bench.catalogue.expected_counts import check_counts
 from sparc_bench.cli.app import main
 from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.errors import UserError
@@ -44,7 +44,7 @@ def test_list_without_data_root_still_lists(checkout, capsys):
 
 
 def test_list_of_the_project_names_every_data_set(capsys):
-    from sparc_bench.catalogue.card import names
+    from sparc_bench.catalogue.data_card import names
 
     assert main(["data", "list"]) == 0
     starts = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line[:1].strip()]

@@ -5,7 +5,7 @@ import pytest
 
 from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import bind
-from sparc_bench.catalogue.counting import check_counts
+from sparc_bench.catalogue.expected_counts import check_counts
 from sparc_bench.datasets.karpathy import Options, read
 from sparc_bench.errors import UserError
 from tests.unit.datasets.conftest import save_photo, write_json

@@ -10,7 +10,7 @@ from PIL import Image
 
 from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import bind
-from sparc_bench.catalogue.counting import check_counts
+from sparc_bench.catalogue.expected_counts import check_counts
 from sparc_bench.dataset import Example
 from sparc_bench.errors import UserError
 from sparc_bench.protocols.retrieval import Options, run

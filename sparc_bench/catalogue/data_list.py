@@ -1,4 +1,4 @@
-"""What `sparc-bench data list` prints: every data set, whether it is there, and all that a person needs to get it."""
+"""The list of `sparc-bench data list`: each data set, its presence on disk, and how to obtain it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from rich.table import Table
 from rich.text import Text
 
 from sparc_bench.cards import discovery
-from sparc_bench.catalogue.card import DataCard, load_all, tasks_by_card
+from sparc_bench.catalogue.count_diagnosis import in_words
+from sparc_bench.catalogue.data_card import DataCard, load_all, tasks_by_card
 from sparc_bench.catalogue.presence import presence
-from sparc_bench.catalogue.recognise import in_words
 
 
-def listing(root: Path | None) -> Group:
-    """All data sets; without a data root it is unknown which are present."""
+def render_list(root: Path | None) -> Group:
+    """The list of all data sets for the terminal; presence is "unknown" without a data root."""
     cards = load_all()
     needed = tasks_by_card([discovery.task(name) for name in discovery.names("tasks")], cards)
     width = max(len(card.name) for card in cards)
     parts: list[RenderableType] = []
     for card in cards:
-        heading = Text.assemble((f"{card.name:{width}}", "bold"), f"  {presence(card, root).word}")
+        heading = Text.assemble((f"{card.name:{width}}", "bold"), f"  {presence(card, root).status}")
         parts += [heading, Padding(_grid(_facts(card, needed[card.name])), (0, 0, 1, 2))]
     return Group(*parts)
 
@@ -51,7 +51,7 @@ def _facts(card: DataCard, tasks: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _shortened(card: DataCard) -> list[str]:
-    """The parts in one line: many files of one folder are named by their number."""
+    """The parts of the folder, in short: many files or folders are replaced by their number."""
     by_folder: dict[str, list[str]] = {}
     for path in card.files:
         by_folder.setdefault(path.rpartition("/")[0], []).append(path)
@@ -63,8 +63,8 @@ def _shortened(card: DataCard) -> list[str]:
     return words or ["one folder for each class"]
 
 
-def details(card: DataCard) -> RenderableType:
-    """Everything about one data set that a person needs to get it and to lay it out."""
+def render_details(card: DataCard) -> RenderableType:
+    """The details of one data set for the terminal: source, how to obtain it, counts, layout."""
     needed = tasks_by_card([discovery.task(name) for name in discovery.names("tasks")], load_all())
     facts = [fact for fact in _facts(card, needed[card.name]) if fact[0] != "layout"]
     facts += [(key, value) for key, value in (("how", card.obtain), ("note", card.notes)) if value]

@@ -4,7 +4,7 @@ import pytest
 
 from sparc_bench.cards import discovery
 from sparc_bench.cards.task_card import read_task
-from sparc_bench.catalogue.card import homes, load, load_all, names, read_card, tasks_by_card
+from sparc_bench.catalogue.data_card import cards_of_task, load, load_all, names, read_card, tasks_by_card
 from sparc_bench.catalogue.presence import presence
 from sparc_bench.catalogue.problems import catalogue_problems
 from sparc_bench.errors import UserError
@@ -24,7 +24,7 @@ def test_catalogue_of_the_project_is_whole():
 def test_every_task_has_one_card():
     cards = load_all()
     for name in discovery.names("tasks"):
-        assert len(homes(discovery.task(name), cards)) == 1, name
+        assert len(cards_of_task(discovery.task(name), cards)) == 1, name
 
 
 def test_counts_that_are_well_known():
@@ -73,7 +73,7 @@ def test_problems_of_the_catalogue(checkout):
     assert "there is no reader 'flicker8k': did you mean 'flickr8k'?" in found
     assert "there is no data set 'tory': did you mean 'toy'?" in found
     assert "its folder toy is that of twin too" in found
-    assert "Task toy_test: one card of tasks/data has to say" in found
+    assert "Task toy_test: one card of tasks/data has to describe" in found
     assert "toy, twin all do" in found
 
 
@@ -97,22 +97,22 @@ def test_home_is_the_innermost_folder_and_photos_elsewhere_count_too(checkout):
     inner = toy.model_copy(update={"name": "inner", "folder": "toy/inner"})
     task = read_task(checkout / "toy_test.toml")
     inside = task.model_copy(update={"data": {"folder": "toy/inner/deep"}})
-    assert homes(task, [toy, inner]) == [toy]
-    assert homes(inside, [toy, inner]) == [inner]
+    assert cards_of_task(task, [toy, inner]) == [toy]
+    assert cards_of_task(inside, [toy, inner]) == [inner]
     beside = task.model_copy(update={"data": {"folder": "elsewhere", "images": "toy/images"}})
-    assert homes(beside, [toy]) == []
+    assert cards_of_task(beside, [toy]) == []
     named = [each.model_copy(update={"name": name}) for name, each in (("a", task), ("b", inside), ("c", beside))]
     assert tasks_by_card(named, [toy, inner]) == {"toy": ["a", "c"], "inner": ["b"]}
 
 
 def test_presence(checkout, root, tmp_path):
     toy = load("toy")
-    assert presence(toy, None).word == "unknown"
-    assert presence(toy, tmp_path).word == "no"
-    assert presence(toy, root).word == "yes"
+    assert presence(toy, None).status == "unknown"
+    assert presence(toy, tmp_path).status == "no"
+    assert presence(toy, root).status == "yes"
     (root / "toy/captions.txt").unlink()
-    assert presence(toy, root).word == "partly (4 of 5)"
+    assert presence(toy, root).status == "partly (4 of 5)"
     assert presence(toy, root).absent == ("captions.txt",)
     other = toy.model_copy(update={"folder": "elsewhere", "instead": "toy"})
-    assert presence(other, root).word == "yes"
-    assert presence(toy.model_copy(update={"folder": ""}), None).word == "built in"
+    assert presence(other, root).status == "yes"
+    assert presence(toy.model_copy(update={"folder": ""}), None).status == "built in"

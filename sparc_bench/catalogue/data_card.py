@@ -1,4 +1,4 @@
-"""The card of a data set on disk, `tasks/data/NAME.toml`, and which card a task reads from."""
+"""The card of a data set, `tasks/data/NAME.toml`, and the lookup of the card that a task reads from."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.errors import UserError, nearest
 
 Counts = dict[str, int]
-"""Counts by name, as `DataSplit.counts` gives them and [expect] of a task card asks for them."""
+"""Name -> count, as in `DataSplit.counts` and in [expect] of a task card."""
 
 
 class DataCard(Strict):
-    """One folder under the data root: what a person has to know to fill it, and what it then has to hold."""
+    """One data set: its folder under the data root, how to obtain it, its files and published counts."""
 
     name: str
     title: str
-    folder: str = Field(description="under the data root; empty: nothing lies on disk")
+    folder: str = Field(description="folder under the data root; empty for built-in data")
     instead: str = Field(
-        default="", description="a folder with the same data in another form, which the reader takes too"
+        default="", description="folder with the same data in another form, which the readers accept too"
     )
     readers: tuple[str, ...] = Field(description="modules of sparc_bench/datasets that read this folder")
-    part_of: str = Field(default="", description="the card of the published data set that this is only a part of")
+    part_of: str = Field(default="", description="card of the published data set that this data set is a part of")
     photos_in: tuple[str, ...] = Field(
-        default=(), description="the cards whose folders hold its photos, where not this"
+        default=(), description="cards of the folders with its photos, where these lie elsewhere"
     )
     licence: str
-    size: str = Field(description="on disk, photos and annotations; about, where nobody measured it")
-    home: str = Field(description="its owners' page or repository")
-    obtain: str = Field(description="what to get there and where to put it, for a person")
+    size: str = Field(description="size on disk of photos and annotations; with 'about' where it is not measured")
+    home: str = Field(description="page or repository of the owners")
+    obtain: str = Field(description="what to download there and where to put it")
     layout: str = Field(default="", description="the folder as a tree")
     files: dict[str, str] = Field(
         default={}, description="annotation file in the folder -> its sha256, empty where no public one is known"
     )
     folders: tuple[str, ...] = Field(default=(), description="folders of photos in the folder")
     splits: dict[str, Counts] = Field(default={}, description="published split -> its counts")
-    source: str = Field(description="where counts, sizes and checksums were read or computed")
-    notes: str = Field(default="", description="what a person should know before numbers on it are compared")
+    source: str = Field(description="source of counts, sizes and checksums, or how they were computed")
+    notes: str = Field(default="", description="remarks for the comparison of numbers on this data set")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -59,7 +59,7 @@ class DataCard(Strict):
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Everything that the folder is made of: annotation files, then folders of photos."""
+        """All parts of the folder: annotation files, then folders of photos."""
         return (*self.files, *self.folders)
 
 
@@ -68,52 +68,52 @@ def _leaves(path: str) -> bool:
 
 
 def folder() -> Path:
-    """Where the cards lie."""
+    """The folder of all data cards."""
     return discovery.cards_folder("tasks") / "data"
 
 
 def names() -> list[str]:
-    """Names of all cards."""
+    """Names of all data cards, sorted."""
     return sorted(path.stem for path in folder().glob("*.toml"))
 
 
 def read_card(path: Path) -> DataCard:
-    """The card in a file."""
+    """The data card in a file."""
     return parse(DataCard, {"name": path.stem, **read_toml(path)}, str(path))
 
 
 def load(name: str) -> DataCard:
-    """The card of that name; raises UserError with the nearest name."""
+    """The data card with a name; raises UserError with the nearest name."""
     if name not in names():
         raise UserError(f"There is no data set '{name}': {nearest(name, names(), 'sparc-bench data list')}")
     return read_card(folder() / f"{name}.toml")
 
 
 def load_all() -> list[DataCard]:
-    """All cards, by name."""
+    """All data cards, sorted by name."""
     return [read_card(folder() / f"{name}.toml") for name in names()]
 
 
-def homes(task: TaskCard, cards: Sequence[DataCard]) -> list[DataCard]:
-    """The cards whose folder a task's reader has as its `folder`: one, where the catalogue is whole.
+def cards_of_task(task: TaskCard, cards: Sequence[DataCard]) -> list[DataCard]:
+    """The cards of the folder that a task reads from; exactly one in a complete catalogue.
 
-    Of a folder within a folder (`imagenet1k/val`) it is the innermost that has a card.
+    For a folder within a folder (`imagenet1k/val`), the card of the innermost folder with a card.
     """
-    return _homes(task, _folders(task)[0], cards)
+    return _cards_of_folder(task, _folders(task)[0], cards)
 
 
-def _homes(task: TaskCard, folder: str, cards: Sequence[DataCard]) -> list[DataCard]:
+def _cards_of_folder(task: TaskCard, folder: str, cards: Sequence[DataCard]) -> list[DataCard]:
     found = [card for card in cards if task.dataset in card.readers and _holds(card, folder)]
     innermost = max((len(card.folder) for card in found), default=0)
     return [card for card in found if len(card.folder) == innermost]
 
 
 def tasks_by_card(tasks: Sequence[TaskCard], cards: Sequence[DataCard]) -> dict[str, list[str]]:
-    """Card -> the tasks that read from its folder, be it for annotations or for photos alone; names of both."""
+    """Name of a card -> names of the tasks that read annotations or photos from its folder."""
     needed: dict[str, list[str]] = {card.name: [] for card in cards}
     for task in tasks:
         own, others = _folders(task)
-        here = _homes(task, own, cards)
+        here = _cards_of_folder(task, own, cards)
         for card in cards:
             if card in here or (card.folder and any(_holds(card, folder) for folder in others)):
                 needed[card.name].append(task.name)
@@ -121,17 +121,17 @@ def tasks_by_card(tasks: Sequence[TaskCard], cards: Sequence[DataCard]) -> dict[
 
 
 def lies_on_disk(task: TaskCard) -> bool:
-    """Whether a task's data set says that it needs files (a plug-in need not say)."""
+    """Whether a task's data set declares files on disk (NEEDS_ON_DISK, optional for a plug-in)."""
     return bool(getattr(discovery.declared("datasets", task.dataset), "NEEDS_ON_DISK", ""))
 
 
 def _holds(card: DataCard, folder: str) -> bool:
-    """Whether a folder under the data root is the card's or lies in it."""
+    """Whether a folder under the data root is the card's folder or lies in it."""
     return PurePosixPath(folder).is_relative_to(card.folder) if card.folder else not folder
 
 
 def _folders(task: TaskCard) -> tuple[str, tuple[str, ...]]:
-    """The folder that a task's reader has as its own, and the other options that may name one, as they are written."""
+    """The option `folder` of a task's reader, and its other text options, any of which may name a folder."""
     module = discovery.declared("datasets", task.dataset)
     if not lies_on_disk(task):
         return "", ()

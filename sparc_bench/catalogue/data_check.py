@@ -1,11 +1,10 @@
-"""`sparc-bench data check NAME`: layout, checksums, counts of every split that a task reads, ten images decoded."""
+"""`sparc-bench data check NAME`: checks of layout, checksums, counts of every split that a task reads, ten images."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -14,54 +13,32 @@ from PIL import Image
 from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import BoundTask, bind
 from sparc_bench.cards.card import canonical_hash
-from sparc_bench.catalogue.card import DataCard, homes, load_all
-from sparc_bench.catalogue.counting import check_counts
+from sparc_bench.catalogue.count_diagnosis import in_words, same_split
+from sparc_bench.catalogue.data_card import DataCard, cards_of_task, load_all
+from sparc_bench.catalogue.data_report import ABSENT, DataReport
+from sparc_bench.catalogue.expected_counts import check_counts
 from sparc_bench.catalogue.presence import Presence, presence
-from sparc_bench.catalogue.recognise import in_words, same_split
 from sparc_bench.dataset import DataSplit
 from sparc_bench.errors import UserError
-from sparc_bench.files.annotations import some
 from sparc_bench.images.item import ImageItem, open_image_file
 from sparc_bench.verify.finding import Finding, left_out
 
 DECODED = 10
-"""Images that are decoded, spread evenly over all that the splits hold."""
-
-_ABSENT = "absent"
+"""Number of decoded images, evenly spread over all images of the splits."""
 
 
-@dataclass(frozen=True)
-class Report:
-    """What a check of one data set found.
-
-    Attributes:
-        card: the data set's.
-        home: where it lies; None where it is built in.
-        findings: what was checked, and what came out, in order.
-    """
-
-    card: DataCard
-    home: Path | None
-    findings: tuple[tuple[str, Finding], ...]
-
-    @property
-    def failed(self) -> list[str]:
-        """Names of what is wrong."""
-        return [name for name, finding in self.findings if finding.status == "fail"]
-
-
-def examine(card: DataCard, root: Path | None, begin: Callable[[str], None] = lambda _: None) -> Report:
-    """Check one data set; `begin` is told what is looked at next.
+def check_data(card: DataCard, root: Path | None, begin: Callable[[str], None] = lambda _: None) -> DataReport:
+    """The report of all checks on one data set; `begin` is called with the name of each step before it starts.
 
     Raises:
-        UserError: no data root was given, or nothing of it is under the data root.
+        UserError: no data root was given, or no part of the data set is under the data root.
     """
     found = presence(card, root)
-    if found.word == "unknown":
+    if found.status == "unknown":
         raise UserError(
             f"'{card.name}' lies on disk and no data root was given: pass --data-root FOLDER or set SPARC_BENCH_DATA."
         )
-    if found.word == "no":
+    if found.status == "no":
         raise UserError(
             f"{found.home} is not there or holds nothing of '{card.name}': get it from {card.home} and lay it out as "
             "shown, or mend --data-root."
@@ -79,18 +56,18 @@ def examine(card: DataCard, root: Path | None, begin: Callable[[str], None] = la
     findings += counted
     begin("decoding images")
     findings += _decoded(items)
-    return Report(card, found.home, tuple(findings))
+    return DataReport(card, found.home, tuple(findings))
 
 
 def _layout(card: DataCard, found: Presence) -> Iterable[tuple[str, Finding]]:
-    """One row for what is there, one for each part that is not."""
+    """One finding on the parts that are present, and one for each absent part."""
     if not card.folder:
         yield "layout", left_out("nothing lies on disk")
         return
     if found.there:
         yield "layout", Finding("ok", f"{len(found.there)} of {len(card.parts)} parts", "files and folders as listed")
     for path in found.absent:
-        yield path, left_out(_ABSENT)
+        yield path, left_out(ABSENT)
 
 
 def _checksums(card: DataCard, found: Presence, begin: Callable[[str], None]) -> Iterable[tuple[str, Finding]]:
@@ -119,12 +96,12 @@ def _sha256(path: Path) -> str:
 
 
 def _reads(card: DataCard) -> list[tuple[str, list[BoundTask]]]:
-    """What the tasks of a card read, each once: a label, and the tasks that read exactly this."""
+    """(Label, tasks that read the same split with the same options) for each split that tasks of a card read."""
     cards = load_all()
     grouped: dict[str, list[BoundTask]] = {}
     for name in discovery.names("tasks"):
         task = discovery.task(name)
-        if [each.name for each in homes(task, cards)] == [card.name]:
+        if [each.name for each in cards_of_task(task, cards)] == [card.name]:
             bound = bind(task)
             key = canonical_hash([task.dataset, task.split, bound.data_options.model_dump(mode="json")])
             grouped.setdefault(key, []).append(bound)
@@ -138,14 +115,14 @@ def _label(names: Sequence[str]) -> str:
 def _counted(
     card: DataCard, found: Presence, root: Path | None, label: str, reads: Sequence[BoundTask], items: list[ImageItem]
 ) -> Iterable[tuple[str, Finding]]:
-    """Read one split as tasks read it, and compare its counts; the images go to `items`."""
+    """Findings on the counts of one split, read as tasks read it; appends its images to `items`."""
     task = reads[0]
     try:
         data: DataSplit = task.dataset.read(root, task.card.split, task.data_options)
     except UserError as error:
         absent = _absent_part(str(error), card, found, root)
         if absent:
-            yield label, left_out(f"{absent}: {_ABSENT}")
+            yield label, left_out(f"{absent}: {ABSENT}")
         else:
             yield label, Finding("fail", "cannot be read", "", str(error))
         return
@@ -169,9 +146,9 @@ def _counted(
 
 
 def _absent_part(sentence: str, card: DataCard, found: Presence, root: Path | None) -> str:
-    """The part that a reader's sentence is about, where it is one that is not there at all; else empty.
+    """The absent part (of this card or of another data set) that a reader's error names; empty where it names none.
 
-    A user who needs the rest only can do without it. Parts are those of the card and the folders of other data sets.
+    An absent part is no failure, since a user may need only the other parts.
     """
     inside = [(path, str(found.home / path)) for path in found.absent if found.home is not None]
     others = [other for other in load_all() if other.folder and other.name != card.name]
@@ -199,7 +176,7 @@ def _decoded(items: Sequence[ImageItem]) -> Iterable[tuple[str, Finding]]:
         try:
             image = item.opener()
         except UserError as error:
-            if "sparc-bench score" in str(error):  # annotations alone, which is how this data set is used
+            if "sparc-bench score" in str(error):  # a data set of annotations alone
                 yield "images", left_out("no photos belong to it")
                 return
             yield f"image {item.id}", Finding("fail", "cannot be decoded", "an image", str(error))
@@ -218,7 +195,7 @@ def _path(item: ImageItem) -> Path | None:
 
 
 def _mode(item: ImageItem, image: Image.Image) -> str:
-    """The mode of the file, where the item is one; readers give RGB."""
+    """The PIL mode of the image's file, before its conversion to RGB."""
     path = _path(item)
     if path is None:
         return image.mode
@@ -227,7 +204,7 @@ def _mode(item: ImageItem, image: Image.Image) -> str:
 
 
 def _range(sizes: Sequence[tuple[int, int]]) -> str:
-    """Sizes in pixels, width x height.
+    """The range of sizes in pixels, width x height.
 
     >>> _range([(640, 480), (640, 480)]), _range([(640, 480), (500, 375)])
     ('640 x 480', '500 to 640 x 375 to 480')
@@ -236,16 +213,3 @@ def _range(sizes: Sequence[tuple[int, int]]) -> str:
         return f"{sizes[0][0]} x {sizes[0][1]}"
     widths, heights = zip(*sizes, strict=True)
     return f"{min(widths)} to {max(widths)} x {min(heights)} to {max(heights)}"
-
-
-def verdict(report: Report) -> str:
-    """One sentence: whether tasks can rely on this data."""
-    name = report.card.name
-    if report.failed:
-        return f"{name}: {len(report.failed)} wrong ({some(list(dict.fromkeys(report.failed)))}); see what to change."
-    parts = [part for part, finding in report.findings if finding.measured == _ABSENT]
-    tasks = [task for task, finding in report.findings if finding.measured.endswith(f": {_ABSENT}")]
-    if parts or tasks:
-        which = f"absent: {some(parts)}" if parts else f"not for {some(tasks)}"
-        return f"{name} is in order as far as it is there ({which})."
-    return f"{name} is in order."

@@ -2,8 +2,9 @@
 
 import pytest
 
-from sparc_bench.catalogue.card import load
-from sparc_bench.catalogue.examine import examine, verdict
+from sparc_bench.catalogue.data_card import load
+from sparc_bench.catalogue.data_check import check_data
+from sparc_bench.catalogue.data_report import verdict
 from sparc_bench.errors import UserError
 from tests.unit.catalogue.conftest import write_captions
 
@@ -13,7 +14,7 @@ def check(checkout, root):
     """Check the data set as it lies on disk now; returns the report, its findings by name, and the verdict."""
 
     def go():
-        report = examine(load("toy"), root)
+        report = check_data(load("toy"), root)
         return report, dict(report.findings), verdict(report)
 
     return go
@@ -103,13 +104,13 @@ def test_nothing_can_be_read_without_what_all_tasks_need(check, root):
 
 def test_nothing_there_or_no_root_is_a_mistake_of_the_user(checkout, root, tmp_path):
     with pytest.raises(UserError, match=r"no data root was given: pass --data-root"):
-        examine(load("toy"), None)
+        check_data(load("toy"), None)
     with pytest.raises(UserError, match=r"toy is not there.*get it from https://example\.org/toy"):
-        examine(load("toy"), tmp_path)
+        check_data(load("toy"), tmp_path)
 
 
 def test_real_flickr8k_is_in_order(test_data):
-    report = examine(load("flickr8k"), test_data)
+    report = check_data(load("flickr8k"), test_data)
     findings = dict(report.findings)
     assert report.failed == []
     assert findings["captions.txt"].status == "ok"
