@@ -267,11 +267,11 @@ def study(
     writable(results)
     from sparc_bench.encoder import Runtime
     from sparc_bench.evaluation.evaluate import Settings
-    from sparc_bench.study.study import run
+    from sparc_bench.study.run_study import run_study
     from sparc_bench.terminal import console
 
     settings = Settings(results=results, data_root=data_root, runtime=Runtime(device), runs=runs)
-    raise typer.Exit(run(card, settings, jobs, plugin or (), console()))
+    raise typer.Exit(run_study(card, settings, jobs, plugin or (), console()))
 
 
 @app.command()

@@ -20,8 +20,8 @@ from sparc_bench.errors import UserError, nearest
 from sparc_bench.records import outcome_file
 from sparc_bench.records.record import OUTPUTS, Record, read_record, record_files
 from sparc_bench.report import leaderboard, published
-from sparc_bench.study import table as study_table
-from sparc_bench.study.choice import recipes_of
+from sparc_bench.study import study_table
+from sparc_bench.study.trial_choice import recipes_of
 from sparc_bench.weights import hub
 from sparc_bench.weights.pinned import checked_weights
 

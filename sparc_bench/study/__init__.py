@@ -1,1 +1,1 @@
-"""A like-for-like comparison of recipes: the card, trials, runs, the table."""
+"""Studies, like-for-like comparisons of recipes: trials of settings, runs with several seeds, the table."""

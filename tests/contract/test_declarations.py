@@ -15,7 +15,7 @@ import json, sys
 from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import bind, objective_options
 from sparc_bench.cards.recipe import Recipe
-from sparc_bench.study.entries import sees_of
+from sparc_bench.study.study_result import sees_of
 
 ASKED = ("TITLE", "SOURCE", "VERSION", "NEEDS", "DATA", "PROVIDES", "SPLITS", "NEEDS_ON_DISK", "OUTPUTS", "Options")
 OF_A_LOSS = ("Options", "data_needs", "gives", "paths", "scored_as", "prompt_ensemble")

@@ -1,6 +1,6 @@
-"""The table of a study: CSV, Markdown and a picture beside its trials, and the short form on the screen.
+"""The table of a study: CSV, Markdown and picture in the study's folder, and a short table on the terminal.
 
-Methods are ranked apart by what they see in a step. Where intervals overlap no winner is named.
+Methods that see different kinds of captions in a step are ranked apart. No winner is named where intervals overlap.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from sparc_bench.cards.study_card import StudyCard
 from sparc_bench.files.atomic import write_atomic
 from sparc_bench.report import interval_plot, overview
 from sparc_bench.report.ranking import Row, ranked
-from sparc_bench.study.entries import KINDS, Entry, Outcome, collect
-from sparc_bench.study.rows import folder_of
+from sparc_bench.study.study_result import KINDS, RecipeResult, StudyResult, collect
+from sparc_bench.study.study_rows import folder_of
 
 CSV, MARKDOWN, PICTURE = "table.csv", "table.md", "table.png"
 NOT_CLEAR_OF_ZERO = "‡"
 
 
 @dataclass(frozen=True)
-class Block:
-    """Recipes that are ranked together: those with a value first, best first.
+class RankedGroup:
+    """Recipes that are ranked together: best first, those without a value last.
 
     Attributes:
-        kind: what they see.
-        entries: of these recipes.
-        rows: recipe -> its row of the first task's headline, ranked within the block.
+        kind: kind of captions that the methods see (of `KINDS`).
+        entries: results of the recipes, in order of rank.
+        rows: recipe -> row of the first task's headline, ranked within the group.
     """
 
     kind: str
-    entries: tuple[Entry, ...]
+    entries: tuple[RecipeResult, ...]
     rows: dict[str, Row]
 
     @property
     def recipes(self) -> list[str]:
-        """Names, in order."""
+        """Names of the recipes, in order of rank."""
         return [entry.recipe for entry in self.entries]
 
     def verdict(self) -> str:
-        """Who is ahead, if anybody."""
+        """One sentence that names the winner or the overlapping intervals; empty for fewer than two recipes."""
         if len(self.rows) < 2:
             return ""
         first, *others = self.rows.values()
@@ -63,26 +63,26 @@ class Block:
 
 
 def publish(study: StudyCard, results: Path, console: Console) -> None:
-    """Write `table.csv`, `table.md` and `table.png` beside the study's trials and print the short form.
+    """Write `table.csv`, `table.md` and `table.png` into the study's folder and print the short table.
 
     Raises:
-        UserError: a card, table or record that is wrong.
+        UserError: an invalid card, table or record.
     """
-    outcome = collect(study, results)
+    result = collect(study, results)
     folder = folder_of(study.name, results)
-    for name, text in texts(outcome).items():
+    for name, text in texts(result).items():
         write_atomic(folder / name, text.encode())
-    if outcome.sections:
-        plot(outcome, folder / PICTURE)
-    console.print(render(outcome))
-    console.print(f"The table of the study is in {folder}: {MARKDOWN}, {CSV}{f', {PICTURE}' * bool(outcome.sections)}.")
+    if result.sections:
+        plot(result, folder / PICTURE)
+    console.print(render(result))
+    console.print(f"The table of the study is in {folder}: {MARKDOWN}, {CSV}{f', {PICTURE}' * bool(result.sections)}.")
 
 
 def stale(study: StudyCard, results: Path) -> list[str]:
-    """Files of a study's table that are not what its trials, runs and records give; none where it was never made.
+    """One sentence for each table file that differs from the present trials, runs and records; empty without a folder.
 
     Raises:
-        UserError: a card, table or record that is wrong.
+        UserError: an invalid card, table or record.
     """
     folder = folder_of(study.name, results)
     if not folder.is_dir():
@@ -94,56 +94,56 @@ def stale(study: StudyCard, results: Path) -> list[str]:
     ]
 
 
-def texts(outcome: Outcome) -> dict[str, str]:
-    """File name -> content of the tables."""
-    return {CSV: csv_text(outcome), MARKDOWN: markdown_text(outcome)}
+def texts(result: StudyResult) -> dict[str, str]:
+    """File name -> content of the CSV and Markdown tables."""
+    return {CSV: csv_text(result), MARKDOWN: markdown_text(result)}
 
 
-def blocks(outcome: Outcome) -> list[Block]:
-    """The groups that are ranked apart."""
-    by_name = {row.model: row for row in outcome.main.rows} if outcome.main else {}
+def ranked_groups(result: StudyResult) -> list[RankedGroup]:
+    """The groups of recipes that are ranked apart, one for each kind that occurs."""
+    by_name = {row.model: row for row in result.main.rows} if result.main else {}
     found = []
     for kind in KINDS:
-        entries = {entry.recipe: entry for entry in outcome.entries if entry.kind == kind}
+        entries = {entry.recipe: entry for entry in result.entries if entry.kind == kind}
         rows = {row.model: row for row in ranked([by_name[name] for name in entries if name in by_name])}
         order = [*rows, *(name for name in entries if name not in rows)]
         if order:
-            found.append(Block(kind, tuple(entries[name] for name in order), rows))
+            found.append(RankedGroup(kind, tuple(entries[name] for name in order), rows))
     return found
 
 
 _COLUMNS = ("rank", "recipe", "images", "captions", "negatives", "trials", "chosen", "seeds")
 
 
-def _headline(outcome: Outcome) -> list[str]:
-    if outcome.main is None:
+def _headline(result: StudyResult) -> list[str]:
+    if result.main is None:
         return []
-    (name,) = overview.Group("", (outcome.main,), (outcome.main,)).columns()
-    return [f"{name}, %", f"minus {outcome.study.names[0]}"]
+    (name,) = overview.Group("", (result.main,), (result.main,)).columns()
+    return [f"{name}, %", f"minus {result.study.names[0]}"]
 
 
 def _count(number: int, wanted: int, diverged: int) -> str:
     return f"{number}" + f" of {wanted}" * (number < wanted) + f", {diverged} diverged" * bool(diverged)
 
 
-def _cells(outcome: Outcome, block: Block, entry: Entry) -> list[str]:
-    row = block.rows.get(entry.recipe)
+def _cells(result: StudyResult, group: RankedGroup, entry: RecipeResult) -> list[str]:
+    row = group.rows.get(entry.recipe)
     cells = [
         str(row.rank) if row else "",
         entry.recipe,
         *(str(number) for number in (entry.sees.images, entry.sees.captions, entry.sees.negatives)),
-        _count(len(entry.trials), outcome.study.trials, len(entry.failed)),
+        _count(len(entry.trials), result.study.trials, len(entry.failed)),
         ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in (entry.chosen or {}).items()),
         _count(len(entry.evaluated), entry.wanted, len(entry.stopped)),
     ]
-    return [*cells, *([overview.cell(row) if row else _absent(entry), _difference(entry)] if outcome.main else [])]
+    return [*cells, *([overview.cell(row) if row else _absent(entry), _difference(entry)] if result.main else [])]
 
 
-def _absent(entry: Entry) -> str:
+def _absent(entry: RecipeResult) -> str:
     return "diverged" if entry.state == "diverged" else "missing"
 
 
-def _difference(entry: Entry) -> str:
+def _difference(entry: RecipeResult) -> str:
     found = entry.difference
     if found is None:
         return ""
@@ -151,33 +151,33 @@ def _difference(entry: Entry) -> str:
     return f"{100 * found.value:+.1f}{mark} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
 
 
-def _remarks(outcome: Outcome) -> list[str]:
-    found = [verdict for block in blocks(outcome) if (verdict := block.verdict())]
-    one = [e.recipe for e in outcome.entries if e.difference and e.difference.one_seed]
-    if any(e.difference and e.difference.low <= 0 <= e.difference.high for e in outcome.entries):
+def _remarks(result: StudyResult) -> list[str]:
+    found = [verdict for group in ranked_groups(result) if (verdict := group.verdict())]
+    one = [e.recipe for e in result.entries if e.difference and e.difference.one_seed]
+    if any(e.difference and e.difference.low <= 0 <= e.difference.high for e in result.entries):
         found.append(f"{NOT_CLEAR_OF_ZERO} the difference is not clear of zero.")
     if one:
         found.append(f"Differences with one seed on a side lack the spread between its trainings: {', '.join(one)}.")
-    some = [entry.recipe for entry in outcome.entries if entry.stopped and entry.evaluated]
+    some = [entry.recipe for entry in result.entries if entry.stopped and entry.evaluated]
     if some:
         found.append(f"Means over the seeds that did not diverge, and so better than the method is: {', '.join(some)}.")
     return found
 
 
-def _lists(outcome: Outcome) -> list[tuple[str, list[str]]]:
-    """Headed lists of what diverged, what is missing and what was left out."""
+def _lists(result: StudyResult) -> list[tuple[str, list[str]]]:
+    """(Title, sentences) of the lists: diverged trials and runs, missing parts, records left out."""
     lists = [
-        ("Diverged", [sentence for entry in outcome.entries for sentence in entry.diverged()]),
-        ("Missing", [sentence for entry in outcome.entries for sentence in entry.missing]),
-        ("Left out", list(outcome.left_out)),
+        ("Diverged", [sentence for entry in result.entries for sentence in entry.diverged()]),
+        ("Missing", [sentence for entry in result.entries for sentence in entry.missing]),
+        ("Left out", list(result.left_out)),
     ]
     return [(title, sentences) for title, sentences in lists if sentences]
 
 
-def markdown_text(outcome: Outcome) -> str:
+def markdown_text(result: StudyResult) -> str:
     """The content of `table.md`."""
-    study = outcome.study
-    columns = [*_COLUMNS, *_headline(outcome)]
+    study = result.study
+    columns = [*_COLUMNS, *_headline(result)]
     lines = [f"# {study.title}", "", "Written by `sparc-bench study`; not edited by hand.", ""]
     lines += [
         f"Settings were chosen among {study.trials} trials of {study.trial_steps} steps for each recipe by the mean of "
@@ -187,31 +187,31 @@ def markdown_text(outcome: Outcome) -> str:
         "",
     ]
     lines += [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-    for block in blocks(outcome):
-        lines.append(f"| | **{block.kind}** |{' |' * (len(columns) - 2)}")
-        lines += [f"| {' | '.join(_cells(outcome, block, entry))} |" for entry in block.entries]
-    remarks = _remarks(outcome)
+    for group in ranked_groups(result):
+        lines.append(f"| | **{group.kind}** |{' |' * (len(columns) - 2)}")
+        lines += [f"| {' | '.join(_cells(result, group, entry))} |" for entry in group.entries]
+    remarks = _remarks(result)
     lines += ["", *(f"- {sentence}" for sentence in remarks), *[""] * bool(remarks)]
-    for title, sentences in _lists(outcome):
+    for title, sentences in _lists(result):
         lines += [f"## {title}", "", *(f"- {sentence}" for sentence in sentences), ""]
-    if outcome.sections:
+    if result.sections:
         lines += ["## All tasks", ""]
-        names = [(block.kind, block.recipes) for block in blocks(outcome)]
-        absent = {entry.recipe: _absent(entry) for entry in outcome.entries if not entry.evaluated}
-        for group in overview.groups(outcome.sections):
-            lines += [f"**{group.title}**", "", *overview.table(group, names, absent), ""]
-        lines += [overview.foot(outcome.sections), "", f"![Values with intervals]({PICTURE})", ""]
+        names = [(group.kind, group.recipes) for group in ranked_groups(result)]
+        absent = {entry.recipe: _absent(entry) for entry in result.entries if not entry.evaluated}
+        for part in overview.groups(result.sections):
+            lines += [f"**{part.title}**", "", *overview.table(part, names, absent), ""]
+        lines += [overview.foot(result.sections), "", f"![Values with intervals]({PICTURE})", ""]
     return "\n".join(lines)
 
 
-def csv_text(outcome: Outcome) -> str:
-    """The content of `table.csv`: a line for each recipe; values are fractions."""
+def csv_text(result: StudyResult) -> str:
+    """The content of `table.csv`: one line for each recipe; values are fractions."""
     lines: list[dict[str, object]] = []
-    for block in blocks(outcome):
-        for entry in block.entries:
-            row = block.rows.get(entry.recipe)
+    for group in ranked_groups(result):
+        for entry in group.entries:
+            row = group.rows.get(entry.recipe)
             line: dict[str, object] = {
-                "ranked_among": block.kind,
+                "ranked_among": group.kind,
                 "rank": row.rank if row else None,
                 "recipe": entry.recipe,
                 **entry.sees.model_dump(),
@@ -223,15 +223,15 @@ def csv_text(outcome: Outcome) -> str:
                 "seeds_wanted": entry.wanted,
                 "seeds_diverged": len(entry.stopped),
             }
-            if outcome.main:
+            if result.main:
                 found = entry.difference
                 line |= {
-                    f"minus {outcome.study.names[0]}": found.value if found else None,
+                    f"minus {result.study.names[0]}": found.value if found else None,
                     "difference_low": found.low if found else None,
                     "difference_high": found.high if found else None,
                     "clear_of_zero": not found.low <= 0 <= found.high if found else None,
                 }
-            for section in outcome.sections:
+            for section in result.sections:
                 line |= _values(f"{section.task} {section.metric}", section.rows, entry.recipe)
             lines.append(line)
     frame = pd.DataFrame(lines)
@@ -252,33 +252,33 @@ def _values(name: str, rows: Sequence[Row], recipe: str) -> dict[str, object]:
     }
 
 
-def render(outcome: Outcome) -> RenderableType:
-    """The ranking on the screen, and the lists of what diverged and what is missing."""
+def render(result: StudyResult) -> RenderableType:
+    """The short table for the terminal: ranking, and lists of diverged and missing trials and runs."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for column in (*_COLUMNS, *_headline(outcome)):
+    for column in (*_COLUMNS, *_headline(result)):
         table.add_column(column, overflow="fold", justify="left" if column in ("recipe", "chosen") else "right")
-    for block in blocks(outcome):
-        table.add_row("", Text(block.kind, style="bold"))
-        for entry in block.entries:
-            table.add_row(*map(Text, _cells(outcome, block, entry)))
-    parts: list[RenderableType] = [Text(outcome.study.title, style="bold"), table, *map(Text, _remarks(outcome))]
-    for title, sentences in _lists(outcome):
+    for group in ranked_groups(result):
+        table.add_row("", Text(group.kind, style="bold"))
+        for entry in group.entries:
+            table.add_row(*map(Text, _cells(result, group, entry)))
+    parts: list[RenderableType] = [Text(result.study.title, style="bold"), table, *map(Text, _remarks(result))]
+    for title, sentences in _lists(result):
         parts += [Text(f"{title}:"), *(Text(f"  {sentence}") for sentence in sentences)]
     return Group(*parts)
 
 
-def plot(outcome: Outcome, path: Path) -> None:
-    """The picture: a panel for each headline metric; recipes in the order of the table, under what they see."""
-    found = blocks(outcome)
-    names = [name for block in found for name in (block.kind, *block.recipes)]
+def plot(result: StudyResult, path: Path) -> None:
+    """Draw the picture: one panel for each headline metric, recipes in the order of the table, under their kind."""
+    found = ranked_groups(result)
+    names = [name for group in found for name in (group.kind, *group.recipes)]
     pictures = [
         interval_plot.Block(
-            title=f"{group.title.replace('`', '')}, %",
-            panels=list(zip(group.columns(), group.sections, strict=True)),
+            title=f"{part.title.replace('`', '')}, %",
+            panels=list(zip(part.columns(), part.sections, strict=True)),
             models=names,
-            notes={entry.recipe: _absent(entry) for entry in outcome.entries if not entry.evaluated},
-            headings=frozenset(block.kind for block in found),
+            notes={entry.recipe: _absent(entry) for entry in result.entries if not entry.evaluated},
+            headings=frozenset(group.kind for group in found),
         )
-        for group in overview.groups(outcome.sections)
+        for part in overview.groups(result.sections)
     ]
     interval_plot.save(pictures, path)

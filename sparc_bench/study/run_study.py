@@ -1,7 +1,7 @@
-"""A like-for-like comparison in one command that can be interrupted: trials, the best of them, runs with several seeds.
+"""`sparc-bench study`: a like-for-like comparison of recipes in one command that can be interrupted and continued.
 
-Recipes of a study differ in their objective and its options alone. Every recipe gets the same number of trials from a
-box written down beforehand; the best by one criterion on val is trained with several seeds and evaluated.
+Recipes of a study differ only in their objective and its options. Every recipe gets the same number of trials with
+settings drawn from its box; the best trial by one criterion on val is trained with several seeds and evaluated.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation.evaluate import Settings
 from sparc_bench.records.record import read_record, record_path
-from sparc_bench.study.choice import (
+from sparc_bench.study.job_progress import JobProgress
+from sparc_bench.study.jobs import Job, JobResult, run_jobs
+from sparc_bench.study.study_rows import RUNS, TRIALS, AnyRow, RunRow, TrialRow, folder_of, merge_rows
+from sparc_bench.study.trial_choice import (
     TRIAL_SEED,
     best_trial,
     criterion,
@@ -33,14 +36,11 @@ from sparc_bench.study.choice import (
     trial_recipe,
     with_values,
 )
-from sparc_bench.study.progress import Watch
-from sparc_bench.study.rows import RUNS, TRIALS, AnyRow, RunRow, TrialRow, folder_of, merge_rows
-from sparc_bench.study.worker import Done, Work, perform
 
 
 @dataclass
 class _State:
-    """What of a study is done and what is missing."""
+    """The finished trials and runs of a study, and the jobs that are missing."""
 
     study: StudyCard
     recipes: dict[str, Recipe]
@@ -53,7 +53,7 @@ class _State:
     def __post_init__(self) -> None:
         self.trials = self._merged(TRIALS, TrialRow, [])
         self.runs = self._merged(RUNS, RunRow, [])
-        # the column follows a card that decides by other scores now
+        # the column is computed again, since the card's criterion may have changed
         self.trials = self._merged(TRIALS, TrialRow, [self._judged(row) for row in self.trials])
 
     def keep(self, row: TrialRow | RunRow) -> None:
@@ -72,11 +72,11 @@ class _State:
             return row
         return row.model_copy(update={"criterion": criterion(self.study, row.val)})
 
-    def missing_trials(self, name: str) -> list[Work]:
+    def missing_trials(self, name: str) -> list[Job]:
         recipe = self.recipes[name]
         there = {row.trial for row in current_trials(self.study, recipe, self.trials)}
         return [
-            Work(
+            Job(
                 label=f"{name} trial {trial}",
                 recipe=trial_recipe(self.study, recipe, values),
                 folder=self.settings.runs / "studies" / self.study.name / name / f"trial{trial}",
@@ -88,8 +88,8 @@ class _State:
             if trial not in there
         ]
 
-    def missing_runs(self, name: str) -> list[Work]:
-        """Runs with the chosen setting that are not trained or not evaluated; none while nothing is chosen."""
+    def missing_runs(self, name: str) -> list[Job]:
+        """Runs of the chosen setting that are not trained or not evaluated; empty while no setting is chosen."""
         best = best_trial(self.study, self.recipes[name], self.trials)
         if best is None:
             return []
@@ -103,11 +103,11 @@ class _State:
                 continue
             folder = self.settings.runs / name / f"seed{seed}"
             settings = replace(self.settings, seed=seed)
-            found.append(Work(f"{name} seed {seed}", recipe, folder, seed, settings, tasks=self.tasks))
+            found.append(Job(f"{name} seed {seed}", recipe, folder, seed, settings, tasks=self.tasks))
         return found
 
     def missing_records(self, name: str, seed: int) -> list[str]:
-        """Tasks that the run of this seed has no record of, or one of another protocol."""
+        """Names of the tasks without a record of the present protocol for the run of this seed."""
         return [task.name for task in self.tasks if not _has_record(self.settings.results, name, seed, task)]
 
 
@@ -121,47 +121,47 @@ def _has_record(results: Path, recipe: str, seed: int, task: TaskCard) -> bool:
         return False
 
 
-def run(study: StudyCard, settings: Settings, jobs: int, plugins: Sequence[Path], console: Console) -> int:
-    """Do what is missing of a study, `jobs` trainings at once, and say what is done; can be interrupted at any time.
+def run_study(study: StudyCard, settings: Settings, jobs: int, plugins: Sequence[Path], console: Console) -> int:
+    """Execute the missing jobs of a study, `jobs` at once, and print a summary; can be interrupted at any time.
 
     Returns:
         The exit code: 0, or 1 where rows are still missing.
 
     Raises:
-        UserError: a card that is wrong; a training or task that fails is reported and does not stop the others.
+        UserError: an invalid card; a training or task that fails is reported and does not stop the others.
     """
     recipes = recipes_of(study)
     tasks = tuple(map(discovery.task, study.tasks))
     for task in tasks:
         bind(task)
     state = _State(study, recipes, tasks, settings)
-    queue = deque(work for name in recipes for work in state.missing_trials(name))
-    queue.extend(work for name in recipes for work in state.missing_runs(name))
+    queue = deque(job for name in recipes for job in state.missing_trials(name))
+    queue.extend(job for name in recipes for job in state.missing_runs(name))
     try:
-        with Watch(study.name, len(queue)) as watch:
+        with JobProgress(study.name, len(queue)) as progress:
 
-            def finished(work: Work, done: Done) -> None:
-                watch.finished(work, done)
-                state.failures[work.label] = done.failures
+            def finished(job: Job, done: JobResult) -> None:
+                progress.finished(job, done)
+                state.failures[job.label] = done.failures
                 if done.row is None:
                     return
                 state.keep(done.row)
                 if isinstance(done.row, TrialRow):
-                    new = state.missing_runs(work.recipe.name)
-                    watch.more(len(new))
+                    new = state.missing_runs(job.recipe.name)
+                    progress.add(len(new))
                     queue.extend(new)
 
-            perform(queue, jobs, plugins, watch.started, finished)
+            run_jobs(queue, jobs, plugins, progress.started, finished)
     finally:
-        missing = report(state, console)
-    from sparc_bench.study.table import publish
+        missing = print_summary(state, console)
+    from sparc_bench.study.study_table import publish
 
     publish(study, settings.results, console)
     return 1 if missing else 0
 
 
-def report(state: _State, console: Console) -> list[str]:
-    """Print what is chosen, done, diverged and missing; returns what is missing by name."""
+def print_summary(state: _State, console: Console) -> list[str]:
+    """Print the chosen, finished, diverged and missing trials and runs; returns the labels of the missing ones."""
     study = state.study
     missing, unlike = [], []
     done, expected = Counter[str](), Counter[str]()
@@ -176,13 +176,13 @@ def report(state: _State, console: Console) -> list[str]:
                 console.print(f"  trial {row.trial} at step {row.diverged_at} with {described(row.values)}")
             continue
         expected += Counter(runs=study.runs_of(name))
-        missing += [work.label for work in trials]
+        missing += [job.label for job in trials]
         if best is None:
             missing += [f"{name} seed {seed}" for seed in range(study.runs_of(name))]
             continue
         console.print(f"{name}: trial {best.trial} is chosen, criterion {best.criterion}: {described(best.values)}")
         runs = state.missing_runs(name)
-        missing += [work.label for work in runs]
+        missing += [job.label for job in runs]
         done += Counter(runs=study.runs_of(name) - len(runs))
         for run in state.runs:
             if run.recipe == name and run.state == "diverged" and f"{name} seed {run.seed}" not in missing:

@@ -1,6 +1,6 @@
-"""What a study has come to, recipe by recipe: what it saw, what was tried, what diverged, what is missing, its records.
+"""The result of a study: trials, runs, divergences, missing parts and scores of each recipe.
 
-Only records of the chosen setting and of the tasks' present protocols count; others are named and left out.
+Only records of the chosen setting and of the tasks' present protocols count; others are listed as left out.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from sparc_bench.records import record_file
 from sparc_bench.records.record import recipe_hash
 from sparc_bench.records.record_file import Recorded
 from sparc_bench.report.ranking import Section, sections_of
-from sparc_bench.study.choice import best_trial, current_trials, described, training_hash, with_values
-from sparc_bench.study.rows import RUNS, TRIALS, RunRow, TrialRow, folder_of, read_rows
+from sparc_bench.study.study_rows import RUNS, TRIALS, RunRow, TrialRow, folder_of, read_rows
+from sparc_bench.study.trial_choice import best_trial, current_trials, described, training_hash, with_values
 
 KINDS = ("one caption an image", "several captions an image", "captions and written negatives")
-"""What a method sees in a step; methods of different kinds are ranked apart."""
+"""Kinds of methods by the captions of a step; methods of different kinds are ranked apart."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One recipe of a study.
+class RecipeResult:
+    """The trials, runs and missing parts of one recipe in a study.
 
     Attributes:
-        recipe: its name.
+        recipe: name of the recipe.
         sees: images, captions and written negatives of a step.
-        trials: those that are as the cards would have them now.
+        trials: trials that match the present cards.
         chosen: setting -> value of the best trial; None while trials are missing, or where all diverged.
-        wanted: seeds that the study asks for.
+        wanted: number of seeds that the study asks for.
         evaluated: seeds with at least one record.
-        stopped: runs whose loss was not finite.
-        difference: headline of the first task minus that of the study's first recipe; None for that one itself, and
+        stopped: runs that ended with a loss that was not finite.
+        difference: headline of the first task minus that of the study's first recipe; None for the first recipe, and
             where either has no record.
-        missing: what is still to be done, a sentence each.
+        missing: one sentence for each missing trial, run or record.
     """
 
     recipe: str
@@ -56,25 +56,25 @@ class Entry:
 
     @property
     def kind(self) -> str:
-        """What it is ranked among."""
+        """The kind of methods that the recipe is ranked among."""
         if self.sees.negatives:
             return KINDS[2]
         return KINDS[1] if self.sees.captions > self.sees.images else KINDS[0]
 
     @property
     def failed(self) -> tuple[TrialRow, ...]:
-        """Trials whose loss was not finite."""
+        """Trials that ended with a loss that was not finite."""
         return tuple(row for row in self.trials if row.diverged_at is not None)
 
     @property
     def state(self) -> str:
-        """`done`, `part` (some seeds or tasks are missing), `diverged` or `missing`."""
+        """The state: `done`, `part` (some seeds or tasks are missing), `diverged` or `missing`."""
         if self.evaluated:
             return "part" if self.missing else "done"
         return "missing" if self.missing else "diverged"
 
     def diverged(self) -> list[str]:
-        """Every trial and run whose loss was not finite, with the step and the settings."""
+        """One sentence for each diverged trial and run, with its step and settings."""
         sentences = [
             f"{self.recipe}, trial {row.trial}: at step {row.diverged_at} with {described(row.values)}"
             for row in self.failed
@@ -86,29 +86,29 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """A study so far.
+class StudyResult:
+    """The present result of a study.
 
     Attributes:
-        study: its card.
-        entries: one for each recipe, in the card's order.
-        sections: of all tasks, of the first task first.
-        main: the headline of the first task; None without any record of it.
-        left_out: records that are not of the study, a sentence each.
+        study: the study card.
+        entries: results of all recipes, in the card's order.
+        sections: ranked metrics of all tasks, those of the first task first.
+        main: section of the first task's headline; None without any record of it.
+        left_out: one sentence for each group of records that do not belong to the study.
     """
 
     study: StudyCard
-    entries: tuple[Entry, ...]
+    entries: tuple[RecipeResult, ...]
     sections: tuple[Section, ...]
     main: Section | None
     left_out: tuple[str, ...]
 
 
-def collect(study: StudyCard, results: Path) -> Outcome:
-    """Read the study's tables and the records of its runs.
+def collect(study: StudyCard, results: Path) -> StudyResult:
+    """The result of a study, from its tables and the records of its runs.
 
     Raises:
-        UserError: a card, table or record that is wrong.
+        UserError: an invalid card, table or record.
     """
     folder = folder_of(study.name, results)
     trials, runs = read_rows(folder / TRIALS, TrialRow), read_rows(folder / RUNS, RunRow)
@@ -138,7 +138,7 @@ def collect(study: StudyCard, results: Path) -> Outcome:
     place = {name: number for number, name in enumerate(tasks)}
     ordered = sorted(sections, key=lambda section: (place[section.task], not section.main))
     main = next((section for section in ordered if section.main and place[section.task] == 0), None)
-    return Outcome(study, tuple(entries), tuple(ordered), main, tuple(left_out))
+    return StudyResult(study, tuple(entries), tuple(ordered), main, tuple(left_out))
 
 
 def _is_of(each: Recorded, study: StudyCard, chosen: Recipe | None, tasks: Mapping[str, str]) -> bool:
@@ -158,10 +158,10 @@ def _entry(
     best: TrialRow | None,
     of_study: Mapping[str, Sequence[Recorded]],
     stopped: Sequence[RunRow],
-) -> Entry:
+) -> RecipeResult:
     mine = of_study[recipe.name]
     current = current_trials(study, recipe, trials)
-    return Entry(
+    return RecipeResult(
         recipe=recipe.name,
         sees=sees_of(recipe),
         trials=tuple(current),
@@ -175,7 +175,7 @@ def _entry(
 
 
 def sees_of(recipe: Recipe) -> Sees:
-    """What a step sees, as the recipe declares it, or else by the options of its objective."""
+    """Images, captions and negatives of a step, as the recipe declares them, or by the options of its objective."""
     if recipe.sees is not None:
         return recipe.sees
     objective = discovery.declared("objectives", recipe.objective).Objective

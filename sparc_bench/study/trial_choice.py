@@ -1,4 +1,4 @@
-"""What a study asks of its recipes, what each trial trains, and which trial is chosen."""
+"""The recipes of a study and their requirements, the recipe of each trial, and the choice of the best trial."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from sparc_bench.cards.card import canonical_hash, parse
 from sparc_bench.cards.recipe import Optim, Recipe, training_settings
 from sparc_bench.cards.study_card import StudyCard, draws
 from sparc_bench.errors import UserError, nearest
-from sparc_bench.study.rows import TrialRow
+from sparc_bench.study.study_rows import TrialRow
 
 TRIAL_SEED = 0
 MAY_DIFFER = "negatives"
-"""The option of a data set's reader in which recipes of a study may differ: it adds captions and changes none."""
+"""Option of a data set's reader that may differ between recipes of a study: it adds captions and changes none."""
 
 
 def recipes_of(study: StudyCard) -> dict[str, Recipe]:
-    """The recipes of a study by name, in order, after all that can be refused before anything is trained.
+    """Name -> recipe of a study, in order, after every check that needs no training.
 
     Raises:
-        UserError: an unknown recipe, recipes that differ in more than their objective, a box that does not fit one.
+        UserError: an unknown recipe, recipes that differ in more than their objective, a box that fits no recipe.
     """
     recipes = {card.name: card for card in map(discovery.recipe, study.recipes)}
     for recipe in recipes.values():
@@ -32,7 +32,7 @@ def recipes_of(study: StudyCard) -> dict[str, Recipe]:
 
 
 def trial_recipe(study: StudyCard, recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
-    """The recipe of a trial: the drawn values, `trial_steps` steps, the warm-up in proportion, val at the end alone."""
+    """The recipe of a trial: the drawn values, `trial_steps` steps, warm-up in proportion, validation at the end."""
     full = with_values(recipe, values)
     warmup = min(round(full.optim.warmup * study.trial_steps / full.steps), study.trial_steps - 1)
     return full.model_copy(
@@ -45,7 +45,7 @@ def trial_recipe(study: StudyCard, recipe: Recipe, values: Mapping[str, Any]) ->
 
 
 def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
-    """The recipe with other values at dotted keys; raises UserError where one is not legal."""
+    """The recipe with other values at dotted keys; raises UserError for an invalid value."""
     table = recipe.model_dump()
     for dotted, value in values.items():
         head, _, key = dotted.partition(".")
@@ -56,20 +56,20 @@ def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
 
 
 def training_hash(recipe: Recipe, seed: int) -> str:
-    """Hash of all that decides the weights; keys at their default are left out, so that a new key changes no hash."""
+    """The hash of all keys that decide the weights, without keys at their default (a new key then changes no hash)."""
     decides = set(training_settings(recipe)) - {"sees"}
     return canonical_hash([recipe.model_dump(mode="json", include=decides, exclude_defaults=True), seed])[:16]
 
 
 def current_trials(study: StudyCard, recipe: Recipe, trials: Iterable[TrialRow]) -> list[TrialRow]:
-    """The rows of a recipe's trials that are as its card and the study's would have them now, in order."""
+    """The rows of a recipe's trials that match the present cards of recipe and study, in order."""
     wanted = [training_hash(trial_recipe(study, recipe, values), TRIAL_SEED) for values in draws(study, recipe.name)]
     there = {row.trial: row for row in trials if row.recipe == recipe.name}
     return [there[k] for k, key in enumerate(wanted) if k in there and there[k].hash == key]
 
 
 def best_trial(study: StudyCard, recipe: Recipe, trials: Iterable[TrialRow]) -> TrialRow | None:
-    """The trial with the best criterion, the earlier of equal ones; none while some are missing or all diverged."""
+    """The trial with the best criterion (the first of equal ones); None while trials are missing or all diverged."""
     current = current_trials(study, recipe, trials)
     finite = [row for row in current if row.diverged_at is None]
     if len(current) < study.trials or not finite:
@@ -78,10 +78,10 @@ def best_trial(study: StudyCard, recipe: Recipe, trials: Iterable[TrialRow]) -> 
 
 
 def criterion(study: StudyCard, val: Mapping[str, float]) -> float:
-    """The mean of the val scores that decide.
+    """The mean of the validation scores that the study's `criterion` names.
 
     Raises:
-        UserError: a score that no training gives.
+        UserError: a score that the training does not report.
     """
     for name in study.criterion:
         if name not in val:
@@ -90,9 +90,9 @@ def criterion(study: StudyCard, val: Mapping[str, float]) -> float:
 
 
 def differences(card: Recipe, study: StudyCard, trials: Sequence[TrialRow]) -> list[str]:
-    """In what a recipe's card differs from the values that its trials chose, a sentence each; none where all diverged.
+    """One sentence for each key in which a recipe's card differs from its best trial; empty where all diverged.
 
-    Trials that are missing are such a sentence, because nothing is chosen without them.
+    Missing trials give one sentence instead, because nothing is chosen without them.
     """
     current = current_trials(study, card, trials)
     if len(current) < study.trials:
@@ -109,26 +109,29 @@ def differences(card: Recipe, study: StudyCard, trials: Sequence[TrialRow]) -> l
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
-    """All that a box may draw, by dotted key, defaults included."""
+    """Dotted key -> value of all settings that a box may draw, defaults included."""
     tables = {"optim": recipe.optim, "objective_options": objective_options(recipe)}
     return {f"{head}.{key}": value for head, table in tables.items() for key, value in table.model_dump().items()}
 
 
 def described(values: Mapping[str, Any]) -> str:
-    """`optim.lr = 0.001, objective_options.dim = 64`."""
+    """Values in words: `optim.lr = 0.001, objective_options.dim = 64`."""
     return ", ".join(f"{key} = {value}" for key, value in values.items())
 
 
 def _check_box(study: StudyCard, recipe: Recipe) -> None:
     where = f"Study {study.name}, box of {recipe.name}"
     if study.trial_steps > recipe.steps:
-        raise UserError(f"Study {study.name}: trial_steps ({study.trial_steps}) is over the {recipe.steps}: lower it.")
+        raise UserError(
+            f"Study {study.name}: trial_steps ({study.trial_steps}) is over the {recipe.steps} steps of {recipe.name}: "
+            "lower it."
+        )
     options = discovery.declared("objectives", recipe.objective).Objective.Options
     fields = {"optim": Optim.model_fields, "objective_options": options.model_fields}
     for dotted, interval in study.box_of(recipe.name).items():
         head, _, key = dotted.partition(".")
         if head not in fields:
-            raise UserError(f"{where}: '{dotted}' is nothing to draw: draw from optim or objective_options alone.")
+            raise UserError(f"{where}: '{dotted}' cannot be drawn: draw from optim or objective_options alone.")
         if key not in fields[head]:
             raise UserError(f"{where}: {recipe.objective} has no '{dotted}': {nearest(key, fields[head])}")
         for value in interval.ends():
@@ -152,7 +155,7 @@ def _refuse_unlike(study: StudyCard, recipes: Mapping[str, Recipe]) -> None:
 
 
 def _kept_equal(recipe: Recipe) -> dict[str, Any]:
-    """All in a recipe that has to be equal for a comparison to be one of objectives."""
+    """Key -> value of all settings that have to be equal in the recipes of a study."""
     dataset = discovery.declared("datasets", recipe.data.dataset)
     data = recipe.data.model_dump()
     tables: dict[str, Mapping[str, Any]] = {"data": data, "optim": recipe.optim.model_dump()}

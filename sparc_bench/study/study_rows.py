@@ -1,6 +1,6 @@
 """The rows of a study: `trials.csv` and `runs.csv` under `results/studies/NAME/`, written by the program.
 
-One row for each trial (a setting that was tried for `trial_steps` steps) and for each run (a chosen setting, a seed).
+A trial is a setting trained for `trial_steps` steps; a run is the chosen setting trained in full with one seed.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from sparc_bench.files.atomic import write_atomic
 TRIALS, RUNS = "trials.csv", "runs.csv"
 
 
-class Row(Strict):
-    """A row; columns `values` and `val` hold JSON, an empty cell is a default."""
+class StudyRow(Strict):
+    """A row of either table; columns `values` and `val` hold JSON, an empty cell is the default."""
 
     @property
     def key(self) -> tuple[str, int]:
-        """What a table holds once."""
+        """Recipe and number of the row, unique within a table."""
         raise NotImplementedError
 
     @model_validator(mode="before")
@@ -39,44 +39,44 @@ class Row(Strict):
         }
 
     def cells(self) -> dict[str, str]:
-        """The row as text, one cell a column."""
+        """Column -> cell of the CSV file."""
         return {
             name: "" if value is None else json.dumps(value) if isinstance(value, dict) else str(value)
             for name, value in self.model_dump().items()
         }
 
 
-class TrialRow(Row):
-    """One trial."""
+class TrialRow(StudyRow):
+    """One trial of a setting."""
 
-    hash: str = Field(description="of all that decides the trial; another one is stale")
+    hash: str = Field(description="hash of all keys that decide the trial; a row with another hash is stale")
     recipe: str
-    trial: int = Field(description="from 0")
+    trial: int = Field(description="number of the trial, from 0")
     values: dict[str, Any] = Field(description="dotted key -> value drawn from the box")
     val: dict[str, float] = Field(default={}, description="scores on val at the end")
-    criterion: float | None = Field(default=None, description="mean of the scores that decide; none: diverged")
-    seconds: float = Field(description="of training")
-    diverged_at: int | None = Field(default=None, description="step, from 1, whose loss was not finite")
+    criterion: float | None = Field(default=None, description="mean of the study's criterion scores; none: diverged")
+    seconds: float = Field(description="duration of the training")
+    diverged_at: int | None = Field(default=None, description="step, from 1, of the loss that was not finite")
     message: str = ""
 
     @property
     def key(self) -> tuple[str, int]:
-        """Recipe and trial."""
+        """Recipe and number of the trial."""
         return self.recipe, self.trial
 
 
-class RunRow(Row):
-    """One run with a recipe's chosen setting."""
+class RunRow(StudyRow):
+    """One run of a recipe's chosen setting."""
 
     recipe: str
     seed: int
     state: str = Field(description="done or diverged")
-    step: int = Field(description="steps trained, or the step, from 1, whose loss was not finite")
+    step: int = Field(description="trained steps, or the step, from 1, of the loss that was not finite")
     message: str = ""
     val: dict[str, float] = Field(default={}, description="scores on val at the end")
     train_seconds: float
-    eval_seconds: float | None = Field(default=None, description="of scoring all tasks, as their records say")
-    recipe_hash: str = Field(description="of all that decides the weights; another one is stale")
+    eval_seconds: float | None = Field(default=None, description="duration of all tasks, from their records")
+    recipe_hash: str = Field(description="hash of all keys that decide the weights; a row with another hash is stale")
 
     @model_validator(mode="after")
     def _known_state(self) -> Self:
@@ -90,19 +90,19 @@ class RunRow(Row):
         return self.recipe, self.seed
 
 
-AnyRow = TypeVar("AnyRow", bound=Row)
+AnyRow = TypeVar("AnyRow", bound=StudyRow)
 
 
 def folder_of(study: str, results: Path) -> Path:
-    """Where the tables of a study lie."""
+    """The folder of a study's tables."""
     return results / "studies" / study
 
 
 def read_rows(path: Path, kind: type[AnyRow]) -> list[AnyRow]:
-    """The rows of a table; none where there is no file.
+    """The rows of a table; empty where the file is missing.
 
     Raises:
-        UserError: a table that the program did not write.
+        UserError: a table with other columns or cells than the program writes.
     """
     if not path.is_file():
         return []
@@ -115,13 +115,13 @@ def read_rows(path: Path, kind: type[AnyRow]) -> list[AnyRow]:
 
 
 def merge_rows(path: Path, new: Iterable[AnyRow], kind: type[AnyRow], recipes: Sequence[str]) -> list[AnyRow]:
-    """Put rows into a table in place of those of the same key, write it whole, return all of it.
+    """All rows of a table after new rows are added or replace those with the same key; the file is written whole.
 
     Args:
-        path: of the table.
-        new: rows that replace others or are added.
-        kind: of rows.
-        recipes: in whose order the rows stand; rows of other recipes are kept at the end.
+        path: path of the table.
+        new: rows to add.
+        kind: class of the rows.
+        recipes: order of the rows by recipe; rows of other recipes come last.
     """
     there = read_rows(path, kind)
     rows = {row.key: row for row in (*there, *new)}

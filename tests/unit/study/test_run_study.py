@@ -14,10 +14,10 @@ from sparc_bench.cards.study_card import Interval, draws, read_study
 from sparc_bench.cli.app import main
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation.evaluate import Settings
-from sparc_bench.study import worker as study_worker
-from sparc_bench.study.choice import best_trial, differences, recipes_of, trial_recipe
-from sparc_bench.study.rows import RUNS, TRIALS, RunRow, TrialRow, read_rows
-from sparc_bench.study.study import run
+from sparc_bench.study import jobs as study_jobs
+from sparc_bench.study.run_study import run_study
+from sparc_bench.study.study_rows import RUNS, TRIALS, RunRow, TrialRow, read_rows
+from sparc_bench.study.trial_choice import best_trial, differences, recipes_of, trial_recipe
 
 RECIPE = """
 title = "Tiny"
@@ -95,7 +95,7 @@ class Objective(Clip):
 def folder(tmp_path, monkeypatch):
     """Cards of a study and its recipes; the table at the end is another module's."""
     monkeypatch.setenv("SPARC_BENCH_CACHE", str(tmp_path / "cache"))
-    table = ModuleType("sparc_bench.study.table")
+    table = ModuleType("sparc_bench.study.study_table")
     table.publish = lambda study, results, console: console.print(f"table of {study.name} in {results.name}")
     monkeypatch.setitem(sys.modules, table.__name__, table)
     write(tmp_path)
@@ -121,7 +121,7 @@ def go(folder, monkeypatch):
 
     def call(jobs=1, plugins=(), stop_after=None):
         trained = []
-        real = study_worker.train
+        real = study_jobs.train
 
         def counted(recipe, run_folder, *arguments, **options):
             if len(trained) == stop_after:
@@ -132,9 +132,11 @@ def go(folder, monkeypatch):
         printed = io.StringIO()
         settings = Settings(results=folder / "results", runs=folder / "runs")
         with monkeypatch.context() as patch:
-            patch.setattr(study_worker, "train", counted)
+            patch.setattr(study_jobs, "train", counted)
             try:
-                code = run(read_study(folder / "pair.toml"), settings, jobs, plugins, Console(file=printed, width=200))
+                code = run_study(
+                    read_study(folder / "pair.toml"), settings, jobs, plugins, Console(file=printed, width=200)
+                )
             except KeyboardInterrupt:
                 code = None
         return code, printed.getvalue(), trained
@@ -366,7 +368,7 @@ def test_what_a_box_draws_may_differ_between_the_cards(folder):
         ("choices = [0.5", "low = 1, choices = [0.5", "holds choices and a range"),
         ("optim.lr = {", "decay = 1\noptim.lr = {", r"\[box\] decay is no range"),
         ("optim.lr", "optim.lrr", "did you mean 'lr'"),
-        ("optim.lr", "batch_size", "'batch_size' is nothing to draw"),
+        ("optim.lr", "batch_size", "'batch_size' cannot be drawn"),
         ("fine_weight", "fine_wieght", "did you mean 'fine_weight'"),
         ("[0.5, 1.0, 5.0]", '["much"]', "fine_weight.*much"),
         ("[boxes.tiny_sparc]", "[boxes.tiny_spark]", "did you mean 'tiny_sparc'"),

@@ -1,4 +1,4 @@
-"""What a study says on standard error: a line with the time left for each running job, a line for each that ended."""
+"""The progress of a study on standard error: a bar with the time left for each running job, a line at its end."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from typing import Self
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from sparc_bench.study.rows import RunRow, TrialRow
-from sparc_bench.study.worker import Done, Work
+from sparc_bench.study.jobs import Job, JobResult
+from sparc_bench.study.study_rows import RunRow, TrialRow
 
 _TAIL = 4096
-"""Bytes at the end of a log that hold its last step."""
+"""Number of bytes read from the end of a log to find its last step."""
 
 
-class Watch:
-    """The jobs that are running, and how many are done; without a terminal the lines of those that ended alone."""
+class JobProgress:
+    """Bars of all running jobs and of the whole study; without a terminal only a line for each ended job."""
 
-    def __init__(self, study: str, work: int) -> None:
+    def __init__(self, study: str, jobs: int) -> None:
         self._console = Console(file=sys.stderr, markup=False, highlight=False, soft_wrap=True)
         self._bars = _Bars(self._console)
-        self._whole = self._bars.add_task(f"study {study}", total=work)
+        self._whole = self._bars.add_task(f"study {study}", total=jobs)
         self._began: dict[str, tuple[float, TaskID]] = {}
 
     def __enter__(self) -> Self:
@@ -38,25 +38,25 @@ class Watch:
     ) -> None:
         self._bars.stop()
 
-    def more(self, work: int) -> None:
-        """Work that was not known of before."""
-        self._bars.update(self._whole, total=(self._bars.tasks[0].total or 0) + work)
+    def add(self, jobs: int) -> None:
+        """Add a number of jobs to the total."""
+        self._bars.update(self._whole, total=(self._bars.tasks[0].total or 0) + jobs)
 
-    def started(self, work: Work) -> None:
-        """A job begins."""
-        self._began[work.label] = time.perf_counter(), self._bars.follow(work)
+    def started(self, job: Job) -> None:
+        """Show the bar of a job that starts."""
+        self._began[job.label] = time.perf_counter(), self._bars.follow(job)
 
-    def finished(self, work: Work, done: Done) -> None:
-        """A job has ended."""
-        began, bar = self._began.pop(work.label)
+    def finished(self, job: Job, done: JobResult) -> None:
+        """Print the line of a job that ended."""
+        began, bar = self._began.pop(job.label)
         self._bars.forget(bar)
         self._bars.advance(self._whole)
         whole = self._bars.tasks[0]
         place = f"[{whole.completed:.0f} of {whole.total:.0f}]"
-        self._console.print(f"{place} {work.label}: {_outcome(done)} ({time.perf_counter() - began:.0f} s)")
+        self._console.print(f"{place} {job.label}: {_outcome(done)} ({time.perf_counter() - began:.0f} s)")
 
 
-def _outcome(done: Done) -> str:
+def _outcome(done: JobResult) -> str:
     row = done.row
     if row is None:
         return "failed: " + " ".join(done.failures)
@@ -69,10 +69,10 @@ def _outcome(done: Done) -> str:
 
 
 class _Bars(Progress):
-    """Bars that read the logs of the runs that they follow, wherever these run, each time they are drawn."""
+    """Progress bars that read the steps from the logs of the runs, in whatever process these run."""
 
     def __init__(self, console: Console) -> None:
-        self._followed: dict[TaskID, Work] = {}
+        self._followed: dict[TaskID, Job] = {}
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         super().__init__(
             *columns,
@@ -84,9 +84,9 @@ class _Bars(Progress):
             disable=not sys.stderr.isatty(),
         )
 
-    def follow(self, work: Work) -> TaskID:
-        bar = self.add_task(work.label, total=work.recipe.steps)
-        self._followed[bar] = work
+    def follow(self, job: Job) -> TaskID:
+        bar = self.add_task(job.label, total=job.recipe.steps)
+        self._followed[bar] = job
         return bar
 
     def forget(self, bar: TaskID) -> None:
@@ -94,15 +94,15 @@ class _Bars(Progress):
         self.remove_task(bar)
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        for bar, work in list(self._followed.items()):
-            evaluating = bool(work.tasks) and (work.folder / "summary.json").is_file()
-            step = work.recipe.steps if evaluating else last_step(work.folder / "log.jsonl")
-            self.update(bar, completed=step, description=work.label + ", evaluating" * evaluating)
+        for bar, job in list(self._followed.items()):
+            evaluating = bool(job.tasks) and (job.folder / "summary.json").is_file()
+            step = job.recipe.steps if evaluating else last_step(job.folder / "log.jsonl")
+            self.update(bar, completed=step, description=job.label + ", evaluating" * evaluating)
         yield from super().get_renderables()
 
 
 def last_step(log: Path) -> int:
-    """The last step that a run's log holds; 0 where it has none yet."""
+    """The last step in a run's log; 0 where it has none yet."""
     try:
         with log.open("rb") as opened:
             opened.seek(0, 2)
@@ -114,5 +114,5 @@ def last_step(log: Path) -> int:
         try:
             return int(json.loads(line)["step"])
         except (ValueError, KeyError, TypeError):
-            continue  # a line that is being written, or one that is of no step
+            continue  # a line that is still being written, or a line without a step
     return 0

@@ -17,10 +17,10 @@ from sparc_bench.metrics.statistic import Mean
 from sparc_bench.records import outcome_file
 from sparc_bench.records.record import Metric, read_record, recipe_hash, record_path, write_record
 from sparc_bench.report import leaderboard
-from sparc_bench.study import table as study_table
-from sparc_bench.study.choice import TRIAL_SEED, training_hash, trial_recipe, with_values
-from sparc_bench.study.entries import collect
-from sparc_bench.study.rows import RUNS, TRIALS, RunRow, TrialRow, merge_rows
+from sparc_bench.study import study_table
+from sparc_bench.study.study_result import collect
+from sparc_bench.study.study_rows import RUNS, TRIALS, RunRow, TrialRow, merge_rows
+from sparc_bench.study.trial_choice import TRIAL_SEED, training_hash, trial_recipe, with_values
 
 pytestmark = pytest.mark.usefixtures("toy_plugins")
 
@@ -187,7 +187,7 @@ def three(lab):
 
 
 def test_methods_are_ranked_apart_by_what_they_see(three):
-    found = study_table.blocks(three.outcome())
+    found = study_table.ranked_groups(three.outcome())
     assert [(block.kind, block.recipes) for block in found] == [
         ("one caption an image", ["toy_better", "toy_clip"]),
         ("several captions an image", ["toy_many"]),
@@ -201,7 +201,7 @@ def test_methods_are_ranked_apart_by_what_they_see(three):
 def test_a_winner_is_named_only_above_the_intervals_of_its_own_group(lab):
     lab.recipe("toy_clip"), lab.recipe("toy_better")
     lab.all_of("toy_clip", 0.2, 0.2, 0.2, 0.2, 0.2), lab.all_of("toy_better", 0.9, 0.9, 0.9)
-    (block,) = study_table.blocks(lab.outcome())
+    (block,) = study_table.ranked_groups(lab.outcome())
     assert [row.rank for row in block.rows.values()] == [1, 2]
     assert block.verdict().endswith("toy_better is ahead, its interval lies above those of the others.")
 
@@ -265,7 +265,7 @@ def test_a_method_that_diverges_is_listed_with_step_and_settings(three):
     assert "| 4, 1 diverged |" in text
     assert "|  | toy_wild | 8 | 8 | 0 | 4, 4 diverged |  | 0 of 3 | diverged |  |" in text
     assert "| toy_wild |  | diverged | diverged |" in text
-    assert study_table.blocks(outcome)[0].recipes == ["toy_better", "toy_clip", "toy_wild"]
+    assert study_table.ranked_groups(outcome)[0].recipes == ["toy_better", "toy_clip", "toy_wild"]
 
 
 def test_a_mean_over_the_seeds_that_survived_says_so(lab):
