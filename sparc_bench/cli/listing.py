@@ -12,7 +12,7 @@ from rich.table import Table
 from sparc_bench.cards import discovery
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.cards.task_card import TaskCard
-from sparc_bench.catalogue.card import load_all, tasks_by_card
+from sparc_bench.catalogue.data_card import load_all, tasks_by_card
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.terminal import Row, table
 

@@ -8,7 +8,6 @@ import sys
 import tomllib
 
 import pytest
-from sparc_bench.training.needs import refuse_missing
 
 from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import bind
@@ -17,9 +16,10 @@ from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.cards.study_card import read_study
 from sparc_bench.cards.task_card import TaskCard
-from sparc_bench.catalogue.card import DataCard
+from sparc_bench.catalogue.data_card import DataCard
 from sparc_bench.cli.app import main
 from sparc_bench.objective import Ctx
+from sparc_bench.training.data_needs import refuse_missing
 from tests.docs.commands import is_mistake, parsed, refuse_wrong_line, refuse_wrong_words, shown, why_not_run
 from tests.docs.pages import PAGES, ROOT
 from tests.toys.tower_outputs import make, outputs
