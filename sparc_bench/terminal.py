@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Collection, Sequence
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 Row = tuple[str, ...]
+
+SECONDS_BETWEEN_LINES = 10.0
+"""Of a progress display without a terminal."""
 
 
 def table(columns: Row, rows: Sequence[Row], whole: Collection[int] = (0,)) -> Table:
@@ -27,7 +31,48 @@ def console() -> Console:
     return Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
-def task_bar() -> Progress:
-    """A progress bar on standard error, removed when it ends and absent without a terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+class ProgressDisplay(Progress):
+    """Progress on standard error: bars on a terminal; elsewhere a line now and then for each running task."""
+
+    def __init__(self, *columns: ProgressColumn, transient: bool = True) -> None:
+        on_terminal = sys.stderr.isatty()
+        super().__init__(*columns, console=Console(stderr=True), transient=transient, disable=not on_terminal)
+        self._stopped = threading.Event()
+        self._writer = None if on_terminal else threading.Thread(target=self._write, daemon=True)
+
+    def start(self) -> None:
+        """Show progress from now on."""
+        super().start()
+        if self._writer is not None:
+            self._writer.start()
+
+    def stop(self) -> None:
+        """Show no more progress."""
+        self._stopped.set()
+        if self._writer is not None and self._writer.is_alive():
+            self._writer.join()
+        super().stop()
+
+    def _write(self) -> None:
+        while not self._stopped.wait(SECONDS_BETWEEN_LINES):
+            for task in self.tasks:
+                if task.visible:
+                    print(progress_line(task), file=sys.stderr, flush=True)  # noqa: T201 - beside the bars of a terminal
+
+
+def progress_line(task: Task) -> str:
+    """What is running, how much of it is done, the time left, and what else is known (`figures`)."""
+    if task.total is None:
+        return f"{task.description}: {task.elapsed or 0:.0f} s so far"
+    left = task.time_remaining
+    parts = [
+        f"{task.completed:.0f} of {task.total:.0f}",
+        *([f"{left:.0f} s left" if left < 120 else f"{left / 60:.0f} min left"] if left else []),
+        *([task.fields["figures"]] if task.fields.get("figures") else []),
+    ]
+    return f"{task.description}: {', '.join(parts)}"
+
+
+def task_bar() -> ProgressDisplay:
+    """The progress display of one task or a few, removed when it ends."""
+    return ProgressDisplay(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())

@@ -7,11 +7,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 
 from sparc_bench.errors import UserError
 from sparc_bench.files.atomic import write_atomic
+from sparc_bench.terminal import ProgressDisplay
 from sparc_bench.training.loop import StepReport
 
 SHOWN = ("loss", "global_loss", "local_loss", "fine_loss", "fine_accuracy")
@@ -27,13 +27,13 @@ class RunLog:
         _keep_until(self._file, start)
         self._opened = self._file.open("a", encoding="utf-8")
         self._board = _tensorboard(folder / "tensorboard") if tensorboard else None
-        self._progress = Progress(
+        self._progress = ProgressDisplay(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[figures]}"),
-            console=Console(stderr=True),
+            transient=False,
         )
         self._task: TaskID = self._progress.add_task(name, total=steps, completed=start, figures="")
 

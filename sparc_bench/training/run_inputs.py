@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import Progress
-
 from sparc_bench.cards import discovery
 from sparc_bench.cards.card import parse
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.dataset import DataSplit
 from sparc_bench.distributed import rank_0_first
 from sparc_bench.errors import UserError
+from sparc_bench.terminal import task_bar
 from sparc_bench.training.data_needs import refuse_unfilled
 from sparc_bench.training.initial_model import InitialModel, initial_model
 from sparc_bench.training.loading import rare_captions_only
@@ -110,7 +108,7 @@ def caption_counts(captions: Iterable[str]) -> dict[str, int]:
 
 
 def _pixels(data: DataSplit, transform: ImageTransform, recipe: Recipe) -> Pixels:
-    with Progress(transient=True, console=Console(stderr=True)) as progress:
+    with task_bar() as progress:
         bar = progress.add_task(f"decoding {data.dataset} {data.split}", total=len(data), visible=False)
         return load_pixels(
             data,
