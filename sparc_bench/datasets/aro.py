@@ -47,14 +47,14 @@ _DROPPED = re.compile(r'[.!"()*#:;~]')
 
 
 class Options(Strict):
-    """Annotation files and photos to read."""
+    """Files of the benchmark."""
 
-    folder: str = Field(default="aro", description="folder of the annotations, under the data root")
-    annotations: str = Field(default="", description="annotation file in the folder; empty: the split's official file")
+    folder: str = Field(default="aro", description="folder of the data set, under the data root")
+    annotations: str = Field(default="", description="file of the cases, in the folder; empty: named by the split")
     photos: str = Field(
         default="", description="folder of the photos, under the data root; empty: aro/images, or the order task's own"
     )
-    absent: Absent = Field(default="refuse", description="items of photos that are not on disk: refuse or skip")
+    absent: Absent = Field(default="refuse", description="items whose photo is not on disk: refuse or skip")
 
 
 class _Case(CocoRow):

@@ -63,13 +63,13 @@ _VERSIONS: dict[str, tuple[_Version, _Version]] = {
 
 
 class Options(Strict):
-    """Choice of CIFAR-10, or CIFAR-100 with its 100 fine classes."""
+    """Version of CIFAR (CIFAR-100 with its 100 fine classes) and its folder."""
 
     name: Literal["cifar10", "cifar100"] = "cifar10"
     folder: str = Field(
         default="cifar-10-batches-bin",
-        description="folder under the data root; if that of the binary version is missing, the folder of the Python "
-        "version beside it is read",
+        description="folder of the binary version, under the data root; if missing, the Python version's folder beside "
+        "it is read",
     )
 
 

@@ -37,15 +37,19 @@ SPLITS = COCO_SPLITS
 
 
 class Options(Extended):
-    """Which files to read; `{split}` in a path stands for the split."""
+    """Files of the data set; `{split}` in a path stands for the split's name."""
 
-    folder: str = Field(default="coco", description="under the data root")
-    annotations: str = Field(default="annotations/captions_{split}.json", description="in the folder")
+    folder: str = Field(default="coco", description="folder of the data set, under the data root")
+    annotations: str = Field(default="annotations/captions_{split}.json", description="captions file, in the folder")
     images: str = Field(default="{split}", description="folder of the photos, in the folder")
-    pool: str = Field(default="", description="captions file whose captions of other images fill the pool, or none")
-    tuning: str = Field(default="", description="captions file on whose other images is chosen what must be, or none")
-    captions_per_image: int = Field(default=0, ge=0, description="the first so many of each image; 0: all")
-    absent: Absent = Field(default="refuse", description="rows of photos that are not on disk: refuse or skip")
+    pool: str = Field(
+        default="", description="captions file with further candidate captions, of other images; empty: none"
+    )
+    tuning: str = Field(
+        default="", description="captions file of other images, to choose the constant caption on; empty: none"
+    )
+    captions_per_image: int = Field(default=0, ge=0, description="first captions of each image to keep; 0: all")
+    absent: Absent = Field(default="refuse", description="annotated images that are not on disk: refuse or skip")
 
     FORMER: ClassVar[Mapping[str, Any]] = {"tuning": ""}
 

@@ -37,12 +37,12 @@ SPLITS = COCO_SPLITS
 
 
 class Options(Strict):
-    """Which files to read; `{split}` in a path stands for the split."""
+    """Files of the data set; `{split}` in a path stands for the split's name."""
 
-    folder: str = Field(default="coco", description="under the data root")
-    annotations: str = Field(default="annotations/instances_{split}.json", description="in the folder")
+    folder: str = Field(default="coco", description="folder of the data set, under the data root")
+    annotations: str = Field(default="annotations/instances_{split}.json", description="instances file, in the folder")
     images: str = Field(default="{split}", description="folder of the photos, in the folder")
-    absent: Absent = Field(default="refuse", description="rows of photos that are not on disk: refuse or skip")
+    absent: Absent = Field(default="refuse", description="annotated images that are not on disk: refuse or skip")
 
 
 class _InstanceFile(CocoRow):

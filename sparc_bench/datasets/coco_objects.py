@@ -39,16 +39,20 @@ SPLITS = COCO_SPLITS
 
 
 class Options(Strict):
-    """Which files to read; `{split}` in a path stands for the split."""
+    """Files of the data set; `{split}` in a path stands for the split's name."""
 
-    folder: str = Field(default="coco", description="under the data root")
-    captions: str = Field(default="annotations/captions_{split}.json", description="in the folder")
-    instances: str = Field(default="annotations/instances_{split}.json", description="in the folder")
+    folder: str = Field(default="coco", description="folder of the data set, under the data root")
+    captions: str = Field(default="annotations/captions_{split}.json", description="captions file, in the folder")
+    instances: str = Field(default="annotations/instances_{split}.json", description="instances file, in the folder")
     images: str = Field(default="{split}", description="folder of the photos, in the folder")
-    synonyms: str = Field(default="chair/synonyms.txt", description="under the data root")
-    karpathy: str = Field(default="", description="Karpathy's file in the folder: its test images alone; or none")
-    pool: str = Field(default="", description="captions file whose captions of other images fill the pool, or none")
-    absent: Absent = Field(default="refuse", description="rows of photos that are not on disk: refuse or skip")
+    synonyms: str = Field(default="chair/synonyms.txt", description="CHAIR's list of synonyms, under the data root")
+    karpathy: str = Field(
+        default="", description="Karpathy's split file, in the folder, to read its test images alone; empty: all images"
+    )
+    pool: str = Field(
+        default="", description="captions file with further candidate captions, of other images; empty: none"
+    )
+    absent: Absent = Field(default="refuse", description="annotated images that are not on disk: refuse or skip")
 
 
 class _Object(CocoRow):

@@ -33,16 +33,14 @@ _LISTS = {"train": "Flickr_8k.trainImages.txt", "val": "Flickr_8k.devImages.txt"
 
 
 class Options(Extended):
-    """Folders under the data root, absent photos, and parts of a split."""
+    """Folders of the data set, and which photos to read."""
 
-    folder: str = "flickr8k"
-    images: str = "images"
-    absent: Absent = "refuse"
-    first: int | None = Field(
-        default=None, gt=0, description="number of photos to read, from the start of the split; default: all"
-    )
+    folder: str = Field(default="flickr8k", description="folder of the data set, under the data root")
+    images: str = Field(default="images", description="folder of the photos, in the folder")
+    absent: Absent = Field(default="refuse", description="captions whose photo is not on disk: refuse or skip")
+    first: int | None = Field(default=None, gt=0, description="number of photos, the first of the split; none: all")
     tuning: Literal["", "train", "val", "test"] = Field(
-        default="", description="split whose captions a protocol tunes its choices on; empty: none"
+        default="", description="another split, to choose the constant caption on; empty: none"
     )
 
     FORMER: ClassVar[Mapping[str, Any]] = {"first": None, "tuning": ""}

@@ -31,28 +31,28 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", 
 
 
 class Options(Strict):
-    """Class folders and their class list."""
+    """Folders of the classes, and which classes they are."""
 
     folder: str = Field(
-        default="image_folder", description="folder under the data root; {split} stands for the split's name"
+        default="image_folder",
+        description="folder of the class folders, under the data root; {split} stands for the split's name",
     )
     classes: str = Field(
         default="folders",
-        description="folders: the folder names, sorted; else a class list (imagenet, imagenet_a, imagenet_r or a card "
-        "of tasks/classes), in whose order the labels count",
+        description="folders: the folders' names, sorted; else a class list in the order of the labels (imagenet, "
+        "imagenet_a, imagenet_r or a card of tasks/classes)",
     )
     named: Literal["by class", "by number"] = Field(
-        default="by class", description="names of the folders: classes, or class numbers 0, 1, 2 ..."
+        default="by class", description="names of the folders: by class, or by number (0, 1, 2 ... in class order)"
     )
     photo_names: str = Field(
-        default="",
-        description="prefix of the photos' names across data sets, NAME in NAME:FILE (without suffix); empty: none",
+        default="", description="name of the photos' source, for exposure; a photo is named NAME:FILE without ending"
     )
     train_per_class: int | None = Field(
         default=None,
         gt=0,
-        description="number of photos of each class that are tagged train, the others being tagged test: those whose "
-        "paths have the lowest sha256, because names are often sorted by kind",
+        description="number of photos of each class tagged train, those whose paths have the lowest sha256 (names are "
+        "often sorted by kind); the others are tagged test",
     )
 
 

@@ -39,10 +39,10 @@ CORRUPTIONS = {
 
 
 class Options(Strict):
-    """Folder and class list of the data set."""
+    """Folder and class names of the data set."""
 
-    folder: str = Field(default="imagenet-c", description="folder under the data root")
-    classes: str = Field(default="imagenet", description="class list that names the folders")
+    folder: str = Field(default="imagenet-c", description="folder of the data set, under the data root")
+    classes: str = Field(default="imagenet", description="class list that names the folders of each corrupted set")
 
 
 @dataclass(frozen=True)

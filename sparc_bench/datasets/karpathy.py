@@ -31,15 +31,15 @@ SPLITS = ("train", "val", "test", "restval", "train+restval", "all")
 
 
 class Options(Strict):
-    """Which file to read, and where the photos lie."""
+    """Split file and folder of the photos."""
 
-    folder: str = Field(default="coco", description="under the data root")
-    annotations: str = Field(default="dataset_coco.json", description="in the folder")
+    folder: str = Field(default="coco", description="folder of the data set, under the data root")
+    annotations: str = Field(default="dataset_coco.json", description="Karpathy's split file, in the folder")
     images: str = Field(
-        default="", description="folder of the photos, in the folder; each image's own filepath (val2014) lies in it"
+        default="", description="folder of the photos, in the folder; an image's filepath (val2014) is relative to it"
     )
-    captions_per_image: int = Field(default=0, ge=0, description="the first so many of each image; 0: all")
-    absent: Absent = Field(default="refuse", description="rows of photos that are not on disk: refuse or skip")
+    captions_per_image: int = Field(default=0, ge=0, description="first captions of each image to keep; 0: all")
+    absent: Absent = Field(default="refuse", description="annotated images that are not on disk: refuse or skip")
 
 
 class _Sentence(CocoRow):

@@ -44,15 +44,15 @@ SPLITS = ("train", "val")
 
 
 class Options(Strict):
-    """Which files to read; `{split}` in a path stands for the split."""
+    """Files of the data set; `{split}` in a path stands for the split's name."""
 
-    folder: str = Field(default="lvis", description="under the data root")
-    annotations: str = Field(default="lvis_v1_{split}.json", description="in the folder")
+    folder: str = Field(default="lvis", description="folder of the data set, under the data root")
+    annotations: str = Field(default="lvis_v1_{split}.json", description="annotations file, in the folder")
     photos: str = Field(
         default="coco",
-        description="under the data root, with COCO's folders in it; empty: none, which outputs of other systems need",
+        description="folder with COCO's folders of photos, under the data root; empty: no photos, enough for `score`",
     )
-    absent: Absent = Field(default="refuse", description="rows of photos that are not on disk: refuse or skip")
+    absent: Absent = Field(default="refuse", description="annotated images that are not on disk: refuse or skip")
 
 
 class _Image(SizedImage):

@@ -32,15 +32,15 @@ SPLITS = ("random", "popular", "adversarial")
 
 
 class Options(Strict):
-    """Folders of questions and photos."""
+    """Folders of the questions and of the photos."""
 
     folder: str = Field(default="pope", description="folder of the questions, under the data root")
     photos: str = Field(default="coco/val2014", description="folder of the photos, under the data root")
     names: Literal[2014, 2017] = Field(
         default=2014,
-        description="file names of the photos: COCO_val2014_ and twelve digits, or (2017) twelve digits only",
+        description="file names of the photos: 2014 (COCO_val2014_ and twelve digits) or 2017 (digits alone)",
     )
-    absent: Absent = Field(default="refuse", description="questions about photos that are not on disk: refuse or skip")
+    absent: Absent = Field(default="refuse", description="questions whose photo is not on disk: refuse or skip")
 
 
 class _Question(CocoRow):

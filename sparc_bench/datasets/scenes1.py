@@ -50,23 +50,22 @@ _DEFAULT_NUMBER = {"train": 20000, "val": 1000, "test": 1000}
 
 
 class Options(Extended):
-    """Kind and number of images, and their annotations."""
+    """Kind and number of scenes."""
 
     kind: Literal["scenes", "single", "pairs"] = Field(
         default="scenes",
         description="scenes: 1 to 4 objects; single: one object, balanced over shape x colour; pairs: minimal pairs",
     )
     n: int | None = Field(
-        default=None, gt=0, description="number of images (pairs: of groups); default: 20000 in train, else 1000"
+        default=None, gt=0, description="number of images (pairs: groups); none: 20000 in train, else 1000"
     )
-    label: Literal["shape", "colour"] = Field(default="shape", description="classes of labels and semantic masks")
+    label: Literal["shape", "colour"] = Field(default="shape", description="meaning of labels and semantic masks")
     negatives: tuple[Kind, ...] = Field(
         default=(),
-        description="scenes: kinds of edits by which every caption gets a false one in nearly its own words; empty: no "
-        "negatives",
+        description="kinds of edits that make a false caption of every caption (kind = scenes); empty: no negatives",
     )
     edits: tuple[Edit, ...] = Field(
-        default=_ALL_EDITS, min_length=1, description="pairs: edits whose groups are read (n counts these groups)"
+        default=_ALL_EDITS, min_length=1, description="edits of the groups to read (kind = pairs; n counts these)"
     )
     FORMER: ClassVar[Mapping[str, Any]] = {"negatives": (), "edits": _ALL_EDITS}
 

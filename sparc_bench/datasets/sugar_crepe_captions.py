@@ -25,12 +25,12 @@ GROUPS = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "sw
 
 
 class Options(Strict):
-    """Folders of annotations and photos."""
+    """Folders of the benchmark."""
 
-    folder: str = Field(default="sugar_crepe", description="folder under the data root")
-    annotations: str = Field(default="data", description="folder of the seven files, within `folder`")
+    folder: str = Field(default="sugar_crepe", description="folder of the data set, under the data root")
+    annotations: str = Field(default="data", description="folder of the seven files, in the folder")
     photos: str = Field(default="coco/val2017", description="folder of the photos, under the data root")
-    absent: Absent = Field(default="refuse", description="items of photos that are not on disk: refuse or skip")
+    absent: Absent = Field(default="refuse", description="items whose photo is not on disk: refuse or skip")
 
 
 class _Item(CocoRow):

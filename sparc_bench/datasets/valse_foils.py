@@ -34,10 +34,10 @@ VOTES = 2
 
 
 class Options(Strict):
-    """Folders of annotations and photos; those of photos lie under the data root."""
+    """Folders of the benchmark; those of photos are under the data root."""
 
-    folder: str = Field(default="valse", description="folder under the data root")
-    annotations: str = Field(default="data", description="folder of the eleven files, within `folder`")
+    folder: str = Field(default="valse", description="folder of the data set, under the data root")
+    annotations: str = Field(default="data", description="folder of the eleven files, in the folder")
     coco_val2017: str = Field(default="coco/val2017", description="photos of plurals and relations")
     coco_train2014: str = Field(default="coco/train2014", description="photos of coreference-standard")
     coco_val2014: str = Field(default="coco/val2014", description="photos of foil-it and coreference-standard")
@@ -46,7 +46,7 @@ class Options(Strict):
     visdial_val2018: str = Field(
         default="visdial/VisualDialog_val2018", description="photos of coreference-hard (VisualDialog_val2018_*.jpg)"
     )
-    absent: Absent = Field(default="refuse", description="items of photos that are not on disk: refuse or skip")
+    absent: Absent = Field(default="refuse", description="items whose photo is not on disk: refuse or skip")
 
 
 class _Votes(CocoRow):

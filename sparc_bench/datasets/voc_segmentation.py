@@ -39,13 +39,13 @@ CLASSES = (
 
 
 class Options(Strict):
-    """Folders of the data set; the augmented masks (SegmentationClassAug) need another `masks` folder and list."""
+    """Folders of the data set; augmented masks (SegmentationClassAug) need their own `masks` folder and split list."""
 
-    folder: str = Field(default="VOCdevkit/VOC2012", description="folder under the data root")
-    images: str = Field(default="JPEGImages", description="folder of the photos, within `folder`")
-    masks: str = Field(default="SegmentationClass", description="folder of the palette masks, within `folder`")
-    lists: str = Field(default="ImageSets/Segmentation", description="folder of the split lists, within `folder`")
-    absent: Absent = Field(default="refuse", description="listed photos or masks not on disk: refuse or skip")
+    folder: str = Field(default="VOCdevkit/VOC2012", description="folder of the data set, under the data root")
+    images: str = Field(default="JPEGImages", description="folder of the photos, in the folder")
+    masks: str = Field(default="SegmentationClass", description="folder of the palette masks, in the folder")
+    lists: str = Field(default="ImageSets/Segmentation", description="folder of the split lists, in the folder")
+    absent: Absent = Field(default="refuse", description="listed photos or masks that are not on disk: refuse or skip")
 
 
 def read(root: Path | None, split: str, options: Options) -> DataSplit:

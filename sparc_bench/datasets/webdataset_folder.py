@@ -34,12 +34,12 @@ _PHOTOS = ("jpg", "jpeg", "png", "webp")
 
 
 class Options(Strict):
-    """Folder and class list of the data set."""
+    """Folder of the shards and meaning of their class numbers."""
 
-    folder: str = Field(default="wds_cifar10", description="folder under the data root")
+    folder: str = Field(default="wds_cifar10", description="folder of the data set, under the data root")
     classes: str = Field(
         default="names",
-        description="names: the lines of classnames.txt; else a class list, in whose order the class numbers count",
+        description="names: the lines of classnames.txt; else a class list in the order of the numbers",
     )
 
 

@@ -23,12 +23,12 @@ SPLITS = ("test",)
 
 
 class Options(Strict):
-    """Folder of the data set and its files."""
+    """Folders of the benchmark."""
 
-    folder: str = Field(default="winoground", description="folder under the data root")
-    annotations: str = Field(default="data/examples.jsonl", description="file within `folder`")
-    images: str = Field(default="data/images", description="folder of the photos, within `folder`")
-    absent: Absent = Field(default="refuse", description="pairs of photos that are not on disk: refuse or skip")
+    folder: str = Field(default="winoground", description="folder of the data set, under the data root")
+    annotations: str = Field(default="data/examples.jsonl", description="file of the examples, in the folder")
+    images: str = Field(default="data/images", description="folder of the photos, in the folder")
+    absent: Absent = Field(default="refuse", description="pairs with a photo that is not on disk: refuse or skip")
 
 
 class _Row(CocoRow):

@@ -8,6 +8,7 @@ import sys
 import tomllib
 
 import pytest
+from sparc_bench.training.needs import refuse_missing
 
 from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import bind
