@@ -120,7 +120,7 @@ def _means_a_path(family: str, named: str) -> bool:
 
 
 def _unknown_model(model: str) -> UserError:
-    """The sentence about a word that is no model."""
+    """Error for a MODEL argument that names no model."""
     family, colon, _ = model.partition(":")
     families = sorted({*discovery.names("encoders"), *SPELLINGS})
     if colon:

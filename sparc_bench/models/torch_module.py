@@ -1,4 +1,4 @@
-"""An encoder from a torch module of one's own that has `encode_image` and `encode_text`, as most code after CLIP does.
+"""An encoder from your own torch module with `encode_image` and `encode_text`, the two methods of CLIP's code.
 
 In the Python file that `python:my_model.py` names:
 
@@ -35,18 +35,18 @@ PATH = "local"
 
 @dataclass(frozen=True)
 class Transformed:
-    """Opens an image with a transform of PIL images; picklable where the transform is.
+    """Preprocessing of an image by a transform of PIL images; picklable if the transform is.
 
     Attributes:
-        transform: of a PIL image to pixels of one size.
-        shows: the centre square of an image, or the whole of it.
+        transform: function from a PIL image to pixels of one size.
+        shows: image area that the pixels show: its centre square, or the whole image.
     """
 
     transform: Callable[[Image.Image], Tensor]
     shows: Literal["centre", "whole"]
 
     def __call__(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
-        """Pixels, and the area of the image that they show; raises UserError where another size is asked for."""
+        """Pixels, and the image area that they show; raises UserError for another size."""
         if size is not None:
             raise UserError(f"The transform gives pixels of its own size, not of {size} px: leave the size out.")
         image = item.open()
@@ -57,7 +57,7 @@ class Transformed:
 
 
 class ModuleEncoder(ImageTextEncoder):
-    """Vectors by the module's own `encode_image` and `encode_text`; what `loader` returns makes one."""
+    """Encoder with the vectors of a module's `encode_image` and `encode_text`, made by `loader`."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class ModuleEncoder(ImageTextEncoder):
             self.gives, self.paths = self.gives | {"patches"}, {PATH: True}
 
     def encode_pixels(self, pixels: Tensor, need: frozenset[str]) -> ImageFeatures:
-        """Global vectors BD and patches BPD, as `need` says."""
+        """Global vectors BD and patch vectors BPD, as far as `need` names them."""
         global_BD = self._module.encode_image(pixels) if "global" in need else None
         if self._patches is None or "patches" not in need:
             return ImageFeatures((), global_BD)
@@ -89,8 +89,8 @@ class ModuleEncoder(ImageTextEncoder):
         edge = math.isqrt(patches_BPD.shape[1])
         if edge * edge != patches_BPD.shape[1]:
             raise UserError(
-                f"{self.card.name} gives {patches_BPD.shape[1]} patches, which are no square grid: leave out what is "
-                "no patch (class token, registers), or derive a class from sparc_bench.encoder.ImageTextEncoder."
+                f"{self.card.name} gives {patches_BPD.shape[1]} patches, which are no square grid: leave out class "
+                "token and registers, or derive a class from sparc_bench.encoder.ImageTextEncoder."
             )
         return ImageFeatures((), global_BD, patches={PATH: patches_BPD}, grid=(edge, edge))
 
@@ -106,19 +106,19 @@ def loader(
     patches: Callable[[Tensor], Tensor] | None = None,
     shows: Literal["centre", "whole"] = "centre",
 ) -> Callable[[ModelCard, Path | None, Runtime], ModuleEncoder]:
-    """The function `load` of a Python file that brings in a model.
+    """A function `load` for a Python file with a model.
 
-    Features are not cached, for nothing says whether `preprocess` is the one of the last call; the record's hash of the
-    weights is that of the module's state.
+    Features are not cached, because a change of `preprocess` cannot be detected. The weights hash of the record is that
+    of the module's state dict.
 
     Args:
-        module: it has `encode_image` (pixels to BD) and `encode_text` (what `tokenize` gives to BD).
-        preprocess: PIL image to pixels of one size, such as a torchvision transform.
-        tokenize: list of strings to token ids BL.
-        patches: pixels to patch vectors BPD in the joint space, un-normalised, row by row of a square grid, without
-            class token; None for a model without them.
-        shows: what of an image `preprocess` keeps: "centre" (short side resized, then the centre square cropped) or
-            "whole" (squashed to a square). `sparc-bench verify` measures whether it is so.
+        module: module with `encode_image` (pixels to BD) and `encode_text` (token ids to BD).
+        preprocess: function from a PIL image to pixels of one size, such as a torchvision transform.
+        tokenize: function from a list of strings to token ids BL.
+        patches: function from pixels to patch vectors BPD in the joint space, un-normalised, row-major over a square
+            grid, without class token; None for a model without patches.
+        shows: image area that `preprocess` keeps: "centre" (short side resized, centre square cropped) or "whole"
+            (squashed to a square). `sparc-bench verify` measures it.
     """
 
     def load(card: ModelCard, weights: Path | None, runtime: Runtime) -> ModuleEncoder:  # noqa: ARG001 - the seam
@@ -128,7 +128,7 @@ def loader(
 
 
 def weights_sha256(module: nn.Module) -> str:
-    """Sha256 of all parameters and buffers with their names, wherever they lie."""
+    """Sha256 of all parameters and buffers with their names, independent of the device."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

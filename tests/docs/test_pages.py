@@ -8,7 +8,6 @@ import sys
 import tomllib
 
 import pytest
-from sparc_bench.training.needs import refuse_missing
 
 from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import bind
