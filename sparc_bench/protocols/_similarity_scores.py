@@ -156,19 +156,24 @@ def image_batches(encoder: Encoder, items: Sequence[ImageItem]) -> Iterator[tupl
 
 
 def similarity_batches(
-    encoder: Encoder, items: Sequence[ImageItem], texts: Sequence[str], into: Float32[ndarray, "N U"] | None = None
+    encoder: Encoder,
+    items: Sequence[ImageItem],
+    texts: Sequence[str],
+    into: Float32[ndarray, "N U"] | None = None,
+    *,
+    quiet: bool = False,
 ) -> Iterator[tuple[slice, Float32[ndarray, "N U"], Float32[ndarray, "N U"]]]:
     """Batches (rows, image-to-text scores, text-to-image scores) of images with all texts, in float32.
 
-    Both arrays are the same object for a model with one matrix for both directions. For a pairwise model the expected
-    time is announced first (see `announce_duration`). With `into`, text-to-image scores are written there, and the
-    third value is a view of its rows.
+    Both arrays are the same object for a model with one matrix for both directions. For a pairwise model the
+    expected time is announced first (see `announce_duration`), unless `quiet`. With `into`, text-to-image scores
+    are written there, and the third value is a view of its rows.
     """
     packed = PackedTexts.of(encoder, texts)
     buffer = packed.padding_buffer()
     unpadded = tuple(packed.batches(None)) if packed.tokens_WD is None else ()
     for rows, images in image_batches(encoder, items):
-        if rows.start == 0 and pairwise(encoder):
+        if rows.start == 0 and pairwise(encoder) and not quiet:
             announce_duration(encoder, images, packed, len(items) * len(packed))
         out = None if into is None else into[rows]
         yield rows, *_scores(encoder, images, unpadded or packed.batches(buffer), out)

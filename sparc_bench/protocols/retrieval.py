@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool, Float32, Int, Shaped
 from numpy import ndarray
 
 from sparc_bench.cards.card import Strict
@@ -83,14 +83,30 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
 OUTPUTS = {"similarity": run_on_similarity(run)}
 
 
+def hit_rates(encoder: Encoder, data: DataSplit, ks: Sequence[int]) -> dict[str, float]:
+    """R@k in both directions, under full truth where the data set knows it: the validation of a training run.
+
+    The values equal those of `run`; the duration of a pairwise model is not announced.
+    """
+    pairs = ImageCaptionPairs.of(data)
+    if data.caption_truth is None:
+        firsts = _own_first_positives(encoder, data, pairs, quiet=True)
+        to_text, to_image = (RankingScores.of(first, ks) for first in firsts)
+    else:
+        scores = _scores(encoder, data, pairs.distinct, quiet=True)
+        to_text, to_image = _both_ways(*scores, full_truth(data), ks, pairs.distinct.index_M, with_map=False)
+    found = retrieval_metrics(to_text, to_image, pairs.image_M, len(data))
+    return {name: statistic.value for name, statistic in found.items()}
+
+
 def _own_first_positives(
-    encoder: Encoder, data: DataSplit, pairs: ImageCaptionPairs
+    encoder: Encoder, data: DataSplit, pairs: ImageCaptionPairs, *, quiet: bool = False
 ) -> tuple[FirstPositives, FirstPositives]:
     """Positions of the best positives in both directions; only the text-to-image matrix is kept in memory."""
     distinct = pairs.distinct
     text_to_image_NU = np.empty((pairs.images, len(distinct.texts)), dtype=np.float32)
     repeated_E, parts = distinct.repeated_E, []
-    for rows, to_text, _ in similarity_batches(encoder, data.items, distinct.texts, into=text_to_image_NU):
+    for rows, to_text, _ in similarity_batches(encoder, data.items, distinct.texts, into=text_to_image_NU, quiet=quiet):
         first, stop = np.searchsorted(pairs.image_M, (rows.start, rows.stop))
         query_P, column_P = pairs.image_M[first:stop] - rows.start, distinct.index_M[first:stop]
         parts.append(first_positives_of_rows(to_text, query_P, column_P, repeated_E))
@@ -107,10 +123,9 @@ def _against_full_truth(encoder: Encoder, data: DataSplit, options: Options, pai
     column_M = distinct.index_M
     image_to_text_NU, text_to_image_NU = _scores(encoder, data, distinct)
     own_NM, truth_NM = data.own_truth(), full_truth(data)
-    to_text = ranking_scores(image_to_text_NU, truth_NM, options.ks, with_map=True, column_C=column_M)
-    to_image = ranking_scores(text_to_image_NU.T, truth_NM.T, options.ks, with_map=True, row_Q=column_M)
-    own_text = ranking_scores(image_to_text_NU, own_NM, (1,), with_map=False, column_C=column_M)
-    own_image = ranking_scores(text_to_image_NU.T, own_NM.T, (1,), with_map=False, row_Q=column_M)
+    both = (image_to_text_NU, text_to_image_NU)
+    to_text, to_image = _both_ways(*both, truth_NM, options.ks, column_M, with_map=True)
+    own_text, own_image = _both_ways(*both, own_NM, (1,), column_M, with_map=False)
     flat_NM = np.broadcast_to(np.float32(0), truth_NM.shape)
     reference = {
         "ceiling": _reference(truth_NM, truth_NM, options.ks, with_map=True),
@@ -137,6 +152,22 @@ def _against_full_truth(encoder: Encoder, data: DataSplit, options: Options, pai
         counts={**pairs.counts(), "true_pairs": int(truth_NM.sum())},
         reference=reference,
         notes=(f"A caption is true of {share:.2%} of the images on average; own_r1 counts its own image alone.",),
+    )
+
+
+def _both_ways(
+    image_to_text_NU: Float32[ndarray, "N U"],
+    text_to_image_NU: Float32[ndarray, "N U"],
+    truth_NM: Bool[ndarray, "N M"],
+    ks: Sequence[int],
+    column_M: Int[ndarray, "M"],
+    *,
+    with_map: bool,
+) -> tuple[RankingScores, RankingScores]:
+    """Captions ranked for every image, and images for every caption; `column_M` is each caption's column."""
+    return (
+        ranking_scores(image_to_text_NU, truth_NM, ks, with_map, column_C=column_M),
+        ranking_scores(text_to_image_NU.T, truth_NM.T, ks, with_map, row_Q=column_M),
     )
 
 
@@ -208,11 +239,13 @@ def constant_reference(truth_NM: Bool[ndarray, "N M"]) -> dict[str, float]:
     }
 
 
-def _scores(encoder: Encoder, data: DataSplit, distinct: DistinctTexts) -> tuple[ndarray, ndarray]:
+def _scores(
+    encoder: Encoder, data: DataSplit, distinct: DistinctTexts, *, quiet: bool = False
+) -> tuple[ndarray, ndarray]:
     shape = (len(data), len(distinct.texts))
     image_to_text_NU = np.empty(shape, dtype=np.float32)
     text_to_image_NU = image_to_text_NU
-    for rows, to_text, to_image in similarity_batches(encoder, data.items, distinct.texts):
+    for rows, to_text, to_image in similarity_batches(encoder, data.items, distinct.texts, quiet=quiet):
         if to_image is not to_text and text_to_image_NU is image_to_text_NU:
             text_to_image_NU = np.empty(shape, dtype=np.float32)
         image_to_text_NU[rows] = to_text

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from sparc_bench.dataset import DataSplit
-from sparc_bench.encoder import image_need, text_need
+from sparc_bench.encoder import runs
 from sparc_bench.encoders.own import OwnEncoder
-from sparc_bench.metrics.ranking import first_positives, hit_score
-from sparc_bench.protocols._similarity_scores import similarity_scores
+from sparc_bench.features import ImageFeatures
+from sparc_bench.images.item import ImageItem
+from sparc_bench.models.encoder_wrapper import EncoderWrapper
+from sparc_bench.protocols.retrieval import hit_rates
 from sparc_bench.training.pixels import Pixels
 from sparc_bench.two_towers.model import TwoTowerModel
 from sparc_bench.two_towers.tokenizer import Tokenizer
@@ -20,25 +23,38 @@ HELD_OUT_IMAGES = 512
 BATCH = 128
 
 
+class PreparedEncoder(EncoderWrapper):
+    """A model whose images are the pixels of a run: no image is opened again.
+
+    Attributes:
+        own: the model.
+    """
+
+    def __init__(self, own: OwnEncoder, data: DataSplit, pixels: Pixels) -> None:
+        super().__init__(own)
+        self.own, self._pixels = own, pixels
+        self._position_of = {data.examples[row].image.id: position for position, row in enumerate(pixels.index)}
+
+    def stream(
+        self,
+        items: Sequence[ImageItem],
+        need: frozenset[str],
+        most: int,
+        size: int | None = None,  # noqa: ARG002 - of the model's own size alone
+    ) -> Iterator[ImageFeatures]:
+        """Features of runs of at most `most` images, in order."""
+        for start in range(0, len(items), BATCH):
+            part = items[start : start + BATCH]
+            pixels_BHWC = self._pixels.rows([self._position_of[item.id] for item in part])
+            features = self.own.encode_pixels(torch.from_numpy(pixels_BHWC), need)
+            yield from runs(replace(features, ids=tuple(item.id for item in part)), most)
+
+
 @torch.inference_mode()
 def validation_scores(encoder: OwnEncoder, data: DataSplit, pixels: Pixels) -> dict[str, float]:
-    """R@1, R@5 and R@10 both ways as hit rates, against the full truth where the data set has it."""
-    examples = [data.examples[row] for row in pixels.index]
-    readable = DataSplit(data.dataset, data.split, tuple(examples))
-    truth_NM = data.caption_truth(examples) if data.caption_truth is not None else readable.own_truth()
-    features = encoder.texts(readable.captions, text_need(encoder))
-    blocks = []
-    for start in range(0, len(pixels), BATCH):
-        rows = range(start, min(start + BATCH, len(pixels)))
-        images = encoder.encode_pixels(torch.from_numpy(pixels.rows(rows)), image_need(encoder))
-        blocks.append(similarity_scores(encoder, images, features))
-    image_to_text_NM, text_to_image_NM = (np.concatenate(ways) for ways in zip(*blocks, strict=True))
-    scores: dict[str, float] = {}
-    ways = {"image_to_text": (image_to_text_NM, truth_NM), "text_to_image": (text_to_image_NM.T, truth_NM.T)}
-    for way, (scores_QC, truth_QC) in ways.items():
-        first = first_positives(scores_QC, truth_QC)
-        scores |= {f"{way}_r{k}": float(hit_score(first, k).mean()) for k in (1, 5, 10)}
-    return scores
+    """R@1, R@5 and R@10 both ways as the retrieval tasks have them, on the images that can be read."""
+    readable = replace(data, examples=tuple(data.examples[row] for row in pixels.index))
+    return hit_rates(PreparedEncoder(encoder, data, pixels), readable, (1, 5, 10))
 
 
 @torch.inference_mode()

@@ -7,7 +7,7 @@ from sparc_bench.dataset import Example
 from sparc_bench.errors import UserError
 from sparc_bench.protocols import retrieval
 from sparc_bench.protocols._similarity_scores import DistinctTexts
-from sparc_bench.protocols.retrieval import Options, ranking_scores, run
+from sparc_bench.protocols.retrieval import Options, hit_rates, ranking_scores, run
 from tests.toys.encoders import LookupEncoder, answer_key, caption_key, constant_encoder, item, split_of
 
 OWN = Options(ks=(1, 2), truth="own", ties="expected")
@@ -116,3 +116,17 @@ def test_a_pairwise_model_gets_patches_and_tokens():
     encoder = Pairwise(key.image_vector, key.text_vector, prompt_ensemble="scores")
     assert run(encoder, data, OWN).metrics["text_to_image_r1"].value == 1
     assert run(replace(key, gives=key.gives - {"tokens"}), data, OWN).metrics["text_to_image_r1"].value == 1
+
+
+@pytest.mark.parametrize("truth", [None, [[1, 1, 0, 1], [1, 1, 1, 0], [0, 0, 1, 1]]])
+def test_hit_rates_alone_are_those_of_the_task(truth):
+    data = data_of(("a", "b"), ("c",), ("a",), truth=truth)
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 3, size=(3, 3)).astype(float)  # with ties
+    images = {f"i{row}": scores[row] for row in range(3)}
+    encoder = LookupEncoder(images.__getitem__, dict(zip("abc", np.eye(3), strict=True)).__getitem__)
+    whole = run(encoder, data, OWN if truth is None else FULL).metrics
+    found = hit_rates(encoder, data, (1, 2))
+    assert found.keys() == {f"{way}_r{k}" for way in ("image_to_text", "text_to_image") for k in (1, 2)}
+    assert found == {name: whole[name].value for name in found}
+    assert not all(value in (0, 1) for value in found.values())

@@ -1,6 +1,7 @@
 """Runs: repeatable bit for bit, resumed exactly, stopped with a sentence."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,10 +10,12 @@ from safetensors import safe_open
 from sparc_bench.encoder import Runtime
 from sparc_bench.encoders import own
 from sparc_bench.errors import UserError
+from sparc_bench.protocols import retrieval
 from sparc_bench.training import train as run_module
 from sparc_bench.training.pixels import load_pixels
 from sparc_bench.training.run_inputs import read_split
 from sparc_bench.training.train import train
+from sparc_bench.training.validate import validation_scores
 from sparc_bench.two_towers.architecture import architecture_of
 
 
@@ -114,11 +117,29 @@ def test_the_encoder_of_a_run_gives_what_training_saw(tiny, tmp_path):
     assert images.area_N4[0].tolist() == [0, 0, 64, 64]
     assert encoder.train_words
     pixels = load_pixels(data, architecture_of(tiny, None).image_transform(tiny.name), 0.0)
-    from sparc_bench.training.validate import validation_scores
-
     assert validation_scores(encoder, data, pixels) == pytest.approx(summary["val"])
     untrained = encoder.untrained().images(data.items[:2], frozenset({"global"}))
     assert not torch.allclose(untrained.global_ND, images.global_ND[:2])
+
+
+def test_validation_scores_are_those_of_the_retrieval_task(tiny, tmp_path):
+    logged = train(tiny, tmp_path / "run", None, 0, "cpu")["val"]
+    encoder = own.load(tiny.model_card(), tmp_path / "run", Runtime())
+    options = retrieval.Options(ks=(1, 5, 10), truth="full", ties="expected")
+    outcome = retrieval.run(encoder, read_split(tiny, None, val=True), options)
+    assert logged == {name: outcome.metrics[name].value for name in logged}
+    assert len(logged) == 6
+
+
+def test_validation_ranks_the_images_that_can_be_read(tiny, tmp_path):
+    train(tiny, tmp_path / "run", None, 0, "cpu")
+    encoder = own.load(tiny.model_card(), tmp_path / "run", Runtime())
+    data = read_split(tiny, None, val=True)
+    whole = load_pixels(data, architecture_of(tiny, None).framing(tiny.name), 0.0)
+    rows = tuple(range(1, len(data), 2))
+    some = replace(whole, index=rows, array_NSS3=whole.array_NSS3[list(rows)])
+    part = replace(data, examples=tuple(data.examples[row] for row in rows))
+    assert validation_scores(encoder, data, some) == pytest.approx(retrieval.hit_rates(encoder, part, (1, 5, 10)))
 
 
 def test_tensorboard_files_if_asked_for(tiny, tmp_path):
