@@ -1,4 +1,4 @@
-"""What a run looks at while it trains: retrieval on val, and afterwards what the objective says on held-out pairs."""
+"""Validation of a training run: retrieval R@k on val, and the figures of the objective on held-out pairs."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def test_validation_ranks_the_images_that_can_be_read(tiny, tmp_path):
     train(tiny, tmp_path / "run", None, 0, "cpu")
     encoder = own.load(tiny.model_card(), tmp_path / "run", Runtime())
     data = read_split(tiny, None, val=True)
-    whole = load_pixels(data, architecture_of(tiny, None).framing(tiny.name), 0.0)
+    whole = load_pixels(data, architecture_of(tiny, None).image_transform(tiny.name), 0.0)
     rows = tuple(range(1, len(data), 2))
     some = replace(whole, index=rows, array_NSS3=whole.array_NSS3[list(rows)])
     part = replace(data, examples=tuple(data.examples[row] for row in rows))
