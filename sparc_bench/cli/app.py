@@ -292,9 +292,9 @@ def cost(
 ) -> None:
     """Measure what a training step of each objective costs: time, memory and FLOPs beside CLIP's."""
     prepare(None, device, plugin)
-    from sparc_bench.cost import measure as costs
-    from sparc_bench.cost.picture import plot
-    from sparc_bench.cost.table import render
+    from sparc_bench.cost import measure_costs as costs
+    from sparc_bench.cost.cost_plot import plot
+    from sparc_bench.cost.cost_table import render
     from sparc_bench.terminal import console, task_bar
 
     plan = costs.make_plan(objectives, batch, model, device, repeats, plugin or ())

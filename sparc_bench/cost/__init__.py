@@ -1,1 +1,1 @@
-"""What a training step of each objective costs: time, memory, FLOPs, each beside CLIP's."""
+"""The cost of a training step of each objective (time, memory, FLOPs, beside CLIP's), of encoding and of scoring."""

@@ -1,7 +1,7 @@
-"""One measured cell of the cost table: what a training step of one objective takes at one batch size.
+"""One cell of the cost table: time and memory of a training step of one objective at one batch size.
 
-The step is the training loop's own: forward, backward, AdamW, `after_step`, on random pixels and on captions that fill
-the context (BOS, words, EOS, no padding).
+The step is that of the training loop (forward, backward, AdamW, `after_step`), on random pixels and on captions that
+fill the context (BOS, words, EOS, no padding).
 
 Shapes: B batch, K texts per image, L text tokens, P patches, M pooled vectors per image, W tower width.
 """
@@ -36,22 +36,22 @@ from sparc_bench.two_towers.tokenizer import Tokenizer
 from sparc_bench.two_towers.towers import RecipeImageTower
 
 VOCABULARY = 32_000
-"""Of the paper's text tower (arXiv 2401.09865, section 4.1)."""
+"""Vocabulary size of the paper's text tower (arXiv 2401.09865, section 4.1)."""
 
 TEXT_LAYERS = 12
 
 HEAD_WIDTH = 64
-"""Of the text tower, as of timm's vision transformers Ti to L: 192 wide has 3 heads, 768 has 12."""
+"""Width of a head of the text tower, as in timm's vision transformers Ti to L (width 192: 3 heads, 768: 12)."""
 
 RUNS = {"cpu": (1, 1), "cuda": (3, 5)}
-"""Kind of device -> steps before the measurement (AdamW's state is there after one), measured steps (their median)."""
+"""Kind of device -> number of warm-up steps (one creates AdamW's state), number of measured steps (for the median)."""
 
 MB = 1e6
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What is measured: an objective with its default options at a batch size, on towers, on a device."""
+    """One measurement: an objective with its default options, a batch size, an image tower, a device."""
 
     objective: str
     batch: int
@@ -66,19 +66,19 @@ class Cell:
 
     @property
     def precision(self) -> str:
-        """As the table says it."""
+        """The precision as written in the table."""
         return "bf16" if self.autocast else "float32"
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One run: seconds of a step (of the objective alone: of its forward and backward pass), memory in bytes.
+class StepCost:
+    """Time and memory of one run, of whole steps or of the objective's forward and backward pass alone.
 
     Attributes:
         seconds: median over the measured steps.
-        peak_bytes: the highest memory, from the start of the process (CPU: resident) or of a step (GPU: allocated).
+        peak_bytes: peak memory, since the start of the process (CPU: resident) or within a step (GPU: allocated).
         before_bytes: memory before the first step.
-        parameters: of the model.
+        parameters: number of parameters of the model.
     """
 
     seconds: float
@@ -89,7 +89,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class TowerCards:
-    """Both towers as a recipe names them, and the rows and columns of the patch grid."""
+    """The recipe tables of both towers, and the rows and columns of the patch grid."""
 
     image: ImageTowerTable
     text: TextTowerTable
@@ -101,7 +101,7 @@ def towers_of(model: str) -> TowerCards:
     """The image tower at timm's own size, and a text tower of the same width: 12 layers, heads 64 wide, context 55.
 
     Raises:
-        UserError: timm knows no such model, or it is no vision transformer.
+        UserError: timm does not know the model, or it is no vision transformer.
     """
     if not timm.is_model(model):
         known = timm.list_models("vit_*_patch*")
@@ -116,9 +116,9 @@ def towers_of(model: str) -> TowerCards:
 
 
 def recipe_of(cell: Cell) -> Recipe:
-    """The cell as a recipe, so that its model is built as training builds it."""
+    """The recipe of a cell, from which its model is built as in training."""
     for plugin in cell.plugins:
-        if plugin.stem not in discovery.names("objectives"):  # in a fresh process
+        if plugin.stem not in discovery.names("objectives"):  # not yet loaded in a fresh process
             discovery.add_plugin(plugin)
     towers = towers_of(cell.model)
     return Recipe(
@@ -137,14 +137,14 @@ def recipe_of(cell: Cell) -> Recipe:
 
 
 class FullContext(Tokenizer):
-    """Any text to ids that fill the context: BOS, random words, EOS."""
+    """A tokenizer that turns any text into ids that fill the context: BOS, random words, EOS."""
 
     def __init__(self, context: int) -> None:
         self.context, self.vocabulary, self.pad_id = context, VOCABULARY, 0
         self.state = ""
 
     def __call__(self, captions: Sequence[Sequence[str]], full_context: bool = False) -> Tokens:  # noqa: ARG002
-        """Ids BKL with L the context."""
+        """Token ids BKL with L = context."""
         shape = (len(captions), len(captions[0]), self.context)
         ids_BKL = torch.randint(1, self.vocabulary, shape, generator=torch.Generator().manual_seed(0))
         special_BKL = torch.zeros(shape, dtype=torch.bool)
@@ -153,9 +153,9 @@ class FullContext(Tokenizer):
 
 
 def random_batch(objective: Objective, recipe: Recipe, size: int | None = None) -> LoadedBatch:
-    """A batch as the objective collates it: K texts per image, false captions where it wants them; B H W 3 uint8.
+    """A batch collated by the objective: random pixels B H W 3 (uint8), K texts per image, negatives where it has some.
 
-    `size`: pixels along an edge, where they are not looked at.
+    `size`: edge in pixels, instead of the image tower's, where the pixels are not used.
     """
     names = tuple(f"caption {number}" for number in range(objective.captions_per_image))
     nothing = ImageItem("random", functools.partial(open_image_file, Path("random")))
@@ -171,9 +171,9 @@ def random_batch(objective: Objective, recipe: Recipe, size: int | None = None) 
 
 
 class FixedTowers(nn.Module):
-    """Stands in for the towers: random outputs of their shapes, the same at every call, that collect gradients.
+    """A stand-in for both towers: fixed random outputs of the same shapes, which collect gradients.
 
-    They are float32, because a layer norm ends each tower.
+    The outputs are float32, because a layer norm ends each tower.
     """
 
     def __init__(self, cell: Cell, objective: Objective, tokens: Tokens, device: torch.device) -> None:
@@ -194,17 +194,17 @@ class FixedTowers(nn.Module):
         self.text_out = TextOut(tokens_BKLW, pooled_BKW, tokens.mask_BKL, tokens.special_BKL)
 
     def forward(self, pixels_BCHW: Tensor, tokens: Tokens) -> tuple[ImageOut, TextOut]:  # noqa: ARG002 - as TowerPair
-        """The same outputs, whatever comes in."""
+        """The fixed outputs, for any input."""
         return self.image_out, self.text_out
 
     def forget_gradients(self) -> None:
-        """Drop what the last backward pass left on the outputs."""
+        """Remove the gradients of the last backward pass from the outputs."""
         for leaf in self.leaves:
             leaf.grad = None
 
 
 def objective_alone(cell: Cell, device: torch.device) -> Objective:
-    """The cell's objective with its default options, on the towers' width."""
+    """The cell's objective with its default options, for the width of the towers."""
     recipe = recipe_of(cell)
     loss, options = objective_and_options(recipe)
     torch.manual_seed(0)
@@ -213,8 +213,8 @@ def objective_alone(cell: Cell, device: torch.device) -> Objective:
         return loss(width, width, options)
 
 
-def measure_step(cell: Cell) -> Reading:
-    """Seconds and memory of training steps; on a CPU, call it in a fresh process."""
+def measure_step(cell: Cell) -> StepCost:
+    """Time and memory of training steps; on a CPU to be called in a fresh process."""
     device, recipe = torch.device(cell.device), recipe_of(cell)
     with device:
         model = build_model(recipe, FullContext(towers_of(cell.model).text.context), seed=0)
@@ -231,10 +231,10 @@ def measure_step(cell: Cell) -> Reading:
     return _measured(step, device, sum(parameter.numel() for parameter in model.parameters()))
 
 
-def measure_own(cell: Cell) -> Reading:
-    """Seconds and memory of the objective's forward and backward pass on detached outputs of the towers.
+def measure_own(cell: Cell) -> StepCost:
+    """Time and memory of the objective's forward and backward pass on detached outputs of the towers.
 
-    A pass over two pairs comes first, so that libraries and threads that wake up in it do not count.
+    A pass over two pairs comes first, so that the start of libraries and threads does not count.
     """
     device = torch.device(cell.device)
     objective = objective_alone(cell, device).to(device).train()
@@ -263,7 +263,7 @@ def _on_device(loaded: LoadedBatch, device: torch.device) -> LoadedBatch:
     return dataclasses.replace(loaded, pixels_BHWC=loaded.pixels_BHWC.to(device), batch=batch)
 
 
-def _measured(step: Callable[[], None], device: torch.device, parameters: int) -> Reading:
+def _measured(step: Callable[[], None], device: torch.device, parameters: int) -> StepCost:
     warm_up, timed = RUNS[device.type]
     before = memory_now(device)
     for _ in range(warm_up):
@@ -277,7 +277,7 @@ def _measured(step: Callable[[], None], device: torch.device, parameters: int) -
         step()
         _synchronise(device)
         seconds.append(time.perf_counter() - began)
-    return Reading(statistics.median(seconds), max(before, memory_peak(device)), before, parameters)
+    return StepCost(statistics.median(seconds), max(before, memory_peak(device)), before, parameters)
 
 
 def _synchronise(device: torch.device) -> None:
@@ -286,7 +286,7 @@ def _synchronise(device: torch.device) -> None:
 
 
 def memory_now(device: torch.device) -> int:
-    """Bytes allocated on a GPU, or resident in this process."""
+    """Memory in bytes: allocated on a GPU, or resident in this process."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     status = Path("/proc/self/statm")
@@ -296,7 +296,7 @@ def memory_now(device: torch.device) -> int:
 
 
 def memory_peak(device: torch.device) -> int:
-    """The highest number of bytes allocated on a GPU since the last reset, or ever resident in this process."""
+    """Peak memory in bytes: allocated on a GPU since the last reset, or resident since this process started."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

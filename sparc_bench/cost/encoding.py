@@ -1,14 +1,14 @@
-"""How fast images are encoded beside a bare loop, and what a second evaluation takes where the first was kept.
+"""The speed of image encoding against a plain open_clip loop, and the time of a second evaluation from the cache.
 
     python -m sparc_bench.cost.encoding --data-root DATA
 
-The model is open_clip's ViT-B/32 with random weights. (a) A bare loop - torch's loader with open_clip's own transform,
-`model.encode_image` - and the harness take turns over the same photos, with the same batch size and worker processes;
-their vectors are compared. The harness does what an evaluation does: it writes the features to a new cache. (b) All
-photos of Flickr8k are classified with 100 prompts, then with 100 others, each time in a new process; what is measured
-begins when the model is loaded and ends when the record is written.
+The model is open_clip's ViT-B/32 with random weights. (a) A plain loop (torch's DataLoader with open_clip's transform,
+`model.encode_image`) and our evaluation take turns over the same photos, with the same batch size and worker processes;
+their vectors are compared. As in an evaluation, features are written to a new cache. (b) All photos of Flickr8k are
+classified with 100 prompts, then with 100 others, each in a new process; the time runs from the loaded model to the
+written record.
 
-Shapes: B images of a batch, D joint width.
+Shapes: N images, B images of a batch, D joint width.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ from sparc_bench.training.precision import device_name
 FILE = Path("cost") / "encoding.csv"
 ARCHITECTURE = "ViT-B-32"
 PROMPTS = ("bare", "a_photo_of_a")
-"""Prompt sets of one template: the first evaluation's, the second's."""
+"""Prompt sets with one template each, of the first and the second evaluation."""
 
 CACHE = "SPARC_BENCH_CACHE"
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of each turn over the same images, and the largest difference between the two loops' unit vectors."""
+    """Seconds of each turn of both loops over the same images, and the largest difference of their unit vectors."""
 
     images: int
     bare: tuple[float, ...]
@@ -69,12 +69,12 @@ class Speed:
 
     @property
     def ratio(self) -> float:
-        """Speed of the harness over that of the bare loop: median over the pairs of turns."""
+        """Speed of our evaluation over that of the plain loop, median over pairs of turns."""
         return statistics.median(bare / ours for bare, ours in zip(self.bare, self.harness, strict=True))
 
 
 class _Transformed(Dataset[Tensor]):
-    """Images through open_clip's transform."""
+    """Images after open_clip's transform."""
 
     def __init__(self, items: list[ImageItem], transform: Any) -> None:  # noqa: ANN401 - torchvision's
         self._items, self._transform = items, transform
@@ -88,7 +88,7 @@ class _Transformed(Dataset[Tensor]):
 
 
 def bare_loop(model: Any, transform: Any, items: list[ImageItem], runtime: Runtime) -> Tensor:  # noqa: ANN401
-    """Vectors ND as a user of the library would compute them."""
+    """Image vectors ND from a plain open_clip loop."""
     device = torch.device(runtime.device)
     loader = DataLoader(
         _Transformed(items, transform),
@@ -104,7 +104,7 @@ def bare_loop(model: Any, transform: Any, items: list[ImageItem], runtime: Runti
 
 
 def harness(encoder: Encoder, data: DataSplit) -> Tensor:
-    """Vectors ND as an evaluation computes and keeps them."""
+    """Image vectors ND from our encoder, written to the feature cache."""
     cache = FeatureCache("full")
     watched = WatchedEncoder(cache.around(encoder, data), lambda _: None)
     runs = [run.global_ND for run in stream(watched, data.items, frozenset({"global"}), 256)]
@@ -113,7 +113,7 @@ def harness(encoder: Encoder, data: DataSplit) -> Tensor:
 
 
 def measure_speed(weights: Path, data: DataSplit, runtime: Runtime, repeats: int, folder: Path) -> Speed:
-    """Both loops in turns, after one turn of each that does not count."""
+    """The speed of both loops, measured in turns after one warm-up turn of each."""
     encoder = load_encoder(resolved(weights), runtime)
     model, _, transform = open_clip.create_model_and_transforms(ARCHITECTURE, pretrained=str(weights))
     model = model.to(runtime.device).eval()
@@ -134,7 +134,7 @@ def measure_speed(weights: Path, data: DataSplit, runtime: Runtime, repeats: int
 
 
 def resolved(weights: Path) -> ResolvedModel:
-    """The model of a file of ViT-B/32 weights."""
+    """The resolved model of a file with ViT-B/32 weights."""
     options = {"model": ARCHITECTURE, "pretrained": str(weights), "activation": "gelu"}
     card = ModelCard(
         name="random_vit_b_32", title="ViT-B/32, random weights", family="open_clip", source="", options=options
@@ -143,7 +143,7 @@ def resolved(weights: Path) -> ResolvedModel:
 
 
 def task(prompts: str, images: int | None) -> TaskCard:
-    """All photos against 100 class words under a prompt set; what it scores means nothing."""
+    """A classification task with all photos, 100 class names and a prompt set; its scores have no meaning."""
     return TaskCard(
         name=f"photos_{prompts}",
         title="time alone",
@@ -161,7 +161,7 @@ def task(prompts: str, images: int | None) -> TaskCard:
 def evaluation_seconds(
     weights: Path, data_root: Path, folder: Path, runtime: Runtime, prompts: str, images: int | None
 ) -> float:
-    """Seconds of one evaluation, from the loaded model to the written record; called in a new process."""
+    """Seconds of one evaluation, from the loaded model to the written record; to be called in a new process."""
     os.environ[CACHE] = str(folder / "cache")
     _plug_in()
     model = resolved(weights)
@@ -178,7 +178,7 @@ def evaluation_seconds(
 def measure_second(
     weights: Path, data_root: Path, folder: Path, runtime: Runtime, images: int | None
 ) -> tuple[float, float]:
-    """Seconds of a first evaluation and of a second one with other prompts, each in a process of its own."""
+    """Seconds of a first evaluation and of a second one with other prompts, each in a new process."""
     seconds = []
     for prompts in PROMPTS:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -206,7 +206,7 @@ def main(
         folder = Path(temporary)
         weights = folder / "weights.safetensors"
         torch.manual_seed(0)
-        logging.disable(logging.WARNING)  # that the weights are random
+        logging.disable(logging.WARNING)  # open_clip's warning about random weights
         save_file(open_clip.create_model(ARCHITECTURE, load_weights=False).state_dict(), weights)
         logging.disable(logging.NOTSET)
         options = flickr8k_photos.Options

@@ -1,4 +1,4 @@
-"""Plug-in data set for measuring time: all photos of Flickr8k's folder, with labels that mean nothing.
+"""A data set (plug-in) to measure the time of encoding: all photos of Flickr8k's folder, with arbitrary labels.
 
 The official lists hold 8,000 of the 8,091 photos.
 """
@@ -15,7 +15,7 @@ from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.files.annotations import DataFolder, file_sizes, fingerprint
 from sparc_bench.images.item import ImageItem
 
-TITLE = "Flickr8k's photos for measurements of time; labels mean nothing"
+TITLE = "Flickr8k's photos with arbitrary labels, to measure the time of encoding"
 SOURCE = "Hodosh, Young, Hockenmaier 2013"
 NEEDS_ON_DISK = "flickr8k/ with images/*.jpg"
 PROVIDES = frozenset({"labels"})
@@ -24,13 +24,13 @@ CLASSES = 100
 
 
 class Options(Strict):
-    """How many photos."""
+    """Size of the data set."""
 
-    n: int | None = Field(default=None, description="the first so many; none: all")
+    n: int | None = Field(default=None, description="number of photos, the first by name; none: all")
 
 
 def read(root: Path | None, split: str, options: Options) -> DataSplit:
-    """The photos by name; ImageNet's first 100 class names, given to them in turn."""
+    """The photos by name, with ImageNet's first 100 class names in turn."""
     images = DataFolder.find(root, "flickr8k", NEEDS_ON_DISK).folder("images")
     names = sorted(path.name for path in images.glob("*.jpg"))[: options.n]
     return DataSplit(

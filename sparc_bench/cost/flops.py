@@ -1,9 +1,9 @@
 """Counted FLOPs of a training step, without computing it.
 
-The towers run on meta tensors. The objective runs on fake ones (meta tensors that say they lie on the CPU), so that its
-real code runs; its masks are real, so that lengths are the real ones. Every matrix product and convolution counts,
-forward and backward; a multiplication with its addition counts as 2. What is computed again in the backward pass
-(chunked scores) counts again; element-wise work, norms, softmax and the optimiser's step do not count.
+The towers run on meta tensors. The objective runs its real code on fake tensors (meta tensors that pose as CPU tensors)
+with real masks, so that lengths are real. Matrix products and convolutions count, forward and backward, 2 for each
+multiply-add. Operations that are computed again in the backward pass (chunked scores) count again; element-wise
+operations, norms, softmax and the optimiser's step do not count.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ from sparc_bench.two_towers.towers import RecipeTowers
 
 @dataclass(frozen=True)
 class Flops:
-    """Of one training step: both towers with their backward passes, and the objective on detached tower outputs."""
+    """FLOPs of one training step, forward and backward: both towers, and the objective on detached tower outputs."""
 
     towers: int
     own: int
 
     @property
     def step(self) -> int:
-        """All of it."""
+        """FLOPs of the whole step."""
         return self.towers + self.own
 
 
 @functools.cache
 def count(cell: Cell) -> Flops:
-    """Count a cell's step forward and backward, as one process would run it in float32."""
+    """FLOPs of a cell's step, forward and backward, in one process and float32."""
     objective = objective_alone(cell, torch.device("meta"))
     texts = objective.captions_per_image + objective.negatives_per_image
     of_one = towers_flops(cell.model, objective.tower_options(objective.options).get("branches", 0), texts)
@@ -59,7 +59,7 @@ def count(cell: Cell) -> Flops:
 
 
 def own_flops(cell: Cell, objective: Objective) -> int:
-    """FLOPs of an objective that lies on meta, forward and backward, on detached outputs of the towers."""
+    """FLOPs of an objective (on the meta device), forward and backward, on detached outputs of the towers."""
     loaded, cpu = random_batch(objective, recipe_of(cell), size=1), torch.device("cpu")
     with FakeTensorMode(allow_non_fake_inputs=True):
         objective.to_empty(device="cpu")
@@ -70,7 +70,7 @@ def own_flops(cell: Cell, objective: Objective) -> int:
 
 @functools.cache
 def towers_flops(model: str, branches: int, texts: int) -> int:
-    """FLOPs of both towers, forward and backward, for one image and its texts; a batch takes so many times more."""
+    """FLOPs of both towers, forward and backward, for one image and its texts; FLOPs of a batch are a multiple."""
     cards, meta = towers_of(model), torch.device("meta")
     with meta:
         towers = RecipeTowers(cards.image, cards.text, VOCABULARY, 0, branches)
@@ -86,14 +86,14 @@ def towers_flops(model: str, branches: int, texts: int) -> int:
 
 def _counted(run: Callable[[], object]) -> int:
     counter = FlopCounterMode(display=False)
-    # plain attention, so that every machine counts the same: fused kernels count what they compute again
+    # plain attention, so that every machine counts the same: fused kernels count recomputation too
     with sdpa_kernel(SDPBackend.MATH), _RealMasks(), counter:  # type: ignore[no-untyped-call] # torch's
         run()
     return int(counter.get_total_flops())
 
 
 class _RealMasks(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's
-    """Indexing a fake tensor with a real mask takes as many rows as the mask holds."""
+    """Indexing of fake tensors with real masks, which selects as many rows as the mask has True values."""
 
     def __torch_dispatch__(
         self,

@@ -1,11 +1,11 @@
-"""What it takes to score cached features: ImageNet's and COCO's sizes, and 10,000 resamples of either.
+"""Time and memory of scoring cached features, at the sizes of ImageNet and COCO, with 10,000 resamples.
 
     python -m sparc_bench.cost.scoring
 
-The features are made up, 512 wide. They are put into a feature cache on disk by one process; what is measured happens
-in another that has opened nothing yet: the protocol itself, from the first look into the cache to the outcome; 10,000
-resamples of its metrics, and of its table by class as well; and the whole evaluation with 2,000 resamples, the random
-reference row, and the record and its file of outcomes written. Memory is the peak of the process, libraries included.
+The features are synthetic, 512 wide. One process writes them to a feature cache on disk; a fresh process measures: the
+protocol, from the first read of the cache to the outcome; 10,000 resamples of its metrics, and of its table by class
+too; and a whole evaluation with 2,000 resamples, the random reference row and the written record with its outcomes.
+Memory is the peak of the process, libraries included.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import typer
 from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import bind
 from sparc_bench.cards.task_card import TaskCard
-from sparc_bench.cost import made_up
+from sparc_bench.cost import synthetic_vectors
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation.evaluate import Settings, evaluate_encoder
 from sparc_bench.evaluation.reference_rows import estimated
@@ -48,22 +48,22 @@ FILE = Path("cost") / "scoring.csv"
 CACHE = "SPARC_BENCH_CACHE"
 RESAMPLES = 10_000
 THREADS = 1
-"""Of torch and numpy; with more the time hangs on what else runs, for they wait for one another."""
+"""Threads of torch and numpy; with more, the time depends on other programs, since threads wait for one another."""
 
 MOST_GIB = 4.0
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One of the two sizes.
+    """One benchmark size.
 
     Attributes:
-        name: for the table.
-        images: how many.
-        classes: how many; 0: retrieval.
-        captions: of each image.
-        distance: of made-up vectors from their centres, so that some, not all, answers are right.
-        most: seconds in which it is to be scored.
+        name: name in the table.
+        images: number of images.
+        classes: number of classes; 0 for retrieval.
+        captions: number of captions of each image.
+        distance: standard deviation of the vectors around their centres, so that some answers are wrong.
+        most: promised time of scoring in seconds.
     """
 
     name: str
@@ -75,15 +75,15 @@ class Benchmark:
 
     @property
     def card(self) -> TaskCard:
-        """The task, as of the published benchmark."""
+        """The task card, with the options of the published benchmark."""
         options: dict[str, object] = {"ks": [1, 5, 10], "truth": "own", "ties": "expected"}
         if self.classes:
             options = {"prompts": "openai80", "classes": "own", "top_k": [1, 5], "ties": "expected"}
         return TaskCard(
-            name=f"made_up_{self.images}",
+            name=f"synthetic_vectors_{self.images}",
             title="time alone",
             family="classification" if self.classes else "retrieval",
-            dataset="made_up",
+            dataset="synthetic_vectors",
             split="all",
             data={"images": self.images, "classes": self.classes, "captions": self.captions},
             protocol="classification" if self.classes else "retrieval",
@@ -103,33 +103,33 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Time:
-    """Seconds on the clock, and of this process on all cores (fewer where other programs run beside it)."""
+    """Wall-clock seconds, and CPU seconds of this process over all cores."""
 
     wall: float
     cpu: float
 
     @classmethod
     def now(cls) -> Time:
-        """Of clocks that began at some time."""
+        """The present readings of both clocks."""
         return cls(time.perf_counter(), time.process_time())
 
     def since(self, before: Time) -> Time:
-        """What passed."""
+        """The time that has passed since an earlier reading."""
         return Time(self.wall - before.wall, self.cpu - before.cpu)
 
 
 @dataclass(frozen=True)
 class Spent:
-    """Time of each stage and the process's memory.
+    """Time of each stage and memory of the process.
 
     Attributes:
-        scored: the protocol, from cached features.
-        metrics: 10,000 resamples of all metrics.
-        groups: of all metrics and of the table by group.
-        evaluated: a whole evaluation.
-        bytes: of the file of outcomes.
-        gib: peak memory before the evaluation.
-        gib_evaluated: peak memory of all.
+        scored: time of the protocol, from cached features.
+        metrics: time of 10,000 resamples of all metrics.
+        groups: time of 10,000 resamples of all metrics and of the table by group.
+        evaluated: time of a whole evaluation.
+        bytes: size of the file of outcomes.
+        gib: peak memory in GiB before the evaluation.
+        gib_evaluated: peak memory in GiB at the end.
     """
 
     scored: Time
@@ -142,17 +142,19 @@ class Spent:
 
 
 class Bench:
-    """A benchmark with its made-up data and model, in this process."""
+    """A benchmark with its synthetic data and encoder, in this process."""
 
     def __init__(self, benchmark: Benchmark) -> None:
-        discovery.add_plugin(Path(made_up.__file__))
+        discovery.add_plugin(Path(synthetic_vectors.__file__))
         self.card = benchmark.card
         self.task = bind(self.card)
-        self.data = made_up.read(None, self.card.split, made_up.Options.model_validate(self.card.data))
-        self.encoder = made_up.Vectors(self.data, benchmark.distance)
+        self.data = synthetic_vectors.read(
+            None, self.card.split, synthetic_vectors.Options.model_validate(self.card.data)
+        )
+        self.encoder = synthetic_vectors.SyntheticEncoder(self.data, benchmark.distance)
 
     def scored(self) -> Outcome:
-        """What the protocol says; vectors come from the cache where they are there, and are kept in it."""
+        """The outcome of the protocol; vectors are read from the cache, or added to it where missing."""
         cache = FeatureCache("full")
         outcome: Outcome = self.task.protocol.run(cache.around(self.encoder, self.data), self.data, self.task.options)
         cache.flush()
@@ -160,13 +162,13 @@ class Bench:
 
 
 def fill(benchmark: Benchmark, cache: Path) -> None:
-    """Put all features into the cache; called in a process of its own."""
+    """Write all features to the cache; to be called in a new process."""
     os.environ[CACHE] = str(cache)
     Bench(benchmark).scored()
 
 
 def measure(benchmark: Benchmark, cache: Path, results: Path) -> Spent:
-    """All stages, where the cache is full; called in a process of its own."""
+    """Time and memory of all stages with a filled cache; to be called in a new process."""
     os.environ[CACHE] = str(cache)
     torch.set_num_threads(THREADS)
     bench = Bench(benchmark)
@@ -194,7 +196,7 @@ def _peak_gib() -> float:
 
 
 def rows(benchmark: Benchmark, spent: Spent) -> list[tuple[str, str, str]]:
-    """Of the table, with what each stage may take."""
+    """The rows (measure, value, unit) of the table, with the promised limit of each stage."""
     stages = [
         ("scored", spent.scored, f"of at most {benchmark.most:g}"),
         (f"{RESAMPLES} resamples of the metrics", spent.metrics, f"of at most {RESAMPLED_IN:g}"),
@@ -211,7 +213,7 @@ def rows(benchmark: Benchmark, spent: Spent) -> list[tuple[str, str, str]]:
 
 
 def _alone(work: Callable[..., Answer], *arguments: object) -> Answer:
-    """What a function says in a process of its own."""
+    """The result of a function call in a new process."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(work, *arguments).result()
 

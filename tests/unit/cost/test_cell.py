@@ -10,7 +10,7 @@ import torch
 from sparc_bench.cost.cell import (
     Cell,
     FixedTowers,
-    Reading,
+    StepCost,
     measure_own,
     measure_step,
     objective_alone,
@@ -18,7 +18,7 @@ from sparc_bench.cost.cell import (
     recipe_of,
     towers_of,
 )
-from sparc_bench.cost.process import CellFailedError, DoesNotFitError, in_process
+from sparc_bench.cost.fresh_process import CellFailedError, DoesNotFitError, in_fresh_process
 from sparc_bench.errors import UserError
 from sparc_bench.two_towers.towers import RecipeTowers
 
@@ -101,29 +101,29 @@ def leaves(cell):
 
 
 def fine(cell):
-    return Reading(0.5, 2, 1, 3)
+    return StepCost(0.5, 2, 1, 3)
 
 
 @pytest.mark.slow
 def test_what_happens_in_a_process_is_told():
     cell = Cell("clip", 2, TINY, "cpu")
-    assert in_process(fine, cell, 300) == Reading(0.5, 2, 1, 3)
+    assert in_fresh_process(fine, cell, 300) == StepCost(0.5, 2, 1, 3)
     for measure, seconds, words in (
         (sleeps, 0.1, "ten minutes"),
         (is_killed, 60, "killed"),
         (runs_out, 60, "allocate"),
     ):
         with pytest.raises(DoesNotFitError, match=words):
-            in_process(measure, cell, seconds)
+            in_fresh_process(measure, cell, seconds)
     for measure, words in ((is_wrong, "ValueError: no clip"), (leaves, "exit code 3")):
         with pytest.raises(CellFailedError, match=words):
-            in_process(measure, cell, 60)
+            in_fresh_process(measure, cell, 60)
 
 
 @pytest.mark.slow
 def test_peak_memory_of_a_process_holds_weights_gradients_and_adamw():
     """And is its own: it does not grow with what was measured before."""
-    readings = [in_process(measure_step, Cell("clip", batch, TINY, "cpu"), 300) for batch in (8, 2, 2)]
+    readings = [in_fresh_process(measure_step, Cell("clip", batch, TINY, "cpu"), 300) for batch in (8, 2, 2)]
     for reading in readings:
         assert reading.peak_bytes - reading.before_bytes > 3 * 4 * reading.parameters
     large, small, again = (reading.peak_bytes for reading in readings)
@@ -134,7 +134,7 @@ def test_peak_memory_of_a_process_holds_weights_gradients_and_adamw():
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_sparc_costs_at_most_three_per_cent_more_than_clip_on_a_gpu(tmp_path):
-    from sparc_bench.cost.measure import make_plan, run
+    from sparc_bench.cost.measure_costs import make_plan, run
 
     plan = make_plan("clip,sparc", "64", "vit_base_patch16_224", "cuda", 5, ())
     rows = {row.objective: row for row in run(plan, tmp_path / "cost.csv", False, lambda _: None, lambda: None)}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sparc_bench.cards import discovery
-from sparc_bench.cost import made_up, scoring
+from sparc_bench.cost import scoring, synthetic_vectors
 from sparc_bench.cost.scoring import COCO, IMAGENET, Bench, Time
 from sparc_bench.evaluation.reference_rows import estimated
 from sparc_bench.metrics.statistic import ClassMean, Mean, SparseMean
@@ -41,7 +41,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.mark.parametrize("benchmark", [replace(IMAGENET, images=60, classes=20), replace(COCO, images=30)])
 def test_all_stages(cache, tmp_path, benchmark, monkeypatch):
     scoring.fill(benchmark, cache)
-    monkeypatch.setattr(made_up.Vectors, "encode_pixels", lambda *_: pytest.fail("encoded again"))
+    monkeypatch.setattr(synthetic_vectors.SyntheticEncoder, "encode_pixels", lambda *_: pytest.fail("encoded again"))
     spent = scoring.measure(benchmark, cache, tmp_path / "results")
     assert min(spent.scored.wall, spent.metrics.cpu, spent.groups.cpu, spent.evaluated.cpu) > 0
     assert 0 < spent.gib <= spent.gib_evaluated

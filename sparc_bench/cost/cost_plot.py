@@ -1,4 +1,4 @@
-"""The picture of the cost table: each objective's step time, memory and FLOPs as ratios to CLIP's."""
+"""The plot of the cost table: each objective's step time, memory and FLOPs as ratios to CLIP's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sparc_bench.cost.rows import BASE, Row, published
+from sparc_bench.cost.cost_rows import BASE, CostRow, published
 from sparc_bench.files.atomic import write_atomic
 from sparc_bench.report.reference_style import line_style
 from sparc_bench.report.text_size import width
@@ -30,8 +30,8 @@ TICKS = (0.5, 0.7, 1, 1.2, 1.5, 2, 3, 4, 6, 10, 20, 50, 100)
 FINE_TICKS = (0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.2, 1.3, 1.4)
 
 
-def plot(rows: Sequence[Row], path: Path) -> None:
-    """Draw and write a PNG."""
+def plot(rows: Sequence[CostRow], path: Path) -> None:
+    """Draw the plot and write it as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     buffer = io.BytesIO()
@@ -39,8 +39,8 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def draw(rows: Sequence[Row]) -> Any:  # noqa: ANN401 - matplotlib is untyped here
-    """A panel each for time, memory and FLOPs: a line per objective, a marker per batch, published ranges."""
+def draw(rows: Sequence[CostRow]) -> Any:  # noqa: ANN401 - matplotlib is untyped here
+    """The figure: a panel each for time, memory and FLOPs, lines for objectives, markers for batches."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -76,7 +76,7 @@ def draw(rows: Sequence[Row]) -> Any:  # noqa: ANN401 - matplotlib is untyped he
     return figure
 
 
-def _label(name: str, rows: Sequence[Row]) -> str:
+def _label(name: str, rows: Sequence[CostRow]) -> str:
     texts = next((row.texts for row in rows if row.objective == name), None)
     return name if texts in (None, 1) else f"{name} ({texts} texts)"
 
@@ -88,7 +88,7 @@ def _published(panel: Any, name: str, column: str, height: float) -> None:  # no
             panel.plot([min(ratios), max(ratios)], [height, height], marker="|", linewidth=1.5, **_PUBLISHED)
 
 
-def _mark(panel: Any, row: Row, column: str, height: float, number: int) -> None:  # noqa: ANN401 - as above
+def _mark(panel: Any, row: CostRow, column: str, height: float, number: int) -> None:  # noqa: ANN401 - as above
     ratio: float | None = getattr(row, column)
     colour = f"C{number}"
     if ratio is None:

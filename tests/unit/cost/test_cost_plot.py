@@ -4,8 +4,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
-from sparc_bench.cost.picture import draw
-from sparc_bench.cost.rows import read_rows
+from sparc_bench.cost.cost_plot import draw
+from sparc_bench.cost.cost_rows import read_rows
 
 ROWS = [row for row in read_rows(Path(__file__).parents[3] / "results/cost/cost.csv") if row.status == "measured"]
 

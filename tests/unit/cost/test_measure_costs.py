@@ -5,11 +5,11 @@ import csv
 import pytest
 
 from sparc_bench.cli.app import main
-from sparc_bench.cost import measure as costs
-from sparc_bench.cost.cell import Reading, measure_own, measure_step
+from sparc_bench.cost import measure_costs as costs
+from sparc_bench.cost.cell import StepCost, measure_own, measure_step
+from sparc_bench.cost.cost_rows import CostRow, published, read_rows, write_rows
 from sparc_bench.cost.flops import Flops
-from sparc_bench.cost.process import CellFailedError, DoesNotFitError
-from sparc_bench.cost.rows import Row, published, read_rows, write_rows
+from sparc_bench.cost.fresh_process import CellFailedError, DoesNotFitError
 
 MB = 1_000_000
 
@@ -30,9 +30,9 @@ def machine(monkeypatch):
             if error is not None and measure is measure_step:
                 raise error
             if measure is measure_own:
-                return Reading(0.25, 7 * MB, 4 * MB, 10)
+                return StepCost(0.25, 7 * MB, 4 * MB, 10)
             slow = 1 if cell.objective == "clip" else 2
-            return Reading(slow * cell.batch / 8, (100 + 10 * slow * cell.batch) * MB, 90 * MB, 1000)
+            return StepCost(slow * cell.batch / 8, (100 + 10 * slow * cell.batch) * MB, 90 * MB, 1000)
 
         def run(self, file, objectives="clip,sparc", batches="8,16", repeats=2, force=False):
             plan = costs.make_plan(objectives, batches, None, "cpu", repeats, ())
@@ -41,7 +41,7 @@ def machine(monkeypatch):
             return {(row.objective, row.batch): row for row in rows}
 
     made = Machine()
-    monkeypatch.setattr(costs, "_reading", made.reading)
+    monkeypatch.setattr(costs, "_step_cost", made.reading)
     monkeypatch.setattr(costs, "memory_available", lambda _: made.available_mb)
     monkeypatch.setattr(costs, "count", lambda cell: Flops(cell.batch * 10**9, cell.batch * 10**6))
     return made
@@ -70,9 +70,9 @@ def test_medians_are_of_pairs(monkeypatch, machine, file):
     seconds = {"clip": iter([4.0, 1.0, 3.0]), "siglip": iter([4.0, 3.0, 6.0])}
 
     def reading(measure, cell, _):
-        return Reading(0.0 if measure is measure_own else next(seconds[cell.objective]), 2, 1, 1)
+        return StepCost(0.0 if measure is measure_own else next(seconds[cell.objective]), 2, 1, 1)
 
-    monkeypatch.setattr(costs, "_reading", reading)
+    monkeypatch.setattr(costs, "_step_cost", reading)
     row = machine.run(file, objectives="siglip", batches="8", repeats=3)["siglip", 8]
     assert (row.step_ratio, row.step_ratio_low, row.step_ratio_high) == (2, 1, 3)
     assert (row.step_seconds, row.clip_step_seconds, row.step_seconds_over_clip) == (4, 3, 2)
@@ -208,7 +208,7 @@ def test_the_file_holds_the_published_table_beside_the_measured_one(machine, fil
 
 
 def test_rows_come_back_from_the_file_as_they_were(tmp_path):
-    row = Row(objective="a", batch=2, model="m", status="measured", step_ratio=1 / 3, dirty=False, threads=None)
+    row = CostRow(objective="a", batch=2, model="m", status="measured", step_ratio=1 / 3, dirty=False, threads=None)
     write_rows(tmp_path / "cost.csv", [row])
     assert read_rows(tmp_path / "cost.csv") == [row]
 

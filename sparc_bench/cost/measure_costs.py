@@ -1,4 +1,4 @@
-"""Which cells there are, which of them are measured already, and the measurement of the others beside `clip`."""
+"""`sparc-bench cost`: the plan of cells, and the measurement of missing cells in turns with `clip`."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from sparc_bench.cost.cell import (
     RUNS,
     VOCABULARY,
     Cell,
-    Reading,
+    StepCost,
     measure_own,
     measure_step,
     objective_alone,
     towers_of,
 )
+from sparc_bench.cost.cost_rows import BASE, CostRow, read_rows, write_rows
 from sparc_bench.cost.flops import count
-from sparc_bench.cost.process import CellFailedError, DoesNotFitError, in_process, in_this_process
-from sparc_bench.cost.rows import BASE, Row, read_rows, write_rows
+from sparc_bench.cost.fresh_process import CellFailedError, DoesNotFitError, in_fresh_process, in_this_process
 from sparc_bench.errors import UserError
 from sparc_bench.records.environment import git_state
 from sparc_bench.training.precision import device_name
 
 CELL_SECONDS = 600.0
-"""A cell takes this long at most: its own runs and those of clip between them."""
+"""Time limit of a cell: all its runs and the clip runs between them."""
 
 DEFAULTS = {"cpu": ("vit_tiny_patch16_224", (8, 16, 32)), "cuda": ("vit_base_patch16_224", (64, 128, 256))}
-"""Kind of device -> model and batch sizes."""
+"""Kind of device -> default image tower and batch sizes."""
 
 FILE = Path("cost") / "cost.csv"
-"""Within the results folder."""
+"""Path of the table within the results folder."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the table holds: `objectives` x `batches` on one model and device."""
+    """The cells of a table: `objectives` x `batches` on one model and device."""
 
     objectives: tuple[str, ...]
     batches: tuple[int, ...]
@@ -53,26 +53,26 @@ class Plan:
     plugins: tuple[Path, ...] = ()
 
     def cells(self) -> list[Cell]:
-        """Small batches first, clip before the others: what they take predicts the rest."""
+        """All cells, small batches first and clip before the others: their costs predict those of the rest."""
         names = sorted(self.objectives, key=lambda name: (name != BASE, name))
         return [self.cell(name, batch) for batch in sorted(self.batches) for name in names]
 
     def cell(self, objective: str, batch: int) -> Cell:
-        """One of them."""
+        """The cell of an objective and a batch size."""
         return Cell(objective, batch, self.model, self.device, self.plugins)
 
 
 def make_plan(
     objectives: str, batches: str | None, model: str | None, device: str, repeats: int, plugins: Sequence[Path]
 ) -> Plan:
-    """What the command line asks for.
+    """The plan of the command line's options.
 
     Raises:
-        UserError: an unknown objective or model, a batch that is no number, a device that is neither CPU nor GPU.
+        UserError: an unknown objective or model, an invalid batch size, a device that is neither CPU nor GPU.
     """
     kind = torch.device(device).type
     if kind not in DEFAULTS:
-        raise UserError(f"Nothing measures memory on '{device}': give --device cpu or cuda.")
+        raise UserError(f"Memory cannot be measured on '{device}': give --device cpu or cuda.")
     default_model, default_batches = DEFAULTS[kind]
     names = discovery.names("objectives") if objectives == "all" else _listed(objectives)
     for name in names:
@@ -96,21 +96,23 @@ def _size(word: str) -> int:
     return int(word)
 
 
-def run(plan: Plan, file: Path, force: bool, report: Callable[[str], None], advance: Callable[[], None]) -> list[Row]:
-    """Measure the cells that `file` does not hold yet, writing each as soon as it is done.
+def run(
+    plan: Plan, file: Path, force: bool, report: Callable[[str], None], advance: Callable[[], None]
+) -> list[CostRow]:
+    """Measure all cells that `file` lacks, and write each row immediately.
 
     Args:
-        plan: what to measure.
-        file: the CSV; a cell of it counts where all its settings are equal (see `Row.settings`). Failed ones do not.
-        force: measure all of them again.
-        report: told what is measured.
-        advance: called after each cell.
+        plan: cells to measure.
+        file: CSV file; a row counts unless it failed or has other settings (see `CostRow.settings`).
+        force: True to measure all cells again.
+        report: function called with a description of each run.
+        advance: function called after each cell.
 
     Returns:
-        The plan's rows, in the order of its cells.
+        The rows of the plan, in the order of its cells.
     """
     kept = {row.place: row for row in read_rows(file)}
-    rows: list[Row] = []
+    rows: list[CostRow] = []
     for cell in plan.cells():
         blank = described(cell, plan.repeats)
         there = kept.get(blank.place)
@@ -124,7 +126,7 @@ def run(plan: Plan, file: Path, force: bool, report: Callable[[str], None], adva
     return rows
 
 
-def described(cell: Cell, repeats: int) -> Row:
+def described(cell: Cell, repeats: int) -> CostRow:
     """The row of a cell before its measurement: its settings and counted FLOPs."""
     towers, device = towers_of(cell.model), torch.device(cell.device)
     commit, dirty = git_state()
@@ -150,11 +152,11 @@ def described(cell: Cell, repeats: int) -> Row:
     try:
         objective = objective_alone(cell, torch.device("meta"))
         flops, base = count(cell), count(Cell(BASE, cell.batch, cell.model, cell.device))
-    except Exception as error:  # whatever an objective raises is its row's reason, and the others go on
-        return Row(
+    except Exception as error:  # any error of an objective becomes the reason of its row, and the others go on
+        return CostRow(
             **row, status="failed", reason=f"FLOPs: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
         )
-    return Row(
+    return CostRow(
         **row,
         status="measured",
         texts=objective.captions_per_image + objective.negatives_per_image,
@@ -169,12 +171,12 @@ def described(cell: Cell, repeats: int) -> Row:
 
 @dataclass(frozen=True)
 class _Paired:
-    clip: Reading
-    step: Reading
-    own: Reading
+    clip: StepCost
+    step: StepCost
+    own: StepCost
 
 
-def _measured(cell: Cell, row: Row, before: Sequence[Row], report: Callable[[str], None]) -> Row:
+def _measured(cell: Cell, row: CostRow, before: Sequence[CostRow], report: Callable[[str], None]) -> CostRow:
     smaller = [each for each in before if each.objective == cell.objective and each.batch < cell.batch]
     clips = [each for each in before if each.objective == BASE and each.batch <= cell.batch]
     try:
@@ -187,22 +189,22 @@ def _measured(cell: Cell, row: Row, before: Sequence[Row], report: Callable[[str
 
 
 def _runs(cell: Cell, repeats: int, report: Callable[[str], None]) -> list[_Paired]:
-    """Clip, the objective, the objective alone; and again."""
+    """Costs of repeated runs, each of clip's step, the objective's step and the objective alone."""
     end = time.monotonic() + CELL_SECONDS
     clip = Cell(BASE, cell.batch, cell.model, cell.device)
     runs: list[_Paired] = []
     for number in range(repeats):
         report(f"{cell.objective}, batch {cell.batch}, run {number + 1} of {repeats}")
-        readings = []
+        costs = []
         for measure, of in ((measure_step, clip), (measure_step, cell), (measure_own, cell)):
             try:
-                readings.append(_reading(measure, of, end - time.monotonic()))
-                if len(readings) == 1 and not runs:
-                    _refuse_slow(2 * repeats, cell.device, readings[0].seconds)
+                costs.append(_step_cost(measure, of, end - time.monotonic()))
+                if len(costs) == 1 and not runs:
+                    _refuse_slow(2 * repeats, cell.device, costs[0].seconds)
             except (DoesNotFitError, CellFailedError) as error:
                 partner = f"{BASE} at this batch: " if of is clip and cell.objective != BASE else ""
                 raise type(error)(f"{partner}{error}") from None
-        runs.append(_Paired(*readings))
+        runs.append(_Paired(*costs))
     return runs
 
 
@@ -212,9 +214,9 @@ def _refuse_slow(runs: int, device: str, step_seconds: float) -> None:
         raise DoesNotFitError(f"time: {seconds / 60:.0f} minutes expected, at {step_seconds:.0f} s a step")
 
 
-def _reading(measure: Callable[[Cell], Reading], cell: Cell, seconds: float) -> Reading:
+def _step_cost(measure: Callable[[Cell], StepCost], cell: Cell, seconds: float) -> StepCost:
     if torch.device(cell.device).type == "cpu":
-        return in_process(measure, cell, seconds)
+        return in_fresh_process(measure, cell, seconds)
     if seconds < 0:
         raise DoesNotFitError("time: the runs took longer than ten minutes")
     return in_this_process(measure, cell)
@@ -241,11 +243,11 @@ def _figures(runs: Sequence[_Paired]) -> dict[str, float]:
     return {name: round(value, 6) for name, value in figures.items()} | {"parameters": runs[0].step.parameters}
 
 
-def _predict(row: Row, smaller: Sequence[Row], clips: Sequence[Row], available_mb: float | None) -> None:
-    """Raise DoesNotFitError for a cell that smaller ones say will not fit.
+def _predict(row: CostRow, smaller: Sequence[CostRow], clips: Sequence[CostRow], available_mb: float | None) -> None:
+    """Raise DoesNotFitError for a cell that will not fit, as predicted from smaller cells.
 
-    Time: the counted FLOPs at the speed of the objective's smallest measured batch, or else of clip's. Memory: along a
-    line through the objective's smaller batches; through one of them from its weights and AdamW's two moments.
+    Time: counted FLOPs at the speed of the objective's smallest measured batch, or of clip's without one. Memory: a
+    line through the two largest smaller batches, or through one and the weights with AdamW's two moments.
     """
     for each in (*clips, *smaller):
         if each.status == "does not fit":
@@ -265,7 +267,7 @@ def _predict(row: Row, smaller: Sequence[Row], clips: Sequence[Row], available_m
             raise DoesNotFitError(f"memory: {expected / 1e3:.1f} GB expected, {available_mb / 1e3:.1f} GB available")
 
 
-def _memory(batch: int, done: Sequence[Row]) -> float:
+def _memory(batch: int, done: Sequence[CostRow]) -> float:
     last = done[-1]
     if len(done) > 1:
         slope = ((last.peak_mb or 0) - (done[-2].peak_mb or 0)) / (last.batch - done[-2].batch)
@@ -275,7 +277,7 @@ def _memory(batch: int, done: Sequence[Row]) -> float:
 
 
 def memory_available(device: torch.device) -> float | None:
-    """MB that are free on the device; None where the system does not say."""
+    """Free memory of the device in MB; None where the system does not report it."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] / MB
     info = Path("/proc/meminfo")

@@ -1,8 +1,8 @@
-"""One function call in a fresh process, so that the memory it needs can be read.
+"""A function call in a fresh process, so that its peak memory can be measured.
 
 Processes are forked from a server that has imported torch and computed nothing, so that none imports it again. The
-resident memory of a child starts with what the libraries allocated (about 0.5 GB) and its peak is its own; pages of
-library files that only an import reads (about 0.3 GB more in a process that imports for itself) are not in it.
+resident memory of a child starts with the libraries' allocations (about 0.5 GB), and its peak is its own; pages of
+library files that only an import reads (about 0.3 GB more in a process with its own import) are not included.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from sparc_bench.cost.cell import Cell, Reading
+from sparc_bench.cost.cell import Cell, StepCost
 
 PRELOADED = ["sparc_bench.cost.cell"]
 
 _NO_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
-"""What torch's allocators say (CPU, CUDA, both)."""
+"""Messages of torch's allocators (CPU, CUDA, both)."""
 
 
 class DoesNotFitError(Exception):
-    """A cell that memory or time does not suffice for; its text says which."""
+    """Not enough memory or time for a cell; the message says which."""
 
 
 class CellFailedError(Exception):
-    """A cell whose code failed; its text is the error."""
+    """Failure of a cell's code; the message is the error."""
 
 
-def in_process(measure: Callable[[Cell], Reading], cell: Cell, seconds: float) -> Reading:
-    """`measure(cell)` in a fresh process.
+def in_fresh_process(measure: Callable[[Cell], StepCost], cell: Cell, seconds: float) -> StepCost:
+    """The result of `measure(cell)` in a fresh process.
 
     Raises:
-        DoesNotFitError: it ran out of memory, was killed, or took longer than `seconds`.
-        CellFailedError: it failed in any other way.
+        DoesNotFitError: the process ran out of memory, was killed, or took longer than `seconds`.
+        CellFailedError: any other failure.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
@@ -45,7 +45,7 @@ def in_process(measure: Callable[[Cell], Reading], cell: Cell, seconds: float) -
     try:
         if not receiver.poll(max(0.0, seconds)):
             raise DoesNotFitError("time: one run took longer than what was left of ten minutes")
-        reading, error = receiver.recv()
+        cost, error = receiver.recv()
     except EOFError:
         process.join()
         if process.exitcode == -signal.SIGKILL:
@@ -55,39 +55,39 @@ def in_process(measure: Callable[[Cell], Reading], cell: Cell, seconds: float) -
         process.kill()
         process.join()
         receiver.close()
-    return _reading(reading, error)
+    return _cost_or_raise(cost, error)
 
 
-def in_this_process(measure: Callable[[Cell], Reading], cell: Cell) -> Reading:
-    """`measure(cell)` here (a GPU counts what is allocated); raises as `in_process`."""
+def in_this_process(measure: Callable[[Cell], StepCost], cell: Cell) -> StepCost:
+    """The result of `measure(cell)` in this process (a GPU counts allocated memory); raises the same errors."""
     import gc
 
     import torch
 
-    reading, error = _outcome(measure, cell)
+    cost, error = _outcome(measure, cell)
     gc.collect()
     torch.cuda.empty_cache()
-    return _reading(reading, error)
+    return _cost_or_raise(cost, error)
 
 
-def _reading(reading: Reading | None, error: str | None) -> Reading:
-    if reading is not None:
-        return reading
+def _cost_or_raise(cost: StepCost | None, error: str | None) -> StepCost:
+    if cost is not None:
+        return cost
     assert error is not None
     if any(words in error for words in _NO_MEMORY):
         raise DoesNotFitError(f"memory: {error}")
     raise CellFailedError(error)
 
 
-def _child(sender: Connection, measure: Callable[[Cell], Reading], cell: Cell) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its children itself
+def _child(sender: Connection, measure: Callable[[Cell], StepCost], cell: Cell) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends its children
     sender.send(_outcome(measure, cell))
 
 
-def _outcome(measure: Callable[[Cell], Any], cell: Cell) -> tuple[Reading | None, str | None]:
+def _outcome(measure: Callable[[Cell], Any], cell: Cell) -> tuple[StepCost | None, str | None]:
     try:
         return measure(cell), None
     except MemoryError as error:
         return None, f"out of memory ({error})"
-    except Exception as error:  # whatever an objective raises becomes the cell's reason
+    except Exception as error:  # any error of an objective becomes the cell's reason
         return None, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -1,4 +1,4 @@
-"""The cost table on the screen: what was measured how, the cells, and the published table beside it."""
+"""The cost table for the terminal: settings of the measurement, cells, and the published tables."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from sparc_bench.cost.rows import BASE, PublishedCosts, Row, published
+from sparc_bench.cost.cost_rows import BASE, CostRow, PublishedCosts, published
 from sparc_bench.terminal import table
 
 
-def render(rows: Sequence[Row]) -> RenderableType:
-    """The plan's rows by objective and batch, reasons of those without a measurement, published tables."""
+def render(rows: Sequence[CostRow]) -> RenderableType:
+    """The table: rows by objective and batch, reasons of missing measurements, published tables."""
     ordered = sorted(rows, key=lambda row: (row.objective != BASE, row.objective, row.batch))
     columns = (
         *("objective", "batch", "texts", f"step s (x {BASE})", "own s", f"peak MB (x {BASE})", "own MB"),
@@ -27,8 +27,8 @@ def render(rows: Sequence[Row]) -> RenderableType:
     return Group(*parts)
 
 
-def header(row: Row) -> list[str]:
-    """What holds for every row: towers, machine, how and how often it was measured."""
+def header(row: CostRow) -> list[str]:
+    """Lines with the settings of all rows: towers, machine, precision, number of runs, definitions of the columns."""
     threads = "" if row.threads is None else f", {row.threads} thread{'s' * (row.threads != 1)}"
     memory = (
         "peak resident memory of a fresh process (libraries, weights, gradients, AdamW, activations)"
@@ -45,7 +45,7 @@ def header(row: Row) -> list[str]:
     ]
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: CostRow) -> tuple[str, ...]:
     name = row.objective, str(row.batch), "-" if row.texts is None else str(row.texts)
     flops = _beside(row.flops, row.flop_ratio, 1e-12), _number(row.own_flops, 1e-9)
     if row.status != "measured":

@@ -1,4 +1,4 @@
-"""Plug-in data set and model for measuring the time of scoring: no photos, no weights, vectors about random centres.
+"""A synthetic data set and model (one plug-in) to measure the time of scoring: vectors around random centres.
 
 Shapes: C classes or photos (one centre each), D joint width.
 """
@@ -23,7 +23,7 @@ from sparc_bench.encoder import ImageTextEncoder, Runtime
 from sparc_bench.features import ImageFeatures, TextFeatures
 from sparc_bench.images.item import Box, ImageItem
 
-TITLE = "made-up labels and captions for measurements of time"
+TITLE = "synthetic labels and captions to measure the time of scoring"
 SOURCE = "none"
 NEEDS_ON_DISK = ""
 PROVIDES = frozenset({"labels", "captions"})
@@ -34,17 +34,17 @@ _NUMBER = re.compile(r"(?:class|photo) (\d+)")
 
 
 class Options(Strict):
-    """How much of what."""
+    """Size of the data set."""
 
     images: int
     classes: int
-    """0: none, and every image has captions"""
+    """number of classes; 0 for a data set of captions"""
     captions: int
-    """of each image"""
+    """number of captions of each image"""
 
 
 def read(root: Path | None, split: str, options: Options) -> DataSplit:  # noqa: ARG001 - nothing lies on disk
-    """Images in class folders by name, as ImageNet's lie, or with captions of their own."""
+    """Images with class labels and names like ImageNet's, or with captions of their own."""
     rng = np.random.default_rng(0)
     names = rng.permutation(options.images) + 1
     label_N = np.sort(np.arange(options.images) % options.classes) if options.classes else np.arange(options.images)
@@ -61,7 +61,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:  # noqa:
             )
         )
     return DataSplit(
-        dataset="made_up",
+        dataset="synthetic_vectors",
         split=split,
         examples=tuple(examples),
         classes=tuple(f"class {number}" for number in range(options.classes)),
@@ -70,19 +70,19 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:  # noqa:
 
 
 def _closed(image_id: str) -> NoReturn:
-    raise RuntimeError(f"{image_id} was opened, but what is measured is scoring from the cache")
+    raise RuntimeError(f"{image_id} was opened, but scoring from the cache opens no image")
 
 
-class Vectors(ImageTextEncoder):
-    """Images and texts at a random distance from the centre of their class or photo; cosine scores.
+class SyntheticEncoder(ImageTextEncoder):
+    """An encoder of images and texts with vectors around the centre of their class or image; cosine scores.
 
     Args:
-        data: of `read`; the model must know where its images belong.
-        distance: standard deviation about the centres, whose own is 1.
+        data: data of `read`, from which the centre of each image is known.
+        distance: standard deviation around the centres; the centres have standard deviation 1.
     """
 
     def __init__(self, data: DataSplit, distance: float) -> None:
-        card = ModelCard(name="made_up", title="made-up vectors", family="made_up", source="none")
+        card = ModelCard(name="synthetic_vectors", title="synthetic vectors", family="synthetic_vectors", source="none")
         super().__init__(card, Runtime(), self._number, "none", {"distance": distance, "width": WIDTH})
         centre_of = data.classes or data.examples
         self._centres_CD = torch.randn(len(centre_of), WIDTH, generator=torch.Generator().manual_seed(2**40))
@@ -95,11 +95,11 @@ class Vectors(ImageTextEncoder):
         return torch.tensor(self._centre_of[item.id]), (0.0, 0.0, 1.0, 1.0)
 
     def encode_pixels(self, pixels: Tensor, need: frozenset[str]) -> ImageFeatures:  # noqa: ARG002
-        """Vectors of images, whose "pixels" are the number of their centre."""
+        """Vectors of images; `pixels` holds the numbers of their centres."""
         return ImageFeatures((), self._about(pixels, seed=int(pixels[0])))
 
     def encode_texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:  # noqa: ARG002
-        """Vectors of texts, by the number in them."""
+        """Vectors of texts, around the centre whose number the text names."""
         numbers = [int(found.group(1)) for text in texts if (found := _NUMBER.search(text))]
         return TextFeatures(tuple(texts), self._about(torch.tensor(numbers), seed=-1 - numbers[0]))
 

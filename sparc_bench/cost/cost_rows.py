@@ -1,4 +1,4 @@
-"""A row of the cost table, its file, and the rows that a paper published."""
+"""The rows of the cost table: measured ones in a CSV file, and those published in papers."""
 
 from __future__ import annotations
 
@@ -16,69 +16,71 @@ from sparc_bench.errors import UserError
 from sparc_bench.files.atomic import write_atomic
 
 BASE = "clip"
-"""The objective that every row is set against."""
+"""The objective that every row is compared with."""
 
 
-class Row(Strict):
-    """One cell: an objective at a batch size; MB are millions of bytes, a multiplication with its addition 2 FLOPs."""
+class CostRow(Strict):
+    """One cell: an objective at a batch size; 1 MB is a million bytes, a multiply-add is 2 FLOPs."""
 
     objective: str
-    batch: int = Field(description="pairs of a step (published: of all devices together)")
+    batch: int = Field(description="image-text pairs of a step (published: over all devices)")
     model: str = Field(description="timm's name of the image tower")
     status: Literal["measured", "does not fit", "failed", "published"]
-    reason: str = Field(default="", description="why there is no measurement")
+    reason: str = Field(default="", description="reason of a missing measurement")
 
     step_seconds: float | None = Field(default=None, description="forward, backward, AdamW: median over the runs")
-    clip_step_seconds: float | None = Field(default=None, description="of the clip runs that alternated with them")
+    clip_step_seconds: float | None = Field(default=None, description="the same of the alternating clip runs")
     step_seconds_over_clip: float | None = Field(default=None, description="median of the paired differences")
     step_ratio: float | None = Field(default=None, description="median of the paired ratios to clip")
     step_ratio_low: float | None = Field(default=None, description="smallest paired ratio")
     step_ratio_high: float | None = Field(default=None, description="largest paired ratio")
     own_seconds: float | None = Field(
-        default=None, description="forward and backward of the objective alone, on detached tower outputs"
+        default=None, description="objective alone: forward and backward on detached tower outputs"
     )
     peak_mb: float | None = Field(
         default=None,
-        description="CPU: peak resident memory of a process that takes a step; GPU: peak allocated in a step",
+        description="CPU: peak resident memory of a process with one step; GPU: peak allocated memory of a step",
     )
-    clip_peak_mb: float | None = Field(default=None, description="of the clip runs")
+    clip_peak_mb: float | None = Field(default=None, description="peak memory of the clip runs")
     peak_mb_over_clip: float | None = Field(default=None, description="median of the paired differences")
     peak_ratio: float | None = Field(default=None, description="median of the paired ratios")
-    before_mb: float | None = Field(default=None, description="before the first step: libraries (CPU only) and weights")
-    own_mb: float | None = Field(default=None, description="what the objective alone adds at its peak")
-    flops: int | None = Field(default=None, description="of a step, forward and backward, counted")
-    clip_flops: int | None = Field(default=None, description="of clip's step")
+    before_mb: float | None = Field(
+        default=None, description="memory before the first step: libraries (CPU only) and weights"
+    )
+    own_mb: float | None = Field(default=None, description="memory that the objective alone adds at its peak")
+    flops: int | None = Field(default=None, description="counted FLOPs of a step, forward and backward")
+    clip_flops: int | None = Field(default=None, description="counted FLOPs of clip's step")
     flops_over_clip: int | None = None
     flop_ratio: float | None = None
-    own_flops: int | None = Field(default=None, description="of the objective alone")
+    own_flops: int | None = Field(default=None, description="counted FLOPs of the objective alone")
 
-    parameters: int | None = Field(default=None, description="of the whole model")
-    texts: int | None = Field(default=None, description="captions and false captions of each image")
-    options: str = Field(default="", description="of the objective: its defaults, as JSON")
-    image_size: int | None = Field(default=None, description="pixels along an edge")
+    parameters: int | None = Field(default=None, description="number of parameters of the whole model")
+    texts: int | None = Field(default=None, description="captions and negatives of each image")
+    options: str = Field(default="", description="options of the objective (its defaults) as JSON")
+    image_size: int | None = Field(default=None, description="edge of the image in pixels")
     text_width: int | None = None
     text_layers: int | None = None
     text_heads: int | None = None
     vocabulary: int | None = None
-    context: int | None = Field(default=None, description="tokens of every caption, BOS and EOS among them")
+    context: int | None = Field(default=None, description="tokens of every caption, with BOS and EOS")
     device: str = Field(default="", description="cpu or cuda")
     device_name: str = ""
-    precision: str = Field(default="", description="bf16: autocast")
-    threads: int | None = Field(default=None, description="torch's, on a CPU")
+    precision: str = Field(default="", description="float32, or bf16 (autocast)")
+    threads: int | None = Field(default=None, description="threads of torch on a CPU")
     torch: str = ""
-    repeats: int | None = Field(default=None, description="runs behind each median")
+    repeats: int | None = Field(default=None, description="number of runs of each median")
     commit: str = ""
     dirty: bool | None = Field(default=None, description="whether the code differed from the commit")
     source: str = "measured"
 
     @property
     def place(self) -> tuple[str, int, str, str]:
-        """What a file holds one row of."""
+        """Objective, batch, model and device name, unique within a file."""
         return self.objective, self.batch, self.model, self.device_name
 
     @property
     def settings(self) -> tuple[object, ...]:
-        """What has to be equal for a cell to count as measured; the FLOPs stand for the code of the objective."""
+        """Settings that have to be equal for a cell to count as measured; FLOPs stand for the objective's code."""
         return (
             *self.place,
             *(self.flops, self.own_flops, self.texts, self.options, self.image_size, self.text_width),
@@ -88,7 +90,7 @@ class Row(Strict):
 
 
 class PublishedCosts(Strict):
-    """A paper's table of costs: `tasks/costs/NAME.toml`."""
+    """A published table of costs: `tasks/costs/NAME.toml`."""
 
     title: str
     source: str
@@ -96,18 +98,18 @@ class PublishedCosts(Strict):
     model: str
     device: str
     batches: tuple[int, ...]
-    tflops: dict[str, tuple[float, ...]] = Field(description="objective -> per batch, as far as it was run")
+    tflops: dict[str, tuple[float, ...]] = Field(description="objective -> TFLOPs for each published batch")
     memory_mb: dict[str, tuple[float, ...]]
 
-    def rows(self) -> list[Row]:
-        """As rows of the cost table, each beside the same paper's CLIP."""
+    def rows(self) -> list[CostRow]:
+        """The rows of the cost table, compared with the CLIP of the same paper."""
         rows = []
         for objective, tflops in self.tflops.items():
             figures = zip(self.batches, tflops, self.memory_mb[objective], strict=False)
             for number, (batch, tflop, peak_mb) in enumerate(figures):
                 clip_tflop, clip_mb = self.tflops[BASE][number], self.memory_mb[BASE][number]
                 rows.append(
-                    Row(
+                    CostRow(
                         objective=objective,
                         batch=batch,
                         model=self.model,
@@ -128,13 +130,13 @@ class PublishedCosts(Strict):
 
 
 def published() -> list[PublishedCosts]:
-    """All tables in `tasks/costs`."""
+    """All published tables in `tasks/costs`."""
     folder = cards_folder("tasks") / "costs"
     return [parse(PublishedCosts, read_toml(path), str(path)) for path in sorted(folder.glob("*.toml"))]
 
 
-def read_rows(file: Path) -> list[Row]:
-    """The measured rows of a file; none where there is no file.
+def read_rows(file: Path) -> list[CostRow]:
+    """The measured rows of a file; empty where the file is missing.
 
     Raises:
         UserError: the file is no cost table.
@@ -144,7 +146,7 @@ def read_rows(file: Path) -> list[Row]:
     try:
         with file.open(encoding="utf-8", newline="") as lines:
             found = [
-                parse(Row, {key: value for key, value in line.items() if key and value}, f"line {number}")
+                parse(CostRow, {key: value for key, value in line.items() if key and value}, f"line {number}")
                 for number, line in enumerate(csv.DictReader(lines), 2)
             ]
     except (UserError, UnicodeDecodeError, csv.Error) as error:
@@ -152,15 +154,15 @@ def read_rows(file: Path) -> list[Row]:
     return [row for row in found if row.status != "published"]
 
 
-def write_rows(file: Path, rows: Iterable[Row]) -> None:
-    """All rows and the published ones beside them."""
+def write_rows(file: Path, rows: Iterable[CostRow]) -> None:
+    """Write all measured rows and the published ones."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(Row.model_fields), lineterminator="\n")
+    writer = csv.DictWriter(text, list(CostRow.model_fields), lineterminator="\n")
     writer.writeheader()
-    everything: Sequence[Row] = [*sorted(rows, key=_order), *(row for table in published() for row in table.rows())]
+    everything: Sequence[CostRow] = [*sorted(rows, key=_order), *(row for table in published() for row in table.rows())]
     writer.writerows(row.model_dump() for row in everything)
     write_atomic(file, text.getvalue().encode())
 
 
-def _order(row: Row) -> tuple[object, ...]:
+def _order(row: CostRow) -> tuple[object, ...]:
     return row.model, row.device_name, row.objective != BASE, row.objective, row.batch
