@@ -21,13 +21,13 @@ from sparc_bench.dataset import DataSplit, Example, Region
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.images.item import ImageItem
 from sparc_bench.scenes.captions import Caption, write_captions
-from sparc_bench.scenes.counter import Stream, fold
+from sparc_bench.scenes.contact_sheet import draw_sheet
 from sparc_bench.scenes.generate import SPLITS, draw_scene
+from sparc_bench.scenes.minimal_pairs import EDITS, draw_pair
 from sparc_bench.scenes.negatives import Kind, write_negatives
-from sparc_bench.scenes.pairs import EDITS, draw_pair
+from sparc_bench.scenes.random_stream import RandomStream, fold
 from sparc_bench.scenes.render import boxes, instance_mask, open_scene, semantic_map
 from sparc_bench.scenes.scene import Scene
-from sparc_bench.scenes.sheet import draw_sheet
 from sparc_bench.scenes.truth import SceneFacts, caption_truth
 from sparc_bench.scenes.words import word_tags
 from sparc_bench.scenes.world import COLOURS, FIELDS, SHAPES
@@ -154,13 +154,13 @@ def _collector_paused() -> Iterator[None]:
 
 
 def _captioned(split: str, kind: str, index: int, label: str, edits: tuple[Kind, ...]) -> Example:
-    stream = Stream(fold(NAME, split, kind), index)
+    stream = RandomStream(fold(NAME, split, kind), index)
     scene = draw_scene(stream, split, *(_balanced(index) if kind == "single" else ()))
     captions = write_captions(scene, stream)
     example = _example(f"{NAME}/{split}/{kind}/{index:06d}", scene, captions, label)
     if not edits:
         return example
-    negatives = write_negatives(captions, scene, edits, Stream(fold(NAME, split, kind, "negatives"), index))
+    negatives = write_negatives(captions, scene, edits, RandomStream(fold(NAME, split, kind, "negatives"), index))
     return replace(example, negatives=tuple(negative.text for negative in negatives))
 
 
@@ -171,7 +171,7 @@ def _balanced(index: int) -> tuple[int, tuple[str, str]]:
 
 
 def _pair(split: str, index: int, label: str) -> list[Example]:
-    stream = Stream(fold(NAME, split, "pairs"), index)
+    stream = RandomStream(fold(NAME, split, "pairs"), index)
     pair = draw_pair(stream, index, split)
     group = f"{NAME}/{split}/pairs/{index:06d}"
     texts = [caption.text for caption in pair.captions]

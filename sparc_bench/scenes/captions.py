@@ -1,4 +1,4 @@
-"""Captions: a logical form that is true of a scene, and English for any form."""
+"""Captions: logical forms that are true of a scene, and their English sentences."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import permutations
 
-from sparc_bench.scenes.counter import Stream
-from sparc_bench.scenes.forms import All, Count, Description, Exactly, Exists, Form, Related
+from sparc_bench.scenes.logical_forms import All, Count, Description, Exactly, Exists, Form, Related
+from sparc_bench.scenes.random_stream import RandomStream
 from sparc_bench.scenes.scene import Object, Scene, relations
 from sparc_bench.scenes.words import Style, listing, noun_phrase, number_word, relation_phrase
 
 LONGEST = 32
-"""Words of the longest caption; a longer one is drawn anew."""
+"""Largest number of words of a caption; a longer caption is drawn again."""
 
 KINDS = ("attribute", "count", "relation", "inventory", "full")
 
 
 @dataclass(frozen=True)
 class Caption:
-    """A text, what it claims, its kind (of `KINDS`), and how it says it."""
+    """A caption: its text, its logical form, its kind (of `KINDS`) and its style."""
 
     text: str
     form: Form
@@ -28,16 +28,16 @@ class Caption:
     style: Style
 
 
-def write_captions(scene: Scene, stream: Stream) -> tuple[Caption, ...]:
+def write_captions(scene: Scene, stream: RandomStream) -> tuple[Caption, ...]:
     """One caption of each kind, each true of the scene.
 
-    - attribute: some object of a shape has one more attribute: colour, pattern, size or place.
-    - count: exactly so many objects fit a description (or are there at all).
-    - relation: some object stands in a relation to some other. Where the scene has no two related objects: an object
-      and its place in the image; where it lies between the places too, that it is the only object.
-    - inventory: exactly these objects, by shape or by colour and shape.
-    - full: exactly these objects with all their attributes (size only in short captions), and a relation or two between
-      them; for a single object its place.
+    - attribute: an object with its shape and one more attribute: colour, pattern, size or place.
+    - count: the exact number of objects that fit a description (or of all objects).
+    - relation: two objects and a relation between them. Without two related objects: one object and its place in the
+      image; where that place has no word either: the exact list of objects.
+    - inventory: the exact list of objects, by shape or by colour and shape.
+    - full: the exact list of objects with all attributes (size only in short captions), and one or two relations
+      between them; for a single object its place.
     """
     captions = []
     for kind in KINDS:
@@ -52,7 +52,7 @@ def write_captions(scene: Scene, stream: Stream) -> tuple[Caption, ...]:
 
 
 def realise(form: Form, style: Style) -> str:
-    """English for a form: lower case, no full stop."""
+    """The English sentence of a form, in lower case without a full stop."""
     if isinstance(form, Exists):
         return _realise_exists(form, style)
     if isinstance(form, Count):
@@ -148,7 +148,7 @@ def _realise_all(form: All, style: Style) -> str:
     return _pick(style, phrases, f"there is {phrases}", f"a picture with {phrases}", f"this image shows {phrases}")
 
 
-def _attribute(scene: Scene, stream: Stream) -> Form:
+def _attribute(scene: Scene, stream: RandomStream) -> Form:
     object_ = stream.choice(scene.objects)
     field = stream.weighted((("colour", 11), ("pattern", 4), ("size", 2), ("place", 3)))
     if field == "place":
@@ -159,8 +159,8 @@ def _attribute(scene: Scene, stream: Stream) -> Form:
     return Exists(Description.of(object_, "shape", field))
 
 
-def _place(object_: Object, stream: Stream) -> tuple[str | None, str | None] | None:
-    """What to say of an object's place: row, column or both; None where it lies between the places."""
+def _place(object_: Object, stream: RandomStream) -> tuple[str | None, str | None] | None:
+    """The row, the column or both of an object's place in words; None where the place has no word."""
     row, column = object_.row, object_.column
     if row is None and column is None:
         return None
@@ -180,7 +180,7 @@ _COUNTED: tuple[tuple[tuple[str, ...], int], ...] = (
     (("pattern", "shape"), 2),
     ((), 3),
 )
-"""What a counted description says, and how often."""
+"""(Fields of a counted description, weight of the draw)."""
 
 _RELATED: tuple[tuple[tuple[str, ...], int], ...] = (
     (("colour", "shape"), 5),
@@ -188,10 +188,10 @@ _RELATED: tuple[tuple[tuple[str, ...], int], ...] = (
     (("pattern", "shape"), 1),
     (("colour",), 1),
 )
-"""What the descriptions of two related objects say, and how often."""
+"""(Fields of the descriptions of two related objects, weight of the draw)."""
 
 
-def _count(scene: Scene, stream: Stream) -> Form:
+def _count(scene: Scene, stream: RandomStream) -> Form:
     fields = stream.weighted(_COUNTED)
     counted = Counter([Description.of(object_, *fields) for object_ in scene.objects])
     several = [(what, number) for what, number in counted.items() if number > 1]
@@ -199,7 +199,7 @@ def _count(scene: Scene, stream: Stream) -> Form:
     return Count(what, number)
 
 
-def _relation(scene: Scene, stream: Stream) -> Form:
+def _relation(scene: Scene, stream: RandomStream) -> Form:
     claim = next(_related_pairs(scene, stream), None)
     if claim is None:
         return _relation_of_one(stream.choice(scene.objects), scene, stream)
@@ -212,19 +212,19 @@ def _relation(scene: Scene, stream: Stream) -> Form:
     return Related(described[0], relation, described[1])
 
 
-def _relation_of_one(object_: Object, scene: Scene, stream: Stream) -> Form:
+def _relation_of_one(object_: Object, scene: Scene, stream: RandomStream) -> Form:
     place = _place(object_, stream)
     if place is None:
         return Exactly(((Description.of(object_, "colour", "shape"), len(scene.objects)),))
     return Exists(Description(object_.shape, object_.colour, row=place[0], column=place[1]))
 
 
-def _inventory(scene: Scene, stream: Stream) -> Form:
+def _inventory(scene: Scene, stream: RandomStream) -> Form:
     fields = ("colour", "shape") if stream.chance(3, 4) else ("shape",)
     return Exactly(_groups(scene, stream, fields))
 
 
-def _full(scene: Scene, stream: Stream) -> Form:
+def _full(scene: Scene, stream: RandomStream) -> Form:
     count = len(scene.objects)
     fields: tuple[str, ...] = ("pattern", "colour", "shape")
     if count == 1 or (count < MAX_SIZED and stream.chance(1, 2)):
@@ -249,17 +249,17 @@ def _full(scene: Scene, stream: Stream) -> Form:
 
 
 MAX_SIZED = 4
-"""From so many objects on, a full description leaves out their sizes."""
+"""Number of objects from which on a full caption leaves out sizes."""
 
 
-def _groups(scene: Scene, stream: Stream, fields: tuple[str, ...]) -> tuple[tuple[Description, int], ...]:
-    """Objects that share a description, counted, in random order."""
+def _groups(scene: Scene, stream: RandomStream, fields: tuple[str, ...]) -> tuple[tuple[Description, int], ...]:
+    """(Description, number of objects that share it), in random order."""
     described = [Description.of(object_, *fields) for object_ in scene.objects]
     return tuple(Counter(stream.shuffled(described)).items())
 
 
-def _related_pairs(scene: Scene, stream: Stream) -> Iterator[tuple[Object, str, Object]]:
-    """Every two objects of which a relation holds, with one that does, from a random one on."""
+def _related_pairs(scene: Scene, stream: RandomStream) -> Iterator[tuple[Object, str, Object]]:
+    """(Subject, relation, other object) for every related pair of objects, starting at a random pair."""
     pairs = list(permutations(scene.objects, 2))
     if not pairs:
         return
@@ -271,7 +271,7 @@ def _related_pairs(scene: Scene, stream: Stream) -> Iterator[tuple[Object, str, 
 
 
 def _name(object_: Object, scene: Scene) -> Description | None:
-    """The shortest description that fits this object of the scene alone."""
+    """The shortest description that fits only this object of the scene; None where no description does."""
     for fields in (("shape",), ("colour", "shape"), ("pattern", "colour", "shape")):
         said = [[getattr(each, field) for field in fields] for each in scene.objects]
         if said.count([getattr(object_, field) for field in fields]) == 1:
@@ -279,7 +279,7 @@ def _name(object_: Object, scene: Scene) -> Description | None:
     return None
 
 
-_FORMS: dict[str, Callable[[Scene, Stream], Form]] = {
+_FORMS: dict[str, Callable[[Scene, RandomStream], Form]] = {
     "attribute": _attribute,
     "count": _count,
     "relation": _relation,

@@ -1,8 +1,8 @@
-"""Scenes drawn from a stream, and which split a scene belongs to."""
+"""Scenes drawn from a random stream, and the split of a scene."""
 
 from __future__ import annotations
 
-from sparc_bench.scenes.counter import Stream, mix
+from sparc_bench.scenes.random_stream import RandomStream, mix
 from sparc_bench.scenes.render import visible_shares
 from sparc_bench.scenes.scene import Object, Scene
 from sparc_bench.scenes.world import COLOURS, EXTENTS, MAX_OBJECTS, PATTERNS, SHAPES, SIDE
@@ -10,10 +10,10 @@ from sparc_bench.scenes.world import COLOURS, EXTENTS, MAX_OBJECTS, PATTERNS, SH
 SPLITS = ("train", "val", "test")
 
 MIN_VISIBLE = 0.8
-"""Least share of an object's pixels that must be seen."""
+"""Least visible share of an object's pixels."""
 
 _TRIES = 16
-"""Places that are tried for an object before the whole scene is placed anew."""
+"""Number of positions tried for an object before all objects of the scene are placed again."""
 
 _BY_QUARTER = ("train", "train", "val", "test")
 
@@ -22,16 +22,18 @@ _NUMBER_OF_MANY = tuple((number, weight) for number, weight in _NUMBER if number
 
 
 def split_of(scene: Scene) -> str:
-    """The only split that may hold a scene with these objects at these places, whatever its background.
+    """The only split of scenes with these objects at these positions, for any background.
 
-    Decided by the scene's own hash: half of all scenes are train's, a quarter each val's and test's. No scene can
-    therefore be in two splits, of one kind of data or of several.
+    A hash of the scene decides: half of all scenes belong to train, a quarter each to val and test. Therefore no scene
+    is in two splits, within one kind of data or across kinds.
     """
     return _BY_QUARTER[scene.fingerprint >> 62]
 
 
-def draw_scene(stream: Stream, split: str, number: int | None = None, first: tuple[str, str] | None = None) -> Scene:
-    """A scene of a split with `number` objects (default: 1 to 4), the first of the given shape and colour if any."""
+def draw_scene(
+    stream: RandomStream, split: str, number: int | None = None, first: tuple[str, str] | None = None
+) -> Scene:
+    """A random scene of a split with `number` objects (default: 1 to 4); `first`: shape and colour of one object."""
     kinds = _draw_kinds(stream, number or stream.weighted(_NUMBER), first)
     while True:
         objects = _place(stream, kinds, split)
@@ -41,16 +43,16 @@ def draw_scene(stream: Stream, split: str, number: int | None = None, first: tup
                 return scene
 
 
-def draw_many(stream: Stream, split: str, most: int = MAX_OBJECTS) -> Scene:
-    """A scene of two objects at least."""
+def draw_many(stream: RandomStream, split: str, most: int = MAX_OBJECTS) -> Scene:
+    """A random scene of a split with two to `most` objects."""
     return draw_scene(stream, split, min(most, stream.weighted(_NUMBER_OF_MANY)))
 
 
-def _draw_kinds(stream: Stream, count: int, first: tuple[str, str] | None) -> list[tuple[str, str, str]]:
-    """Shape, colour and pattern of each object.
+def _draw_kinds(stream: RandomStream, count: int, first: tuple[str, str] | None) -> list[tuple[str, str, str]]:
+    """(Shape, colour, pattern) of each object.
 
-    Half of the later objects take over shape or colour from one before, so that counts above one are common; two
-    objects agree in both only where that was drawn (1 in 12), so that most descriptions pick out one object.
+    Half of the objects after the first copy shape or colour of an earlier one, so that counts above one are common; two
+    objects agree in both only by a draw of 1 in 12, so that most descriptions fit one object.
     """
     shape, colour = first or (stream.choice(SHAPES), stream.choice(COLOURS))
     kinds = [(shape, colour, stream.choice(PATTERNS))]
@@ -63,8 +65,8 @@ def _draw_kinds(stream: Stream, count: int, first: tuple[str, str] | None) -> li
     return kinds
 
 
-def _place(stream: Stream, kinds: list[tuple[str, str, str]], split: str) -> list[Object] | None:
-    """Sizes and places for objects, or None where they found no room.
+def _place(stream: RandomStream, kinds: list[tuple[str, str, str]], split: str) -> list[Object] | None:
+    """Objects with sizes and positions, or None where the image has no room for them.
 
     The last object is moved until the scene belongs to the split.
     """
@@ -78,7 +80,7 @@ def _place(stream: Stream, kinds: list[tuple[str, str, str]], split: str) -> lis
             candidate = Object(shape, colour, pattern, size, left + 1, top + 1, extent)
             if not all(roomy(candidate, other) for other in placed):
                 continue
-            # the scene's fingerprint, without building the scene
+            # the fingerprint of the scene, computed without building the scene
             if at < len(kinds) - 1 or _BY_QUARTER[mix((before + candidate.fingerprint) % (1 << 64)) >> 62] == split:
                 placed.append(candidate)
                 break
@@ -88,7 +90,7 @@ def _place(stream: Stream, kinds: list[tuple[str, str, str]], split: str) -> lis
 
 
 def roomy(a: Object, b: Object) -> bool:
-    """Whether two objects are apart enough: squares overlap by little, and not at all for objects of one colour."""
+    """Whether two objects overlap little enough: by a sixth of the smaller square, or not at all for equal colours."""
     right = min(a.left + a.extent, b.left + b.extent) - max(a.left, b.left)
     down = min(a.top + a.extent, b.top + b.extent) - max(a.top, b.top)
     if a.colour == b.colour:
@@ -97,7 +99,7 @@ def roomy(a: Object, b: Object) -> bool:
 
 
 def acceptable(scene: Scene) -> bool:
-    """Whether every object lies inside the image, apart from the others and visible enough."""
+    """Whether all objects are inside the image, overlap little enough and are visible enough."""
     objects = scene.objects
     return (
         all(1 <= o.left < SIDE - o.extent and 1 <= o.top < SIDE - o.extent for o in objects)

@@ -1,7 +1,7 @@
-"""Captions that are false of a scene: one edit to the logical form of a true one, said in the same style.
+"""Negatives: captions that are false of a scene, made by one edit of a true caption's logical form in the same style.
 
-Edits after SugarCrepe (Hsieh et al., 2023, section 3), as in `pairs`: a fact is replaced by another, or two facts are
-swapped; each of the object (its shape), an attribute (colour, pattern, size or place) or a relation.
+Edits after SugarCrepe (Hsieh et al., 2023, section 3), as in `minimal_pairs`: a fact is replaced by another, or two
+facts are swapped; a fact is an object (its shape), an attribute (colour, pattern, size or place) or a relation.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from itertools import combinations
 from typing import Literal, get_args
 
 from sparc_bench.scenes.captions import LONGEST, Caption, realise
-from sparc_bench.scenes.counter import Stream
-from sparc_bench.scenes.forms import Count, Description, Exactly, Exists, Form, Related, holds
+from sparc_bench.scenes.logical_forms import Count, Description, Exactly, Exists, Form, Related, holds
+from sparc_bench.scenes.random_stream import RandomStream
 from sparc_bench.scenes.scene import Scene
 from sparc_bench.scenes.world import FIELDS, MAX_OBJECTS, RELATIONS
 
@@ -31,9 +31,9 @@ class Negative:
     """A caption that is false of its scene.
 
     Attributes:
-        text: the caption's sentence with the edit.
-        form: what it claims.
-        kind: of `KINDS`, or "replace_number" (see `write_negatives`).
+        text: sentence of the caption after the edit.
+        form: logical form of the sentence.
+        kind: kind of the edit, of `KINDS`, or "replace_number" (see `write_negatives`).
     """
 
     text: str
@@ -42,19 +42,18 @@ class Negative:
 
 
 def write_negatives(
-    captions: Sequence[Caption], scene: Scene, kinds: Sequence[Kind], stream: Stream
+    captions: Sequence[Caption], scene: Scene, kinds: Sequence[Kind], stream: RandomStream
 ) -> tuple[Negative, ...]:
     """One negative for each caption, of one of the wanted kinds, false of the scene.
 
-    The kinds are tried in random order, and of each all its edits. Where a form has no edit of a wanted kind that makes
-    it false (nothing to swap in a caption of one object, no relation to replace) a shape or an attribute is replaced
-    all the same. Where there is none either, or every other one would be true as well ("exactly one dotted thing"
-    beside one striped and one solid), a count gets another number.
+    The kinds are tried in random order, each with all of its edits. Where no edit of a wanted kind makes the form false
+    (nothing to swap with one object, no relation to replace), a shape or an attribute is replaced. Where that fails
+    too, or every such edit is true as well ("exactly one dotted thing" beside one striped and one solid), a number is.
     """
     return tuple(_negative(caption, scene, kinds, stream) for caption in captions)
 
 
-def _negative(caption: Caption, scene: Scene, kinds: Sequence[Kind], stream: Stream) -> Negative:
+def _negative(caption: Caption, scene: Scene, kinds: Sequence[Kind], stream: RandomStream) -> Negative:
     instead = [kind for kind in ("replace_object", "replace_attribute") if kind not in kinds]
     for kind in (*stream.shuffled(kinds), *stream.shuffled(instead), "replace_number"):
         edits = list(_EDITS[kind](caption.form))
@@ -68,7 +67,7 @@ def _negative(caption: Caption, scene: Scene, kinds: Sequence[Kind], stream: Str
 
 
 def _descriptions(form: Form) -> tuple[Description, ...]:
-    """The things that a form speaks of, each once."""
+    """The descriptions of a form, each once."""
     if isinstance(form, Exists | Count):
         return (form.what,)
     if isinstance(form, Related):
@@ -79,7 +78,7 @@ def _descriptions(form: Form) -> tuple[Description, ...]:
 
 
 def _with(form: Form, changed: dict[int, dict[str, str]]) -> Form:
-    """The form with other values in some of its `_descriptions`, wherever it names those things."""
+    """The form with other values in some of its `_descriptions`, also where its relations name these objects."""
     whats = [what._replace(**changed.get(at, {})) for at, what in enumerate(_descriptions(form))]
     if isinstance(form, Exists | Count):
         return replace(form, what=whats[0])
@@ -99,12 +98,12 @@ def _with(form: Form, changed: dict[int, dict[str, str]]) -> Form:
 
 
 def _names(name: Description, what: Description) -> bool:
-    """Whether all that a name says is said of the thing too."""
+    """Whether every value of a name is also in a description."""
     return all(said in (None, of) for said, of in zip(name, what, strict=True))
 
 
 def _clear(form: Form) -> bool:
-    """Whether things that the form tells apart read differently, and the things that it relates are single ones."""
+    """Whether all descriptions of a form differ, and the names in its relations fit single objects."""
     if isinstance(form, Related):
         return form.subject != form.other
     if not isinstance(form, Exactly):
@@ -119,7 +118,7 @@ def _clear(form: Form) -> bool:
 
 
 _Edit = Callable[[], Form]
-"""Gives the edited form: most edits of a form are never looked at."""
+"""Function that returns the edited form; most edits of a form are never computed."""
 
 
 def _replaced(form: Form, fields: Sequence[str]) -> Iterator[_Edit]:
@@ -140,7 +139,7 @@ def _swapped(form: Form, fields: Sequence[str]) -> Iterator[_Edit]:
 
 
 def _restated(form: Form, edit: Callable[[Related], Sequence[Related]]) -> Iterator[_Edit]:
-    """The form with one of its claims of a relation edited."""
+    """Edits of one relation of the form."""
     if isinstance(form, Related):
         yield from (partial(replace, claim) for claim in edit(form))
     elif isinstance(form, Exactly):

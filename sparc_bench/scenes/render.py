@@ -1,4 +1,4 @@
-"""Pixels and masks of a scene, by integer arithmetic alone, so that they are the same on every machine."""
+"""Pixels and masks of a scene, by integer arithmetic alone, so that they are equal on every machine."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from numpy import ndarray
 from PIL import Image
 
 from sparc_bench.images.item import Box
-from sparc_bench.scenes.counter import Stream, words
+from sparc_bench.scenes.random_stream import RandomStream, words
 from sparc_bench.scenes.scene import Object, Scene
 from sparc_bench.scenes.shapes import silhouette, silhouette_bounds, stamp
 from sparc_bench.scenes.world import ACCENT, FIELDS, RGB, SIDE
 
 BACKGROUND_RANGE = (88, 184)
-"""Every background channel lies in this range, and a pixel's channels within 16 of each other."""
+"""Range of all background channels; the channels of a pixel are within 16 of each other."""
 
 _ROW_HW, _COLUMN_HW = np.mgrid[:SIDE, :SIDE].astype(np.int32)
 _COLOUR_C3 = {name: np.array(rgb, dtype=np.int32) for name, rgb in RGB.items()}
@@ -24,13 +24,13 @@ _ACCENT_C3 = {name: np.array(rgb, dtype=np.int32) for name, rgb in ACCENT.items(
 
 
 def _bytes(key: int, count: int) -> Int[ndarray, "count"]:
-    """Random integers of 0 to 255."""
+    """Random integers in 0..255."""
     byte_K: Int[ndarray, "count"] = words(key, (count + 7) // 8).astype("<u8").view(np.uint8)[:count].astype(np.int32)
     return byte_K
 
 
 def _clouds(key: int, cell: int) -> Int[ndarray, "H W"]:
-    """Value noise of 0 to 255: random values on a lattice of `cell` pixels, bilinear between."""
+    """Value noise in 0..255: random values on a lattice of `cell` pixels, interpolated bilinearly."""
     points = SIDE // cell + 1
     lattice = _bytes(key, points * points).reshape(points, points)
     whole, part = np.divmod(np.arange(SIDE), cell)
@@ -40,8 +40,8 @@ def _clouds(key: int, cell: int) -> Int[ndarray, "H W"]:
 
 
 def _background(key: int) -> Int[ndarray, "H W 3"]:
-    """A greyish texture: clouds, a gradient, weave or stone, with grain over it and a slight tint."""
-    stream = Stream(key)
+    """A greyish texture (clouds, a gradient, weave or stone) with grain and a slight tint."""
+    stream = RandomStream(key)
     base = 112 + stream.below(48)
     kind = stream.below(4)
     tint_3 = np.array([stream.below(9) - 4 for _ in range(3)], dtype=np.int32)
@@ -50,7 +50,7 @@ def _background(key: int) -> Int[ndarray, "H W 3"]:
     if kind == 0:
         relief_HW = (_clouds(inner, 16) - 128) // 8
     elif kind == 1:
-        slope = Stream(inner)
+        slope = RandomStream(inner)
         right, down = slope.below(33) - 16, slope.below(33) - 16
         relief_HW = (right * (_COLUMN_HW - SIDE // 2) + down * (_ROW_HW - SIDE // 2)) // SIDE
     elif kind == 2:
@@ -64,7 +64,7 @@ def _background(key: int) -> Int[ndarray, "H W 3"]:
 
 
 def _square(object_: Object) -> tuple[slice, slice]:
-    """Rows and columns of the square that an object's shape fills."""
+    """Rows and columns of the square that an object fills."""
     return slice(object_.top, object_.top + object_.extent), slice(object_.left, object_.left + object_.extent)
 
 
@@ -85,20 +85,20 @@ def _paint(scene: Scene) -> UInt8[ndarray, "H W 3"]:
 
 @lru_cache(maxsize=4096)
 def render_array(scene: Scene) -> UInt8[ndarray, "H W 3"]:
-    """The image as sRGB bytes; read-only, since the last few thousand are kept (12 KiB each)."""
+    """The image as sRGB bytes; read-only, since the last 4,096 images stay in memory (12 KiB each)."""
     pixels_HW3 = _paint(scene)
     pixels_HW3.flags.writeable = False
     return pixels_HW3
 
 
 def open_scene(scene: Scene) -> Image.Image:
-    """The image for an `ImageItem`."""
+    """The rendered image; opener of an `ImageItem`."""
     return Image.fromarray(render_array(scene))
 
 
 @lru_cache(maxsize=64)
 def instance_map(scene: Scene) -> Int[ndarray, "H W"]:
-    """For every pixel the index of the object seen there, or -1; an object in front hides those behind. Read-only."""
+    """Index of the visible object at every pixel, -1 for the background; read-only."""
     map_HW = np.full((SIDE, SIDE), -1, dtype=np.int64)
     for index, object_ in enumerate(scene.objects):
         map_HW[_square(object_)][silhouette(object_.shape, object_.extent)] = index
@@ -113,7 +113,7 @@ def instance_mask(scene: Scene, index: int) -> Bool[ndarray, "H W"]:
 
 
 def semantic_map(scene: Scene, field: str) -> Int[ndarray, "H W"]:
-    """For every pixel the index of the seen object's value of `field` (such as "shape"), or -1 on the background."""
+    """Index of the visible object's value of `field` (such as "shape") at every pixel, -1 for the background."""
     labels = [FIELDS[field].index(getattr(object_, field)) for object_ in scene.objects]
     map_HW: Int[ndarray, "H W"] = np.array([*labels, -1], dtype=np.int64)[instance_map(scene)]
     return map_HW
@@ -131,7 +131,7 @@ def overlapping(scene: Scene) -> bool:
 
 @lru_cache(maxsize=64)
 def visible_pixels(scene: Scene) -> tuple[int, ...]:
-    """For every object the number of its pixels that no object in front hides."""
+    """Number of visible pixels of every object."""
     if not overlapping(scene):
         return tuple(silhouette_bounds(object_.shape, object_.extent)[4] for object_ in scene.objects)
     seen = np.bincount(instance_map(scene).ravel() + 1, minlength=len(scene.objects) + 1)[1:]
@@ -139,7 +139,7 @@ def visible_pixels(scene: Scene) -> tuple[int, ...]:
 
 
 def visible_shares(scene: Scene) -> list[float]:
-    """For every object the share of its pixels that no object in front hides."""
+    """Visible share of the pixels of every object."""
     return [
         pixels / silhouette_bounds(object_.shape, object_.extent)[4]
         for pixels, object_ in zip(visible_pixels(scene), scene.objects, strict=True)
@@ -147,7 +147,7 @@ def visible_shares(scene: Scene) -> list[float]:
 
 
 def boxes(scene: Scene) -> list[tuple[Box, int]]:
-    """For every object the tight box of its visible pixels (right and bottom exclusive) and their number."""
+    """(Tight box of the visible pixels, right and bottom exclusive; their number) for every object."""
     found = []
     for index, (object_, pixels) in enumerate(zip(scene.objects, visible_pixels(scene), strict=True)):
         left, top, right, bottom, whole = silhouette_bounds(object_.shape, object_.extent)

@@ -1,4 +1,4 @@
-"""A scene: its objects from back to front, and which facts hold in it."""
+"""Scenes and their objects, and the relations between objects."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from sparc_bench.scenes.counter import mix
+from sparc_bench.scenes.random_stream import mix
 from sparc_bench.scenes.world import COLOURS, COLUMNS, FIELDS, MARGIN, MAX_OBJECTS, PATTERNS, RELATIONS, ROWS, SIDE
 from sparc_bench.scenes.world import zone as zone_of
 
@@ -15,22 +15,22 @@ BIT = {
     key: 1 << at
     for at, key in enumerate([(field, value) for field, values in FIELDS.items() for value in values], start=1)
 }
-"""(field, value) -> its bit in an object's code; bit 0 is that there is an object."""
+"""(field, value) -> bit in an object's code; bit 0 (`PRESENT`) marks an object."""
 
 _AT = {value: at for field in ("shape", "colour", "pattern") for at, value in enumerate(FIELDS[field])}
 
 
 class Object(NamedTuple):
-    """One object.
+    """One object of a scene.
 
     Attributes:
-        shape: of `world.SHAPES`.
-        colour: of `world.COLOURS`.
-        pattern: of `world.PATTERNS`.
-        size: of `world.SIZES`.
-        left: column of the left edge of the square that the shape fills, in pixels.
-        top: row of its upper edge, in pixels.
-        extent: its edge, in pixels.
+        shape: shape, of `world.SHAPES`.
+        colour: colour, of `world.COLOURS`.
+        pattern: pattern, of `world.PATTERNS`.
+        size: size word, of `world.SIZES`.
+        left: column of the left edge of the object's square, in pixels.
+        top: row of the upper edge of the object's square, in pixels.
+        extent: width and height of the object's square, in pixels.
     """
 
     shape: str
@@ -43,19 +43,19 @@ class Object(NamedTuple):
 
     @property
     def column(self) -> str | None:
-        """Place word from left to right, or None between two places."""
+        """The word for the horizontal place, or None between two places."""
         zone = zone_of(self.left + self.extent / 2)
         return None if zone is None else COLUMNS[zone]
 
     @property
     def row(self) -> str | None:
-        """Place word from top to bottom, or None between two places."""
+        """The word for the vertical place, or None between two places."""
         zone = zone_of(self.top + self.extent / 2)
         return None if zone is None else ROWS[zone]
 
     @property
     def code(self) -> int:
-        """Everything that can be said of this object alone, as bits."""
+        """All attributes of the object as bits (see `BIT`)."""
         row, column = self.row, self.column
         return (
             PRESENT
@@ -69,19 +69,19 @@ class Object(NamedTuple):
 
     @property
     def fingerprint(self) -> int:
-        """A 64-bit hash of the object and its place."""
+        """A 64-bit hash of the object and its position."""
         kind = (_AT[self.shape] * len(COLOURS) + _AT[self.colour]) * len(PATTERNS) + _AT[self.pattern]
         return mix(((kind * SIDE + self.extent) * SIDE + self.left) * SIDE + self.top)
 
 
 def relations(subject: Object, other: Object) -> list[str]:
-    """Every relation in which `subject` stands to `other`, in the order of `world.RELATIONS`.
+    """All relations of `subject` to `other`, in the order of `world.RELATIONS`.
 
     "a left of b": a's centre lies at least `MARGIN` pixels to the left of b's, and at least half as far to the left as
-    it lies above or below. Closer to the edge than that, neither "left of" nor "right of" holds; on a diagonal both
-    "left of" and "above" may.
+    it lies above or below. Within the margin neither "left of" nor "right of" holds; on a diagonal both "left of" and
+    "above" may hold.
     """
-    # twice the distances of the centres, which lie on half pixels
+    # twice the distances of the centres, since centres can lie on half pixels
     right = 2 * (other.left - subject.left) + other.extent - subject.extent
     down = 2 * (other.top - subject.top) + other.extent - subject.extent
     found = []
@@ -94,11 +94,11 @@ def relations(subject: Object, other: Object) -> list[str]:
 
 @dataclass(frozen=True)
 class Scene:
-    """An image's content.
+    """The content of an image.
 
     Attributes:
-        objects: 1 to `MAX_OBJECTS`, from back to front.
-        background: 64-bit key of the background's texture.
+        objects: 1 to `MAX_OBJECTS` objects, from back to front.
+        background: 64-bit key of the background texture.
     """
 
     objects: tuple[Object, ...]
@@ -106,9 +106,9 @@ class Scene:
 
     @cached_property
     def code(self) -> tuple[int, ...]:
-        """The scene for `truth.truth_matrix`: a code per object (0: none), then per relation its pairs as 16 bits.
+        """The scene as integers, for `truth.truth_matrix`: a code per object (0: none), 16 bits per relation.
 
-        Bit 4 i + j of a relation is that object i stands in it to object j.
+        Bit 4 i + j of a relation is set where it holds of object i to object j.
         """
         codes = [object_.code for object_ in self.objects]
         pairs = [0] * len(RELATIONS)
@@ -120,5 +120,5 @@ class Scene:
 
     @property
     def fingerprint(self) -> int:
-        """A 64-bit hash of the objects and their places; neither their order nor the background enters."""
+        """A 64-bit hash of the objects and their positions, independent of their order and the background."""
         return mix(sum(object_.fingerprint for object_ in self.objects) % (1 << 64))

@@ -1,4 +1,4 @@
-"""Shapes and patterns as small integer arrays, drawn on a grid of 2 x 2 points per pixel."""
+"""Shapes and patterns as integer arrays, sampled at 2 x 2 points per pixel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy import ndarray
 
 from sparc_bench.scenes.world import SHAPES
 
-# vertices in thousandths of the square that the shape fills, (column, row), clockwise
+# vertices (column, row) in thousandths of the object's square, clockwise
 _POLYGONS: dict[str, tuple[tuple[int, int], ...]] = {
     "square": ((60, 60), (940, 60), (940, 940), (60, 940)),
     "triangle": ((500, 30), (1000, 970), (0, 970)),
@@ -26,7 +26,7 @@ _POLYGONS: dict[str, tuple[tuple[int, int], ...]] = {
 
 
 def _inside_polygon(vertices: tuple[tuple[int, int], ...], points: int) -> Bool[ndarray, "S S"]:
-    """Points of a `points` x `points` grid inside a polygon (even-odd rule), by integer cross products."""
+    """True for points of a `points` x `points` grid inside a polygon (even-odd rule), by integer cross products."""
     # a grid point k lies at (2 k + 1) / (2 points) of the edge; everything is scaled by 2000 * points
     at_S = (2 * np.arange(points, dtype=np.int64) + 1) * 1000
     column_SS, row_SS = at_S[None, :], at_S[:, None]
@@ -40,7 +40,7 @@ def _inside_polygon(vertices: tuple[tuple[int, int], ...], points: int) -> Bool[
 
 
 def _inside_disc(points: int, column: int, row: int, radius: int) -> Bool[ndarray, "S S"]:
-    """Points within a disc; centre and radius in thousandths of the edge."""
+    """True for points within a disc; centre and radius in thousandths of the edge."""
     at_S = (2 * np.arange(points, dtype=np.int64) + 1) * 1000
     across_SS = (at_S - 2 * points * column)[None, :] ** 2 + (at_S - 2 * points * row)[:, None] ** 2
     inside_SS: Bool[ndarray, "S S"] = across_SS <= (2 * points * radius) ** 2
@@ -59,7 +59,7 @@ def _outline(shape: str, points: int) -> Bool[ndarray, "S S"]:
 
 
 def _accented(pattern: str, points: int) -> Bool[ndarray, "S S"]:
-    """Points that carry the accent colour: none, slanting stripes, or a lattice of dots."""
+    """True for points in the accent colour: none, slanting stripes, or a lattice of dots."""
     at_S = np.arange(points)
     if pattern == "striped":
         striped_SS: Bool[ndarray, "S S"] = (at_S[None, :] + at_S[:, None]) % 12 < 4
@@ -78,11 +78,11 @@ def _accented(pattern: str, points: int) -> Bool[ndarray, "S S"]:
 
 @cache
 def stamp(shape: str, pattern: str, extent: int) -> tuple[UInt8[ndarray, "E E"], UInt8[ndarray, "E E"]]:
-    """How many of each pixel's four points carry the object's colour, and how many its accent."""
+    """Number of each pixel's four points in the object's colour, and in its accent colour."""
     if shape not in SHAPES:
         raise RuntimeError(f"no shape '{shape}'")
     half_SS = _outline(shape, 2 * extent)
-    # a point exactly on an edge counts on one side of the polygon only; every shape is its own mirror image
+    # mirrored, since a point exactly on an edge counts on one side only and every shape is symmetric
     outline_SS = half_SS | half_SS[:, ::-1]
     accent_SS = _accented(pattern, 2 * extent) & outline_SS
     plain_SS = outline_SS & ~accent_SS
@@ -97,7 +97,7 @@ def stamp(shape: str, pattern: str, extent: int) -> tuple[UInt8[ndarray, "E E"],
 
 @cache
 def silhouette(shape: str, extent: int) -> Bool[ndarray, "E E"]:
-    """The pixels of a shape: those of which at least two of the four points lie inside."""
+    """True for the pixels of a shape: at least two of their four points lie inside."""
     plain_EE, _ = stamp(shape, "solid", extent)
     inside_EE: Bool[ndarray, "E E"] = plain_EE >= 2
     inside_EE.flags.writeable = False
@@ -106,7 +106,7 @@ def silhouette(shape: str, extent: int) -> Bool[ndarray, "E E"]:
 
 @cache
 def silhouette_bounds(shape: str, extent: int) -> tuple[int, int, int, int, int]:
-    """Left, top, right, bottom (exclusive) of the silhouette within its square, and its pixels."""
+    """Left, top, right, bottom (exclusive) of the silhouette within its square, and its number of pixels."""
     inside_EE = silhouette(shape, extent)
     rows, columns = np.flatnonzero(inside_EE.any(1)), np.flatnonzero(inside_EE.any(0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1, int(inside_EE.sum())

@@ -1,4 +1,4 @@
-"""Which captions are true of which scenes, for thousands of both at once. Equals `forms.holds` on every pair."""
+"""The truth of many captions in many scenes at once; equals `logical_forms.holds` on every pair."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from jaxtyping import Bool
 from numpy import ndarray
 
 from sparc_bench.dataset import Example
-from sparc_bench.scenes.forms import Code, Form
+from sparc_bench.scenes.logical_forms import Code, Form
 from sparc_bench.scenes.scene import Scene
 from sparc_bench.scenes.world import MAX_OBJECTS
 
 _CHUNK = 1024
-"""Forms decided at once: bounds memory to some ten megabytes per thousand scenes."""
+"""Number of forms decided at once, for a bounded memory of about ten megabytes per thousand scenes."""
 
 _SETS = range(1 << MAX_OBJECTS)
 _SIZE = np.array([members.bit_count() for members in _SETS], dtype=np.uint8)
-"""Members of a set of objects, held as bits."""
+"""Number of members of every set of objects, held as bits."""
 _PAIRS = np.array(
     [[sum((a >> i & 1) * b << (MAX_OBJECTS * i) for i in range(MAX_OBJECTS)) for b in _SETS] for a in _SETS],
     dtype=np.uint16,
 )
-"""Every ordered pair of a member of one set and a member of another, as bits (see `Scene.code`)."""
+"""All ordered pairs (member of one set, member of another) as bits, for every two sets (see `Scene.code`)."""
 
 
 @dataclass(frozen=True)
 class SceneFacts:
-    """What an example of scenes knows beyond the rest (`Example.facts`).
+    """The scene and the logical forms of an example (`Example.facts`).
 
     Attributes:
-        scene: what the image shows.
-        forms: one logical form per caption, in order.
+        scene: scene of the image.
+        forms: logical forms of the captions, in order.
     """
 
     scene: Scene
@@ -43,8 +43,8 @@ class SceneFacts:
 def truth_matrix(forms: Sequence[Form], scenes: Sequence[Scene]) -> Bool[ndarray, "N M"]:
     """Whether form m is true of scene n: N scenes in rows, M forms in columns.
 
-    For every description the objects that it fits are a set of at most four, held as the bits of one byte; its size
-    and the pairs that two such sets span are table look-ups. Equal forms are decided once.
+    The objects that fit a description are a set of at most four, held as the bits of one byte; the size of a set and
+    the pairs of two sets are table look-ups. Equal forms are decided once.
     """
     if not forms or not scenes:
         return np.zeros((len(scenes), len(forms)), dtype=bool)
@@ -59,7 +59,7 @@ def truth_matrix(forms: Sequence[Form], scenes: Sequence[Scene]) -> Bool[ndarray
 
 
 def _decide(forms: Sequence[Code], codes_NO: ndarray, pairs_RN: ndarray) -> Bool[ndarray, "U N"]:
-    """Truth of distinct forms."""
+    """Truth of distinct forms (U) in N scenes."""
     row: dict[int, int] = {}
 
     def row_of(description: int) -> int:
@@ -90,16 +90,16 @@ def _decide(forms: Sequence[Code], codes_NO: ndarray, pairs_RN: ndarray) -> Bool
 
 
 def _and_into(truth_UN: ndarray, form_A: ndarray, true_AN: ndarray) -> None:
-    """Conjoin claims to their forms; `form_A` is sorted."""
+    """Conjoin claims to their forms, in place; `form_A` (the form of each claim) is sorted."""
     first_A = np.flatnonzero(np.diff(form_A, prepend=-1))
     truth_UN[form_A[first_A]] &= np.logical_and.reduceat(true_AN, first_A, axis=0)
 
 
 def caption_truth(examples: Sequence[Example]) -> Bool[ndarray, "N M"]:
-    """Which caption (all captions of the examples, in order) is true of which example's image.
+    """Truth N x M of all captions of the examples (in order) in the image of every example.
 
-    For `DataSplit.caption_truth`; examples may be of any split and kind, and with any of their captions left out as
-    long as `facts.forms` is cut alike.
+    For `DataSplit.caption_truth`; examples may be of any split and kind, and captions may be left out together with
+    their forms in `facts.forms`.
     """
     for example in examples:
         if not isinstance(example.facts, SceneFacts) or len(example.facts.forms) != len(example.captions):

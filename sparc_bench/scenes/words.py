@@ -1,12 +1,12 @@
-"""The words of captions: noun phrases with plurals and articles, relations, numbers, and each word's part of speech."""
+"""The words of captions: noun phrases, plurals, articles, relations, numbers, and the part of speech of each word."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sparc_bench.scenes.counter import Stream
-from sparc_bench.scenes.forms import Description
+from sparc_bench.scenes.logical_forms import Description
+from sparc_bench.scenes.random_stream import RandomStream
 from sparc_bench.scenes.world import COLOURS, SHAPES
 
 _PLURAL = {"cross": "crosses"}
@@ -52,9 +52,9 @@ _OTHERS = (
 
 
 def word_tags() -> dict[str, str]:
-    """Every word that a caption can hold -> "NOUN", "ADJ" or "OTHER" (verbs, numbers, prepositions, articles).
+    """Word -> "NOUN", "ADJ" or "OTHER" (verbs, numbers, prepositions, articles), for all words of captions.
 
-    "left", "right", "top", "bottom" and "middle" count as nouns ("on the left"), whatever they do in a caption.
+    "left", "right", "top", "bottom" and "middle" always count as nouns ("on the left").
     """
     tags = dict.fromkeys(_OTHERS.split(), "OTHER")
     tags |= dict.fromkeys([*_ADJECTIVES.split(), *COLOURS], "ADJ")
@@ -63,17 +63,17 @@ def word_tags() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Style:
-    """The choices among synonyms that one caption makes throughout.
+    """The choices among synonyms in one caption.
 
-    They are drawn before it is known what will be said, so that two captions of one style differ only in what they say.
+    The style is drawn independently of the claims, so that captions of one style differ only in their claims.
 
     Attributes:
-        template: which sentence.
-        noun: which word for an object of unstated shape.
-        size: which word for its size.
-        pattern: which word for its pattern; 2 puts it behind the noun ("with stripes").
-        relation: which words for a relation.
-        place: which words for a place.
+        template: number of the sentence template.
+        noun: number of the word for an object of unstated shape.
+        size: number of the word for a size.
+        pattern: number of the word for a pattern; 2 puts it behind the noun ("with stripes").
+        relation: number of the words for a relation.
+        place: number of the words for a place.
     """
 
     template: int
@@ -84,8 +84,8 @@ class Style:
     place: int
 
     @classmethod
-    def draw(cls, stream: Stream) -> Style:
-        """A style at random."""
+    def draw(cls, stream: RandomStream) -> Style:
+        """A random style."""
         return cls(*stream.several(2520, 3, 2, 3, 3, 2))
 
 
@@ -99,7 +99,7 @@ def plural(noun: str) -> str:
 
 
 def with_article(phrase: str) -> str:
-    """The phrase behind "a" or "an".
+    """The phrase with "a" or "an" in front.
 
     >>> with_article("orange star"), with_article("red star")
     ('an orange star', 'a red star')
@@ -110,9 +110,9 @@ def with_article(phrase: str) -> str:
 def noun_phrase(
     what: Description, style: Style, number: int | None = 1, definite: bool = False, counted: bool = False
 ) -> str:
-    """The words for one object (`number` 1), several ("two red stars") or, with None, the bare plural ("red stars").
+    """The noun phrase of one object ("a red star"), of several ("two red stars"), or, with None, "red stars".
 
-    A single object gets "a" or "an", with `definite` "the" and with `counted` "one".
+    One object has the article "a" or "an", "the" with `definite`, or the number "one" with `counted`.
     """
     noun = what.shape or _ANY[style.noun]
     words = [_SIZES[what.size][style.size]] if what.size else []
@@ -136,7 +136,7 @@ def noun_phrase(
 
 
 def place_phrase(what: Description, style: Style) -> str:
-    """The words for a place, empty where none is stated."""
+    """The words for a place; empty where the description states none."""
     if what.row is None and what.column is None:
         return ""
     return _PLACES[what.row, what.column][style.place]
@@ -148,12 +148,12 @@ def relation_phrase(relation: str, style: Style) -> str:
 
 
 def number_word(number: int) -> str:
-    """The word for a number up to four."""
+    """The word for a number from zero to four."""
     return _NUMBERS[number]
 
 
 def listing(phrases: Sequence[str]) -> str:
-    """Phrases as one list.
+    """Phrases joined by commas and "and".
 
     >>> listing(["a", "b", "c"])
     'a, b and c'

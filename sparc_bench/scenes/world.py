@@ -1,4 +1,4 @@
-"""What there is in the world: shapes, colours, patterns, sizes, places, relations, and their numbers in pixels."""
+"""The constants of scenes: shapes, colours, patterns, sizes in pixels, places, relations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RGB = {
     "blue": (24, 64, 208),
     "purple": (164, 36, 168),
 }
-"""Colour name -> sRGB in 0..255. Pairwise and from every background at least 40 apart in CIELAB (CIE 1976)."""
+"""Colour name -> sRGB in 0..255; at least 40 apart in CIELAB (CIE 1976) from each other and from every background."""
 
 COLOURS = tuple(RGB)
 
@@ -34,7 +34,7 @@ ACCENT = {
 PATTERNS = ("solid", "striped", "dotted")
 
 EXTENTS = {"small": (14, 15, 16, 17), "large": (24, 25, 26, 27, 28)}
-"""Size name -> edges in pixels of the square that a shape fills."""
+"""Size name -> possible edges of an object's square in pixels."""
 
 SIZES = tuple(EXTENTS)
 
@@ -56,11 +56,11 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "row": ROWS,
     "column": COLUMNS,
 }
-"""What can be said of one object: field -> values."""
+"""Field of a description -> its possible values."""
 
 
 def zone(centre: float) -> int | None:
-    """0, 1 or 2: the first, middle or last third of an axis, with gaps between in which an object has no place word.
+    """The third of an axis (0, 1 or 2) that a centre lies in; None in the gaps between, which have no place word.
 
     `centre` in pixels: up to 24 is left (top), 27 to 37 middle, from 40 on right (bottom).
     """

@@ -12,8 +12,8 @@ from numpy import ndarray
 from PIL import Image
 
 from sparc_bench.images.item import ImageItem
-from sparc_bench.scenes.counter import Stream, fold
 from sparc_bench.scenes.generate import draw_scene
+from sparc_bench.scenes.random_stream import RandomStream, fold
 from sparc_bench.scenes.render import render_array
 
 VERSION = 1
@@ -25,7 +25,7 @@ _SEED = "verify"
 @cache
 def _tiles(rows: int, columns: int, scale: int) -> ndarray:
     """Rendered scenes of 64 x 64 pixels side by side, every pixel repeated `scale` times each way."""
-    scenes = [render_array(draw_scene(Stream(fold(_SEED), n), "val")) for n in range(rows * columns)]
+    scenes = [render_array(draw_scene(RandomStream(fold(_SEED), n), "val")) for n in range(rows * columns)]
     sheet = np.concatenate(
         [np.concatenate(scenes[row * columns : (row + 1) * columns], axis=1) for row in range(rows)], axis=0
     )

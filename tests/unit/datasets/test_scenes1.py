@@ -10,7 +10,7 @@ from PIL import Image
 from sparc_bench.datasets import scenes1
 from sparc_bench.datasets.scenes1 import Options, keep_captions, read
 from sparc_bench.errors import UserError
-from sparc_bench.scenes.forms import holds
+from sparc_bench.scenes.logical_forms import holds
 from sparc_bench.scenes.truth import SceneFacts
 from sparc_bench.scenes.world import COLOURS, SHAPES, SIDE
 

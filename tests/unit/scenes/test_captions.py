@@ -4,14 +4,14 @@ from collections import Counter
 import pytest
 
 from sparc_bench.scenes.captions import KINDS, LONGEST, realise, write_captions
-from sparc_bench.scenes.counter import Stream
-from sparc_bench.scenes.forms import All, Count, Description, Exactly, Exists, Related, holds
 from sparc_bench.scenes.generate import draw_scene
+from sparc_bench.scenes.logical_forms import All, Count, Description, Exactly, Exists, Related, holds
+from sparc_bench.scenes.random_stream import RandomStream
 from sparc_bench.scenes.words import Style, word_tags
 from sparc_bench.scenes.world import COLOURS, COLUMNS, PATTERNS, ROWS, SHAPES, SIZES
 
-SCENES = [draw_scene(Stream("captions", index), "val") for index in range(400)]
-CAPTIONS = [write_captions(scene, Stream("said", index)) for index, scene in enumerate(SCENES)]
+SCENES = [draw_scene(RandomStream("captions", index), "val") for index in range(400)]
+CAPTIONS = [write_captions(scene, RandomStream("said", index)) for index, scene in enumerate(SCENES)]
 TEXTS = [caption.text for captions in CAPTIONS for caption in captions]
 
 
@@ -114,10 +114,10 @@ def test_words_of_every_form_in_every_style_are_covered():
 
 def test_captions_are_paraphrased():
     form = Exists(Description("circle", "red"))
-    texts = {realise(form, Style.draw(Stream("style", index))) for index in range(100)}
+    texts = {realise(form, Style.draw(RandomStream("style", index))) for index in range(100)}
     assert len(texts) >= 5
     claim = Related(Description("circle"), "left of", Description("star"))
-    assert len({realise(claim, Style.draw(Stream("style", index))) for index in range(200)}) >= 12
+    assert len({realise(claim, Style.draw(RandomStream("style", index))) for index in range(200)}) >= 12
 
 
 @pytest.mark.parametrize(

@@ -4,24 +4,26 @@ import pytest
 
 from sparc_bench.datasets.scenes1 import Options, keep_captions, read
 from sparc_bench.scenes.captions import LONGEST, Caption, realise, write_captions
-from sparc_bench.scenes.counter import Stream
-from sparc_bench.scenes.forms import Count, Description, Exactly, Exists, Related, holds
 from sparc_bench.scenes.generate import draw_scene
+from sparc_bench.scenes.logical_forms import Count, Description, Exactly, Exists, Related, holds
 from sparc_bench.scenes.negatives import KINDS, write_negatives
+from sparc_bench.scenes.random_stream import RandomStream
 from sparc_bench.scenes.scene import Object, Scene
 from sparc_bench.scenes.words import Style
 from sparc_bench.scenes.world import FIELDS, SHAPES
 
 REPLACE, SWAP = KINDS[:3], KINDS[3:]
 STYLE = Style(0, 0, 0, 0, 0, 0)
-SCENES = [draw_scene(Stream("negatives", index), "train") for index in range(300)]
-CAPTIONS = [write_captions(scene, Stream("true", index)) for index, scene in enumerate(SCENES)]
+SCENES = [draw_scene(RandomStream("negatives", index), "train") for index in range(300)]
+CAPTIONS = [write_captions(scene, RandomStream("true", index)) for index, scene in enumerate(SCENES)]
 
 
 def written(kinds, scenes=SCENES, captions=CAPTIONS):
     """(scene, caption, negative) of every caption."""
     for index, (scene, said) in enumerate(zip(scenes, captions, strict=True)):
-        for caption, negative in zip(said, write_negatives(said, scene, kinds, Stream("false", index)), strict=True):
+        for caption, negative in zip(
+            said, write_negatives(said, scene, kinds, RandomStream("false", index)), strict=True
+        ):
             yield scene, caption, negative
 
 
@@ -48,8 +50,8 @@ def test_every_negative_is_false_in_the_captions_own_words(kinds):
 
 @pytest.mark.slow
 def test_ten_thousand_captions_have_a_false_one():
-    scenes = [draw_scene(Stream("many", index), "val") for index in range(2000)]
-    captions = [write_captions(scene, Stream("many true", index)) for index, scene in enumerate(scenes)]
+    scenes = [draw_scene(RandomStream("many", index), "val") for index in range(2000)]
+    captions = [write_captions(scene, RandomStream("many true", index)) for index, scene in enumerate(scenes)]
     total = 0
     for scene, caption, negative in written(KINDS, scenes, captions):
         assert not holds(negative.form, scene)
@@ -179,14 +181,14 @@ SMALL_STAR = Exists(Description("star", size="small"))
 def test_edits_by_hand(kind, form, texts):
     scene = Scene((STAR, HEART), 0)
     caption = Caption(realise(form, STYLE), form, "any", STYLE)
-    drawn = {write_negatives([caption], scene, [kind], Stream("hand", index))[0].text for index in range(60)}
+    drawn = {write_negatives([caption], scene, [kind], RandomStream("hand", index))[0].text for index in range(60)}
     assert drawn == set(texts)
 
 
 def test_a_pattern_that_another_object_has_gets_another_number():
     scene = Scene((STAR, small("heart", "blue", 20, "dotted"), small("cross", "green", 44, "striped")), 0)
     caption = Caption("", Count(Description(pattern="solid"), 1), "count", STYLE)
-    (negative,) = write_negatives([caption], scene, REPLACE, Stream(0))
+    (negative,) = write_negatives([caption], scene, REPLACE, RandomStream(0))
     assert negative.kind == "replace_number"
     assert not holds(negative.form, scene)
 

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 
 from sparc_bench.scenes import render, shapes
-from sparc_bench.scenes.counter import Stream
 from sparc_bench.scenes.generate import MIN_VISIBLE, draw_scene
+from sparc_bench.scenes.random_stream import RandomStream
 from sparc_bench.scenes.scene import Object, Scene
 from sparc_bench.scenes.world import ACCENT, COLOURS, EXTENTS, PATTERNS, RGB, SHAPES, SIDE, SIZES
 
-SCENES = [draw_scene(Stream("render", index), "test") for index in range(150)]
+SCENES = [draw_scene(RandomStream("render", index), "test") for index in range(150)]
 
 
 def lab(rgb):
@@ -145,7 +145,7 @@ def test_images_cannot_be_changed_by_accident():
 
 
 def test_the_world_is_used_up():
-    drawn = [object_ for index in range(400) for object_ in draw_scene(Stream("many", index), "train").objects]
+    drawn = [object_ for index in range(400) for object_ in draw_scene(RandomStream("many", index), "train").objects]
     for field, values in (("shape", SHAPES), ("colour", COLOURS), ("pattern", PATTERNS)):
         counts = np.array([sum(getattr(object_, field) == value for object_ in drawn) for value in values])
         assert counts.min() > 0.7 * len(drawn) / len(values), field

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from sparc_bench.scenes.captions import write_captions
-from sparc_bench.scenes.counter import Stream
-from sparc_bench.scenes.forms import All, Count, Description, Exactly, Exists, Related, holds
 from sparc_bench.scenes.generate import draw_scene
+from sparc_bench.scenes.logical_forms import All, Count, Description, Exactly, Exists, Related, holds
+from sparc_bench.scenes.random_stream import RandomStream
 from sparc_bench.scenes.scene import Object, Scene, relations
 from sparc_bench.scenes.truth import truth_matrix
 from sparc_bench.scenes.world import COLOURS, CONVERSE, RELATIONS, SHAPES
@@ -85,7 +85,7 @@ def test_relations_go_by_centres_of_any_size():
 
 def test_every_relation_has_its_converse_and_never_both():
     for index in range(100):
-        objects = draw_scene(Stream("converse", index), "test").objects
+        objects = draw_scene(RandomStream("converse", index), "test").objects
         for a, b in product(objects, objects):
             assert sorted(CONVERSE[name] for name in relations(a, b)) == sorted(relations(b, a))
             assert not {"left of", "right of"} <= set(relations(a, b))
@@ -126,9 +126,9 @@ def random_forms(stream, count):
 
 
 def test_the_matrix_equals_holds_on_every_pair():
-    scenes = [draw_scene(Stream("matrix", index), "train") for index in range(40)]
-    forms = [caption.form for scene in scenes for caption in write_captions(scene, Stream(scene.background))]
-    forms += random_forms(Stream("forms"), 400)
+    scenes = [draw_scene(RandomStream("matrix", index), "train") for index in range(40)]
+    forms = [caption.form for scene in scenes for caption in write_captions(scene, RandomStream(scene.background))]
+    forms += random_forms(RandomStream("forms"), 400)
     expected = np.array([[holds(form, scene) for form in forms] for scene in scenes])
     assert 0.02 < expected.mean() < 0.5
     matrix = truth_matrix(forms, scenes)
@@ -137,8 +137,8 @@ def test_the_matrix_equals_holds_on_every_pair():
 
 
 def test_the_matrix_in_chunks_and_with_nothing_in_it(monkeypatch):
-    scenes = [draw_scene(Stream("chunks", index), "train") for index in range(7)]
-    forms = random_forms(Stream("chunked"), 50)
+    scenes = [draw_scene(RandomStream("chunks", index), "train") for index in range(7)]
+    forms = random_forms(RandomStream("chunked"), 50)
     whole = truth_matrix(forms, scenes)
     monkeypatch.setattr("sparc_bench.scenes.truth._CHUNK", 3)
     assert (truth_matrix(forms, scenes) == whole).all()

@@ -1,4 +1,4 @@
-"""A contact sheet: what the scenes look like and what is said of them."""
+"""A contact sheet: a picture of scenes with their boxes and captions, and of minimal pairs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CARD_WIDTH = _PICTURE + 2 * 14
 def draw_sheet(path: Path, title: str, scenes: Sequence[Example], pairs: Sequence[Example]) -> None:
     """Write a PNG: scenes with their boxes and all captions, then minimal pairs side by side.
 
-    Pictures are shown at four times their size; in a pair's captions the words that differ are marked.
+    Images are enlarged four times; words that differ between the captions of a pair are marked.
     """
     width = 2 * _EDGE + _COLUMNS * _CARD_WIDTH + (_COLUMNS - 1) * _GAP
     blocks = [
@@ -60,7 +60,7 @@ def _heading(width: int, title: str, below: str) -> Image.Image:
 
 
 def _rows(cards: Sequence[Image.Image], columns: int, width: int) -> list[Image.Image]:
-    """Cards in rows; each row is as high as its highest card."""
+    """Rows of cards, each as high as its highest card."""
     rows = []
     for at in range(0, len(cards), columns):
         members = cards[at : at + columns]
@@ -78,7 +78,7 @@ def _rows(cards: Sequence[Image.Image], columns: int, width: int) -> list[Image.
 
 
 def _picture(item: ImageItem, regions: Sequence[Region]) -> Image.Image:
-    """The image enlarged, with a thin dashed outline around every object."""
+    """The enlarged image with a thin dashed outline around every object."""
     picture = item.open().resize((_PICTURE, _PICTURE), Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(picture)
     for region in regions:
@@ -140,7 +140,7 @@ def _pair_card(group: Sequence[Example]) -> Image.Image:
 
 
 def _differing(first: Sequence[str], second: Sequence[str]) -> tuple[set[int], set[int]]:
-    """Positions of the words in which two captions differ, articles aside."""
+    """Positions of the words that differ between two captions, without articles."""
     if len(first) == len(second):
         differ = {at for at, (a, b) in enumerate(zip(first, second, strict=True)) if a != b and a not in ("a", "an")}
         return differ, differ
@@ -153,7 +153,7 @@ def _differing(first: Sequence[str], second: Sequence[str]) -> tuple[set[int], s
 
 
 def _wrapped(words: Sequence[str], width: int) -> list[list[str]]:
-    """Words in lines no wider than `width` pixels."""
+    """Lines of words, no wider than `width` pixels."""
     lines: list[list[str]] = [[]]
     for word in words:
         if lines[-1] and _font(_TEXT).getlength(" ".join([*lines[-1], word])) > width:

@@ -1,7 +1,7 @@
 """Minimal pairs: two scenes and two captions that differ in one fact, each caption true of its own scene alone.
 
-Edits after SugarCrepe (Hsieh et al., 2023, section 3): a fact is replaced by another, or two facts are swapped; each of
-the object (its shape), an attribute (colour or pattern) or a relation.
+Edits after SugarCrepe (Hsieh et al., 2023, section 3): a fact is replaced by another, or two facts are swapped; a fact
+is an object (its shape), an attribute (colour or pattern) or a relation.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sparc_bench.scenes.captions import Caption, realise
-from sparc_bench.scenes.counter import Stream
-from sparc_bench.scenes.forms import All, Description, Exists, Form, Related, holds
 from sparc_bench.scenes.generate import acceptable, draw_many, draw_scene, split_of
+from sparc_bench.scenes.logical_forms import All, Description, Exists, Form, Related, holds
+from sparc_bench.scenes.random_stream import RandomStream
 from sparc_bench.scenes.scene import Object, Scene, relations
 from sparc_bench.scenes.words import Style
 from sparc_bench.scenes.world import FIELDS, SIDE
 
 EDITS = tuple((edit, of) for of in ("object", "attribute", "relation") for edit in ("replace", "swap"))
-"""Every (edit, what is edited)."""
+"""All (edit, kind of the edited fact)."""
 
 _MOVES = 30
-"""Places that are tried for a moved object before another scene is drawn."""
+"""Number of positions tried for a moved object before another scene is drawn."""
 
 _Two = tuple[Scene, Scene]
 _Forms = tuple[Form, Form]
@@ -32,8 +32,8 @@ class Pair:
     """A minimal pair: caption i is true of scene i and false of the other.
 
     Attributes:
-        scenes: same background, same objects at the same places except for the edited fact.
-        captions: the same sentence except for the edited fact.
+        scenes: two scenes with the same background and the same objects except for the edited fact.
+        captions: two sentences that are equal except for the edited fact.
         edit: "replace" or "swap".
         of: "object", "attribute" or "relation".
     """
@@ -44,8 +44,8 @@ class Pair:
     of: str
 
 
-def draw_pair(stream: Stream, index: int, split: str) -> Pair:
-    """A pair of the split, of the type that the index falls on: the six of `EDITS` take turns."""
+def draw_pair(stream: RandomStream, index: int, split: str) -> Pair:
+    """A random pair of the split, with the edit number `index` modulo 6 of `EDITS`."""
     edit, of = EDITS[index % len(EDITS)]
     while True:
         drawn = _DRAW[edit, of](stream, split)
@@ -61,8 +61,8 @@ def draw_pair(stream: Stream, index: int, split: str) -> Pair:
             return Pair(scenes, captions, edit, of)
 
 
-def _replace_value(stream: Stream, split: str, field: str) -> tuple[_Two, _Forms] | None:
-    """One object gets another value of a field; the caption names it, alone or related to another object."""
+def _replace_value(stream: RandomStream, split: str, field: str) -> tuple[_Two, _Forms] | None:
+    """A pair where one object has another value of a field; captions name it alone or related to another object."""
     scene = draw_scene(stream, split)
     at = stream.below(len(scene.objects))
     before = scene.objects[at]
@@ -81,19 +81,19 @@ def _replace_value(stream: Stream, split: str, field: str) -> tuple[_Two, _Forms
     return scenes, (Related(named[0], relation, beside), Related(named[1], relation, beside))
 
 
-def _replace_attribute(stream: Stream, split: str) -> tuple[_Two, _Forms] | None:
+def _replace_attribute(stream: RandomStream, split: str) -> tuple[_Two, _Forms] | None:
     return _replace_value(stream, split, stream.weighted((("colour", 2), ("pattern", 1))))
 
 
-def _replace_relation(stream: Stream, split: str) -> tuple[_Two, _Forms] | None:
-    """One object moves to the other side of a second one, or from beside to above or below it."""
+def _replace_relation(stream: RandomStream, split: str) -> tuple[_Two, _Forms] | None:
+    """A pair where one object moves around another, so that their relation changes."""
     scene = draw_many(stream, split, most=3)
     at, anchor = stream.shuffled(range(len(scene.objects)))[:2]
     before, other = scene.objects[at], scene.objects[anchor]
     fields = ("colour", "shape")
     subject, beside = Description.of(before, *fields), Description.of(other, *fields)
     old = relations(before, other)
-    # on a diagonal two relations hold: no pair, since a reader could take either for the edited one
+    # no pair on a diagonal, where two relations hold and either could be the edited one
     if len(old) != 1 or subject == beside:
         return None
     for _ in range(_MOVES):
@@ -106,8 +106,8 @@ def _replace_relation(stream: Stream, split: str) -> tuple[_Two, _Forms] | None:
     return None
 
 
-def _swap_value(stream: Stream, split: str, field: str) -> tuple[_Two, _Forms] | None:
-    """Two objects exchange their values of a field and stay where they are."""
+def _swap_value(stream: RandomStream, split: str, field: str) -> tuple[_Two, _Forms] | None:
+    """A pair where two objects exchange their values of a field at unchanged positions."""
     scene = draw_many(stream, split)
     first, second = stream.shuffled(range(len(scene.objects)))[:2]
     a, b = scene.objects[first], scene.objects[second]
@@ -125,12 +125,12 @@ def _swap_value(stream: Stream, split: str, field: str) -> tuple[_Two, _Forms] |
     return scenes, (forms[0], forms[1])
 
 
-def _swap_attribute(stream: Stream, split: str) -> tuple[_Two, _Forms] | None:
+def _swap_attribute(stream: RandomStream, split: str) -> tuple[_Two, _Forms] | None:
     return _swap_value(stream, split, stream.weighted((("colour", 2), ("pattern", 1))))
 
 
-def _swap_relation(stream: Stream, split: str) -> tuple[_Two, _Forms] | None:
-    """Two objects exchange their places, so that each stands to the other as the other stood to it."""
+def _swap_relation(stream: RandomStream, split: str) -> tuple[_Two, _Forms] | None:
+    """A pair where two objects exchange their positions, so that their relation is reversed."""
     scene = draw_many(stream, split)
     first, second = stream.shuffled(range(len(scene.objects)))[:2]
     a, b = scene.objects[first], scene.objects[second]
@@ -146,7 +146,7 @@ def _swap_relation(stream: Stream, split: str) -> tuple[_Two, _Forms] | None:
 
 
 def _moved(object_: Object, to: Object) -> Object:
-    """The object centred where another is, a pixel aside where the two edges differ by an odd number."""
+    """The object moved to the centre of another, one pixel off where their extents differ by an odd number."""
     left = to.left + (to.extent - object_.extent) // 2
     top = to.top + (to.extent - object_.extent) // 2
     limit = SIDE - 1 - object_.extent
@@ -158,11 +158,11 @@ def _changed(object_: Object, field: str, value: str) -> Object:
 
 
 def _with(scene: Scene, changed: dict[int, Object]) -> Scene:
-    """The scene with some objects changed."""
+    """The scene with some objects replaced."""
     return Scene(tuple(changed.get(at, object_) for at, object_ in enumerate(scene.objects)), scene.background)
 
 
-_DRAW: dict[tuple[str, str], Callable[[Stream, str], tuple[_Two, _Forms] | None]] = {
+_DRAW: dict[tuple[str, str], Callable[[RandomStream, str], tuple[_Two, _Forms] | None]] = {
     ("replace", "object"): lambda stream, split: _replace_value(stream, split, "shape"),
     ("swap", "object"): lambda stream, split: _swap_value(stream, split, "shape"),
     ("replace", "attribute"): _replace_attribute,

@@ -1,6 +1,6 @@
 import numpy as np
 
-from sparc_bench.scenes.counter import Stream, fold, mix, words
+from sparc_bench.scenes.random_stream import RandomStream, fold, mix, words
 
 STEP = 0x9E3779B97F4A7C15
 WORD = 1 << 64
@@ -19,7 +19,7 @@ def test_words_are_splitmix64s_published_ones_for_seed_1234567():
 
 
 def test_a_stream_gives_the_words_of_its_key_one_by_one():
-    stream = Stream("scenes1", "test", 7)
+    stream = RandomStream("scenes1", "test", 7)
     assert [stream.word() for _ in range(9)] == words(fold("scenes1", "test", 7), 9).tolist()
 
 
@@ -38,7 +38,7 @@ def test_keys_differ_in_any_part_and_in_where_parts_end():
 
 
 def test_draws_stay_below_their_limit_and_are_even():
-    stream = Stream(1)
+    stream = RandomStream(1)
     counts = np.bincount([stream.below(7) for _ in range(7000)], minlength=7)
     assert len(counts) == 7
     # 6 standard deviations of a count of 1000
@@ -49,7 +49,7 @@ def test_draws_stay_below_their_limit_and_are_even():
 
 
 def test_weights_and_chances():
-    stream = Stream(2)
+    stream = RandomStream(2)
     drawn = [stream.weighted((("a", 3), ("b", 0), ("c", 1))) for _ in range(4000)]
     assert set(drawn) == {"a", "c"}
     assert abs(drawn.count("a") - 3000) < 180
@@ -57,7 +57,7 @@ def test_weights_and_chances():
 
 
 def test_shuffling_keeps_every_item_and_reaches_every_order():
-    stream = Stream(3)
+    stream = RandomStream(3)
     orders = {tuple(stream.shuffled("abc")) for _ in range(200)}
     assert len(orders) == 6
     assert all(sorted(order) == ["a", "b", "c"] for order in orders)

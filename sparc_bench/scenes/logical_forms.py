@@ -1,7 +1,7 @@
-"""Logical forms: what a caption claims, and whether that is true of a scene.
+"""Logical forms: the claims of a caption, and their truth in a scene.
 
-Every form is a conjunction of two kinds of claim: how many objects fit a description, and whether some object that
-fits one description stands in a relation to some object that fits another.
+Every form is a conjunction of two kinds of claims: the number of objects that fit a description, and the existence of
+an object that fits one description and stands in a relation to an object that fits another.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from sparc_bench.scenes.scene import BIT, PRESENT, Object, Scene, relations
 from sparc_bench.scenes.world import FIELDS, RELATIONS
 
 Code = tuple[tuple[tuple[int, int, int], ...], tuple[tuple[int, int, int], ...]]
-"""A form for `truth.truth_matrix`: counts as (description, least, most), relations as (subject, relation, other)."""
+"""A form as integers, for `truth.truth_matrix`: (description, least, most) and (subject, relation, other)."""
 
 
 class Description(NamedTuple):
-    """What is said of one object; None where nothing is. Without any word it fits every object."""
+    """A description of one object: a value or None for each field; without any value it fits every object."""
 
     shape: str | None = None
     colour: str | None = None
@@ -28,17 +28,17 @@ class Description(NamedTuple):
     column: str | None = None
 
     def fits(self, object_: Object) -> bool:
-        """Whether all of it is true of the object."""
+        """Whether every stated value is true of the object."""
         return all(getattr(self, field) in (None, getattr(object_, field)) for field in FIELDS)
 
     @property
     def code(self) -> int:
-        """The bits that an object's code must have."""
+        """The description as bits that a fitting object's code contains."""
         return _code(self)
 
     @classmethod
     def of(cls, object_: Object, *fields: str) -> Description:
-        """What is true of the object in the given fields."""
+        """The description of an object by its values of the given fields."""
         return cls(*[getattr(object_, field) if field in fields else None for field in FIELDS])
 
 
@@ -49,37 +49,37 @@ def _code(what: Description) -> int:
 
 
 MANY = 99
-"""More objects than any scene has."""
+"""An upper bound of the number of objects, for claims without one."""
 
 
 @dataclass(frozen=True)
 class Exists:
-    """At least one object fits."""
+    """The claim that at least one object fits."""
 
     what: Description
 
     @cached_property
     def code(self) -> Code:
-        """See `Code`."""
+        """The form as integers (see `Code`)."""
         return ((self.what.code, 1, MANY),), ()
 
 
 @dataclass(frozen=True)
 class Count:
-    """Exactly `number` objects fit, no more and no fewer."""
+    """The claim that exactly `number` objects fit."""
 
     what: Description
     number: int
 
     @cached_property
     def code(self) -> Code:
-        """See `Code`."""
+        """The form as integers (see `Code`)."""
         return ((self.what.code, self.number, self.number),), ()
 
 
 @dataclass(frozen=True)
 class Related:
-    """Some object that fits `subject` stands in `relation` to some object that fits `other`."""
+    """The claim that some object that fits `subject` stands in `relation` to some object that fits `other`."""
 
     subject: Description
     relation: str
@@ -87,16 +87,16 @@ class Related:
 
     @cached_property
     def code(self) -> Code:
-        """See `Code`."""
+        """The form as integers (see `Code`)."""
         return (), ((self.subject.code, RELATIONS.index(self.relation), self.other.code),)
 
 
 @dataclass(frozen=True)
 class Exactly:
-    """The scene holds these objects and no others, and the stated relations hold.
+    """The claim that the scene has these objects and no others, and that the stated relations hold.
 
-    Each description fits exactly as many objects as stated and the scene has as many objects as all of them together;
-    the descriptions exclude each other, so that this pins down what the scene consists of.
+    Each description fits exactly the stated number of objects, and the scene has as many objects as all numbers
+    together; the descriptions exclude each other.
     """
 
     groups: tuple[tuple[Description, int], ...]
@@ -104,7 +104,7 @@ class Exactly:
 
     @cached_property
     def code(self) -> Code:
-        """See `Code`."""
+        """The form as integers (see `Code`)."""
         total = sum(number for _, number in self.groups)
         counts = [(PRESENT, total, total), *((what.code, number, number) for what, number in self.groups)]
         return tuple(counts), tuple(claim for relation in self.relations for claim in relation.code[1])
@@ -112,13 +112,13 @@ class Exactly:
 
 @dataclass(frozen=True)
 class All:
-    """Every part is true."""
+    """The claim that every part is true."""
 
     parts: tuple[Form, ...]
 
     @cached_property
     def code(self) -> Code:
-        """See `Code`."""
+        """The form as integers (see `Code`)."""
         codes = [part.code for part in self.parts]
         return tuple(c for counts, _ in codes for c in counts), tuple(r for _, relations in codes for r in relations)
 
@@ -127,7 +127,7 @@ Form = Exists | Count | Related | Exactly | All
 
 
 def holds(form: Form, scene: Scene) -> bool:
-    """Whether a form is true of a scene; a relation within the margin is not true (see `scene.related`)."""
+    """Whether a form is true of a scene; a relation within the margin is false (see `scene.relations`)."""
     if isinstance(form, Exists):
         return _fitting(form.what, scene) >= 1
     if isinstance(form, Count):

@@ -3,13 +3,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from sparc_bench.scenes.counter import Stream
-from sparc_bench.scenes.forms import holds
 from sparc_bench.scenes.generate import acceptable, split_of
-from sparc_bench.scenes.pairs import EDITS, draw_pair
+from sparc_bench.scenes.logical_forms import holds
+from sparc_bench.scenes.minimal_pairs import EDITS, draw_pair
+from sparc_bench.scenes.random_stream import RandomStream
 from sparc_bench.scenes.render import render_array
 
-PAIRS = [draw_pair(Stream("pairs", index), index, "test") for index in range(120)]
+PAIRS = [draw_pair(RandomStream("pairs", index), index, "test") for index in range(120)]
 
 
 def test_each_caption_is_true_of_its_own_image_alone():

@@ -1,8 +1,8 @@
-"""Randomness as a pure function of a key and a counter, in 64-bit integer arithmetic: the same on every machine.
+"""Counter-based random numbers: a pure function of a key and a counter, in 64-bit integers, equal on every machine.
 
 The generator is SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014,
 section 5): the k-th word of a stream is a bijective mixing of key + k times an odd constant, so that any word can be
-had without those before it.
+computed without the words before it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def mix(word: int) -> int:
 
 
 def fold(*parts: str | int) -> int:
-    """A 64-bit key of a sequence of strings and integers; sequences that differ in any part get other keys."""
+    """The 64-bit key of a sequence of strings and integers; any change of a part changes the key."""
     key = len(parts)
     for part in parts:
         for number in _numbers(part):
@@ -39,7 +39,7 @@ def fold(*parts: str | int) -> int:
 
 
 def _numbers(part: str | int) -> list[int]:
-    """A string goes in by its bytes, eight at a time, after their number; Python's own hash differs between runs."""
+    """A part as integers; for a string its number of bytes and its bytes in groups of eight (`hash` varies by run)."""
     if isinstance(part, int):
         return [part]
     data = part.encode()
@@ -47,7 +47,7 @@ def _numbers(part: str | int) -> list[int]:
 
 
 def words(key: int, count: int) -> UInt64[ndarray, "count"]:
-    """The first `count` words of the stream of `key`, at once."""
+    """The first `count` words of the stream of `key`, as one array."""
     step_K = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_STEP)
     word_K = step_K + np.uint64(key)
     word_K = (word_K ^ (word_K >> np.uint64(30))) * np.uint64(_FIRST)
@@ -55,10 +55,10 @@ def words(key: int, count: int) -> UInt64[ndarray, "count"]:
     return word_K ^ (word_K >> np.uint64(31))
 
 
-class Stream:
-    """The words of one key, one after the other.
+class RandomStream:
+    """The random words of one key, one after the other, and draws from them.
 
-    >>> Stream("scenes1", "test", 3).below(10) == Stream("scenes1", "test", 3).below(10)
+    >>> RandomStream("scenes1", "test", 3).below(10) == RandomStream("scenes1", "test", 3).below(10)
     True
     """
 
@@ -73,11 +73,11 @@ class Stream:
         return word ^ (word >> 31)
 
     def below(self, limit: int) -> int:
-        """An integer of 0 to limit - 1; no value is favoured by more than limit / 2**64."""
+        """A random integer in 0..limit - 1; no value is favoured by more than limit / 2**64."""
         return (self.word() * limit) >> 64
 
     def several(self, *limits: int) -> list[int]:
-        """An integer below each limit, all from one word; meant for limits whose product is far below 2**64."""
+        """One random integer below each limit, all from one word; the product of the limits must be far below 2**64."""
         word, drawn = self.word(), []
         for limit in limits:
             word *= limit
@@ -86,15 +86,15 @@ class Stream:
         return drawn
 
     def chance(self, times: int, out_of: int) -> bool:
-        """True `times` times `out_of`."""
+        """True with probability `times` / `out_of`."""
         return self.below(out_of) < times
 
     def choice(self, options: Sequence[Item]) -> Item:
-        """One of the options, each equally likely."""
+        """One of the options, uniformly drawn."""
         return options[self.below(len(options))]
 
     def weighted(self, options: Sequence[tuple[Item, int]]) -> Item:
-        """One of the options, each as likely as its weight says."""
+        """One of the options, drawn with probability proportional to its weight."""
         at = self.below(sum(weight for _, weight in options))
         for option, weight in options:
             at -= weight
