@@ -64,7 +64,7 @@ def in_words(counts: Counts) -> str:
 
 
 def _matching(found: Counts, published: Published, asked: Counts, at_least: int = 1) -> list[str]:
-    """The splits that agree with the counts that were found in the most counts, and in `at_least` as many."""
+    """The splits that agree with `found` in the largest number of counts, which is no less than `at_least`."""
     shared = {split: len(_shared(found, counts, asked)) for split, counts in published.items()}
     same = [split for split, counts in published.items() if _agree(found, counts, asked) and shared[split] >= at_least]
     most = max((shared[split] for split in same), default=0)

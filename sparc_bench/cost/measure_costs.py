@@ -114,7 +114,7 @@ def run(
     kept = {row.place: row for row in read_rows(file)}
     rows: list[CostRow] = []
     for cell in plan.cells():
-        blank = described(cell, plan.repeats)
+        blank = unmeasured_row(cell, plan.repeats)
         there = kept.get(blank.place)
         if force or there is None or there.status == "failed" or there.settings != blank.settings:
             there = blank if blank.status == "failed" else _measured(cell, blank, rows, report)
@@ -126,7 +126,7 @@ def run(
     return rows
 
 
-def described(cell: Cell, repeats: int) -> CostRow:
+def unmeasured_row(cell: Cell, repeats: int) -> CostRow:
     """The row of a cell before its measurement: its settings and counted FLOPs."""
     towers, device = towers_of(cell.model), torch.device(cell.device)
     commit, dirty = git_state()

@@ -31,7 +31,7 @@ def image_row(item: ImageItem, size: int | None) -> str:
 
 @lru_cache(maxsize=1)
 def _crop_and_size(crop: Box | None, size: int | None) -> str:
-    return _JSON.encode([crop, size])[1:-1]  # of whole images always the same
+    return _JSON.encode([crop, size])[1:-1]  # cached, since it is equal for all whole images
 
 
 def text_rows(together: Sequence[str]) -> list[str]:

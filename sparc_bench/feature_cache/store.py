@@ -83,7 +83,7 @@ class FeatureStore:
         self._waiting_since = 0.0
 
     def refresh(self) -> None:
-        """Read the names of shards written by any process since the last call; delete damaged shards."""
+        """Index the shards written by any process since the last call; delete damaged shards."""
         found = set(shard_names(self.folder))
         for name in sorted(found - self._read):
             block = open_shard(self.folder / name)

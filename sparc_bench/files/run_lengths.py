@@ -1,4 +1,4 @@
-"""Masks as COCO's run lengths, checked before pycocotools sees them: it follows damaged ones out of its memory.
+"""Masks as COCO's run lengths, validated before pycocotools, which reads out of bounds on damaged ones.
 
 Shapes: L characters, R runs.
 """
@@ -16,7 +16,7 @@ from sparc_bench.files.annotations import CocoRow
 
 
 class RunLengths(CocoRow):
-    """A mask as COCO's run lengths: counts as a list, or packed into a string; size is height, width."""
+    """A mask as COCO's run lengths: counts as a list or packed into a string; size is (height, width)."""
 
     counts: list[int] | str
     size: tuple[int, int]
@@ -28,14 +28,14 @@ class RunLengths(CocoRow):
 
 
 def unpacked(counts: str) -> Int[ndarray, "R"]:
-    """The lengths of the runs, of pixels outside and inside by turns.
+    """The lengths of the runs of a packed string, of pixels outside and inside in turns.
 
-    A number is written in groups of five bits, lowest first, each plus 48 as a character; the sixth bit says that more
-    follow, the fifth of the last group is the sign. From the fourth number on, what stands there is the difference to
-    the number two places before.
+    A number is stored in groups of five bits, lowest first, each plus 48 as a character; the sixth bit marks that
+    another group follows, the fifth bit of the last group is the sign. From the fourth number on, the difference to the
+    number two places before is stored.
 
     Raises:
-        ValueError: no such numbers, or negative lengths.
+        ValueError: the string is not in this format, or a length is negative.
 
     >>> unpacked("c26>0U6").tolist()
     [83, 6, 14, 6, 211]
@@ -62,7 +62,7 @@ def unpacked(counts: str) -> Int[ndarray, "R"]:
 
 
 def refuse_damaged(counts: str | list[int], height: int, width: int) -> None:
-    """Raise ValueError where run lengths, packed or not, are not those of a mask of that size."""
+    """Raise ValueError for run lengths, packed or not, that are damaged or do not add up to height x width."""
     lengths_R = unpacked(counts) if isinstance(counts, str) else np.asarray(counts, dtype=np.int64)
     if (lengths_R < 0).any():
         raise ValueError("its counts hold negative lengths")

@@ -87,7 +87,7 @@ def _judged(check: Check, model: ProbedModel, findings: Mapping[str, Finding]) -
         return check.measure(model)
     except UserError as error:
         return Finding("fail", "the encoder stopped", "an answer to the probe", str(error))
-    except Exception as error:  # the code under test is not ours, and what it raises is the finding
+    except Exception as error:  # any error of the tested model is a finding
         where = _where(error)
         advice = f"Mend {where}, which raised {type(error).__name__}: {' '.join(str(error).split()) or 'no message'}."
         return Finding("fail", f"{type(error).__name__} in {where}", "an answer to the probe", advice)

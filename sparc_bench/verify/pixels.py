@@ -124,7 +124,7 @@ def colours(model: ProbedModel) -> Finding:
     lit_33 = np.zeros((3, 3))
     for row, colour in enumerate(((255, 0, 0), (0, 255, 0), (0, 0, 255))):
         flat_C = _flat(model, colour)
-        assert flat_C is not None  # black was a picture, and so is red
+        assert flat_C is not None  # None for no picture, but black gave one
         lit_33[row] = values.share(flat_C)
     order = "".join("RGB"[int(row)] for row in lit_33.argmax(axis=0))
     expected = "channels are red, green, blue"
@@ -180,7 +180,7 @@ def _opened(model: ProbedModel, values: _Range, grey_HW: ndarray) -> tuple[ndarr
     """A preprocessed grey image (0 to 255) as shares of white HW, and the area that `preprocess` reports."""
     image = Image.fromarray(np.rint(grey_HW).clip(0, 255).astype(np.uint8)).convert("RGB")
     picture_HWC, claimed = model.pixels(image)
-    assert picture_HWC is not None  # black was a picture, and so is any other image
+    assert picture_HWC is not None  # None for no picture, but black gave one
     share_HW: ndarray = values.share(picture_HWC).mean(axis=-1)
     return share_HW, claimed
 

@@ -97,7 +97,7 @@ def length(model: ProbedModel) -> Finding:
     expected = "a long text is cut, and does not stop the run"
     try:
         whole_D = model.text_vectors([" ".join(words)])[0]
-    except Exception as error:  # whatever a tokenizer raises is what is measured
+    except Exception as error:  # any error of a tokenizer is the finding
         advice = "A caption longer than the context stops the run: cut it in the tokenizer (truncate), end token kept."
         return Finding("fail", f"{type(error).__name__}: {error}", expected, advice)
 
@@ -123,7 +123,7 @@ def odd_texts(model: ProbedModel) -> Finding:
     for text in _ODD:
         try:
             bad = not bool(torch.isfinite(model.text_vectors([text])).all())
-        except Exception as error:  # whatever a tokenizer raises is what is measured
+        except Exception as error:  # any error of a tokenizer is the finding
             advice = f"The text {text!r} stops the run: give every text at least its start and end tokens."
             return Finding("warning", f"{type(error).__name__}: {error}", expected, advice)
         if bad:

@@ -136,7 +136,7 @@ def _load(model: nn.Module, source: OpenClipSource) -> None:
 def is_openai(tensors: Mapping[str, Tensor]) -> bool:
     """Whether weights look like OpenAI's: logit scale ln 100, and all parameters exact in fp16."""
     scale = tensors.get("logit_scale")
-    if scale is None or abs(scale.float().max().item() - math.log(100)) > 0.004:  # half of fp16's step there, and more
+    if scale is None or abs(scale.float().max().item() - math.log(100)) > 0.004:  # above half the spacing of fp16 here
         return False
     parameters = (
         tensor

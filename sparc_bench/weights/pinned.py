@@ -1,4 +1,4 @@
-"""The weights that a card names, found and checked against its sha256."""
+"""The weights file of a card, found and compared with the card's sha256."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from sparc_bench.weights.weights_file import file_sha256
 
 
 def checked_weights(weights: Weights, folder: Path, name: str) -> Path:
-    """The file (or folder) of weights that a card names, its sha256 checked; one of the hub is fetched if need be.
+    """The path of a card's weights (a file or folder) with the card's sha256; a hub file is downloaded where missing.
 
     Args:
-        weights: what the card says.
-        folder: the card's, where relative paths begin.
-        name: the card's, for errors.
+        weights: the table [weights] of the card.
+        folder: folder of the card, for relative paths.
+        name: name of the card, for errors.
 
     Raises:
-        UserError: missing, not to be had, or another file than the card means.
+        UserError: the weights are missing, cannot be downloaded, or have another sha256.
     """
     if weights.hub is not None:
         return hub.obtain(weights.hub, weights.file, weights.revision, weights.sha256)
