@@ -13,7 +13,7 @@ from rich.table import Table
 Row = tuple[str, ...]
 
 SECONDS_BETWEEN_LINES = 10.0
-"""Of a progress display without a terminal."""
+"""Seconds between the lines of a progress display without a terminal."""
 
 
 def table(columns: Row, rows: Sequence[Row], whole: Collection[int] = (0,)) -> Table:
@@ -61,7 +61,7 @@ class ProgressDisplay(Progress):
 
 
 def progress_line(task: Task) -> str:
-    """What is running, how much of it is done, the time left, and what else is known (`figures`)."""
+    """Description, share done, time left and further `figures` of a running task."""
     if task.total is None:
         return f"{task.description}: {task.elapsed or 0:.0f} s so far"
     left = task.time_remaining

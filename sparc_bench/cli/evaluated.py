@@ -1,4 +1,4 @@
-"""What several commands put on the screen: the console, progress, the table of an evaluation, its failures."""
+"""The table that `eval` and `score` print, and the sentences of failed tasks."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _clear(metric: Metric, floor: float, less_is_better: bool) -> bool:
 
 
 def _aside(result: Result, headline: bool) -> str:
-    """How long it took, or that it was there; beside the headline how many comparisons a tie decided, if any."""
+    """Seconds of the evaluation, or "kept"; beside the headline the number of ties, if any."""
     assert result.record is not None
     said = "kept" if result.kept else f"{result.record.seconds:.0f} s"
     return f"{said}, {result.record.ties} ties" if headline and result.record.ties else said

@@ -25,7 +25,7 @@ def title_of(module: ModuleType) -> str:
 
 @dataclass(frozen=True)
 class TaskFilter:
-    """Which tasks are listed: those that fit all that is given.
+    """Filter of the listed tasks: those that fit all that is given.
 
     Attributes:
         family: of the task.

@@ -1,4 +1,4 @@
-"""What the command line says of a mistake in the arguments or of a file system that refuses: one sentence each."""
+"""Sentences about mistakes in the arguments, and about a file system that refuses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _REMEDIES = {
     errno.EISDIR: "choose a file, not a folder",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
-"""What the user can do where the file system refuses; any other OSError is a mistake of ours."""
+"""Error number of the file system -> remedy; any other OSError is a fault of the program."""
 
 
 def usage(error: Exception) -> str:

@@ -48,7 +48,7 @@ def prepare(data_root: Path | None, device: str | None, plugins: list[Path] | No
 
 
 def worker_count(workers: int | None) -> int:
-    """As many as asked for, else one a core, at most 8."""
+    """Number of decoding processes: as asked for, else one a core, at most 8."""
     return min(os.cpu_count() or 1, 8) if workers is None else workers
 
 

@@ -10,7 +10,7 @@ STARTS = (
     ("sparc-bench quickstart", "train two small models and compare them, in minutes"),
     ("sparc-bench list tasks", "what can be evaluated; sparc-bench show TASK: how"),
 )
-"""How to start: what to type, and what it does."""
+"""Commands to start with, and what they do."""
 
 GROUPS = {
     "Train and evaluate": {

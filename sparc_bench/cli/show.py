@@ -1,4 +1,4 @@
-"""What `sparc-bench show NAME` says about any card or module: what it is, where its numbers come from, what it needs.
+"""Text of `sparc-bench show NAME` for any card or module: title, source of its numbers, needs on disk.
 
 Names are unique over all kinds, so that one word is enough.
 """
@@ -56,7 +56,7 @@ def show(name: str) -> RenderableType:
 
 
 def kind_of(name: str) -> str:
-    """Which kind the name belongs to; raises UserError with the nearest of all names."""
+    """Kind of the thing with that name; raises UserError with the nearest of all names."""
     known = {known: kind for kind in KINDS for known in discovery.names(kind)}
     if name not in known:
         where = f"sparc-bench list KIND ({', '.join(KINDS)})"
@@ -129,7 +129,7 @@ def _task(card: TaskCard) -> RenderableType:
 
 
 def _outputs(card: TaskCard, protocol: ModuleType) -> dict[str, Any]:
-    """How another system's outputs are scored on a task, where its protocol takes any."""
+    """Formats in which another system's outputs are scored on a task, where its protocol takes any."""
     taken = getattr(protocol, "OUTPUTS", ())
     if not taken:
         return {"outputs": "taken of models alone"}
@@ -283,7 +283,7 @@ def _schema(options: type[BaseModel]) -> tuple[Text, Table]:
 
 
 def _values(heading: str, values: Mapping[str, Any], module: ModuleType) -> list[RenderableType]:
-    """The options that a card sets, each with the doc that its module gives it."""
+    """Options that a card sets, each with its description in the module."""
     if not values:
         return []
     options = _options_class(module)

@@ -1,4 +1,4 @@
-"""What a task asks of a model: exactly which images and texts, in the wording of its prompts.
+"""Inputs of a task: the images and the exact texts, prompts filled in, that it asks a model about.
 
 For models that cannot run here (`sparc_bench.encoders.precomputed`): embed these, store the vectors, come back.
 """
@@ -26,7 +26,7 @@ from sparc_bench.images.item import ImageItem
 from sparc_bench.models.plugin_encoder import GIVES
 
 NOT_STORED = frozenset({"branches", "detect"})
-"""What stored embeddings cannot be."""
+"""Abilities that stored embeddings cannot have."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def write_task_inputs(card: TaskCard, data_root: Path | None, out: Path) -> str:
 
 
 class _WholeImages:
-    """What random vectors have to know of a model: a grid of two by two patches over the whole of every image."""
+    """Geometry for random vectors: a grid of two by two patches over the whole of every image."""
 
     gives = GIVES - NOT_STORED
     paths: ClassVar[Mapping[str, bool]] = {"any": False}

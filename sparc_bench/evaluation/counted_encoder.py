@@ -45,13 +45,13 @@ class WatchedEncoder(EncoderWrapper):
             self._areas[item.id, item.crop, size] = area
 
     def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:
-        """Of the inner encoder; counted."""
+        """Features of the inner encoder; each image is counted."""
         return ImageFeatures.concat(list(self.stream(items, need, len(items), size)))
 
     def stream(
         self, items: Sequence[ImageItem], need: frozenset[str], most: int, size: int | None = None
     ) -> Iterator[ImageFeatures]:
-        """Of the inner encoder; counted."""
+        """Features of the inner encoder; each image is counted."""
         done = 0
         for features in stream(self.inner, items, need, most, size):
             self._remember(items[done : done + len(features)], features, size)
@@ -60,7 +60,7 @@ class WatchedEncoder(EncoderWrapper):
             yield features
 
     def detect(self, items: Sequence[ImageItem], texts: Sequence[str]) -> Detections:
-        """Of the inner encoder, which is a detector; counted."""
+        """Detections of the inner detector; each image is counted."""
         found = super().detect(items, texts)
         self.count(len(items))
         return found

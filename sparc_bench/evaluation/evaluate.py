@@ -26,7 +26,7 @@ from sparc_bench.models import resolve
 
 @dataclass(frozen=True)
 class Settings:
-    """How to evaluate.
+    """Settings of an evaluation.
 
     Attributes:
         results: folder of the records.
@@ -77,7 +77,7 @@ def evaluate_encoder(
     settings: Settings,
     progress: Progress | None = None,
 ) -> list[Result]:
-    """As `evaluate`, with a model that is loaded already; `seed` is the one that it was trained with."""
+    """Results of a loaded model, as `evaluate` gives them; `seed` is its training seed."""
     model = _Model(encoder, card, seed, progress, FeatureCache(settings.cache))
     pipeline = Pipeline(model, settings.results, settings.data_root, settings.limit, settings.force)
     return [model.result(pipeline, task) for task in tasks]
@@ -105,7 +105,7 @@ class _Model:
             self.cache.flush()
 
     def provenance(self, task: BoundTask, data: DataSplit) -> Provenance:
-        """Of the encoder, and how the feature cache keeps its patches."""
+        """The provenance of the encoder's record, with the rounding of its cached patches."""
         rounded = self.cache.rounds(self.encoder, data) and "patches" in task.protocol.NEEDS | image_need(self.encoder)
         return Provenance.of_encoder(self.encoder, "float16" if rounded else "float32")
 

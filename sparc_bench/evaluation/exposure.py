@@ -1,4 +1,4 @@
-"""What a model may have seen of a task before: the task's images, its domain, its class names."""
+"""Exposure of a model to a task in training: its images, its domain, its class names."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def exposure(
     names. A split `all` holds the images of all others.
 
     Args:
-        trained_on: entries DATASET:SPLIT, paths of photo lists, or `unknown` for further data that nobody knows.
+        trained_on: entries DATASET:SPLIT, paths of photo lists, or `unknown` for further unknown data.
         dataset: of the task.
         split: of the task.
         images: of the task.

@@ -37,7 +37,7 @@ from sparc_bench.records.record import (
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where the numbers of a record come from, as far as it is not on the candidate's card.
+    """Origin of a record's numbers, beside the candidate's card.
 
     Attributes:
         weights_hash: sha256 of the weights, or of the file of outputs.
@@ -61,7 +61,7 @@ class Provenance:
 
     @classmethod
     def of_encoder(cls, encoder: Encoder, patch_precision: str = "float32") -> Provenance:
-        """Of a model."""
+        """The provenance of a model's record."""
         recipe = getattr(encoder, "recipe", None)
         parts = {key: getattr(encoder, key, None) for key in ("identity", "code_hash")}
         return cls(

@@ -28,7 +28,7 @@ from sparc_bench.records.record import Record, record_path
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one task.
+    """Result of one task.
 
     Attributes:
         model: name of the model's card.
@@ -63,7 +63,7 @@ class Scorer:
 
 
 class Candidate(Protocol):
-    """What is evaluated: a model, or another system of which there is a file of outputs.
+    """Subject of an evaluation: a model, or another system by its file of outputs.
 
     Attributes:
         card: its name and title, and what it was trained on.
@@ -74,7 +74,7 @@ class Candidate(Protocol):
     seed: int
 
     def provenance(self, task: BoundTask, data: DataSplit) -> Provenance:
-        """Where its numbers on this task come from."""
+        """Provenance of its numbers on this task."""
         ...
 
     def scorer(self, task: BoundTask, data: DataSplit) -> AbstractContextManager[Scorer]:

@@ -1,4 +1,4 @@
-"""What turns an outcome into the numbers of a record: intervals, and the reference rows beside them."""
+"""Reference rows and intervals of an outcome, as a record holds them."""
 
 from __future__ import annotations
 

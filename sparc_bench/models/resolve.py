@@ -133,7 +133,7 @@ def _unknown_model(model: str) -> UserError:
 
 
 def _of_open_clip(model: str) -> str:
-    """What to write for a word that is an architecture of open_clip, with or without a tag; empty for any other."""
+    """MODEL to type for an architecture of open_clip, with or without a tag; empty for any other word."""
     from sparc_bench.weights import open_clip_names  # which imports open_clip
 
     found = open_clip_names.architecture(model)
@@ -145,7 +145,7 @@ def _of_open_clip(model: str) -> str:
 
 
 def _of_the_hub(model: str) -> str:
-    """What to write for a word that may be OWNER/NAME; empty for any other, and for one in a folder of this machine."""
+    """MODEL to type for a word that may be OWNER/NAME; empty for any other word, and for a local folder."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model) or Path(model).parent.is_dir():
         return ""
     return f"write hf:{model} where that is a repository of huggingface.co, or check the path."

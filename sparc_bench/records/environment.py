@@ -1,4 +1,4 @@
-"""What a run hangs on beside its inputs: versions of the code and of the libraries."""
+"""Environment of a run: commit of the code, versions of the libraries."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ Kind = Literal["none", "domain", "seen", "unknown"]
 
 @dataclass(frozen=True)
 class Exposure:
-    """What a model saw of a task's images; a record holds its text.
+    """Share of a task's images that a model saw in training; a record holds its text.
 
     >>> str(Exposure("seen", 12)), Exposure.parse("12 images seen"), Exposure.parse("domain").kind
     ('12 images seen', Exposure(kind='seen', images=12), 'domain')

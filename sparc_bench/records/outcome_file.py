@@ -1,6 +1,6 @@
-"""What happened to every example, kept beside a record so that two models can be compared later without a rerun.
+"""Outcomes of every example, kept beside a record: two models can be compared later without a rerun.
 
-Members of `<task>.npz`: `ids` (JSON, compressed by xz; in files of before an array of strings), `example/<name>` (one
+Members of `<task>.npz`: `ids` (JSON, compressed by xz; an array of strings in older files), `example/<name>` (one
 row per example), `row/<name>` (one per caption, detection or region), `metric/<name>/<array>` and
 `group/<grouping>/<group>/<array>` (the arrays of each statistic), `table/<grouping>/<array>` (all groups of a grouping
 whose statistics are means, one after the other), and `manifest` (JSON: kinds of statistics, original dtypes, which
@@ -30,7 +30,7 @@ from sparc_bench.metrics.statistic import Mean, SparseMean, Statistic
 
 MAX_BYTES = 200_000
 _ZIP_BYTES = 22
-"""Of an archive without members."""
+"""Size of a zip archive without members."""
 _TABLE = ("cluster_E", "sum_E", "count_E", "cells_K")
 
 

@@ -49,7 +49,7 @@ class Metric(Strict):
 
 
 class ClassesSeen(Strict):
-    """How the headline splits over classes whose words the training captions hold, and those they never hold."""
+    """Headline over the classes whose words stand in the training captions, and over the other classes."""
 
     training_captions: dict[str, int] = Field(description="class -> training captions that hold all of its words")
     metric: str
@@ -60,7 +60,7 @@ class ClassesSeen(Strict):
 
 
 class Record(Strict):
-    """What one model scored on one task, and everything that the numbers hang on."""
+    """Scores of one model on one task, with all that decides them."""
 
     schema_version: int
     model: str
@@ -123,7 +123,7 @@ class Record(Strict):
         """Whether the other record would hold the same numbers: all hashes, the seed and the precision are equal."""
         hashes = ("model_hash", "weights_hash", "protocol_hash", "data_hash")
         keys = ("schema_version", *hashes, "seed", "precision", "patch_precision")
-        same_encoder = self.encoder_hash in ("", other.encoder_hash)  # records of before do not know theirs
+        same_encoder = self.encoder_hash in ("", other.encoder_hash)  # older records lack it
         return same_encoder and all(getattr(self, key) == getattr(other, key) for key in keys)
 
 
@@ -163,7 +163,7 @@ def recipe_hash(recipe: Recipe) -> str:
 
 
 def record_path(results: Path, model: str, seed: int, task: str, *, sample: bool, limit: int | None) -> Path:
-    """Where the record of a model on a task lies."""
+    """Path of the record of a model on a task."""
     folder = results / TESTING if limit is not None else results / SAMPLES if sample else results
     return folder / (model if seed == 0 else f"{model}.seed{seed}") / f"{task}.json"
 

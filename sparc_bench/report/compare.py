@@ -37,7 +37,7 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """Who is ahead: `a` or `b` where the interval of the difference leaves out 0, else `open`."""
+        """The model ahead: `a` or `b` where the interval of the difference leaves out 0, else `open`."""
         more, less = ("b", "a") if self.less_is_better else ("a", "b")
         if self.estimate.low > 0:
             return more

@@ -140,7 +140,7 @@ def _floor(section: Section) -> str:
 
 
 def foot(sections: Sequence[Section]) -> str:
-    """What the intervals are over and what the marks mean, as far as they stand there."""
+    """Footnote: the population of the intervals, and the meaning of the marks in the tables."""
     rows = [row for section in sections for row in section.rows]
     several = any(len(row.seeds) > 1 for row in rows)
     sentences = ["Percent with 95 % intervals over images."]

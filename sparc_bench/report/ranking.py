@@ -20,7 +20,7 @@ CEILINGS = frozenset({"oracle", "ceiling", "human"})
 """Reference rows that stand above a model; every other one is a floor that a result has to clear."""
 
 OUTPUTS_TITLE = "outputs of other systems"
-"""What a class of rows is called that did not come from a model here, and is never ranked among those that did."""
+"""Title of the tables of outputs, which are never ranked among models that were run here."""
 
 EXPOSURES: Mapping[Kind, str] = {
     "none": "no training data of this data set",
@@ -146,7 +146,7 @@ class Section:
         return sentences
 
     def ahead(self) -> str:
-        """Which of several rows is ahead of the others, if any."""
+        """A sentence: the row that is ahead of the others, or that none is."""
         first, *others = self.rows
         if all(first.low > other.high for other in others):
             but = "" if first.clear else ", yet not clear of its reference rows"

@@ -15,7 +15,7 @@ Dash = str | tuple[float, tuple[float, ...]]
 
 @dataclass(frozen=True)
 class LineStyle:
-    """How the line of a reference row is drawn."""
+    """Line style of a reference row."""
 
     colour: str
     dash: Dash

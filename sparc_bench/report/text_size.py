@@ -1,4 +1,4 @@
-"""How wide text is in a picture, known before the picture is laid out."""
+"""Width of a text in a picture, before the picture is laid out."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def is_tag(arch: str, word: str) -> bool:
 
 
 def named_weights(arch: str) -> str:
-    """What stands behind the slash of an architecture: its tags, or a few of them and the command that lists all.
+    """Tags of an architecture, or a few of them and the command that lists all.
 
     >>> named_weights("ViT-L-14-336"), named_weights("coca_base")
     ('TAG, which is openai', 'FILE, a file of weights: open_clip has no tag for it')
