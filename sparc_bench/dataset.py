@@ -30,6 +30,10 @@ options)`, which returns a `DataSplit`. Images are opened later, by whoever need
         examples = tuple(square(number) for number in range(options.n))
         return DataSplit("squares", split, examples, CLASSES, fingerprint=f"squares, version 1, {options.n}")
 
+A split that may be trained on is marked: `SPLITS = {"train": "train", "val": "val", "test": "test"}` gives one split
+for training, one for watching a training and choosing settings, one for evaluation alone. Names without a mark, as
+above, are for evaluation alone.
+
 Named by `--plugin squares.py`, it is the `dataset = "squares"` of a task card. A data set that ships with the package
 is the same file in `sparc_bench/datasets/`, with a card of its source, licence and counts in `tasks/data/`.
 """

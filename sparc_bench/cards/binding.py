@@ -1,17 +1,17 @@
-"""A task card bound to the modules that it names, its tables checked, and the hash of all that decides a number."""
+"""Cards bound to the modules that they name: a task with all that decides its number, a recipe with its two splits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from sparc_bench.cards import discovery, prompts
 from sparc_bench.cards.card import Strict, canonical_hash, parse
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.cards.task_card import TaskCard
-from sparc_bench.errors import UserError
+from sparc_bench.errors import UserError, nearest
 
 Modules = Callable[[str, str], ModuleType]
 """How a module is had by kind and name: `discovery.load`, or `discovery.declared` where nothing is run."""
@@ -97,6 +97,54 @@ def objective_options(
     brought = {key: value for key, value in (heads or {}).items() if key in options.model_fields}
     values = {**brought, **recipe.objective_options}
     return parse(options, values, f"{recipe.name}: [objective_options]")
+
+
+@dataclass(frozen=True)
+class BoundSplit:
+    """The split that a recipe trains on, or that its training is watched on, with its checked options."""
+
+    dataset: ModuleType
+    split: str
+    options: Strict
+
+
+def splits_for(dataset: ModuleType, use: Literal["train", "val"]) -> list[str]:
+    """The splits that a data set marks for training, or for watching a training (those for training among them).
+
+    A data set whose SPLITS are names without a mark has none.
+    """
+    uses = dataset.SPLITS if isinstance(dataset.SPLITS, Mapping) else {}
+    return [split for split, of in uses.items() if of in ("train", use)]
+
+
+def bind_split(recipe: Recipe, modules: Modules = discovery.load, *, val: bool) -> BoundSplit:
+    """Find the split that a recipe trains on, or with `val` the one that its training is watched on.
+
+    Raises:
+        UserError: an unknown data set, split or option, or a split that its data set keeps for something else.
+    """
+    data, where = recipe.data, f"Recipe {recipe.name}"
+    dataset = modules("datasets", data.dataset)
+    values, table = (
+        ({**data.options, **data.val_options}, "[data.val_options]") if val else (data.options, "[data.options]")
+    )
+    options = parse(dataset.Options, values, f"{where}, table {table}")
+    split = data.val_split if val else data.split
+    if split not in dataset.SPLITS:
+        raise UserError(f"{where}: {data.dataset} has no split '{split}': {nearest(split, dataset.SPLITS)}")
+    allowed = splits_for(dataset, "val" if val else "train")
+    wanted = "watching a training" if val else "training"
+    if not allowed:
+        raise UserError(
+            f"{where}: {data.dataset} marks no split for {wanted}: name another data set, or mark one of your own data "
+            f'set\'s in its SPLITS, {{"{split}": "{"val" if val else "train"}"}}.'
+        )
+    if split not in allowed:
+        kept = "evaluation" if val or dataset.SPLITS[split] == "test" else "watching and evaluation"
+        raise UserError(
+            f"{where}: '{split}' of {data.dataset} is kept for {kept}: for {wanted} name {' or '.join(allowed)}."
+        )
+    return BoundSplit(dataset, split, options)
 
 
 def _named_content(table: Mapping[str, Any]) -> dict[str, Any]:

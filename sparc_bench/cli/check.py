@@ -9,14 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from sparc_bench.cards import discovery, photo_lists, prompts
-from sparc_bench.cards.binding import bind
+from sparc_bench.cards.binding import bind, bind_split
 from sparc_bench.cards.card import parse, read_toml
 from sparc_bench.cards.model_card import UNKNOWN, ModelCard, is_photo_list
 from sparc_bench.cards.recipe import Recipe, read_model
 from sparc_bench.cards.study_card import read_study
 from sparc_bench.cards.task_card import TaskCard, read_task
 from sparc_bench.catalogue.problems import catalogue_problems
-from sparc_bench.errors import UserError, nearest
+from sparc_bench.errors import UserError
 from sparc_bench.records import outcome_file
 from sparc_bench.records.record import OUTPUTS, Record, read_record, record_files
 from sparc_bench.report import leaderboard, published
@@ -141,17 +141,10 @@ def _check_recipe(recipe: Recipe) -> None:
     where = f"Recipe {recipe.name}"
     objective = discovery.declared("objectives", recipe.objective).Objective
     parse(objective.Options, recipe.objective_options, f"{where}, table [objective_options]")
-    data = recipe.data
-    dataset = discovery.declared("datasets", data.dataset)
-    parse(dataset.Options, data.options, f"{where}, table [data.options]")
-    parse(dataset.Options, {**data.options, **data.val_options}, f"{where}, table [data.val_options]")
-    if data.photo_list:
-        photo_lists.named(data.photo_list)
-    for split in (data.split, data.val_split):
-        if split not in dataset.SPLITS:
-            raise UserError(f"{where}: {data.dataset} has no split '{split}': {nearest(split, dataset.SPLITS)}")
-        if split.startswith("test"):
-            raise UserError(f"{where}: '{split}' is kept for evaluation: train and watch on other splits.")
+    for val in (False, True):
+        bind_split(recipe, discovery.declared, val=val)
+    if recipe.data.photo_list:
+        photo_lists.named(recipe.data.photo_list)
 
 
 def study_problems(folder: Path) -> list[str]:

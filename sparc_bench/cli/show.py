@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sparc_bench.cards import discovery
+from sparc_bench.cards.binding import splits_for
 from sparc_bench.cards.card import Strict, read_toml
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.cards.recipe import Recipe, read_model
@@ -236,7 +237,9 @@ def _weights(card: ModelCard | Recipe) -> dict[str, Any]:
 def _module(kind: str, name: str, module: ModuleType) -> RenderableType:
     facts: dict[str, Any] = {"source": getattr(module, "SOURCE", None)}
     if kind == "datasets":
-        facts |= {"splits": module.SPLITS, "provides": sorted(module.PROVIDES)}
+        to_train, to_watch = splits_for(module, "train"), splits_for(module, "val")
+        facts |= {"splits": list(module.SPLITS), "to train on": to_train, "to watch": to_watch}
+        facts["provides"] = sorted(module.PROVIDES)
         facts["on disk"] = module.NEEDS_ON_DISK or "nothing"
         facts["tasks"] = [task for task in discovery.names("tasks") if discovery.task(task).dataset == name]
     elif kind == "protocols":

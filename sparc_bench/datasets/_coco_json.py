@@ -18,7 +18,15 @@ from sparc_bench.errors import UserError
 from sparc_bench.files.annotations import AnyRows, CocoRow, DataFolder, read_json, repeated, some
 from sparc_bench.files.run_lengths import RunLengths
 
-COCO_SPLITS = ("train", "val", "test", "train2014", "val2014", "train2017", "val2017")
+COCO_SPLITS = {
+    "train": "train",
+    "val": "val",
+    "test": "test",
+    "train2014": "train",
+    "val2014": "val",
+    "train2017": "train",
+    "val2017": "val",
+}
 """Labels of splits in COCO's format: of other files in it, and of COCO itself."""
 
 Polygons = list[list[float]]

@@ -31,7 +31,7 @@ NEEDS_ON_DISK = (
     "flickr30k/images"
 )
 PROVIDES = frozenset({"captions", "negatives"})
-SPLITS = ("vg_relation", "vg_attribution", "coco_order", "flickr_order")
+SPLITS = dict.fromkeys(("vg_relation", "vg_attribution", "coco_order", "flickr_order"), "test")
 
 _FILES = {
     "vg_relation": "visual_genome_relation.json",

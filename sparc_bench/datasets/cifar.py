@@ -30,7 +30,7 @@ TITLE = "CIFAR-10 and CIFAR-100: pictures of 32 x 32 pixels, 50,000 for training
 SOURCE = "Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images; cs.toronto.edu/~kriz/cifar.html"
 NEEDS_ON_DISK = "cifar-10-batches-bin/ or cifar-10-batches-py/ (CIFAR-100: cifar-100-binary/ or cifar-100-python/)"
 PROVIDES = frozenset({"labels", "splits"})
-SPLITS = ("train", "test", "train+test")
+SPLITS = {"train": "train", "test": "test", "train+test": "test"}
 
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE

@@ -27,7 +27,7 @@ NEEDS_ON_DISK = (
     "Flickr_8k.trainImages.txt, Flickr_8k.devImages.txt, Flickr_8k.testImages.txt and images/*.jpg"
 )
 PROVIDES = frozenset({"captions", "several_captions"})
-SPLITS = ("train", "val", "test", "all")
+SPLITS = {"train": "train", "val": "val", "test": "test", "all": "test"}
 
 _LISTS = {"train": "Flickr_8k.trainImages.txt", "val": "Flickr_8k.devImages.txt", "test": "Flickr_8k.testImages.txt"}
 

@@ -24,7 +24,15 @@ TITLE = "image folder: photos in one folder per class (ImageNet and its kin, CIF
 SOURCE = "the owner of the folders; the task card names the data set"
 NEEDS_ON_DISK = "FOLDER/CLASS/*.jpg (or .png and the like, also deeper), one folder per class"
 PROVIDES = frozenset({"labels", "splits"})
-SPLITS = ("train", "val", "validation", "test", "all", "train+val", "train+test")
+SPLITS = {
+    "train": "train",
+    "val": "val",
+    "validation": "val",
+    "test": "test",
+    "all": "test",
+    "train+val": "val",
+    "train+test": "test",
+}
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Suffixes of photos, as in torchvision.datasets.folder; other files are ignored."""

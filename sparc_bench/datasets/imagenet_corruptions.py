@@ -23,7 +23,7 @@ TITLE = "ImageNet-C: the photos of ImageNet's val split under 15 test and 4 vali
 SOURCE = "Hendrycks and Dietterich 2019, Benchmarking Neural Network Robustness (ICLR); Zenodo record 2235448"
 NEEDS_ON_DISK = "imagenet-c/CORRUPTION/SEVERITY/WNID/*.JPEG with the severities 1 to 5, as its five archives unpack"
 PROVIDES = frozenset({"labels", "corruptions"})
-SPLITS = ("test", "validation")
+SPLITS = {"test": "test", "validation": "val"}
 """test: the 15 corruptions of mCE; validation: the 4 corruptions for tuning (extra.tar)."""
 
 SEVERITIES = (1, 2, 3, 4, 5)

@@ -26,7 +26,14 @@ NEEDS_ON_DISK = (
     "flickr30k/ with dataset_flickr30k.json and images/*.jpg (the options folder, annotations and images name them)"
 )
 PROVIDES = frozenset({"captions", "several_captions"})
-SPLITS = ("train", "val", "test", "restval", "train+restval", "all")
+SPLITS = {
+    "train": "train",
+    "val": "val",
+    "test": "test",
+    "restval": "train",
+    "train+restval": "train",
+    "all": "test",
+}
 """restval: the photos of val2014 in neither val nor test, which captioning adds to train; only COCO has them."""
 
 

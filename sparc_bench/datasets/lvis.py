@@ -40,7 +40,7 @@ NEEDS_ON_DISK = (
     "(the options folder, annotations and photos name other places)"
 )
 PROVIDES = frozenset({"boxes", "masks"})
-SPLITS = ("train", "val")
+SPLITS = {"train": "train", "val": "val"}
 
 
 class Options(Strict):

@@ -28,7 +28,7 @@ NEEDS_ON_DISK = (
     "coco/val2014/ (the options folder and photos name other places)"
 )
 PROVIDES = frozenset({"objects"})
-SPLITS = ("random", "popular", "adversarial")
+SPLITS = {"random": "test", "popular": "test", "adversarial": "test"}
 
 
 class Options(Strict):

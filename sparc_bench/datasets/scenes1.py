@@ -22,7 +22,7 @@ from sparc_bench.errors import UserError, nearest
 from sparc_bench.images.item import ImageItem
 from sparc_bench.scenes.captions import Caption, write_captions
 from sparc_bench.scenes.contact_sheet import draw_sheet
-from sparc_bench.scenes.generate import SPLITS, draw_scene
+from sparc_bench.scenes.generate import draw_scene
 from sparc_bench.scenes.minimal_pairs import EDITS, draw_pair
 from sparc_bench.scenes.negatives import Kind, write_negatives
 from sparc_bench.scenes.random_stream import RandomStream, fold
@@ -36,6 +36,7 @@ NAME = "scenes1"
 TITLE = "Rendered scenes of 1 to 4 coloured shapes with exact truth"
 SOURCE = "rendered by sparc_bench.scenes; version 1"
 NEEDS_ON_DISK = ""
+SPLITS = {"train": "train", "val": "val", "test": "test"}
 PROVIDES = frozenset(
     {
         *("captions", "several_captions", "negatives", "labels", "boxes", "masks", "semantic"),

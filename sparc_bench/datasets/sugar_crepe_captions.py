@@ -19,7 +19,7 @@ TITLE = "SugarCrepe: 7,511 pairs of a true and a false caption of COCO val2017 p
 SOURCE = "Hsieh et al. 2023, SugarCrepe (arXiv:2306.14610), files of RAIVNLab/sugar-crepe; photos Lin et al. 2014"
 NEEDS_ON_DISK = "sugar_crepe/data/ with the seven files such as swap_obj.json, and COCO's photos coco/val2017/*.jpg"
 PROVIDES = frozenset({"captions", "negatives"})
-SPLITS = ("test",)
+SPLITS = {"test": "test"}
 
 GROUPS = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
 

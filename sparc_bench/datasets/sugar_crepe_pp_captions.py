@@ -20,7 +20,7 @@ TITLE = "SugarCrepe++: 4,757 triplets of two true captions and a false one of CO
 SOURCE = "Dumpala et al. 2024, SugarCrepe++ (arXiv:2406.11171), files of Sri-Harsha/scpp; photos Lin et al. 2014"
 NEEDS_ON_DISK = "sugar_crepe_pp/data/ with the five files such as swap_obj.json, and COCO's photos coco/val2017/*.jpg"
 PROVIDES = frozenset({"captions", "several_captions", "negatives"})
-SPLITS = ("test",)
+SPLITS = {"test": "test"}
 
 GROUPS = ("replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
 

@@ -23,7 +23,7 @@ NEEDS_ON_DISK = (
     "visual7w/images, swig/images_512, visdial/VisualDialog_val2018"
 )
 PROVIDES = frozenset({"captions", "negatives"})
-SPLITS = ("test",)
+SPLITS = {"test": "test"}
 
 PIECES = (
     *("existence", "plurals", "counting-hard", "counting-small-quant", "counting-adversarial", "relations"),

@@ -27,7 +27,7 @@ NEEDS_ON_DISK = (
     "SegmentationClass/*.png (the option folder names another place)"
 )
 PROVIDES = frozenset({"semantic"})
-SPLITS = ("train", "val", "trainval")
+SPLITS = {"train": "train", "val": "val", "trainval": "val"}
 
 BACKGROUND = -1
 VOID = -2

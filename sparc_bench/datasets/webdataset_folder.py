@@ -28,7 +28,7 @@ NEEDS_ON_DISK = (
     "classnames.txt"
 )
 PROVIDES = frozenset({"labels", "splits"})
-SPLITS = ("train", "test", "train+test")
+SPLITS = {"train": "train", "test": "test", "train+test": "test"}
 
 _PHOTOS = ("jpg", "jpeg", "png", "webp")
 

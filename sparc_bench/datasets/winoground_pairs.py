@@ -19,7 +19,7 @@ TITLE = "Winoground: 400 times two photos and two captions of the same words in 
 SOURCE = "Thrush et al. 2022, Winoground (arXiv:2204.03162), facebook/winoground on the Hugging Face hub"
 NEEDS_ON_DISK = "winoground/data/ with examples.jsonl and images/*.png (its images.zip, unpacked)"
 PROVIDES = frozenset({"captions", "negatives", "pairs"})
-SPLITS = ("test",)
+SPLITS = {"test": "test"}
 
 
 class Options(Strict):

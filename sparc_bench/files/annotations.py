@@ -6,7 +6,7 @@ Every mistake on disk is a `UserError` of one sentence that ends in the fix.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -159,7 +159,7 @@ def fingerprint(annotations: Iterable[bytes], sizes: Mapping[str, int]) -> str:
     return digest.hexdigest()
 
 
-def known_split(split: str, splits: Sequence[str], dataset: str) -> None:
+def known_split(split: str, splits: Collection[str], dataset: str) -> None:
     """Raise UserError with the nearest split name where the data set has no such split."""
     if split not in splits:
         raise UserError(f"'{dataset}' has no split '{split}': {nearest(split, splits)}")

@@ -7,8 +7,6 @@ from sparc_bench.scenes.render import visible_shares
 from sparc_bench.scenes.scene import Object, Scene
 from sparc_bench.scenes.world import COLOURS, EXTENTS, MAX_OBJECTS, PATTERNS, SHAPES, SIDE
 
-SPLITS = ("train", "val", "test")
-
 MIN_VISIBLE = 0.8
 """Least visible share of an object's pixels."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from sparc_bench.cards import discovery
+from sparc_bench.cards.binding import bind_split, splits_for
 from sparc_bench.cards.recipe import Recipe, Sees
 from sparc_bench.dataset import DataSplit
 from sparc_bench.errors import UserError
@@ -19,7 +20,7 @@ def refuse_missing(recipe: Recipe) -> None:
 
     Raises:
         UserError: the data set lacks a facet (the sentence names data sets that have it); an objective, option or data
-            set is misspelt; the table [sees] of the recipe is wrong.
+            set is misspelt; the table [sees] of the recipe is wrong; a split is kept for evaluation.
     """
     needs = _needs(_objective(recipe))
     if recipe.sees not in (None, seen := sees_per_step(recipe)):
@@ -29,6 +30,8 @@ def refuse_missing(recipe: Recipe) -> None:
         raise UserError(
             f"{recipe.objective} needs {_listed(missing)}, which {recipe.data.dataset} has none of: {_that_have(needs)}"
         )
+    for val in (False, True):
+        bind_split(recipe, val=val)
 
 
 def sees_per_step(recipe: Recipe) -> Sees:
@@ -82,8 +85,7 @@ def _needs(objective: Objective) -> frozenset[str]:
 
 def _that_have(needs: frozenset[str]) -> str:
     modules = {name: discovery.load("datasets", name) for name in discovery.names("datasets")}
-    trainable = {name: of for name, of in modules.items() if any(split.startswith("train") for split in of.SPLITS)}
-    names = [name for name, of in trainable.items() if needs <= of.PROVIDES]
+    names = [name for name, of in modules.items() if splits_for(of, "train") and needs <= of.PROVIDES]
     return f"name a data set that has them ({', '.join(names)})." if names else "no data set here has them: add one."
 
 

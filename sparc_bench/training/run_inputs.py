@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sparc_bench.cards import discovery
-from sparc_bench.cards.card import parse
+from sparc_bench.cards.binding import bind_split
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.dataset import DataSplit
 from sparc_bench.distributed import rank_0_first
@@ -61,8 +60,8 @@ def read_run_inputs(recipe: Recipe, data_root: Path | None) -> RunInputs:
     """Read and decode the training and validation data of a recipe, and its initial model.
 
     Raises:
-        UserError: the split is a test split; data, captions, images or the initial model are missing; there are fewer
-            images than a batch holds.
+        UserError: a split is kept for evaluation; data, captions, images or the initial model are missing; there are
+            fewer images than a batch holds.
     """
     initial = rank_0_first(partial(initial_model, recipe))
     train, val = read_split(recipe, data_root, val=False), read_split(recipe, data_root, val=True)
@@ -83,19 +82,14 @@ def read_run_inputs(recipe: Recipe, data_root: Path | None) -> RunInputs:
 
 
 def read_split(recipe: Recipe, data_root: Path | None, val: bool) -> DataSplit:
-    """The recipe's training or validation split; raises UserError for a test split."""
-    split = recipe.data.val_split if val else recipe.data.split
-    if "test" in split:
-        raise UserError(
-            f"{recipe.name} trains on the split '{split}': name another; test splits are for sparc-bench eval."
-        )
-    module = discovery.load("datasets", recipe.data.dataset)
-    values = {**recipe.data.options, **(recipe.data.val_options if val else {})}
-    options = parse(module.Options, values, f"{recipe.name}: [data.{'val_' if val else ''}options]")
-    data: DataSplit = module.read(data_root, split, options)
+    """The recipe's training or validation split; raises UserError for one that is kept for evaluation."""
+    bound = bind_split(recipe, val=val)
+    data: DataSplit = bound.dataset.read(data_root, bound.split, bound.options)
     without = [example.id for example in data if not example.captions]
     if without:
-        raise UserError(f"{recipe.data.dataset}:{split} has an image without captions ({without[0]}): leave it out.")
+        raise UserError(
+            f"{recipe.data.dataset}:{bound.split} has an image without captions ({without[0]}): leave it out."
+        )
     return data
 
 

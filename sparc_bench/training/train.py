@@ -55,8 +55,9 @@ def train(
     `data`: inputs that several runs share, else they are read here.
 
     Raises:
-        UserError: an option is misspelt, the data lack captions or negatives for the loss, the split is a test split,
-            the initial model is missing, the folder holds another recipe, the loss is not finite, or the disk is full.
+        UserError: an option is misspelt, the data lack captions or negatives for the loss, a split is kept for
+            evaluation, the initial model is missing, the folder holds another recipe, the loss is not finite, or the
+            disk is full.
     """
     refuse_missing(recipe)
     finished = _finished(recipe, run_folder, seed)

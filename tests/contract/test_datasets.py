@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sparc_bench.cards import discovery
+from sparc_bench.cards.binding import splits_for
 from sparc_bench.cards.card import Strict, canonical_hash, parse
 from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.dataset import DataSplit
@@ -54,6 +55,7 @@ def test_module_says_what_it_is(module):
     assert set() < module.PROVIDES <= KNOWN
     assert module.SPLITS
     assert all(isinstance(split, str) for split in module.SPLITS)
+    assert set(module.SPLITS.values()) <= {"train", "val", "test"}
     for text in (module.TITLE, module.SOURCE):
         assert text.strip()
         assert "\n" not in text
@@ -66,12 +68,39 @@ def test_unknown_split_is_one_sentence(module, tmp_path):
     assert "\n" not in str(error.value)
 
 
+COCO = {"train", "train2014", "train2017"}
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        ("coco_captions coco_instances coco_objects", COCO),
+        ("karpathy", {"train", "restval", "train+restval"}),
+        ("cifar flickr8k image_folder lvis scenes1 voc_segmentation webdataset_folder", {"train"}),
+        ("aro imagenet_corruptions pope sugar_crepe_captions sugar_crepe_pp_captions", set()),
+        ("valse_foils winoground_pairs", set()),
+    ],
+)
+def test_only_what_its_owner_gives_to_train_on_is_trained_on(names, splits):
+    for name in names.split():
+        assert set(splits_for(discovery.load("datasets", name), "train")) == splits, name
+
+
+def test_what_holds_images_of_a_test_split_is_not_even_watched(module):
+    assert not [split for split in splits_for(module, "val") if "test" in split or split == "all"]
+
+
+def test_what_the_tasks_are_scored_on_is_never_trained_on():
+    for card in cards_by_data():
+        assert card.split not in splits_for(discovery.load("datasets", card.dataset), "train"), card.name
+
+
 def test_missing_root_names_the_option(module):
     if not module.NEEDS_ON_DISK:
         pytest.skip("needs nothing on disk")
     for root in (None, Path("nosuchfolder")):
         with pytest.raises(UserError, match=r"--data-root.*SPARC_BENCH_DATA") as error:
-            module.read(root, module.SPLITS[0], module.Options())
+            module.read(root, next(iter(module.SPLITS)), module.Options())
         assert "\n" not in str(error.value)
 
 

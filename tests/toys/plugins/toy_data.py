@@ -10,7 +10,7 @@ from sparc_bench.errors import UserError
 from sparc_bench.images.item import ImageItem
 
 PROVIDES = frozenset({"labels", "captions"})
-SPLITS = ("train", "test")
+SPLITS = {"train": "train", "test": "test"}
 CLASSES = ("cat", "dog", "fire hydrant")
 
 
