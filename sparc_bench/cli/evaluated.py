@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from sparc_bench.metrics.unit import in_unit
 from sparc_bench.terminal import table
 
 if TYPE_CHECKING:  # the tables of list and show need no torch
@@ -22,7 +23,6 @@ def evaluated(results: Sequence[Result]) -> Table:
     A record that stands alone shows every metric, the headline first. Beside the value stand its interval, the best
     reference row that it has to be clear of, and whether it is; a tie count beside the headline.
     """
-    from sparc_bench.metrics.statistic import LESS_IS_BETTER
     from sparc_bench.report.ranking import CEILINGS, reference_values
 
     rows: list[tuple[str, ...]] = []
@@ -38,14 +38,14 @@ def evaluated(results: Sequence[Result]) -> Table:
                 assert record is not None
                 value = record.metrics[metric]
                 floors = [(v, name) for name, v in reference_values(record, metric).items() if name not in CEILINGS]
-                less = value.kind in LESS_IS_BETTER
+                less = value.less_is_better
                 floor, name = (min if less else max)(floors, default=(None, ""))
                 rows.append(
                     (
                         f"  {metric}",
                         result.model + ("" if record.trained_for(metric) else " (untrained path)"),
                         with_interval(value),
-                        "" if floor is None else f"{name} {100 * floor:.1f}",
+                        "" if floor is None else f"{name} {in_unit(floor, value.unit)}",
                         "" if floor is None else "yes" if _clear(value, floor, less) else "no",
                         _aside(result, metric in record.headline_metrics),
                     )
@@ -72,12 +72,13 @@ def _shown(record: Record, alone: bool) -> list[MetricName]:
 
 
 def with_interval(metric: Metric) -> str:
-    """`12.3 [11.0, 13.5]`, in per cent; a dash where there was nothing to average."""
+    """`12.3 [11.0, 13.5]` in the metric's unit; a dash where there was nothing to average."""
     if metric.value is None:
         return "-"
     if metric.low is None or metric.high is None:
-        return f"{100 * metric.value:.1f}"
-    return f"{100 * metric.value:.1f} [{100 * metric.low:.1f}, {100 * metric.high:.1f}]"
+        return in_unit(metric.value, metric.unit)
+    value, low, high = (in_unit(each, metric.unit) for each in (metric.value, metric.low, metric.high))
+    return f"{value} [{low}, {high}]"
 
 
 def complain(results: Sequence[Result]) -> int:

@@ -19,7 +19,6 @@ from sparc_bench.evaluation.exposure import classes_seen, exposure
 from sparc_bench.evaluation.reference_rows import estimated
 from sparc_bench.files.atomic import write_atomic
 from sparc_bench.metrics.metric_name import MetricName
-from sparc_bench.metrics.statistic import LESS_IS_BETTER
 from sparc_bench.protocol import Outcome
 from sparc_bench.records import outcome_file
 from sparc_bench.records.environment import git_state, library_versions
@@ -139,7 +138,7 @@ def headline(bare: Record, outcome: Outcome) -> list[MetricName]:
     if not found:
         hint = nearest(bare.headline, outcome.metrics)
         raise UserError(f"Task {bare.task} has no metric '{bare.headline}' for its headline: {hint}")
-    if any(outcome.metrics[name].kind in LESS_IS_BETTER for name in found):
+    if any(outcome.metrics[name].less_is_better for name in found):
         raise UserError(f"Task {bare.task}: '{bare.headline}' is an error, and tables rank by more: headline another.")
     return found
 

@@ -52,9 +52,9 @@ def estimated(outcome: Outcome, resamples: int = RESAMPLES) -> tuple[dict[str, M
     statistics: dict[tuple[str, ...], Statistic] = {(name,): stat for name, stat in outcome.metrics.items()}
     statistics |= {(grouping, group): stat for grouping, of in outcome.groups.items() for group, stat in of.items()}
     estimates = bootstrap_all(statistics, resamples)
-    metrics = {name: Metric.of(estimates[(name,)], stat.kind) for name, stat in outcome.metrics.items()}
+    metrics = {name: Metric.of(estimates[(name,)], stat) for name, stat in outcome.metrics.items()}
     groups = {
-        grouping: {group: Metric.of(estimates[grouping, group], stat.kind) for group, stat in of.items()}
+        grouping: {group: Metric.of(estimates[grouping, group], stat) for group, stat in of.items()}
         for grouping, of in outcome.groups.items()
     }
     return metrics, groups

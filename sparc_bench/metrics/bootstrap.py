@@ -19,17 +19,14 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from sparc_bench.metrics.cluster_kinds import cluster_kinds
-from sparc_bench.metrics.statistic import RESAMPLES, ClassMean, IoU, Mean, SparseMean, Statistic
+from sparc_bench.metrics.statistic import RESAMPLES, Statistic
+from sparc_bench.metrics.wilson import LEVEL, Z, wilson_interval
 
 Name = TypeVar("Name", bound=Hashable)
 
-LEVEL = 0.95
-Z = 1.959963984540054
-"""The normal quantile of a two-sided 95 % interval."""
-
 _CHUNK_CELLS = 2_000_000
 _DRAWS_AT_ONCE = 200_000
-"""As many as stay in a core's cache until they are counted."""
+"""Number of draws that stay in a core's cache until they are counted."""
 _SEED = 20240118
 
 
@@ -54,22 +51,6 @@ class Estimate:
     method: str
 
 
-def wilson_interval(share: float | int, n: float | int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share among n (Wilson 1927); (0, 1) where n is 0.
-
-    >>> [round(end, 4) for end in wilson_interval(0.0, 10)]
-    [0.0, 0.2775]
-    """
-    if n <= 0:
-        return 0.0, 1.0
-    centre = (share + Z * Z / (2 * n)) / (1 + Z * Z / n)
-    half = Z / (1 + Z * Z / n) * np.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
-    # at 0 and 1 the ends are exact, whatever the rounding
-    low = 0.0 if share <= 0 else float(max(0.0, centre - half))
-    high = 1.0 if share >= 1 else float(min(1.0, centre + half))
-    return low, high
-
-
 def cluster_weights(
     clusters: int, resamples: int, seed: int = _SEED, place_G: Int[ndarray, "G"] | None = None
 ) -> Iterator[Float[ndarray, "S G"]]:
@@ -90,41 +71,6 @@ def cluster_weights(
             drawn_RG += np.arange(len(part_RG))[:, None] * columns
             part_RG[:] = np.bincount(drawn_RG.ravel(), minlength=part_RG.size).reshape(part_RG.shape)
         yield weights_SG
-
-
-def occupied_clusters(statistic: Statistic) -> int:
-    """How many clusters hold anything that the statistic averages."""
-    cells = _occupied(statistic)
-    return statistic.clusters if cells is None else len(np.unique(cells[0]))
-
-
-def _occupied(statistic: Statistic) -> tuple[Int[ndarray, "E"], Int[ndarray, "E"]] | None:
-    """Cluster and class of what the statistic averages; None where it does not say."""
-    if isinstance(statistic, ClassMean):
-        return statistic.cluster_E, statistic.class_E
-    if isinstance(statistic, SparseMean):
-        return statistic.cluster_O, np.zeros_like(statistic.cluster_O)
-    if isinstance(statistic, Mean):
-        cluster_E = np.flatnonzero(np.asarray(statistic.count_G) > 0)
-        return cluster_E, np.zeros_like(cluster_E)
-    return _both(statistic.union_GC) if isinstance(statistic, IoU) else None
-
-
-def _both(holds_GC: ndarray) -> tuple[Int[ndarray, "E"], Int[ndarray, "E"]]:
-    cluster_E, class_E = np.nonzero(np.asarray(holds_GC) > 0)
-    return cluster_E, class_E
-
-
-def effective_n(statistic: Statistic) -> float | int:
-    """The n of a Wilson interval: clusters; for means over classes the classes times the rarest class's clusters."""
-    cells = _occupied(statistic)
-    if cells is None and statistic.objects_GC is not None:
-        cells = _both(statistic.objects_GC)
-    if cells is None:
-        return statistic.clusters
-    per_class_C = np.bincount(cells[1])
-    per_class_C = per_class_C[per_class_C > 0]
-    return float(min(len(per_class_C) * per_class_C.min(), len(np.unique(cells[0])))) if len(per_class_C) else 0.0
 
 
 def bootstrap_all(statistics: Mapping[Name, Statistic], resamples: int = RESAMPLES) -> dict[Name, Estimate]:
@@ -149,7 +95,7 @@ def bootstrap(statistic: Statistic) -> Estimate:
 
 
 def resamples_of(statistic: Statistic, resamples: int = RESAMPLES) -> int:
-    """How many resamples the statistic asks for."""
+    """Number of resamples that the statistic asks for."""
     return int(getattr(statistic, "resamples", resamples))
 
 
@@ -175,13 +121,13 @@ def _resampled(
 
 
 def _estimate(statistic: Statistic, values_S: Float[ndarray, "S"]) -> Estimate:
-    occupied = occupied_clusters(statistic)
+    occupied = statistic.occupied
     value = statistic.value if statistic.clusters else float("nan")
     if np.isnan(value):
         return Estimate(value, float("nan"), float("nan"), float("nan"), occupied, "bootstrap")
-    ends = spread(values_S, value, (0.0, statistic.most))
+    ends = spread(values_S, value, (statistic.least, statistic.most))
     if ends is None:
-        low, high = (statistic.most * end for end in wilson_interval(value / statistic.most, effective_n(statistic)))
+        low, high = statistic.interval_without_spread(value)
         return Estimate(value, (high - low) / (2 * Z), low, high, occupied, "wilson")
     return Estimate(value, *ends, occupied, "bootstrap")
 
@@ -225,14 +171,14 @@ def paired_difference(a: Statistic, b: Statistic) -> Estimate:
 
 
 def _difference(a: Statistic, b: Statistic, a_S: Float[ndarray, "S"], b_S: Float[ndarray, "S"]) -> Estimate:
-    occupied = min(occupied_clusters(a), occupied_clusters(b))
+    occupied = min(a.occupied, b.occupied)
     difference = a.value - b.value if a.clusters else float("nan")
     if np.isnan(difference):
         return Estimate(difference, float("nan"), float("nan"), float("nan"), occupied, "bootstrap")
-    most = max(a.most, b.most)
-    ends = spread(a_S - b_S, difference, (-most, most))
+    reach = max(a.most, b.most) - min(a.least, b.least)
+    ends = spread(a_S - b_S, difference, (-reach, reach))
     if ends is None:
-        half = most * wilson_interval(0.0, min(effective_n(a), effective_n(b)))[1]
-        low, high = max(-most, difference - half), min(most, difference + half)
+        half = reach * wilson_interval(0.0, min(a.effective_n, b.effective_n))[1]
+        low, high = max(-reach, difference - half), min(reach, difference + half)
         return Estimate(difference, half / Z, low, high, occupied, "wilson")
     return Estimate(difference, *ends, occupied, "bootstrap")

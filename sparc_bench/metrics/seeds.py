@@ -29,18 +29,9 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy.special import stdtrit
 
-from sparc_bench.metrics.bootstrap import (
-    LEVEL,
-    Estimate,
-    Z,
-    cluster_weights,
-    effective_n,
-    occupied_clusters,
-    resamples_of,
-    spread,
-    wilson_interval,
-)
+from sparc_bench.metrics.bootstrap import Estimate, cluster_weights, resamples_of, spread
 from sparc_bench.metrics.statistic import Statistic
+from sparc_bench.metrics.wilson import LEVEL, Z, wilson_interval
 
 _SEED = 20240607
 _KEPT_CELLS = 4_000_000
@@ -73,12 +64,12 @@ def over_seeds(statistics: Sequence[Statistic]) -> SeedsEstimate:
     Args:
         statistics: one statistic per seed, of the same images; a seed whose value is NaN is left out.
     """
-    return _estimate([statistics], (0.0, 1.0))
+    return _estimate([statistics])
 
 
 def seeds_difference(a: Sequence[Statistic], b: Sequence[Statistic]) -> SeedsEstimate:
     """Estimate of the mean over the seeds of `a` minus that of `b`, with separate draws of seeds and shared images."""
-    return _estimate([a, b], (-1.0, 1.0))
+    return _estimate([a, b])
 
 
 def seed_weights(trainings: int, resamples: int, side: int = 0) -> Float[ndarray, "S T"]:
@@ -102,7 +93,7 @@ def degrees_of_freedom(variances: Sequence[float], freedoms: Sequence[float | in
     return sum(variances) ** 2 / unsure if unsure > 0 else float("inf")
 
 
-def _estimate(sides: Sequence[Sequence[Statistic]], bounds: tuple[float, float]) -> SeedsEstimate:
+def _estimate(sides: Sequence[Sequence[Statistic]]) -> SeedsEstimate:
     """Estimate of the first side's mean minus that of the other, if there is one."""
     clusters = {statistic.clusters for side in sides for statistic in side}
     if len(clusters) != 1:
@@ -116,9 +107,12 @@ def _estimate(sides: Sequence[Sequence[Statistic]], bounds: tuple[float, float])
         nothing = float("nan")
         return SeedsEstimate(nothing, nothing, nothing, nothing, 0, "bootstrap", counts)
     everything = [statistic for side in sides for statistic in side]
+    least, most = min(each.least for each in everything), max(each.most for each in everything)
+    reach = most - least
+    bounds = (least, most) if len(sides) == 1 else (-reach, reach)
     signs = [1, *[-1] * (len(sides) - 1)]
     value = float(sum(sign * of.mean() for sign, of in zip(signs, values, strict=True)))
-    occupied = min(map(occupied_clusters, everything))
+    occupied = min(each.occupied for each in everything)
     images_S, seeds_S = _resampled(sides, signs, min(map(resamples_of, everything)))
     between = [float(of.var(ddof=1)) / len(of) if len(of) > 1 else 0.0 for of in values]
     freedom = degrees_of_freedom(
@@ -128,11 +122,11 @@ def _estimate(sides: Sequence[Sequence[Statistic]], bounds: tuple[float, float])
     ends = spread(images_S + seeds_S, value, bounds, widen)
     if ends is not None:
         return SeedsEstimate(value, *ends, occupied, "bootstrap", counts)
-    n = min(map(effective_n, everything))
+    n = min(each.effective_n for each in everything)
     if len(sides) == 1:
-        low, high = wilson_interval(value, n)
+        low, high = (least + reach * end for end in wilson_interval((value - least) / reach, n))
     else:
-        half = wilson_interval(0.0, n)[1]
+        half = reach * wilson_interval(0.0, n)[1]
         low, high = max(bounds[0], value - half), min(bounds[1], value + half)
     return SeedsEstimate(value, (high - low) / (2 * Z), low, high, occupied, "wilson", counts)
 

@@ -19,13 +19,12 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 from numpy import ndarray
 
+from sparc_bench.metrics.unit import Unit
+from sparc_bench.metrics.wilson import wilson_interval
+
 RESAMPLES = 2000
 
 _CELLS_AT_ONCE = 2_000_000
-
-
-LESS_IS_BETTER = frozenset({"corruption_error"})
-"""Kinds of statistic that are errors; no headline is one, for tables rank by more."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +32,18 @@ class Statistic:
     """A metric with what it takes to resample it; subclasses hold arrays whose first axis is the cluster.
 
     Attributes:
-        kind: what it is, for records and the file of outcomes.
-        stored: whether the file of outcomes knows it; else it is kept as another of the same kind (`arrays`).
+        kind: name of the statistic in records and in the file of outcomes.
+        stored: the file of outcomes knows the class; else it is kept as another class of the same kind (`arrays`).
+        least: smallest possible value.
+        unit: how values are printed.
+        less_is_better: the statistic is an error; no headline is one, for tables rank by more.
     """
 
     kind: ClassVar[str]
     stored: ClassVar[bool] = True
+    least: ClassVar[float] = 0.0
+    unit: ClassVar[Unit] = "percent"
+    less_is_better: ClassVar[bool] = False
 
     def values_S(self, weights_SG: Float[ndarray, "S G"]) -> Float[ndarray, "S"]:
         """The metric under each row of cluster weights; NaN where nothing is left to average."""
@@ -46,18 +51,46 @@ class Statistic:
 
     @property
     def most(self) -> float:
-        """The largest value that there can be; the least is 0."""
+        """Largest possible value."""
         return 1.0
 
     @property
     def clusters(self) -> int:
-        """How many clusters there are."""
+        """Number of clusters."""
         return len(getattr(self, fields(self)[0].name))
+
+    def holdings(self) -> tuple[Int[ndarray, "E"], Int[ndarray, "E"]] | None:
+        """Cluster and class of each cell with items that are averaged; None where every cluster counts."""
+        return None
 
     @property
     def objects_GC(self) -> ndarray | None:
-        """Which cluster has anything to find of which class, where that is all that can be said; else None."""
+        """Mask of the clusters with objects of a class, for statistics without `holdings`; None where there is none."""
         return None
+
+    @property
+    def occupied(self) -> int:
+        """Number of clusters with items that are averaged."""
+        cells = self.holdings()
+        return self.clusters if cells is None else len(np.unique(cells[0]))
+
+    @property
+    def effective_n(self) -> float | int:
+        """N of a Wilson interval: clusters; for means over classes the classes times the rarest class's clusters."""
+        cells = self.holdings()
+        if cells is None and self.objects_GC is not None:
+            cells = _cells_of(self.objects_GC)
+        if cells is None:
+            return self.clusters
+        per_class_C = np.bincount(cells[1])
+        per_class_C = per_class_C[per_class_C > 0]
+        return float(min(len(per_class_C) * per_class_C.min(), len(np.unique(cells[0])))) if len(per_class_C) else 0.0
+
+    def interval_without_spread(self, value: float) -> tuple[float, float]:
+        """95 % interval of a value that no resample changes: Wilson's of its place in the range."""
+        reach = self.most - self.least
+        low, high = wilson_interval((value - self.least) / reach, self.effective_n)
+        return self.least + reach * low, self.least + reach * high
 
     @property
     def value(self) -> float:
@@ -83,6 +116,11 @@ class Statistic:
     def of_arrays(cls, arrays: Mapping[str, ndarray]) -> Statistic:
         """From `arrays`."""
         return cls(**arrays)
+
+
+def _cells_of(holds_GC: ndarray) -> tuple[Int[ndarray, "E"], Int[ndarray, "E"]]:
+    cluster_E, class_E = np.nonzero(np.asarray(holds_GC) > 0)
+    return cluster_E, class_E
 
 
 def _ratio(numerator: ndarray, denominator: ndarray) -> ndarray:
@@ -122,6 +160,11 @@ class Mean(Statistic):
             return cls(values_I, np.ones_like(values_I))
         size = clusters if clusters is not None else int(cluster_I.max(initial=-1)) + 1
         return cls(_summed(cluster_I, values_I, size), _counted(cluster_I, size))
+
+    def holdings(self) -> tuple[Int[ndarray, "E"], Int[ndarray, "E"]]:
+        """Clusters with items; one class."""
+        cluster_E = np.flatnonzero(np.asarray(self.count_G) > 0)
+        return cluster_E, np.zeros_like(cluster_E)
 
     def values_S(self, weights_SG: Float[ndarray, "S G"]) -> Float[ndarray, "S"]:
         """Weighted sum of credits over weighted number of items."""
@@ -186,6 +229,10 @@ class SparseMean(Statistic):
         """How many clusters there are, empty ones among them."""
         return self.size
 
+    def holdings(self) -> tuple[Int[ndarray, "E"], Int[ndarray, "E"]]:
+        """Clusters with items; one class."""
+        return self.cluster_O, np.zeros_like(self.cluster_O)
+
     def values_S(self, weights_SG: Float[ndarray, "S G"]) -> Float[ndarray, "S"]:
         """Weighted sum of credits over weighted number of items."""
         weights_SO = weights_SG[:, self.cluster_O]
@@ -248,6 +295,10 @@ class ClassMean(Statistic):
         """How many clusters there are, empty ones among them."""
         return self.size
 
+    def holdings(self) -> tuple[Int[ndarray, "E"], Int[ndarray, "E"]]:
+        """Cluster and class of every cell."""
+        return self.cluster_E, self.class_E
+
     def values_S(self, weights_SG: Float[ndarray, "S G"]) -> Float[ndarray, "S"]:
         """Macro mean under the weights."""
         if not len(self.class_E):
@@ -289,6 +340,10 @@ class IoU(Statistic):
     kind: ClassVar[str] = "iou"
     intersection_GC: Float[ndarray, "G C"]
     union_GC: Float[ndarray, "G C"]
+
+    def holdings(self) -> tuple[Int[ndarray, "E"], Int[ndarray, "E"]]:
+        """Cluster and class of every cell whose union holds pixels."""
+        return _cells_of(self.union_GC)
 
     def values_S(self, weights_SG: Float[ndarray, "S G"]) -> Float[ndarray, "S"]:
         """MIoU under the weights."""

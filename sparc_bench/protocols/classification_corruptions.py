@@ -61,6 +61,7 @@ class CorruptionError(Statistic):
     """
 
     kind: ClassVar[str] = "corruption_error"
+    less_is_better: ClassVar[bool] = True
     error_GK: Float[ndarray, "G K"]
     baseline_K: Float[ndarray, "K"]
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from sparc_bench.cards.card import Strict, canonical_hash
 from sparc_bench.cards.model_card import ModelCard
@@ -21,6 +21,8 @@ from sparc_bench.errors import UserError
 from sparc_bench.files.atomic import write_atomic
 from sparc_bench.metrics.bootstrap import Estimate
 from sparc_bench.metrics.metric_name import MetricName
+from sparc_bench.metrics.statistic import Statistic
+from sparc_bench.metrics.unit import Unit
 from sparc_bench.records.exposure import Exposure
 
 SCHEMA = 1
@@ -40,12 +42,34 @@ class Metric(Strict):
     kind: str = Field(description="kind of statistic: mean, class_mean, iou, ...")
     n_clusters: int = Field(description="images that hold anything that was scored")
     method: str = Field(description="bootstrap over images, or wilson where there is no variance to resample")
+    unit: Unit = Field(default="percent", description="percent: a fraction of 1; number: printed as it is")
+    less_is_better: bool = Field(default=False, description="an error: never a headline")
 
     @classmethod
-    def of(cls, estimate: Estimate, kind: str) -> Metric:
-        """From an estimate, rounded to six decimals."""
+    def of(cls, estimate: Estimate, statistic: Statistic) -> Metric:
+        """Metric of a statistic and its estimate, rounded to six decimals."""
         ends = {name: _rounded(getattr(estimate, name)) for name in ("value", "se", "low", "high")}
-        return cls(**ends, kind=kind, n_clusters=estimate.clusters, method=estimate.method)
+        return cls(
+            **ends,
+            kind=statistic.kind,
+            n_clusters=estimate.clusters,
+            method=estimate.method,
+            unit=statistic.unit,
+            less_is_better=statistic.less_is_better,
+        )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_errors(cls, values: Any) -> Any:  # noqa: ANN401 - whatever a record holds
+        """Records of mCE from before `less_is_better` lack it."""
+        if isinstance(values, dict) and values.get("kind") == "corruption_error":
+            return {"less_is_better": True, **values}
+        return values
+
+    @model_serializer(mode="wrap")
+    def _as_in_older_records(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        return {k: v for k, v in values.items() if (k, v) not in (("unit", "percent"), ("less_is_better", False))}
 
 
 class ClassesSeen(Strict):

@@ -17,7 +17,8 @@ from sparc_bench.cards import discovery
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.metrics.bootstrap import Estimate, paired_differences
 from sparc_bench.metrics.metric_name import MetricName
-from sparc_bench.metrics.statistic import LESS_IS_BETTER, Statistic
+from sparc_bench.metrics.statistic import Statistic
+from sparc_bench.metrics.unit import Unit, in_unit
 from sparc_bench.records import outcome_file
 from sparc_bench.records.outcome_file import StoredOutcome
 from sparc_bench.records.record import SAMPLES, Record, read_record, record_files
@@ -34,6 +35,7 @@ class Difference:
     b: float
     estimate: Estimate
     less_is_better: bool = False
+    unit: Unit = "percent"
 
     @property
     def verdict(self) -> str:
@@ -209,7 +211,7 @@ def _pairs(a: Record, b: Record) -> list[tuple[MetricName, MetricName]]:
 def _differences(pairs: Mapping[str, tuple[Statistic, Statistic]]) -> tuple[Difference, ...]:
     estimates = paired_differences(pairs)
     return tuple(
-        Difference(name, a.value, b.value, estimates[name], a.kind in LESS_IS_BETTER) for name, (a, b) in pairs.items()
+        Difference(name, a.value, b.value, estimates[name], a.less_is_better, a.unit) for name, (a, b) in pairs.items()
     )
 
 
@@ -300,15 +302,13 @@ def _table(first: str, a: str, b: str, rows: tuple[Difference, ...]) -> Table:
     table.add_column("ahead")
     for row in rows:
         estimate = row.estimate
-        interval = f"[{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
+        values = ["-" if np.isnan(value) else in_unit(value, row.unit) for value in (row.a, row.b)]
         if np.isnan(estimate.value):
-            table.add_row(row.name, _percent(row.a), _percent(row.b), "-", "-", str(estimate.clusters), "")
+            table.add_row(row.name, *values, "-", "-", str(estimate.clusters), "")
             continue
+        difference, low, high = (
+            in_unit(value, row.unit, signed=True) for value in (estimate.value, estimate.low, estimate.high)
+        )
         ahead = {"a": a, "b": b, "open": "not clear"}[row.verdict]
-        difference = f"{100 * estimate.value:+.1f}"
-        table.add_row(row.name, _percent(row.a), _percent(row.b), difference, interval, str(estimate.clusters), ahead)
+        table.add_row(row.name, *values, difference, f"[{low}, {high}]", str(estimate.clusters), ahead)
     return table
-
-
-def _percent(value: float) -> str:
-    return "-" if np.isnan(value) else f"{100 * value:.1f}"

@@ -136,9 +136,9 @@ def _text(figure: Any, left: float, top: float, text: str, va: str = "top", **st
 
 
 def _draw_panel(panel: Any, section: Section, block: Block, named: bool) -> None:  # noqa: ANN401 - as above
-    end = _end(section)
+    end, scale = _end(section), _scale(section)
     for reference in _drawn(section):
-        _reference(panel, reference)
+        _reference(panel, reference, scale)
     by_model = {row.model: row for row in section.rows}
     points: dict[tuple[str, bool], list[tuple[float, int]]] = {}
     for place, model in enumerate(block.models):
@@ -147,8 +147,8 @@ def _draw_panel(panel: Any, section: Section, block: Block, named: bool) -> None
             panel.axhspan(place - 0.5, place + 0.5, color="gray", alpha=0.12, linewidth=0)
         elif row is not None:
             colour = "C0" if row.clear else "gray"
-            panel.plot([100 * row.low, 100 * row.high], [place, place], color=colour, linewidth=2)
-            points.setdefault((colour, row.trained_path), []).append((100 * row.value, place))
+            panel.plot([scale * row.low, scale * row.high], [place, place], color=colour, linewidth=2)
+            points.setdefault((colour, row.trained_path), []).append((scale * row.value, place))
         elif note := block.notes.get(model, ""):
             on_white = {"facecolor": "white", "edgecolor": "none", "pad": 1}
             panel.text(0.02 * end, place, note, fontsize=_SMALL - 1, va="center", bbox=on_white, parse_math=False)
@@ -170,9 +170,15 @@ def _draw_panel(panel: Any, section: Section, block: Block, named: bool) -> None
 
 
 def _end(section: Section) -> float:
-    """Right end of the axis, in per cent: what models and floors take."""
-    floors = [reference.high for reference in condensed(section.references) if reference.kind not in CEILINGS]
-    return min(102.0, 112 * max([0.01, *floors, *(row.high for row in section.rows)]))
+    """Right end of the axis in the metric's unit, beyond the models and floors."""
+    floors = [reference.high for reference in condensed(section) if reference.kind not in CEILINGS]
+    end = 1.12 * max([0.01, *floors, *(row.high for row in section.rows)])
+    return min(102.0, 100 * end) if section.unit == "percent" else end
+
+
+def _scale(section: Section) -> float:
+    """Factor from a value to the axis."""
+    return 100.0 if section.unit == "percent" else 1.0
 
 
 def _ticks(end: float) -> list[float]:
@@ -185,15 +191,15 @@ def _ticks(end: float) -> list[float]:
 
 def _drawn(section: Section) -> list[Reference]:
     """Reference rows on the axis; a ceiling far above every model would squeeze the models together."""
-    return [reference for reference in condensed(section.references) if 100 * reference.low <= _end(section)]
+    return [reference for reference in condensed(section) if _scale(section) * reference.low <= _end(section)]
 
 
-def _reference(panel: Any, reference: Reference) -> None:  # noqa: ANN401 - as above
+def _reference(panel: Any, reference: Reference, scale: float) -> None:  # noqa: ANN401 - as above
     style = line_style(reference.kind)
     if reference.high > reference.low:
-        panel.axvspan(100 * reference.low, 100 * reference.high, color=style.colour, alpha=0.15, linewidth=0)
+        panel.axvspan(scale * reference.low, scale * reference.high, color=style.colour, alpha=0.15, linewidth=0)
     for value in {reference.low, reference.high}:
-        panel.axvline(100 * value, linewidth=1.3, **style.options())
+        panel.axvline(scale * value, linewidth=1.3, **style.options())
 
 
 def _handles(blocks: Sequence[Block]) -> list[tuple[str, dict[str, Any]]]:

@@ -16,8 +16,9 @@ from rich.text import Text
 
 from sparc_bench.errors import UserError
 from sparc_bench.files.atomic import write_atomic
+from sparc_bench.metrics.unit import in_unit
 from sparc_bench.report import interval_plot, overview
-from sparc_bench.report.ranking import Row, Section, build, percent, reference_values
+from sparc_bench.report.ranking import Row, Section, build, reference_values
 
 __all__ = [
     "build",
@@ -120,11 +121,12 @@ def _seeds(row: Row) -> str:
         return "one file" if row.outputs else "one checkpoint"
     if len(row.seeds) == 1:
         return "one seed"
-    return f"{len(row.seeds)} seeds, {percent(min(row.seed_values))} to {percent(max(row.seed_values))}"
+    lowest, highest = (in_unit(value, row.unit) for value in (min(row.seed_values), max(row.seed_values)))
+    return f"{len(row.seeds)} seeds, {lowest} to {highest}"
 
 
 def _interval(row: Row) -> str:
-    return f"[{percent(row.low)}, {percent(row.high)}]"
+    return f"[{in_unit(row.low, row.unit)}, {in_unit(row.high, row.unit)}]"
 
 
 def _named(row: Row) -> str:
@@ -132,11 +134,12 @@ def _named(row: Row) -> str:
 
 
 def _lines(section: Section) -> list[tuple[str, str, str, str, str, bool]]:
-    """Rank, name, percent, interval, seeds, whether it is a reference row: floors and ceilings after the models."""
+    """Rank, name, value, interval, seeds, whether it is a reference row: floors and ceilings after the models."""
     models = [
-        (str(row.rank), _named(row), percent(row.value), _interval(row), _seeds(row), False) for row in section.rows
+        (str(row.rank), _named(row), in_unit(row.value, row.unit), _interval(row), _seeds(row), False)
+        for row in section.rows
     ]
-    references = overview.condensed(section.references)
+    references = overview.condensed(section)
     return models + [("", reference.label, str(reference), "", "", True) for reference in references]
 
 

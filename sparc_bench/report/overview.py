@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from sparc_bench.report.ranking import CEILINGS, EXPOSURES, OUTPUTS_TITLE, Row, Section, percent
+from sparc_bench.metrics.unit import Unit, in_unit
+from sparc_bench.report.ranking import CEILINGS, EXPOSURES, OUTPUTS_TITLE, Row, Section
 
 NOT_CLEAR, UNTRAINED, SEEN = "°", "†", "‡"
 
@@ -125,7 +126,8 @@ def seeds(rows: Iterable[Row | None]) -> str:
 def cell(row: Row, most: int = 0) -> str:
     """Value with marks and interval; the number of seeds where it is not that of the whole line."""
     number = f", {len(row.seeds)} seed{'s' * (len(row.seeds) > 1)}" if len(row.seeds) < most else ""
-    return f"{percent(row.value)}{marks(row)} [{percent(row.low)}, {percent(row.high)}]{number}"
+    value, low, high = (in_unit(each, row.unit) for each in (row.value, row.low, row.high))
+    return f"{value}{marks(row)} [{low}, {high}]{number}"
 
 
 def marks(row: Row) -> str:
@@ -136,7 +138,7 @@ def marks(row: Row) -> str:
 
 def _floor(section: Section) -> str:
     floors = [reference for reference in section.references if reference[0].partition(" ")[0] not in CEILINGS]
-    return f"*{floors[0][0].partition(' ')[0]} {percent(floors[0][1])}*" if floors else ""
+    return f"*{floors[0][0].partition(' ')[0]} {in_unit(floors[0][1], section.unit)}*" if floors else ""
 
 
 def foot(sections: Sequence[Section]) -> str:
@@ -170,21 +172,23 @@ class Reference:
     kind: str
     low: float
     high: float
+    unit: Unit = "percent"
 
     def __str__(self) -> str:
-        return percent(self.low) if self.low == self.high else f"{percent(self.low)} to {percent(self.high)}"
+        low, high = in_unit(self.low, self.unit), in_unit(self.high, self.unit)
+        return low if self.low == self.high else f"{low} to {high}"
 
 
-def condensed(references: Sequence[tuple[str, float]]) -> list[Reference]:
-    """Reference rows, highest first, with those that differ by model put together where there are many."""
+def condensed(section: Section) -> list[Reference]:
+    """Reference rows of a section, highest first, with those that differ by model put together where there are many."""
     by_kind: dict[str, list[tuple[str, float]]] = {}
-    for name, value in references:
+    for name, value in section.references:
         by_kind.setdefault(name.partition(" ")[0], []).append((name, value))
     found = []
     for kind, members in by_kind.items():
         if len(members) > FEW:
             values = [value for _, value in members]
-            found.append(Reference(f"{kind} ({len(members)} models)", kind, min(values), max(values)))
+            found.append(Reference(f"{kind} ({len(members)} models)", kind, min(values), max(values), section.unit))
         else:
-            found += [Reference(name, kind, value, value) for name, value in members]
+            found += [Reference(name, kind, value, value, section.unit) for name, value in members]
     return sorted(found, key=lambda reference: (-reference.high, reference.label))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sparc_bench.metrics.metric_name import MetricName
+from sparc_bench.metrics.unit import Unit, in_unit
 from sparc_bench.records.exposure import Exposure, Kind
 from sparc_bench.records.record import DIGITS, OUTPUTS, ClassesSeen, Record
 from sparc_bench.records.record_file import Recorded, pooled, read_all
@@ -50,6 +51,7 @@ class Row:
         classes_seen: the metric over classes that its training captions name, and over the others (mean over seeds).
         rank: 1 + the number of rows whose interval lies wholly above this one's.
         outputs: another system's outputs, not a model.
+        unit: of the values.
     """
 
     model: str
@@ -67,6 +69,7 @@ class Row:
     classes_seen: ClassesSeen | None = None
     rank: int = 0
     outputs: bool = False
+    unit: Unit = "percent"
 
     @property
     def clear(self) -> bool:
@@ -98,6 +101,7 @@ class Section:
         outputs: its rows are outputs of other systems, not models.
         rows: the models.
         references: (label, value), highest first.
+        unit: of the metric.
     """
 
     task: str
@@ -114,6 +118,7 @@ class Section:
     rows: tuple[Row, ...]
     references: tuple[tuple[str, float], ...]
     outputs: bool = False
+    unit: Unit = "percent"
 
     @property
     def heading(self) -> str:
@@ -130,7 +135,8 @@ class Section:
             sentences.append(f"Not zero-shot, so that these rows are ranked apart: {counts}.")
         unclear = [row for row in self.rows if not row.clear and row.floor]
         if unclear:
-            named = "; ".join(f"{row.model} ({row.floor[0]}: {percent(row.floor[1])})" for row in unclear if row.floor)
+            floors = [(row, *row.floor) for row in unclear if row.floor]
+            named = "; ".join(f"{row.model} ({name}: {in_unit(value, row.unit)})" for row, name, value in floors)
             sentences.append(f"Not clear of its reference rows: {named}.")
         if len(self.rows) > 1:
             sentences.append(self.ahead())
@@ -162,8 +168,9 @@ def _unseen(row: Row) -> list[str]:
     classes = row.classes_seen
     if classes is None or classes.unseen is None:
         return []
-    unseen = f"{percent(classes.unseen)} on the {classes.unseen_classes} classes that its training captions never name"
-    seen = "" if classes.seen is None else f", {percent(classes.seen)} on the other {classes.seen_classes}"
+    value = in_unit(classes.unseen, row.unit)
+    unseen = f"{value} on the {classes.unseen_classes} classes that its training captions never name"
+    seen = "" if classes.seen is None else f", {in_unit(classes.seen, row.unit)} on the other {classes.seen_classes}"
     return [f"{row.model}: {unseen}{seen}."]
 
 
@@ -236,6 +243,7 @@ def _section(members: Sequence[Recorded], metric: MetricName, several: Collectio
         n=first.n,
         protocol_hash=first.protocol_hash,
         data_hash=first.data_hash,
+        unit=first.metrics[metric].unit,
         exposure=first.exposure.kind,
         rows=ranked(rows),
         references=_references({label: [each.record for each in of] for label, of in recipes.items()}, metric),
@@ -272,6 +280,7 @@ def _row(label: str, seeds: Sequence[Recorded], metric: MetricName) -> Row | Non
         outputs=_is_outputs(of_seeds[0]),
         exposure=of_seeds[0].exposure,
         trained_path=of_seeds[0].trained_for(metric),
+        unit=of_seeds[0].metrics[metric].unit,
         floor=max(floors, key=lambda floor: floor[1]) if floors else None,
         classes_seen=_mean_classes([s for record in of_seeds if (s := record.classes_seen) and s.metric == metric]),
     )
@@ -321,8 +330,3 @@ def _references(by_row: Mapping[str, Sequence[Record]], metric: MetricName) -> t
         else:
             rows += [(f"{name} ({label})", value) for label, value in values.items()]
     return tuple(sorted(rows, key=lambda row: (-row[1], row[0])))
-
-
-def percent(value: float) -> str:
-    """A fraction as a percentage with one decimal."""
-    return f"{100 * value:.1f}"

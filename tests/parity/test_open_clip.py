@@ -19,7 +19,7 @@ from sparc_bench.encoder import Runtime
 from sparc_bench.encoders.open_clip import OpenClipEncoder
 from sparc_bench.evaluation.evaluate import Settings, evaluate
 from sparc_bench.images.item import ImageItem, open_image_file
-from sparc_bench.report.ranking import percent
+from sparc_bench.metrics.unit import in_unit
 from sparc_bench.two_towers.open_clip_preprocess import open_clip_preprocess
 from tests.toys.tiny_open_clip import CONFIGS, TEXTS, encoder, folder, items, picture
 
@@ -261,7 +261,7 @@ def test_batch_size_and_workers_change_no_printed_metric(tmp_path):
         settings = Settings(results=tmp_path / str(place), limit=40, runtime=runtime)
         (result,) = evaluate(f"open_clip:{saved}", [card], settings)
         assert result.record is not None, result.error
-        printed.append({name: percent(metric.value) for name, metric in result.record.metrics.items()})
+        printed.append({name: in_unit(metric.value) for name, metric in result.record.metrics.items()})
     assert printed[0] == printed[1] == printed[2]
 
 

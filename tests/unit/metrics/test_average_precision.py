@@ -9,7 +9,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from sparc_bench.metrics.average_precision import AveragePrecision
-from sparc_bench.metrics.bootstrap import bootstrap, wilson_interval
+from sparc_bench.metrics.bootstrap import bootstrap
+from sparc_bench.metrics.wilson import wilson_interval
 
 IMAGES, CLASSES = 14, 4
 

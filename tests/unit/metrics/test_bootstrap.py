@@ -11,9 +11,9 @@ from sparc_bench.metrics.bootstrap import (
     cluster_weights,
     paired_difference,
     paired_differences,
-    wilson_interval,
 )
 from sparc_bench.metrics.statistic import ClassMean, IoU, Mean, SparseMean, Statistic
+from sparc_bench.metrics.wilson import wilson_interval
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 10), (3, 17), (17, 17), (1, 1)])

@@ -1,10 +1,15 @@
 import tracemalloc
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
+from sparc_bench.cli.evaluated import with_interval
 from sparc_bench.metrics import statistic as module
+from sparc_bench.metrics.bootstrap import bootstrap
 from sparc_bench.metrics.statistic import ClassMean, Mean, SparseMean
+from sparc_bench.metrics.wilson import wilson_interval
+from sparc_bench.records.record import Metric
 
 
 @pytest.mark.parametrize("occupied", [0, 1, 7, 19, 20, 21, 40])
@@ -82,3 +87,33 @@ def test_a_thousand_classes_of_fifty_thousand_images_take_little_memory():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 50e6  # a table of images and classes is 400 MB
+
+
+@dataclass(frozen=True)
+class Rating(Mean):
+    """A mean of marks from 1 to 5, printed as it is."""
+
+    kind = "rating"
+    stored = False
+    least = 1.0
+    unit = "number"
+
+    @property
+    def most(self):
+        return 5.0
+
+
+def test_a_statistic_brings_its_range_unit_and_interval():
+    constant = Rating.of(np.full(20, 5.0))
+    estimate = bootstrap(constant)
+    low, high = wilson_interval(1.0, 20)
+    assert (estimate.method, estimate.low, estimate.high) == ("wilson", 1 + 4 * low, 1 + 4 * high)
+    metric = Metric.of(estimate, constant)
+    assert with_interval(metric) == f"5.00 [{1 + 4 * low:.2f}, 5.00]"
+    assert Metric.model_validate(metric.model_dump(mode="json")) == metric
+    assert "unit" not in Metric.of(estimate, Mean.of(np.ones(20))).model_dump(mode="json")
+
+
+def test_records_of_mce_from_before_the_direction_was_kept_are_errors():
+    old = {"value": 1.2, "se": 0.1, "low": 1.0, "high": 1.4, "kind": "corruption_error", "n_clusters": 3}
+    assert Metric.model_validate({**old, "method": "bootstrap"}).less_is_better

@@ -10,7 +10,6 @@ from sparc_bench.datasets.imagenet_corruptions import CORRUPTIONS, SEVERITIES
 from sparc_bench.errors import UserError
 from sparc_bench.images.item import ImageItem
 from sparc_bench.metrics.bootstrap import Estimate, bootstrap, paired_difference
-from sparc_bench.metrics.statistic import LESS_IS_BETTER
 from sparc_bench.protocols import classification_corruptions
 from sparc_bench.protocols.classification_corruptions import CorruptionError, Options, run
 from sparc_bench.report.compare import Difference
@@ -152,7 +151,7 @@ def test_the_statistic_is_stored_and_read_back():
 
 
 def test_the_error_is_known_as_one():
-    assert CorruptionError.kind in LESS_IS_BETTER
+    assert CorruptionError.less_is_better
     estimate = Estimate(value=0.2, se=0.05, low=0.1, high=0.3, clusters=9, method="bootstrap")
     assert Difference("mce", 0.9, 0.7, estimate, less_is_better=True).verdict == "b"
     assert Difference("top1", 0.9, 0.7, estimate).verdict == "a"

@@ -5,6 +5,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
+from sparc_bench.records.exposure import Exposure
 from sparc_bench.report.interval_plot import Block, draw, save
 from sparc_bench.report.ranking import Row, Section
 from sparc_bench.report.reference_style import STYLES, line_style
@@ -23,6 +24,7 @@ def row(model, value, half=0.05):
         trained_here=True,
         trained_path=value < 0.5,
         floor=None,
+        exposure=Exposure("none"),
     )
 
 
