@@ -1,1 +1,1 @@
-"""What the TOML files say: task, model, recipe, study and word-list cards, found by name and bound to their modules."""
+"""Cards of tasks, models, recipes, studies, class lists and prompts: TOML files, found by name, bound to modules."""

@@ -1,6 +1,6 @@
-"""The cards: one benchmark task, one third-party model, one recipe. Frozen, strict, one TOML file each.
+"""Base of all cards (task, model, recipe ...): a frozen, strict table, read from one TOML file.
 
-A key that no card knows is an error that names the nearest valid one. Names are file names, so a card has no name key.
+An unknown key is an error that names the nearest valid one. A card's name is its file's name, so it has no name key.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Extended(Strict):
 
 
 def parse(cls: type[AnyCard], values: Mapping[str, Any], where: str) -> AnyCard:
-    """Check `values` against `cls`; `where` names the file or table in the error.
+    """Card of class `cls` with these `values`; `where` names the file or table in an error.
 
     Raises:
         UserError: a key is unknown, missing or of another type; the sentence names the nearest valid key.
@@ -57,7 +57,7 @@ def parse(cls: type[AnyCard], values: Mapping[str, Any], where: str) -> AnyCard:
 
 
 def _sentence(cls: type[BaseModel], error: ValidationError) -> str:
-    # a misspelt key is both unknown and missing: the unknown one tells more
+    # a misspelt key causes two errors, unknown and missing; the unknown key is the more helpful one
     first = next((each for each in error.errors() if each["type"] == "extra_forbidden"), error.errors()[0])
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
@@ -72,12 +72,12 @@ def _sentence(cls: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"the key '{key}' is missing: add it."
     message = first["msg"].removeprefix("Value error, ")
-    if isinstance(first["input"], dict) and first["type"] == "value_error":  # of a whole table
+    if isinstance(first["input"], dict) and first["type"] == "value_error":  # an error about a whole table
         return f"[{key}] {message}." if key else f"{message}."
     return f"'{key}' {message[:1].lower()}{message[1:]}, but is {first['input']!r}: change it."
 
 
-def _is_table(annotation: Any) -> TypeGuard[type[BaseModel]]:  # noqa: ANN401 - whatever a field may be
+def _is_table(annotation: Any) -> TypeGuard[type[BaseModel]]:  # noqa: ANN401 - any field's annotation
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 

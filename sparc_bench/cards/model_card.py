@@ -1,4 +1,4 @@
-"""The card of a model that can be evaluated: `reference_models/NAME.toml`."""
+"""Model cards: models that can be evaluated, `reference_models/NAME.toml`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from sparc_bench.cards.card import Extended, Strict
 
 UNKNOWN = "unknown"
-"""Among the data sets that a model was trained on: there were others, which nobody knows."""
+"""Entry of `trained_on` for further training data that is not public."""
 
 
 def is_photo_list(entry: str) -> bool:
@@ -21,7 +21,7 @@ def is_photo_list(entry: str) -> bool:
 
 
 class Published(Strict):
-    """A published number of a model, to compare with."""
+    """A published number of a model, to compare evaluations with."""
 
     task: str
     metric: str
@@ -31,13 +31,13 @@ class Published(Strict):
 
 
 class Weights(Extended):
-    """The weights that a card means, pinned: a file of this machine, or one of the Hugging Face hub."""
+    """Pinned weights of a card: a file on this machine or on the Hugging Face hub."""
 
     file: str = Field(description="path relative to the card, absolute or with ~; with `hub`: path in that repository")
-    sha256: str | None = Field(default=None, description="of the file; only a commit of the hub can do without")
-    steps: int | None = Field(default=None, description="training steps behind them")
-    hub: str | None = Field(default=None, description="OWNER/NAME of a repository of huggingface.co")
-    revision: str | None = Field(default=None, description="the repository's commit, 40 hexadecimal digits")
+    sha256: str | None = Field(default=None, description="sha256 of the file; needed without `revision`")
+    steps: int | None = Field(default=None, description="number of training steps")
+    hub: str | None = Field(default=None, description="repository on huggingface.co, OWNER/NAME")
+    revision: str | None = Field(default=None, description="commit of the repository, 40 hexadecimal digits")
     FORMER: ClassVar[Mapping[str, Any]] = {"hub": None, "revision": None}
 
     @model_validator(mode="after")
@@ -74,18 +74,18 @@ def refuse_reference_table(values: Any) -> Any:  # noqa: ANN401 - what pydantic 
 
 
 class ModelCard(Strict):
-    """One model that can be evaluated: a third party's checkpoint, or what a recipe trained."""
+    """One model that can be evaluated: a third-party checkpoint, or the model that a recipe trained."""
 
     name: str
     title: str
-    family: str = Field(description="a module of sparc_bench/encoders")
+    family: str = Field(description="checkpoint family, a module of sparc_bench/encoders")
     source: str = Field(description="paper, repository")
     weights: Weights | None = None
     options: dict[str, Any] = Field(default={}, description="options of the encoder family")
     trained_on: tuple[str, ...] = Field(
         default=(),
-        description="what it was trained on: dataset:split, the path of a photo list (.toml) beside the card, or "
-        "`unknown` for more that nobody knows",
+        description="training data: dataset:split, the path of a photo list (.toml) relative to the card, or `unknown` "
+        "for further data that is not public",
     )
     published: tuple[Published, ...] = ()
     probe: ProbeValues | None = Field(
@@ -96,5 +96,5 @@ class ModelCard(Strict):
 
     @property
     def trained_on_here(self) -> tuple[str, ...]:
-        """`trained_on`, with the paths of photo lists as this machine finds them."""
+        """Entries of `trained_on`, with absolute paths of photo lists."""
         return tuple(str(self._folder / each) if is_photo_list(each) else each for each in self.trained_on)

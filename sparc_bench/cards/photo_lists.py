@@ -1,8 +1,8 @@
-"""Which photos are in a published split: `reference_models/photo_lists/DATASET/SPLIT.toml`, for exposure.
+"""Photo lists: the photos of a published split, `reference_models/photo_lists/DATASET/SPLIT.toml`, for exposure.
 
-A photo has the name that all data sets share which hold it: `coco:139`, `flickr:1000268201`. What stands before the
-colon is its source: where the name comes from, not the web site (COCO's photos lay on Flickr too, under names that its
-files do not carry: Flickr8k and COCO share no name and are not compared).
+A photo's name is shared by all data sets that contain it: `coco:139`, `flickr:1000268201`. The part before the colon is
+its source, the origin of the name and not the web site: COCO's photos come from Flickr too, but its files do not carry
+Flickr's names, so that Flickr8k and COCO share no name and are not compared.
 """
 
 from __future__ import annotations
@@ -20,18 +20,20 @@ from sparc_bench.errors import UserError, nearest
 
 
 class PhotoList(Strict):
-    """One list: photos that it names, other lists that it holds or lacks, and what is known of all the rest."""
+    """Photo list of a file: listed photos, other lists inside or outside it, and a rule for all other photos."""
 
     photos: str = Field(
-        description="source of its photos, as their names begin: coco, flickr, imagenet; empty: none is a photo"
+        description="source of the photos, with which names begin: coco, flickr, imagenet; empty: no photos (rendered)"
     )
-    source: str = Field(description="whose split it is, and where the list is from")
-    ids: str = Field(default="", description="names of its photos without the source, with white space between them")
-    names: str = Field(default="", description="pattern of such names, where they tell the split (ILSVRC2012_val_...)")
-    holds: tuple[str, ...] = Field(default=(), description="lists (DATASET:SPLIT) that are wholly in it")
-    lacks: tuple[str, ...] = Field(default=(), description="lists of which no photo is in it")
+    source: str = Field(description="owner of the split and origin of the list")
+    ids: str = Field(default="", description="names of the photos without the source, separated by white space")
+    names: str = Field(
+        default="", description="regular expression of the photos' names, if they show the split (ILSVRC2012_val_...)"
+    )
+    holds: tuple[str, ...] = Field(default=(), description="lists (DATASET:SPLIT) of which every photo is in this one")
+    lacks: tuple[str, ...] = Field(default=(), description="lists of which no photo is in this one")
     rest: Literal["in", "out", "unknown"] = Field(
-        default="out", description="whether other photos of the source are in it; unknown: its ids are not public here"
+        default="out", description="whether other photos of the source are in it; unknown: the ids are not public"
     )
 
     @model_validator(mode="after")
@@ -47,24 +49,24 @@ class PhotoList(Strict):
         return self
 
 
-class KnownPhotos:
-    """A list that can be asked.
+class PhotoSet:
+    """Photo list with membership test.
 
     Attributes:
-        source: what the names of its photos begin with; empty where it holds no photo.
-        ids: the photos that it names itself, not those of lists that it holds.
+        source: beginning of the photos' names; empty for a list without photos.
+        ids: photos that the list names itself, without those of the lists in it.
     """
 
     def __init__(self, card: PhotoList) -> None:
         self.source = card.photos
         self.ids = frozenset(f"{card.photos}:{name}" for name in card.ids.split())
         self._names = re.compile(f"{card.photos}:(?:{card.names})") if card.names else None
-        self._holds = [named(entry) for entry in card.holds]
-        self._lacks = [named(entry) for entry in card.lacks]
+        self._holds = [by_name(entry) for entry in card.holds]
+        self._lacks = [by_name(entry) for entry in card.lacks]
         self._rest = {"in": True, "out": False, "unknown": None}[card.rest]
 
     def has(self, photo: str) -> bool | None:
-        """Whether a photo is in the list; None where nobody here knows."""
+        """Whether a photo is in the list; None if unknown."""
         if not photo.startswith(f"{self.source}:"):
             return False
         if photo in self.ids or (self._names is not None and self._names.fullmatch(photo)):
@@ -78,20 +80,20 @@ class KnownPhotos:
 
 
 def folder() -> Path:
-    """Where the lists lie."""
+    """Folder of the photo lists."""
     return discovery.cards_folder("reference_models") / "photo_lists"
 
 
-def find(entry: str) -> KnownPhotos | None:
-    """The list of DATASET:SPLIT; None where there is none."""
+def find(entry: str) -> PhotoSet | None:
+    """Photo list of DATASET:SPLIT, or None."""
     if not re.fullmatch(r"\w+:\w+", entry):
         return None
     path = folder() / f"{entry.replace(':', '/')}.toml"
     return _read(path) if path.is_file() else None
 
 
-def named(entry: str) -> KnownPhotos:
-    """The list of DATASET:SPLIT; raises UserError with the nearest where there is none."""
+def by_name(entry: str) -> PhotoSet:
+    """Photo list of DATASET:SPLIT; raises UserError with the nearest name for an unknown one."""
     found = find(entry)
     if found is None:
         known = [f"{path.parent.name}:{path.stem}" for path in folder().glob("*/*.toml")]
@@ -99,11 +101,11 @@ def named(entry: str) -> KnownPhotos:
     return found
 
 
-def of_file(path: Path) -> KnownPhotos:
-    """A user's own list.
+def from_file(path: Path) -> PhotoSet:
+    """Photo list of a user's file.
 
     Raises:
-        UserError: no such file, or no list.
+        UserError: no such file, or not a photo list.
     """
     if not path.is_file():
         raise UserError(f"The photo list {path} of trained_on does not exist: mend the path, which begins at the card.")
@@ -111,5 +113,5 @@ def of_file(path: Path) -> KnownPhotos:
 
 
 @cache
-def _read(path: Path) -> KnownPhotos:
-    return KnownPhotos(parse(PhotoList, read_toml(path), str(path)))
+def _read(path: Path) -> PhotoSet:
+    return PhotoSet(parse(PhotoList, read_toml(path), str(path)))

@@ -1,4 +1,4 @@
-"""Class names and prompt templates as cards (`tasks/classes/NAME.toml`, `tasks/prompts/NAME.toml`), and their scores.
+"""Class lists and prompt templates: cards `tasks/classes/NAME.toml` and `tasks/prompts/NAME.toml`, and open_clip's.
 
 ImageNet's names and the 80 and 7 templates are those of open_clip (`imagenet`, `openai80`, `openai7`).
 """
@@ -17,20 +17,20 @@ from sparc_bench.errors import UserError, nearest
 
 
 class ClassNames(Strict):
-    """The words that stand for a data set's classes."""
+    """Class list: the words for a data set's classes in prompts."""
 
     source: str
     words: dict[str, str]
-    """The data set's own class name -> the words put into prompts."""
+    """class name of the data set -> words in prompts"""
 
 
 class Prompts(Strict):
-    """Templates with one {} for the class words; or another set's templates, each with each of some suffixes."""
+    """Prompt set: templates with one {} for the class words; or all combinations of another set's with suffixes."""
 
     source: str
     templates: tuple[str, ...] = ()
     prefixes: str | None = None
-    """A prompt set that stands before the suffixes: its templates, without their full stop, then `, SUFFIX`."""
+    """prompt set whose templates, without their full stop, precede `, SUFFIX`"""
     suffixes: tuple[str, ...] = ()
 
 
@@ -43,19 +43,19 @@ IMAGENET_LISTS = {
     "imagenet_a": "imagenet_a_synsets.txt",
     "imagenet_r": "imagenet_r_synsets.txt",
 }
-"""Class list -> timm's list of its WordNet ids, sorted: their order is the classes' order."""
+"""Class list -> timm's file of its WordNet ids, sorted: the order of the classes."""
 
 
 def is_class_list(name: str) -> bool:
-    """Whether `class_list` knows it."""
+    """Whether there is a class list of this name."""
     return name in IMAGENET_LISTS or name in _card_names("classes")
 
 
 def class_list(name: str) -> Mapping[str, str]:
-    """The data set's own class names, in their order, with the words for each.
+    """Class list: class name of the data set -> words in prompts, in the order of the classes.
 
-    `imagenet`, and the 200 classes each of `imagenet_a` and `imagenet_r`, are WordNet ids with open_clip's words;
-    every other list is `tasks/classes/NAME.toml`.
+    `imagenet`, and `imagenet_a` and `imagenet_r` with 200 classes each, map WordNet ids to open_clip's words; every
+    other list is `tasks/classes/NAME.toml`.
 
     Raises:
         UserError: no such list.
@@ -96,10 +96,10 @@ def _installed(package: str, file: str) -> Path:
 
 
 def class_words(name: str, classes: Sequence[str]) -> list[str]:
-    """The words for each of the data set's `classes`, from a class list; "own" keeps its own names.
+    """Words in prompts for each of the data set's `classes`, from a class list; "own": the class names themselves.
 
     Raises:
-        UserError: no such list, or a class that the list lacks.
+        UserError: no such list, or a class is not in the list.
     """
     if name == "own":
         return list(classes)
@@ -112,7 +112,7 @@ def class_words(name: str, classes: Sequence[str]) -> list[str]:
 
 
 def templates(name: str) -> tuple[str, ...]:
-    """The templates of a prompt set; each holds one {}."""
+    """Templates of a prompt set; each contains one {}."""
     if name in ("openai80", "openai7"):
         words = _open_clips_words()
         source = words.OPENAI_IMAGENET_TEMPLATES if name == "openai80" else words.SIMPLE_IMAGENET_TEMPLATES
@@ -126,10 +126,10 @@ def templates(name: str) -> tuple[str, ...]:
 
 
 def expanded(card: Prompts, path: Path) -> tuple[str, ...]:
-    """The templates of a prompt card, prefix by prefix where it has suffixes.
+    """Templates of a prompt card; with suffixes every prefix in turn with each suffix.
 
     Raises:
-        UserError: it has neither templates nor both prefixes and suffixes, or a template without its one {}.
+        UserError: neither templates nor both prefixes and suffixes, or a template without exactly one {}.
     """
     if bool(card.templates) == bool(card.prefixes) or bool(card.prefixes) != bool(card.suffixes):
         raise UserError(f"{path}: write either templates, or prefixes and suffixes.")

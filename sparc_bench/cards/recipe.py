@@ -1,4 +1,4 @@
-"""The card of a model that is trained here: `reference_models/NAME.toml` with an `objective`."""
+"""Recipes: cards of models that are trained here, `reference_models/NAME.toml` with an `objective`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sparc_bench.cards.model_card import UNKNOWN, ModelCard, ProbeValues, Weight
 class ImageTowerTable(Strict):
     """A timm vision transformer without class token; its patch outputs are used."""
 
-    model: str = Field(default="vit_base_patch16_224", description="a timm model name")
+    model: str = Field(default="vit_base_patch16_224", description="timm's name of the vision transformer")
     size: int = Field(default=224, description="input height and width in pixels; images are squashed to it")
-    patch: int | None = Field(default=None, description="patch edge in pixels, where it differs from the model's")
-    width: int | None = Field(default=None, description="embedding width, where it differs from the model's")
-    depth: int | None = Field(default=None, description="layers, where they differ from the model's")
-    heads: int | None = Field(default=None, description="attention heads, where they differ from the model's")
+    patch: int | None = Field(default=None, description="patch size in pixels; none: the timm model's")
+    width: int | None = Field(default=None, description="embedding width; none: the timm model's")
+    depth: int | None = Field(default=None, description="number of layers; none: the timm model's")
+    heads: int | None = Field(default=None, description="number of attention heads; none: the timm model's")
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
 
 
@@ -29,8 +29,8 @@ class TextTowerTable(Strict):
     width: int = 768
     depth: int = 12
     heads: int = 12
-    context: int = Field(default=55, description="tokens, BOS and EOS among them (paper section 4.1: 55)")
-    causal: bool = Field(default=False, description="true: a token sees only those before it (SPARC: not stated)")
+    context: int = Field(default=55, description="context length in tokens with BOS and EOS (SPARC, section 4.1: 55)")
+    causal: bool = Field(default=False, description="whether attention is causal (SPARC: not stated)")
     tokenizer: Literal["open_clip", "own"] = Field(
         default="open_clip", description="open_clip's BPE, or a vocabulary built from the recipe's own captions"
     )
@@ -38,79 +38,85 @@ class TextTowerTable(Strict):
 
 
 class TrainData(Strict):
-    """What a recipe trains and is watched on."""
+    """Training and validation data of a recipe."""
 
     dataset: str
     split: str = "train"
     options: dict[str, Any] = Field(default={}, description="options of the data set's reader")
     val_split: str = "val"
-    val_options: dict[str, Any] = Field(default={}, description="reader options that differ on val")
+    val_options: dict[str, Any] = Field(default={}, description="options of the reader that differ on the val split")
     photo_list: str = Field(
         default="",
-        description="photo list (DATASET:SPLIT, as coco:karpathy_train) of what is trained on, where a reader of many "
-        "files (karpathy, coco_captions) does not tell; without one nobody knows what the model has seen of a task",
+        description="photo list of the training images (DATASET:SPLIT, such as coco:karpathy_train), for readers of "
+        "several data sets (karpathy, coco_captions); without one the model's exposure to a task is unknown",
     )
     false_negatives: Literal["mask", "rare", "keep"] = Field(
         default="keep",
-        description="mask: pairs that the truth matrix marks true are left out of every objective's negatives; "
-        "rare: only captions that are true of under 1 % of images are trained on; keep: nothing is done",
+        description="captions that are true of other images too: mask (such pairs are left out of the negatives), "
+        "rare (training only on captions that are true of under 1 % of images) or keep (they are negatives)",
     )
-    max_unreadable: float = Field(default=0.01, description="share of unreadable images that is skipped, not refused")
+    max_unreadable: float = Field(
+        default=0.01, description="largest share of unreadable images that is skipped; more stop the run"
+    )
 
 
 class Optim(Strict):
-    """AdamW, linear warm-up, then cosine to zero."""
+    """AdamW with linear warm-up, then cosine decay to zero."""
 
-    lr: float = Field(default=1e-3, description="peak learning rate, of heads and of towers without one of their own")
-    image_lr: float | None = Field(default=None, description="peak of the image tower, where it differs from lr")
-    text_lr: float | None = Field(default=None, description="peak of the text tower, where it differs from lr")
-    weight_decay: float = Field(default=0.1, description="not on biases, norms, embeddings' positions, temperatures")
+    lr: float = Field(default=1e-3, description="peak learning rate of heads and towers")
+    image_lr: float | None = Field(default=None, description="peak learning rate of the image tower; none: lr")
+    text_lr: float | None = Field(default=None, description="peak learning rate of the text tower; none: lr")
+    weight_decay: float = Field(
+        default=0.1, description="weight decay, without biases, norms, position embeddings and temperatures"
+    )
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
-    warmup: int = Field(default=100, description="steps")
-    clip: float | None = Field(default=None, description="gradient norm, or none")
+    warmup: int = Field(default=100, description="warm-up steps")
+    clip: float | None = Field(default=None, description="largest gradient norm; none: no clipping")
 
 
-class Sees(Strict):
-    """What one training step sees of the data, by which methods are ranked apart."""
+class StepCounts(Strict):
+    """Images and captions in one training step; methods with different counts are ranked separately."""
 
     images: int
     captions: int
-    negatives: int = Field(default=0, description="captions that are written to be false of their image")
+    negatives: int = Field(default=0, description="hard-negative captions, written to be false of their image")
 
 
 class Recipe(Strict):
-    """One model that this project trains: `reference_models/NAME.toml` with a [recipe] of its own."""
+    """One model that this project trains: data, towers, objective and optimiser of its training."""
 
     name: str
     title: str
     source: str
-    objective: str = Field(description="a module of sparc_bench/objectives")
+    objective: str = Field(description="loss, a module of sparc_bench/objectives")
     objective_options: dict[str, Any] = Field(default={}, description="options of the objective")
     data: TrainData
     init: str | None = Field(
         default=None,
-        description="the model that it starts from, as eval takes one (a card, a run folder, open_clip:NAME/TAG); "
-        "towers, tokenizer and image size are its own, and so are heads of the objective's names and shapes (but no "
-        "temperature or bias that objective_options name)",
+        description="model to fine-tune, named as for eval (a card, a run folder, open_clip:NAME/TAG); its towers, "
+        "tokenizer and image size are used, and its heads where their names and shapes are the objective's (without a "
+        "temperature or bias set in objective_options)",
     )
     freeze: tuple[Literal["image", "text"], ...] = Field(
-        default=(), description="towers of `init` that stay as they are; heads and temperature always learn"
+        default=(), description="frozen towers of `init`; heads and temperature are always trained"
     )
-    image: ImageTowerTable | None = Field(default=None, description="left out with `init`")
-    text: TextTowerTable | None = Field(default=None, description="left out with `init`")
+    image: ImageTowerTable | None = Field(default=None, description="image tower; absent with `init`")
+    text: TextTowerTable | None = Field(default=None, description="text tower; absent with `init`")
     optim: Optim = Optim()
     batch_size: int
     steps: int
     eval_every: int = Field(description="steps between evaluations on val")
     precision: Literal["auto", "float32", "bf16"] = Field(
-        default="auto", description="auto: bf16 autocast where a ten-step probe of the recipe is faster with it"
+        default="auto", description="auto: bf16 autocast if ten steps of the recipe are faster with it, else float32"
     )
-    sees: Sees | None = Field(default=None, description="declared per step; a training that sees anything else stops")
-    attempts: int = Field(default=0, description="how many settings were tried on val before these were fixed")
-    notes: str = Field(default="", description="what was tried and why it is as it is")
-    cost: str = Field(default="", description="what it takes, measured")
-    reaches: str = Field(default="", description="what it should reach, measured")
+    sees: StepCounts | None = Field(
+        default=None, description="declared images and captions of a step; a training with other counts stops"
+    )
+    attempts: int = Field(default=0, description="number of settings tried on the val split before these")
+    notes: str = Field(default="", description="settings that were tried, and reasons for these")
+    cost: str = Field(default="", description="measured cost of the training")
+    reaches: str = Field(default="", description="measured scores of the trained model")
     weights: Weights | None = None
     probe: ProbeValues | None = Field(
         default=None, exclude=True, description="probe values of the kept weights; in no hash"
@@ -119,13 +125,13 @@ class Recipe(Strict):
 
     @property
     def own_towers(self) -> tuple[ImageTowerTable, TextTowerTable]:
-        """Both towers of a recipe without `init`."""
+        """Tables of both towers, for a recipe without `init`."""
         assert self.image is not None
         assert self.text is not None
         return self.image, self.text
 
     def model_card(self) -> ModelCard:
-        """The card of the model that this recipe trains; what `init` was trained on is known of its runs alone."""
+        """Card of the trained model; with `init` its training data are partly unknown (a run folder knows them)."""
         return ModelCard(
             name=self.name,
             title=self.title,
@@ -156,7 +162,7 @@ class Recipe(Strict):
 
 
 def read_model(path: Path) -> ModelCard | Recipe:
-    """The model card or recipe in a file: a file with an `objective` is a recipe."""
+    """Model card or recipe of a file; with an `objective` it is a recipe."""
     values = read_toml(path)
     cls: type[ModelCard | Recipe] = Recipe if "objective" in values else ModelCard
     card = parse(cls, {"name": path.stem, **values}, str(path))
@@ -166,5 +172,5 @@ def read_model(path: Path) -> ModelCard | Recipe:
 
 
 def training_settings(recipe: Recipe) -> dict[str, Any]:
-    """What of a recipe decides the weights (no titles, notes or figures)."""
+    """Settings of a recipe that determine the trained weights (no titles, notes or figures)."""
     return recipe.model_dump(exclude={"name", "title", "source", "notes", "cost", "reaches", "attempts", "weights"})

@@ -1,7 +1,7 @@
-"""The card of a study: which recipes are compared, on which tasks, and the box that their settings are drawn from.
+"""Study cards: the compared recipes, their tasks, and the box (ranges of settings) for random search.
 
-A study is a like-for-like comparison: every recipe gets the same number of tuning trials, drawn at random from a box
-that is written down beforehand, and the best by one criterion on val is trained with several seeds.
+A study is a like-for-like comparison: every recipe gets the same number of trials with settings drawn at random from a
+box that is fixed beforehand, and the best setting by one criterion on the val split is trained with several seeds.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from sparc_bench.cards.card import Strict, parse, read_toml
 from sparc_bench.errors import UserError, nearest
 
 DIGITS = 3
-"""Significant digits of a drawn number."""
+"""Significant digits of a drawn setting."""
 
 _ATTEMPTS = 100
-"""How often a setting that equals an earlier one is drawn again."""
+"""Number of draws of all trials' settings before duplicates among them are an error."""
 
 
-class Interval(Strict):
-    """What one setting is drawn from: a range of numbers, or some choices."""
+class SettingRange(Strict):
+    """Range of numbers, or choices, from which one setting is drawn."""
 
-    low: int | float | None = Field(default=None, description="lower end of a range; two whole ends: whole numbers")
-    high: int | float | None = Field(default=None, description="upper end of a range")
-    log: bool = Field(default=False, description="uniform in the logarithm")
-    choices: tuple[Any, ...] = Field(default=(), description="instead of a range: one of these, all as likely")
+    low: int | float | None = Field(default=None, description="lower end of the range; whole ends give whole numbers")
+    high: int | float | None = Field(default=None, description="upper end of the range")
+    log: bool = Field(default=False, description="whether the draw is uniform in the logarithm")
+    choices: tuple[Any, ...] = Field(default=(), description="equally likely values, in place of a range")
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -46,14 +46,14 @@ class Interval(Strict):
             raise ValueError(f"its low ({self.low:g}) has no logarithm: raise it above 0, or leave log out")
         return self
 
-    def at(self, share: float) -> Any:  # noqa: ANN401 - whatever TOML holds
-        """The value at a share of the range, 0..1, rounded to three significant digits and within the range.
+    def at(self, share: float) -> Any:  # noqa: ANN401 - any TOML value
+        """Value at a share (0..1) of the range, rounded to three significant digits and kept within the range.
 
-        >>> Interval(low=1e-4, high=1e-2, log=True).at(0.25)
+        >>> SettingRange(low=1e-4, high=1e-2, log=True).at(0.25)
         0.000316
-        >>> Interval(choices=("gelu", "relu")).at(0.75)
+        >>> SettingRange(choices=("gelu", "relu")).at(0.75)
         'relu'
-        >>> Interval(low=50, high=60).at(0.74)
+        >>> SettingRange(low=50, high=60).at(0.74)
         57
         """
         if self.choices:
@@ -67,7 +67,7 @@ class Interval(Strict):
         return min(max(round(rounded) if whole else rounded, self.low), self.high)
 
     def ends(self) -> tuple[Any, ...]:
-        """The values that have to be legal: the choices, or both ends of the range."""
+        """Values that must be legal settings: the choices, or both ends of the range."""
         return self.choices or (self.low, self.high)
 
     def __str__(self) -> str:
@@ -82,17 +82,19 @@ class StudyCard(Strict):
     name: str = Field(description="the file's name")
     title: str = Field(description="one line, as a table would print it")
     source: str
-    notes: str = Field(default="", description="why the box and the criterion are as they are")
-    recipes: tuple[str, ...] = Field(min_length=1, description="names of recipes or paths of their cards, in order")
-    trials: int = Field(ge=4, description="settings that are tried for every recipe")
-    trial_steps: int = Field(gt=0, description="training steps of a trial; the schedule is scaled to them")
-    criterion: tuple[str, ...] = Field(min_length=1, description="val scores whose mean decides, written beforehand")
-    seeds: int = Field(default=3, ge=1, description="runs of every recipe with its chosen setting")
-    seeds_of: dict[str, int] = Field(default={}, description="recipe -> runs, where they are other than `seeds`")
-    tasks: tuple[str, ...] = Field(min_length=1, description="tasks that the runs are evaluated on")
-    box: dict[str, Interval] = Field(default={}, description="setting -> what it is drawn from, for every recipe alike")
-    boxes: dict[str, dict[str, Interval]] = Field(
-        default={}, description="recipe -> setting -> what it is drawn from; stands before the shared box"
+    notes: str = Field(default="", description="reasons for the box and the criterion")
+    recipes: tuple[str, ...] = Field(
+        min_length=1, description="compared recipes: names, or paths of their cards, in order"
+    )
+    trials: int = Field(ge=4, description="number of settings tried for every recipe")
+    trial_steps: int = Field(gt=0, description="training steps of a trial; the schedule is scaled to this length")
+    criterion: tuple[str, ...] = Field(min_length=1, description="val scores whose mean decides, fixed beforehand")
+    seeds: int = Field(default=3, ge=1, description="number of final trainings of every recipe, with its best setting")
+    seeds_of: dict[str, int] = Field(default={}, description="recipe -> number of final trainings, if not `seeds`")
+    tasks: tuple[str, ...] = Field(min_length=1, description="tasks for the final trainings")
+    box: dict[str, SettingRange] = Field(default={}, description="setting -> its range, shared by all recipes")
+    boxes: dict[str, dict[str, SettingRange]] = Field(
+        default={}, description="recipe -> setting -> its range, in place of the shared box's"
     )
 
     @property
@@ -101,11 +103,11 @@ class StudyCard(Strict):
         return tuple(Path(entry).name.removesuffix(".toml") for entry in self.recipes)
 
     def runs_of(self, recipe: str) -> int:
-        """How many seeds the recipe is trained with."""
+        """Number of seeds of the recipe's final trainings."""
         return self.seeds_of.get(recipe, self.seeds)
 
-    def box_of(self, recipe: str) -> dict[str, Interval]:
-        """Everything that is drawn for a recipe."""
+    def box_of(self, recipe: str) -> dict[str, SettingRange]:
+        """Ranges of all settings of a recipe, its own before the shared ones."""
         return {**self.box, **self.boxes.get(recipe, {})}
 
     @model_validator(mode="after")
@@ -120,7 +122,7 @@ class StudyCard(Strict):
 
 
 def read_study(path: Path) -> StudyCard:
-    """The study card in a file; paths of cards in it are relative to its folder.
+    """Study card of a file; paths of cards in it are relative to its folder.
 
     Raises:
         UserError: no such file, or a key that is unknown, missing or of another type.
@@ -130,10 +132,10 @@ def read_study(path: Path) -> StudyCard:
         if isinstance(values.get(table), list):
             values[table] = [_beside(path, entry) for entry in values[table]]
     if isinstance(values.get("box"), dict):
-        values["box"] = _intervals(values["box"], f"{path}: [box]")
+        values["box"] = _ranges(values["box"], f"{path}: [box]")
     if isinstance(values.get("boxes"), dict):
         values["boxes"] = {
-            recipe: _intervals(box, f"{path}: [boxes.{recipe}]") if isinstance(box, dict) else box
+            recipe: _ranges(box, f"{path}: [boxes.{recipe}]") if isinstance(box, dict) else box
             for recipe, box in values["boxes"].items()
         }
     card = parse(StudyCard, {"name": path.stem, **values}, str(path))
@@ -144,14 +146,14 @@ def read_study(path: Path) -> StudyCard:
     return card
 
 
-def draws(card: StudyCard, recipe: str) -> list[dict[str, Any]]:
-    """The settings of all trials of a recipe, at random but spread out (a Latin hypercube).
+def drawn_settings(card: StudyCard, recipe: str) -> list[dict[str, Any]]:
+    """Settings of all trials of a recipe, drawn as a Latin hypercube.
 
-    A range is cut into as many parts as there are trials; each trial has one of them, in random order, and a place in
-    it at random; choices take turns likewise. Trial k has the same shared settings for every recipe.
+    A range is cut into as many parts as there are trials; each trial gets a random point of one part, in random order;
+    choices are spread over the trials in the same way. Trial k has the same shared settings for every recipe.
 
     Raises:
-        UserError: the box has not as many different settings as there are trials.
+        UserError: the box has fewer different settings than trials.
     """
     own = card.boxes.get(recipe, {})
     shared = next((t for a in range(_ATTEMPTS) if _all_differ(t := _table(card.box, card, "", a))), None)
@@ -170,24 +172,24 @@ def _all_differ(settings: list[dict[str, Any]]) -> bool:
     return all(values not in settings[:at] for at, values in enumerate(settings))
 
 
-def _table(box: Mapping[str, Interval], card: StudyCard, recipe: str, attempt: int) -> list[dict[str, Any]]:
-    columns = {key: _spread(interval, card, recipe, key, attempt) for key, interval in box.items()}
+def _table(box: Mapping[str, SettingRange], card: StudyCard, recipe: str, attempt: int) -> list[dict[str, Any]]:
+    columns = {key: _spread(range_, card, recipe, key, attempt) for key, range_ in box.items()}
     return [{key: column[trial] for key, column in columns.items()} for trial in range(card.trials)]
 
 
-def _spread(interval: Interval, card: StudyCard, recipe: str, key: str, attempt: int) -> list[Any]:
-    """One setting of every trial, the same for the same arguments everywhere."""
+def _spread(range_: SettingRange, card: StudyCard, recipe: str, key: str, attempt: int) -> list[Any]:
+    """Values of one setting in all trials; the arguments alone determine them."""
     digest = hashlib.sha256(json.dumps([card.name, recipe, key, attempt]).encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:16], "little"))
-    return [interval.at((part + rng.random()) / card.trials) for part in rng.permutation(card.trials)]
+    return [range_.at((part + rng.random()) / card.trials) for part in rng.permutation(card.trials)]
 
 
-def _intervals(table: Mapping[str, Any], where: str) -> dict[str, Interval]:
-    return {key: parse(Interval, value, f"{where} {key}") for key, value in _leaves(table, "", where)}
+def _ranges(table: Mapping[str, Any], where: str) -> dict[str, SettingRange]:
+    return {key: parse(SettingRange, value, f"{where} {key}") for key, value in _leaves(table, "", where)}
 
 
 def _leaves(table: Mapping[str, Any], prefix: str, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """`optim.lr = {...}` without quotes is a table in a table in TOML; both forms mean the key `optim.lr`."""
+    """Pairs (key, range) of a box; `optim.lr = {...}` without quotes, a nested table in TOML, is the same key."""
     for key, value in table.items():
         if not isinstance(value, dict):
             raise UserError(
@@ -199,5 +201,5 @@ def _leaves(table: Mapping[str, Any], prefix: str, where: str) -> Iterator[tuple
             yield f"{prefix}{key}", value
 
 
-def _beside(path: Path, entry: Any) -> Any:  # noqa: ANN401 - the card's check comes later
+def _beside(path: Path, entry: Any) -> Any:  # noqa: ANN401 - checked later, with the card
     return str(path.parent / entry) if isinstance(entry, str) and entry.endswith(".toml") else entry

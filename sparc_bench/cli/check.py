@@ -42,7 +42,7 @@ def check(checkout: Path | None = None) -> list[str]:
         *word_list_problems(tasks),
         *catalogue_problems(tasks),
         *model_problems(models),
-        *_sentences(photo_lists.of_file, (models / "photo_lists").glob("*/*.toml")),
+        *_sentences(photo_lists.from_file, (models / "photo_lists").glob("*/*.toml")),
         *study_problems(models / "studies"),
         *name_problems(),
         *(result_problems(root / "results", tasks, models) if (root / "results").is_dir() else []),
@@ -131,7 +131,7 @@ def check_model(card: ModelCard | Recipe, folder: Path) -> None:
     discovery.declared("encoders", card.family)
     for entry, here in zip(card.trained_on, card.trained_on_here, strict=True):
         if is_photo_list(entry):
-            photo_lists.of_file(Path(here))
+            photo_lists.from_file(Path(here))
         elif entry != UNKNOWN and not all(entry.partition(":")):
             raise UserError(f"Model {card.name}: trained_on '{entry}' names no split: write DATASET:SPLIT.")
     published.refuse_odd(card)
@@ -144,7 +144,7 @@ def _check_recipe(recipe: Recipe) -> None:
     for val in (False, True):
         bind_split(recipe, discovery.declared, val=val)
     if recipe.data.photo_list:
-        photo_lists.named(recipe.data.photo_list)
+        photo_lists.by_name(recipe.data.photo_list)
 
 
 def study_problems(folder: Path) -> list[str]:

@@ -52,7 +52,7 @@ def exposure(
         return Exposure("unknown")
     if {f"{dataset}:{split}", f"{dataset}:all"} & {*trained_on}:
         return Exposure("seen", images)
-    held = [photo_lists.of_file(Path(each)) if is_photo_list(each) else photo_lists.find(each) for each in trained_on]
+    held = [photo_lists.from_file(Path(each)) if is_photo_list(each) else photo_lists.find(each) for each in trained_on]
     asked = {photo: [known.has(photo) for known in held if known is not None] for photo in photos if photo}
     by_photo = sum(True in answers for answers in asked.values())
     by_split = sum(count for name, count in (lists or {}).items() if f"{dataset}:{name}" in trained_on)

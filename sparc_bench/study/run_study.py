@@ -16,7 +16,7 @@ from rich.console import Console
 from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import bind
 from sparc_bench.cards.recipe import Recipe
-from sparc_bench.cards.study_card import StudyCard, draws
+from sparc_bench.cards.study_card import StudyCard, drawn_settings
 from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation.evaluate import Settings
@@ -84,7 +84,7 @@ class _State:
                 settings=self.settings,
                 trial=(trial, values),
             )
-            for trial, values in enumerate(draws(self.study, name))
+            for trial, values in enumerate(drawn_settings(self.study, name))
             if trial not in there
         ]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import bind, objective_options
-from sparc_bench.cards.recipe import Recipe, Sees
+from sparc_bench.cards.recipe import Recipe, StepCounts
 from sparc_bench.cards.study_card import StudyCard
 from sparc_bench.metrics.seeds import SeedsEstimate
 from sparc_bench.records import record_file
@@ -45,7 +45,7 @@ class RecipeResult:
     """
 
     recipe: str
-    sees: Sees
+    sees: StepCounts
     trials: tuple[TrialRow, ...]
     chosen: Mapping[str, Any] | None
     wanted: int
@@ -174,7 +174,7 @@ def _entry(
     )
 
 
-def sees_of(recipe: Recipe) -> Sees:
+def sees_of(recipe: Recipe) -> StepCounts:
     """Images, captions and negatives of a step, as the recipe declares them, or by the options of its objective."""
     if recipe.sees is not None:
         return recipe.sees
@@ -182,7 +182,7 @@ def sees_of(recipe: Recipe) -> Sees:
     of_options = SimpleNamespace(options=objective_options(recipe))
     captions, negatives = objective.captions_per_image.fget(of_options), objective.negatives_per_image.fget(of_options)
     size = recipe.batch_size
-    return Sees(images=size, captions=size * captions, negatives=size * negatives)
+    return StepCounts(images=size, captions=size * captions, negatives=size * negatives)
 
 
 def _difference(study: StudyCard, mine: Sequence[Recorded], base: Sequence[Recorded]) -> SeedsEstimate | None:

@@ -9,7 +9,7 @@ from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import objective_options
 from sparc_bench.cards.card import canonical_hash, parse
 from sparc_bench.cards.recipe import Optim, Recipe, training_settings
-from sparc_bench.cards.study_card import StudyCard, draws
+from sparc_bench.cards.study_card import StudyCard, drawn_settings
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.study.study_rows import TrialRow
 
@@ -63,7 +63,9 @@ def training_hash(recipe: Recipe, seed: int) -> str:
 
 def current_trials(study: StudyCard, recipe: Recipe, trials: Iterable[TrialRow]) -> list[TrialRow]:
     """The rows of a recipe's trials that match the present cards of recipe and study, in order."""
-    wanted = [training_hash(trial_recipe(study, recipe, values), TRIAL_SEED) for values in draws(study, recipe.name)]
+    wanted = [
+        training_hash(trial_recipe(study, recipe, values), TRIAL_SEED) for values in drawn_settings(study, recipe.name)
+    ]
     there = {row.trial: row for row in trials if row.recipe == recipe.name}
     return [there[k] for k, key in enumerate(wanted) if k in there and there[k].hash == key]
 
@@ -136,7 +138,7 @@ def _check_box(study: StudyCard, recipe: Recipe) -> None:
             raise UserError(f"{where}: {recipe.objective} has no '{dotted}': {nearest(key, fields[head])}")
         for value in interval.ends():
             with_values(recipe, {dotted: value})
-    draws(study, recipe.name)
+    drawn_settings(study, recipe.name)
 
 
 def _refuse_unlike(study: StudyCard, recipes: Mapping[str, Recipe]) -> None:

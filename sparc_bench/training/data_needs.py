@@ -6,7 +6,7 @@ import torch
 
 from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import bind_split, splits_for
-from sparc_bench.cards.recipe import Recipe, Sees
+from sparc_bench.cards.recipe import Recipe, StepCounts
 from sparc_bench.dataset import DataSplit
 from sparc_bench.errors import UserError
 from sparc_bench.objective import Objective
@@ -34,10 +34,10 @@ def refuse_missing(recipe: Recipe) -> None:
         bind_split(recipe, val=val)
 
 
-def sees_per_step(recipe: Recipe) -> Sees:
+def sees_per_step(recipe: Recipe) -> StepCounts:
     """Number of images, captions and negatives in one training step of a recipe."""
     objective, size = _objective(recipe), recipe.batch_size
-    return Sees(
+    return StepCounts(
         images=size, captions=size * objective.captions_per_image, negatives=size * objective.negatives_per_image
     )
 

@@ -58,7 +58,7 @@ def test_two_cards_are_of_two_checkpoints():
 
 @pytest.mark.parametrize("name", sorted(CARDS))
 def test_exposure_of_models_of_web_collections_is_unknown(name):
-    photos = sorted(photo_lists.named("coco:val2017").ids)
+    photos = sorted(photo_lists.by_name("coco:val2017").ids)
     known = exposure(CARDS[name].trained_on_here, "coco_captions", "val2017", 5000, photos=photos)
     assert str(known) == "unknown"
 

@@ -2,7 +2,7 @@ import pytest
 
 from sparc_bench.cards import photo_lists
 from sparc_bench.cards.card import parse
-from sparc_bench.cards.photo_lists import KnownPhotos, PhotoList
+from sparc_bench.cards.photo_lists import PhotoList, PhotoSet
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation.exposure import exposure
 
@@ -26,12 +26,12 @@ SIZES = {
 
 
 def known(**values):
-    return KnownPhotos(PhotoList(**{"photos": "coco", "source": "a test", **values}))
+    return PhotoSet(PhotoList(**{"photos": "coco", "source": "a test", **values}))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_list_is_one(name):
-    found = photo_lists.named(name)
+    found = photo_lists.by_name(name)
     assert len(found.ids) == SIZES.get(name, 0)
     assert all(photo.partition(":")[2].isdigit() for photo in found.ids)
     assert found.has("other:139") is False
@@ -44,7 +44,7 @@ def test_a_split_lies_apart_from_its_siblings():
         ("flickr30k:entities_test", "flickr30k:entities_val"),
         ("flickr8k:train", "flickr8k:val", "flickr8k:test", "flickr8k:in_no_split"),
     ):
-        lists = [photo_lists.named(name).ids for name in siblings]
+        lists = [photo_lists.by_name(name).ids for name in siblings]
         assert len(frozenset().union(*lists)) == sum(map(len, lists))
 
 
@@ -73,13 +73,13 @@ def test_a_split_lies_apart_from_its_siblings():
     ],
 )
 def test_photos_are_intersected(trained_on, tested_on, expected):
-    photos = sorted(photo_lists.named(tested_on).ids)
+    photos = sorted(photo_lists.by_name(tested_on).ids)
     found = exposure([trained_on], "some_reader", "some_split", len(photos), photos=photos)
     assert str(found) == expected
 
 
 def test_photos_of_a_web_collection_stay_unknown_beside_those_that_are_known():
-    photos = sorted(photo_lists.named("coco:karpathy_test").ids)
+    photos = sorted(photo_lists.by_name("coco:karpathy_test").ids)
     of = lambda *trained_on: str(exposure(trained_on, "karpathy", "test", 5000, photos=photos))  # noqa: E731
     assert of("laion2b_en:all", "coco:train2017") == "4407 images seen"
     assert of("laion2b_en:all", "coco:val2017") == "593 images seen"
@@ -114,5 +114,5 @@ def test_malformed_lists_are_refused(values, sentence):
 
 def test_unknown_names_are_refused_with_the_nearest():
     with pytest.raises(UserError, match="did you mean 'coco:val2017'"):
-        photo_lists.named("coco:val2071")
+        photo_lists.by_name("coco:val2071")
     assert photo_lists.find("../secrets:x") is None

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from sparc_bench.cards import discovery
-from sparc_bench.cards.study_card import Interval, draws, read_study
+from sparc_bench.cards.study_card import SettingRange, drawn_settings, read_study
 from sparc_bench.cli.app import main
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation.evaluate import Settings
@@ -180,7 +180,7 @@ def test_a_study_tries_chooses_trains_and_evaluates_and_a_second_call_trains_not
         best = best_trial(study, recipe, tried)
         of_recipe = [row for row in tried if row.recipe == name]
         assert best.criterion == max(row.criterion for row in of_recipe)
-        assert [row.values for row in of_recipe] == draws(study, name)
+        assert [row.values for row in of_recipe] == drawn_settings(study, name)
         meta = (folder / "runs" / name / "seed0" / "recipe.json").read_text()
         assert f'"lr": {best.values["optim.lr"]}' in meta
         told = differences(recipe, study, tried)
@@ -286,7 +286,7 @@ def test_a_changed_box_tries_anew_and_clears_the_trials_of_the_old_one(folder, g
     code, printed, trained = go()
     assert {f"tiny_clip/trial{k}" for k in range(4)} <= set(trained)
     study = read_study(folder / "pair.toml")
-    assert [row.values for row in rows(folder, TRIALS)[4:]] == draws(study, "tiny_clip")
+    assert [row.values for row in rows(folder, TRIALS)[4:]] == drawn_settings(study, "tiny_clip")
     # a run of other values is a person's to delete
     assert code == 1
     assert "tiny_clip seed 0: " in printed
@@ -295,7 +295,7 @@ def test_a_changed_box_tries_anew_and_clears_the_trials_of_the_old_one(folder, g
 
 def test_draws_are_common_where_the_box_is_shared_and_never_equal(folder):
     study = write(folder, change=("trials = 4", "trials = 60"))
-    sparc, clip = draws(study, "tiny_sparc"), draws(study, "tiny_clip")
+    sparc, clip = drawn_settings(study, "tiny_sparc"), drawn_settings(study, "tiny_clip")
     rates = [values["optim.lr"] for values in clip]
     assert rates == [values["optim.lr"] for values in sparc]
     assert all(3e-4 <= rate <= 3e-3 and float(f"{rate:.3g}") == rate for rate in rates)
@@ -303,17 +303,17 @@ def test_draws_are_common_where_the_box_is_shared_and_never_equal(folder):
     assert max(rates) > 2e-3
     assert len(set(rates)) == 60
     assert {values["objective_options.fine_weight"] for values in sparc} == {0.5, 1.0, 5.0}
-    assert draws(study, "tiny_sparc") == sparc
-    assert draws(study.model_copy(update={"name": "other"}), "tiny_clip") != clip
+    assert drawn_settings(study, "tiny_sparc") == sparc
+    assert drawn_settings(study.model_copy(update={"name": "other"}), "tiny_clip") != clip
     # an own entry stands before the shared one and leaves the others as they are
-    own = study.model_copy(update={"box": {**study.box, "optim.clip": Interval(choices=(1.0, 2.0))}})
-    own = own.model_copy(update={"boxes": {"tiny_sparc": {"optim.clip": Interval(choices=(5.0,))}}})
-    assert {values["optim.clip"] for values in draws(own, "tiny_sparc")} == {5.0}
-    assert [values["optim.lr"] for values in draws(own, "tiny_sparc")] == rates
-    few = study.model_copy(update={"box": {"optim.clip": Interval(choices=(1.0, 2.0))}, "trials": 4})
+    own = study.model_copy(update={"box": {**study.box, "optim.clip": SettingRange(choices=(1.0, 2.0))}})
+    own = own.model_copy(update={"boxes": {"tiny_sparc": {"optim.clip": SettingRange(choices=(5.0,))}}})
+    assert {values["optim.clip"] for values in drawn_settings(own, "tiny_sparc")} == {5.0}
+    assert [values["optim.lr"] for values in drawn_settings(own, "tiny_sparc")] == rates
+    few = study.model_copy(update={"box": {"optim.clip": SettingRange(choices=(1.0, 2.0))}, "trials": 4})
     with pytest.raises(UserError, match="gives no 4 different settings"):
-        draws(few, "tiny_clip")
-    assert [values["optim.clip"] for values in draws(few.model_copy(update={"trials": 2}), "tiny_clip")] in (
+        drawn_settings(few, "tiny_clip")
+    assert [values["optim.clip"] for values in drawn_settings(few.model_copy(update={"trials": 2}), "tiny_clip")] in (
         [1.0, 2.0],
         [2.0, 1.0],
     )

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from sparc_bench.cards.binding import bind
 from sparc_bench.cards.recipe import read_model
-from sparc_bench.cards.study_card import draws, read_study
+from sparc_bench.cards.study_card import drawn_settings, read_study
 from sparc_bench.cards.task_card import read_task
 from sparc_bench.cli import check
 from sparc_bench.metrics.seeds import seeds_difference
@@ -106,7 +106,7 @@ class Lab:
     def tried(self, name, scores=(0.1, 0.4, 0.3, 0.2), diverged=()):
         study, recipe = self.study, self.recipes[name]
         rows = []
-        for trial, (values, score) in enumerate(zip(draws(study, name), scores, strict=False)):
+        for trial, (values, score) in enumerate(zip(drawn_settings(study, name), scores, strict=False)):
             key = training_hash(trial_recipe(study, recipe, values), TRIAL_SEED)
             found = (
                 {"diverged_at": 3, "message": "no"}
@@ -117,7 +117,7 @@ class Lab:
         merge_rows(self.results / "studies" / "toys" / TRIALS, rows, TrialRow, study.names)
 
     def chosen(self, name):
-        return with_values(self.recipes[name], draws(self.study, name)[1])
+        return with_values(self.recipes[name], drawn_settings(self.study, name)[1])
 
     def stopped(self, name, seed, step=7):
         row = RunRow(
@@ -227,7 +227,7 @@ def test_what_a_step_sees_is_asked_of_the_objective(three):
 
 def test_markdown(three):
     text = study_table.markdown_text(three.outcome())
-    lr = draws(three.study, "toy_better")[1]["optim.lr"]
+    lr = drawn_settings(three.study, "toy_better")[1]["optim.lr"]
     assert "| seeds | toy first: top1, % | minus toy_clip |" in text
     assert f"| 1 | toy_better | 8 | 8 | 0 | 4 | lr {lr} | 3 | 60.0 [" in text
     assert "| toy_clip | 8 | 8 | 0 | 4 | lr " in text
@@ -258,7 +258,7 @@ def test_a_method_that_diverges_is_listed_with_step_and_settings(three):
     entry = outcome.entries[-1]
     assert (entry.state, entry.missing, entry.chosen) == ("diverged", (), None)
     text = study_table.markdown_text(outcome)
-    values = draws(three.study, "toy_wild")
+    values = drawn_settings(three.study, "toy_wild")
     for trial in range(4):
         assert f"- toy_wild, trial {trial}: at step 3 with optim.lr = {values[trial]['optim.lr']}" in text
     assert "- toy_many, trial 3: at step 3 with" in text

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sparc_bench.cards import discovery
-from sparc_bench.cards.recipe import Sees
+from sparc_bench.cards.recipe import StepCounts
 from sparc_bench.datasets import scenes1
 from sparc_bench.errors import UserError
 from sparc_bench.training.data_needs import refuse_missing, refuse_unfilled
@@ -111,7 +111,7 @@ def test_one_caption_per_image_is_refused_where_views_are_wanted(tiny):
 
 
 def test_a_step_sees_what_the_card_declares(tiny, tmp_path, monkeypatch):
-    declared = tiny.model_copy(update={"sees": Sees(images=8, captions=16)})
+    declared = tiny.model_copy(update={"sees": StepCounts(images=8, captions=16)})
     monkeypatch.setattr("sparc_bench.training.run_inputs.read_split", None)
     with pytest.raises(UserError, match=r"declares \[sees\] images=8 captions=16.* sees images=8 captions=8"):
         train(declared, tmp_path / "run", None, 0, "cpu")
