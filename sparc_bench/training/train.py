@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -48,11 +49,13 @@ def train(
     device: str,
     tensorboard: bool = False,
     data: RunInputs | None = None,
+    on_step: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Train `recipe` into `run_folder`, or resume the run there, and return its summary.
 
     Under torchrun every rank calls this function and takes its rows of each batch; rank 0 writes, the others return {}.
-    `data`: inputs that several runs share, else they are read here.
+    `data`: inputs that several runs share, else they are read here. `on_step` gets the number of each step when it is
+    done.
 
     Raises:
         UserError: an option is misspelt, the data lack captions or negatives for the loss, a split is kept for
@@ -116,8 +119,9 @@ def train(
             log.event({"unreadable": item})
         unreadable = set(data.pixels.unreadable)
 
-        def on_step(report: StepReport) -> None:
+        def after_step(report: StepReport) -> None:
             log.step(report)
+            on_step(report.step)
             unreadable.update(report.unreadable)
             refuse_too_many(unreadable, data.train, recipe.data.max_unreadable)
 
@@ -138,7 +142,7 @@ def train(
                 start=start,
                 device=where,
                 autocast=autocast,
-                on_step=on_step,
+                on_step=after_step,
                 on_evaluation=on_evaluation,
             )
         except NotFiniteError as error:

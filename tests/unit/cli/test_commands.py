@@ -7,7 +7,6 @@ import pytest
 from sparc_bench.cards.card import parse
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.cards.task_card import TaskCard
-from sparc_bench.cli import quickstart as quickstart_module
 from sparc_bench.cli.app import main
 from sparc_bench.cli.evaluated import evaluated
 from sparc_bench.encoder import Runtime
@@ -16,7 +15,7 @@ from sparc_bench.evaluation.evaluate import Settings
 from sparc_bench.evaluation.pipeline import Result
 from sparc_bench.models import resolve
 from sparc_bench.records.record import Metric, Record
-from sparc_bench.report import compare, leaderboard
+from sparc_bench.report import compare
 from sparc_bench.terminal import console
 from sparc_bench.training import train as training
 
@@ -103,7 +102,6 @@ def calls(monkeypatch):
         ]
 
     monkeypatch.setattr(evaluate, "evaluate", fake)
-    monkeypatch.setattr(quickstart_module, "evaluate", fake)
     monkeypatch.setattr(resolve, "resolve", lambda *_: None)
     return seen
 
@@ -224,24 +222,3 @@ def test_check_prints_every_problem(monkeypatch, capsys):
     assert capsys.readouterr().err.splitlines() == ["One is wrong: mend it.", "Two is wrong: mend it."]
     monkeypatch.setattr(check, "check", list)
     assert main(["check"]) == 0
-
-
-def test_quickstart_trains_both_evaluates_both_and_ranks(tasks, calls, monkeypatch, tmp_path, capsys):
-    from sparc_bench.cards import discovery
-
-    order = []
-    monkeypatch.setattr(discovery, "recipe", lambda name: parse(Recipe, RECIPE | {"name": name}, "test"))
-    monkeypatch.setattr(
-        quickstart_module, "train", lambda recipe, folder, *_: order.append((recipe.name, folder)) or {"steps": 200}
-    )
-    monkeypatch.setattr(compare, "compare", lambda *arguments: order.append(arguments))
-    monkeypatch.setattr(compare, "render", lambda _: "compared")
-    monkeypatch.setattr(leaderboard, "publish", lambda results, _: order.append(results))
-    results, runs = tmp_path / "results", tmp_path / "runs"
-    assert main(["quickstart", "--results", str(results), "--runs", str(runs)]) == 0
-    folders = {name: runs / name / "seed0" for name in ("scenes_sparc", "scenes_clip")}
-    assert order == [*folders.items(), ("scenes_sparc", "scenes_clip", results), results]
-    assert [(model, named, run) for model, named, _, run in calls] == [
-        (name, ["scenes_one", "scenes_two"], folder) for name, folder in folders.items()
-    ]
-    assert "compared" in capsys.readouterr().out
