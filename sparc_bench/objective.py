@@ -103,7 +103,6 @@ class Ctx:
     Attributes:
         rank: of this process.
         world: number of processes.
-        step: training step, from 0.
         counts: rows of the batch that each rank holds (several processes only).
         generator: for random draws; in the same state on every rank, so a draw for the whole batch is the same on all.
         extra: of the batch, of all its N rows on every rank. `known_true` (NNK) marks pairs (image, image of the
@@ -111,19 +110,14 @@ class Ctx:
             them out of its negatives.
         logits: the loss puts its scaled scores here by name, as (image-to-text BN, text-to-image BN), detached: what
             `Objective.scored_as` names is compared with the score at evaluation.
-        encode_image: the image tower, for objectives that encode further views.
-        encode_text: the text tower, likewise.
     """
 
     rank: int = 0
     world: int = 1
-    step: int = 0
     counts: tuple[int, ...] = ()
     generator: torch.Generator | None = None
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     logits: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    encode_image: Callable[[Tensor], ImageOut] | None = None
-    encode_text: Callable[[Tokens], TextOut] | None = None
 
     def gather(self, rows_BX: Tensor, ragged: bool = False) -> Tensor:
         """Rows of all ranks in rank order (N of them), with gradients; one process gives its own rows.
@@ -163,7 +157,6 @@ class Objective(nn.Module):
 
     Class attributes:
         Options: the table `objective_options` of a recipe.
-        needs: what the towers compute for it, of {"patches", "pooled", "tokens"}.
         data_needs: what the training data must provide (`PROVIDES` of its module).
         scored_as: names in `Ctx.logits` whose mean is the test score times the scale; none where no loss is one.
         paths: patch path -> whether this loss trains it (see `Encoder.paths`).
@@ -172,7 +165,6 @@ class Objective(nn.Module):
     """
 
     Options: ClassVar[type[Strict]] = Strict
-    needs: ClassVar[frozenset[str]] = frozenset({"pooled"})
     data_needs: ClassVar[frozenset[str]] = frozenset({"captions"})
     scored_as: ClassVar[tuple[str, ...]] = ("global",)
     paths: ClassVar[Mapping[str, bool]] = {}

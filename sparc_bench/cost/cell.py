@@ -224,7 +224,7 @@ def measure_step(cell: Cell) -> StepCost:
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        forward_backward(model, loaded, 0, device, cell.autocast)
+        forward_backward(model, loaded, device, cell.autocast)
         optimizer.step()
         model.objective.after_step(0)
 
@@ -253,7 +253,7 @@ def _own_pass(cell: Cell, objective: Objective) -> Callable[[], None]:
     def once() -> None:
         stand_in.forget_gradients()
         objective.zero_grad(set_to_none=True)
-        forward_backward(model, loaded, 0, device, cell.autocast)
+        forward_backward(model, loaded, device, cell.autocast)
 
     return once
 

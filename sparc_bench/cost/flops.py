@@ -65,7 +65,7 @@ def own_flops(cell: Cell, objective: Objective) -> int:
         objective.to_empty(device="cpu")
         stand_in = FixedTowers(cell, objective, loaded.batch.tokens, cpu)
     alone = TwoTowerModel(stand_in, objective)  # type: ignore[arg-type] # called as the towers are
-    return _counted(lambda: forward_backward(alone, loaded, 0, cpu, autocast=False))
+    return _counted(lambda: forward_backward(alone, loaded, cpu, autocast=False))
 
 
 @functools.cache

@@ -38,7 +38,6 @@ class Objective(HeadedObjective):
     """
 
     Options: ClassVar[type[Strict]] = ClipFilipOptions
-    needs: ClassVar[frozenset[str]] = frozenset({"pooled", "patches", "tokens"})
     paths: ClassVar[Mapping[str, bool]] = {"local": True, "global": True}
     options: ClipFilipOptions
 

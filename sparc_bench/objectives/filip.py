@@ -196,7 +196,6 @@ class Objective(HeadedObjective):
     """FILIP's loss alone."""
 
     Options: ClassVar[type[Strict]] = FilipOptions
-    needs: ClassVar[frozenset[str]] = frozenset({"patches", "tokens"})
     scored_as: ClassVar[tuple[str, ...]] = ("token_max",)
     paths: ClassVar[Mapping[str, bool]] = {"local": True}
     prompt_ensemble: ClassVar[Literal["embeddings", "scores"]] = "scores"

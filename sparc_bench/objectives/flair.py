@@ -171,7 +171,6 @@ class Objective(HeadedObjective):
     """
 
     Options: ClassVar[type[Strict]] = FlairOptions
-    needs: ClassVar[frozenset[str]] = frozenset({"pooled", "patches"})
     scored_as: ClassVar[tuple[str, ...]] = ("conditioned",)
     paths: ClassVar[Mapping[str, bool]] = {"local": True}
     prompt_ensemble: ClassVar[Literal["embeddings", "scores"]] = "scores"

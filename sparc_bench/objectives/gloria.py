@@ -121,7 +121,6 @@ class Objective(HeadedObjective):
     """
 
     Options: ClassVar[type[Strict]] = GloriaOptions
-    needs: ClassVar[frozenset[str]] = frozenset({"pooled", "patches", "tokens"})
     scored_as: ClassVar[tuple[str, ...]] = ("global", "local")
     paths: ClassVar[Mapping[str, bool]] = {"local": True, "global": True}
     prompt_ensemble: ClassVar[Literal["embeddings", "scores"]] = "scores"

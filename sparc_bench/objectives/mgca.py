@@ -160,7 +160,6 @@ class Objective(HeadedObjective):
     """
 
     Options: ClassVar[type[Strict]] = MgcaOptions
-    needs: ClassVar[frozenset[str]] = frozenset({"pooled", "patches", "tokens"})
     paths: ClassVar[Mapping[str, bool]] = {"local": True, "global": True}
     options: MgcaOptions
 

@@ -108,7 +108,6 @@ class Objective(HeadedObjective):
     """
 
     Options: ClassVar[type[Strict]] = PaclOptions
-    needs: ClassVar[frozenset[str]] = frozenset({"patches", "pooled"})
     scored_as: ClassVar[tuple[str, ...]] = ("patch_pooled",)
     paths: ClassVar[Mapping[str, bool]] = {"local": True}
     prompt_ensemble: ClassVar[Literal["embeddings", "scores"]] = "scores"

@@ -178,7 +178,6 @@ class Objective(HeadedObjective):
     """lambda_g times the global loss plus lambda_f times the fine-grained loss (eq. 7)."""
 
     Options: ClassVar[type[Strict]] = SparcOptions
-    needs: ClassVar[frozenset[str]] = frozenset({"pooled", "patches", "tokens"})
     paths: ClassVar[Mapping[str, bool]] = {"local": True, "global": True}
     options: SparcOptions
 

@@ -91,7 +91,7 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, recipe.steps, group["peak"], recipe.optim.warmup)
         optimizer.zero_grad(set_to_none=True)
-        figures = distributed.mean_over_ranks(forward_backward(model, loaded, step, device, autocast))
+        figures = distributed.mean_over_ranks(forward_backward(model, loaded, device, autocast))
         if recipe.optim.clip is not None:
             figures["gradient_norm"] = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.optim.clip)
         values = {name: float(value) for name, value in figures.items()}
@@ -116,7 +116,7 @@ def unwrapped(model: TwoTowerModel | DistributedDataParallel) -> TwoTowerModel:
 
 
 def forward_backward(
-    model: TwoTowerModel | DistributedDataParallel, loaded: LoadedBatch, step: int, device: torch.device, autocast: bool
+    model: TwoTowerModel | DistributedDataParallel, loaded: LoadedBatch, device: torch.device, autocast: bool
 ) -> dict[str, Tensor]:
     """Compute loss and gradients of a batch; returns the detached figures. Only a wrapped model uses other ranks."""
     extra = {name: value.to(device) for name, value in loaded.batch.extra.items()}
@@ -125,12 +125,9 @@ def forward_backward(
     ctx = Ctx(
         rank=rank,
         world=world,
-        step=step,
         counts=loaded.counts,
         generator=torch.Generator().manual_seed(loaded.draw_seed),
         extra=extra,
-        encode_image=unwrapped(model).encode_image,
-        encode_text=unwrapped(model).encode_text,
     )
     with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
         figures = model(loaded.pixels_BHWC.to(device), loaded.batch.tokens.to(device), ctx)

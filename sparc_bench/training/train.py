@@ -173,7 +173,7 @@ def _write_json(file: Path, values: dict[str, Any]) -> None:
 
 
 def _probe_step(model: TwoTowerModel, batches: Batches, device: torch.device, autocast: bool) -> None:
-    forward_backward(model, batches[0], 0, device, autocast)
+    forward_backward(model, batches[0], device, autocast)
     model.zero_grad(set_to_none=True)
 
 

@@ -86,7 +86,7 @@ def test_a_matched_batch_beats_a_shuffled_one_after_a_few_steps(name):
     optimizer = torch.optim.Adam(objective.parameters(), lr=1e-2)
     for step in range(30):
         optimizer.zero_grad()
-        objective(*outputs(objective), Ctx(step=step))["loss"].backward()
+        objective(*outputs(objective), Ctx())["loss"].backward()
         optimizer.step()
         objective.after_step(step)
     shuffled = permuted(*outputs(objective), torch.arange(B), torch.arange(B).roll(1))

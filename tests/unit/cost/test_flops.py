@@ -65,7 +65,7 @@ def test_fake_tensors_count_what_real_ones_do(name):
     loaded = random_batch(objective, recipe_of(cell), size=1)
     model = TwoTowerModel(FixedTowers(cell, objective, loaded.batch.tokens, CPU), objective)
     fake = own_flops(cell, objective_alone(cell, torch.device("meta")))
-    assert fake == _counted(lambda: forward_backward(model, loaded, 0, CPU, autocast=False))
+    assert fake == _counted(lambda: forward_backward(model, loaded, CPU, autocast=False))
 
 
 @pytest.mark.parametrize("name", ["sparc", "holistic"])
@@ -74,7 +74,7 @@ def test_towers_and_objective_are_the_whole_step(name):
     recipe = recipe_of(cell)
     model = build_model(recipe, FullContext(recipe.text.context), seed=0)
     loaded = random_batch(model.objective, recipe)
-    assert count(cell).step == _counted(lambda: forward_backward(model, loaded, 0, CPU, autocast=False))
+    assert count(cell).step == _counted(lambda: forward_backward(model, loaded, CPU, autocast=False))
 
 
 def test_several_texts_cost_the_text_tower_several_times():

@@ -85,9 +85,15 @@ DIVERGING = """
 from sparc_bench.objectives.clip import Objective as Clip
 
 class Objective(Clip):
+    steps = 0
+
     def forward(self, image, text, ctx):
         figures = super().forward(image, text, ctx)
-        return figures | {"loss": figures["loss"] * (float("nan") if ctx.step == 1 else 1.0)}
+        return figures | {"loss": figures["loss"] * (float("nan") if self.steps == 1 else 1.0)}
+
+    def after_step(self, step):
+        super().after_step(step)
+        self.steps = step + 1
 """
 
 
@@ -257,7 +263,7 @@ def test_a_method_that_diverges_is_reported_with_step_and_settings(folder, go):
 
 def test_a_run_that_diverges_is_a_row_and_the_study_goes_on(folder, go):
     plugin = folder / "late.py"
-    plugin.write_text(DIVERGING.replace("ctx.step == 1", "ctx.step == 4"))  # trials have three steps
+    plugin.write_text(DIVERGING.replace("self.steps == 1", "self.steps == 4"))  # trials have three steps
     discovery.add_plugin(plugin)
     write(folder, ("tiny_late", "tiny_clip"))
     code, printed, _ = go()

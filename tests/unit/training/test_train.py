@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import count
 
 import pytest
 import torch
@@ -44,10 +45,12 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tiny, tmp_path, m
     train(tiny, whole, None, 0, "cpu")
     real = run_module.forward_backward
 
-    def stop_at(model, loaded, step, device, autocast):
-        if step == 4:
+    steps = count()
+
+    def stop_at(model, loaded, device, autocast):
+        if next(steps) == 4:
             raise KeyboardInterrupt
-        return real(model, loaded, step, device, autocast)
+        return real(model, loaded, device, autocast)
 
     monkeypatch.setattr("sparc_bench.training.loop.forward_backward", stop_at)
     with pytest.raises(KeyboardInterrupt):
@@ -77,9 +80,11 @@ def test_another_recipe_or_seed_in_the_folder_is_refused(tiny, tmp_path):
 def test_a_loss_that_is_not_finite_names_step_parts_and_checkpoint(tiny, tmp_path, monkeypatch):
     real = run_module.forward_backward
 
-    def broken(model, loaded, step, device, autocast):
-        figures = real(model, loaded, step, device, autocast)
-        return figures | {"loss": torch.tensor(float("nan"))} if step == 4 else figures
+    steps = count()
+
+    def broken(model, loaded, device, autocast):
+        figures = real(model, loaded, device, autocast)
+        return figures | {"loss": torch.tensor(float("nan"))} if next(steps) == 4 else figures
 
     monkeypatch.setattr("sparc_bench.training.loop.forward_backward", broken)
     with pytest.raises(UserError, match=r"not finite at step 5 .*fine_loss.*checkpoint\.safetensors \(step 3\)"):
