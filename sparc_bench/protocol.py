@@ -56,7 +56,7 @@ class Outcome:
         rows: name -> array with one row per caption, detection or region (ranks, scores), in the protocol's order.
         ties: how many comparisons that decided a score were tied.
         counts: what was scored, for the record ({"images": 1000, "captions": 5000}).
-        reference: name of a reference row -> metric -> value, where the protocol itself knows it (best constant,
+        reference_rows: name of a reference row -> metric -> value, where the protocol itself knows it (best constant,
             oracle at the model's own grid, ceiling).
         notes: sentences that belong beside the number.
         scored: the examples of the data split that arrays and statistics are over, where the others are only learnt
@@ -69,6 +69,6 @@ class Outcome:
     rows: Mapping[str, ndarray] = field(default_factory=dict)
     ties: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)
-    reference: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    reference_rows: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     scored: Int[ndarray, "T"] | None = None

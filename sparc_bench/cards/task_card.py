@@ -23,7 +23,7 @@ class TaskCard(Strict):
     options: dict[str, Any] = Field(default={}, description="every option of the protocol; there are no defaults")
     headline: str = Field(description="the metric that the leaderboard prints, as the record names it")
     suites: tuple[str, ...] = Field(default=(), description="suites that this task belongs to")
-    references: tuple[Literal["constant", "random", "untrained", "oracle"], ...] = Field(
+    reference_rows: tuple[Literal["constant", "random", "untrained", "oracle"], ...] = Field(
         default=("constant", "random", "untrained"), description="the rows that stand beside every result"
     )
     expect: dict[str, int] = Field(default={}, description="counts of the published split; others stop the run")

@@ -112,7 +112,7 @@ def _task(card: TaskCard) -> RenderableType:
         "data": f"{card.dataset}, split {card.split}",
         "protocol": f"{card.protocol}, version {protocol.VERSION}: {title_of(protocol)}",
         "headline": card.headline,
-        "beside it": card.references,
+        "beside it": card.reference_rows,
         "expected": card.expect,
         "chance": card.chance,
         "part only": "of the published benchmark: records are samples" if card.sample else None,

@@ -89,7 +89,7 @@ class Benchmark:
             protocol="classification" if self.classes else "retrieval",
             options=options,
             headline="top1" if self.classes else "text_to_image_r1",
-            references=("random",),
+            reference_rows=("random",),
             source="none",
         )
 

@@ -130,7 +130,7 @@ class _Model:
         if self.progress is None:
             yield lambda _: None
             return
-        passes = 2 if "untrained" in card.references else 1
+        passes = 2 if "untrained" in card.reference_rows else 1
         images = len({(item.id, item.crop) for item in data.items})
         bar = self.progress.add_task(f"{self.card.name} on {card.name}", total=passes * images)
         try:

@@ -25,12 +25,12 @@ def reference_rows(
         encoder: the one beside which guessing encoders stand, or None.
         has_towers: whether `encoder` may have an untrained copy.
     """
-    rows = {name: rounded_values(values) for name, values in outcome.reference.items()}
+    rows = {name: rounded_values(values) for name, values in outcome.reference_rows.items()}
     if encoder is None:
         return rows, []
     others: dict[str, Encoder] = {}
     notes = []
-    wanted = task.card.references
+    wanted = task.card.reference_rows
     if "constant" in wanted and "constant" not in rows:
         others["constant"] = ConstantEncoder(encoder)
     if "random" in wanted:

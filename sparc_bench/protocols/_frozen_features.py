@@ -134,7 +134,7 @@ class TrainTestSplit:
             scored=self.test_T,
             ties=ties,
             counts={"images": len(self.test_T), "train_images": len(self.train_X), "classes": len(train_C), **counts},
-            reference={"constant": constant},
+            reference_rows={"constant": constant},
             notes=(*said, *notes),
         )
 

@@ -208,7 +208,7 @@ def _outcome(data: DataSplit, options: Options, given_texts: Sequence[str], chos
             "hallucinated": round(float(everything["wrong"].sum())),
             "misses": choices.misses,
         },
-        reference={
+        reference_rows={
             "constant": constant.row(),
             "random_caption": {name: statistic.value for name, statistic in random.items()},
             "human": human_reference(data, options),

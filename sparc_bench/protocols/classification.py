@@ -104,7 +104,7 @@ def _outcome(scores_NC: Float[ndarray, "N C"], data: DataSplit, options: Options
         examples={"correct": first_N, "predicted": scores_NC.argmax(axis=1), "label": label_N},
         ties=int(undecided_N.sum()),
         counts={"images": len(data), "classes": len(data.classes), "prompts": len(templates(options.prompts))},
-        reference={"constant": constant_reference(label_N, shown)},
+        reference_rows={"constant": constant_reference(label_N, shown)},
         notes=tuple(notes),
     )
 

@@ -144,6 +144,6 @@ def _outcome(credit_KSN: ndarray, data: DataSplit, options: Options, duplicates:
             "classes": len(data.classes),
             "prompts": len(templates(options.prompts)),
         },
-        reference={"constant": {"top1": constant, "mce": float(((1 - constant) / baseline_K).mean())}},
+        reference_rows={"constant": {"top1": constant, "mce": float(((1 - constant) / baseline_K).mean())}},
         notes=(f"{duplicates} class words repeat an earlier class's and always tie with it.",) if duplicates else (),
     )

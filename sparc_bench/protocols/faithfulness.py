@@ -174,7 +174,7 @@ def _outcome(data: DataSplit, options: Options, given_texts: Sequence[str], chos
             "misses": choices.misses,
             "without_content_words": without_content,
         },
-        reference=_reference(parts, data, keep, options),
+        reference_rows=_reference(parts, data, keep, options),
         notes=_notes(data, options),
     )
 

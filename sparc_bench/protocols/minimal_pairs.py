@@ -71,7 +71,7 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
         examples={"correct": correct_N},
         ties=int(result.tied_G.sum()),
         counts={"images": len(data), "groups": len(members_G2)},
-        reference={
+        reference_rows={
             "constant": {
                 "text_score": float(constant.text_G[0]),
                 "image_score": float(constant.image_G[0]),

@@ -117,7 +117,7 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
             "objects": len(np.unique(asked.object_Q)),
             "objects_both": len(asked.both_C),
         },
-        reference={"blind": {name: statistic.value for name, statistic in blind.items()}},
+        reference_rows={"blind": {name: statistic.value for name, statistic in blind.items()}},
         notes=(
             f"map is over {len(asked.both_C)} of {len(np.unique(asked.object_Q))} objects, those asked about with "
             "either answer.",

@@ -94,7 +94,7 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
             "classes": len(data.classes),
             "detections": len(chosen) * len(data.classes),
         },
-        reference={"constant": {at_path(path, name): v for path in encoder.paths for name, v in constant.items()}},
+        reference_rows={"constant": {at_path(path, name): v for path in encoder.paths for name, v in constant.items()}},
         notes=(*untrained_notes(encoder), *left_out_notes(chosen, 0)),
     )
 

@@ -175,7 +175,7 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
             "small_left_out": chosen.small,
             "classes": classes,
         },
-        reference={"constant": {at_path(path, name): v for path in encoder.paths for name, v in constant.items()}},
+        reference_rows={"constant": {at_path(path, name): v for path in encoder.paths for name, v in constant.items()}},
         notes=(*untrained_notes(encoder), *left_out_notes(chosen, options.min_side)),
     )
 

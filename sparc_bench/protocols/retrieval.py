@@ -76,7 +76,7 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
         rows=rows,
         ties=to_text.tied_queries + to_image.tied_queries,
         counts=pairs.counts(),
-        reference=pairs.reference(options.ks),
+        reference_rows=pairs.reference(options.ks),
     )
 
 
@@ -150,7 +150,7 @@ def _against_full_truth(encoder: Encoder, data: DataSplit, options: Options, pai
         rows=rows,
         ties=to_text.tied_queries + to_image.tied_queries,
         counts={**pairs.counts(), "true_pairs": int(truth_NM.sum())},
-        reference=reference,
+        reference_rows=reference,
         notes=(f"A caption is true of {share:.2%} of the images on average; own_r1 counts its own image alone.",),
     )
 

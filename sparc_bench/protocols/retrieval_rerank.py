@@ -90,7 +90,7 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
             "images_left_out": images_left_out,
             "captions_left_out": captions_left_out,
         },
-        reference=pairs.reference(options.ks),
+        reference_rows=pairs.reference(options.ks),
         notes=(
             f"No exact ranking: the model's own score orders each query's {options.candidates} best candidates by the "
             f"cosine of global vectors ({scored} of {possible} pairs), all others stay below them in the cosine's "

@@ -120,7 +120,7 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
         notes.append(f"{uncovered} scored pixels lie outside of what the model sees of their image and count as wrong.")
     outcome = _outcome(found, np.stack([counts.truth_C for counts in oracle]), names, uncovered, notes)
     best = {name: statistic.value for name, statistic in _statistics(oracle).items()}
-    return replace(outcome, reference={**outcome.reference, "oracle": _by_path(found, best)})
+    return replace(outcome, reference_rows={**outcome.reference_rows, "oracle": _by_path(found, best)})
 
 
 def score(outputs: Masks, data: DataSplit, options: Options) -> Outcome:
@@ -228,7 +228,7 @@ def _outcome(
             "classes": len(names),
             **{at_path(path, "tied_pixels"): count for path, count in ties.items()},
         },
-        reference={"constant": _by_path(found, best_constant(truth_GC))},
+        reference_rows={"constant": _by_path(found, best_constant(truth_GC))},
         notes=tuple(notes),
     )
 

@@ -128,11 +128,19 @@ class Record(Strict):
     exposure: Exposure = Field(description="none, domain, 'N images seen' or unknown")
     chance: dict[str, float]
     metrics: dict[MetricName, Metric]
-    reference: dict[str, dict[str, float]] = Field(description="reference row -> metric -> value")
+    reference_rows: dict[str, dict[str, float]] = Field(description="reference row -> metric -> value")
     groups: dict[str, dict[str, Metric]]
     classes_seen: ClassesSeen | None = None
     notes: tuple[str, ...]
     seconds: float
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_names(cls, values: Any) -> Any:  # noqa: ANN401 - whatever a record holds
+        """Older records have `reference` for `reference_rows`."""
+        if isinstance(values, dict) and "reference" in values:
+            return {("reference_rows" if key == "reference" else key): value for key, value in values.items()}
+        return values
 
     @property
     def headline_metrics(self) -> list[MetricName]:

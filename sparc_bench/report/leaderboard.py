@@ -71,7 +71,7 @@ def frame(sections: Iterable[Section]) -> pd.DataFrame:
         for row in section.rows:
             lines += [{**shared, **line} for line in _row_lines(row)]
         kind = "outputs reference" if section.outputs else "reference"
-        lines += [{**shared, "row": kind, "name": name, "value": value} for name, value in section.references]
+        lines += [{**shared, "row": kind, "name": name, "value": value} for name, value in section.reference_rows]
     return pd.DataFrame(lines, columns=_COLUMNS).astype({"rank": "Int64", "seeds": "Int64"})
 
 

@@ -137,7 +137,7 @@ def marks(row: Row) -> str:
 
 
 def _floor(section: Section) -> str:
-    floors = [reference for reference in section.references if reference[0].partition(" ")[0] not in CEILINGS]
+    floors = [reference for reference in section.reference_rows if reference[0].partition(" ")[0] not in CEILINGS]
     return f"*{floors[0][0].partition(' ')[0]} {in_unit(floors[0][1], section.unit)}*" if floors else ""
 
 
@@ -182,7 +182,7 @@ class Reference:
 def condensed(section: Section) -> list[Reference]:
     """Reference rows of a section, highest first, with those that differ by model put together where there are many."""
     by_kind: dict[str, list[tuple[str, float]]] = {}
-    for name, value in section.references:
+    for name, value in section.reference_rows:
         by_kind.setdefault(name.partition(" ")[0], []).append((name, value))
     found = []
     for kind, members in by_kind.items():

@@ -100,7 +100,7 @@ class Section:
         exposure: kind of exposure of all its rows.
         outputs: its rows are outputs of other systems, not models.
         rows: the models.
-        references: (label, value), highest first.
+        reference_rows: (label, value), highest first.
         unit: of the metric.
     """
 
@@ -116,7 +116,7 @@ class Section:
     data_hash: str
     exposure: Kind
     rows: tuple[Row, ...]
-    references: tuple[tuple[str, float], ...]
+    reference_rows: tuple[tuple[str, float], ...]
     outputs: bool = False
     unit: Unit = "percent"
 
@@ -246,7 +246,7 @@ def _section(members: Sequence[Recorded], metric: MetricName, several: Collectio
         unit=first.metrics[metric].unit,
         exposure=first.exposure.kind,
         rows=ranked(rows),
-        references=_references({label: [each.record for each in of] for label, of in recipes.items()}, metric),
+        reference_rows=_reference_rows({label: [each.record for each in of] for label, of in recipes.items()}, metric),
         outputs=_is_outputs(first),
     )
 
@@ -300,7 +300,8 @@ def reference_values(record: Record, metric: str) -> dict[str, float]:
     """Reference row -> its value of a metric; a row that knows no patch paths gives its one value for all of them."""
     named = MetricName(metric)
     rows = {}
-    for name, values in {**record.reference, "chance": {**record.chance, **record.reference.get("chance", {})}}.items():
+    known = record.reference_rows
+    for name, values in {**known, "chance": {**record.chance, **known.get("chance", {})}}.items():
         value = values.get(named, values.get(named.metric) if named.path in record.paths else None)
         if value is not None:
             rows[name] = value
@@ -316,7 +317,7 @@ def mean_references(seeds: Sequence[Record], metric: MetricName) -> dict[str, fl
     return {name: of[0] if len(set(of)) == 1 else sum(of) / len(of) for name, of in values.items()}
 
 
-def _references(by_row: Mapping[str, Sequence[Record]], metric: MetricName) -> tuple[tuple[str, float], ...]:
+def _reference_rows(by_row: Mapping[str, Sequence[Record]], metric: MetricName) -> tuple[tuple[str, float], ...]:
     """Rows that are equal for all models stand once; others name the model that they belong to."""
     named: dict[str, dict[str, float]] = {}
     for label, seeds in by_row.items():

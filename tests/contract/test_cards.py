@@ -13,6 +13,7 @@ TASKS = discovery.names("tasks")
 MODELS = discovery.names("models")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 def test_task(name):
     card = discovery.task(name)

@@ -104,6 +104,7 @@ def test_missing_root_names_the_option(module):
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_ids_and_fingerprint(data):
     ids = [example.id for example in data]
     assert len(set(ids)) == len(ids) > 0
@@ -150,6 +151,7 @@ def test_captions_and_labels(data):
     assert all(caption.strip() for caption in data.pool)
 
 
+@pytest.mark.slow
 def test_regions_and_semantic_fit_their_image(data):
     for example in data.examples[:8]:
         image = opened(example.image)

@@ -70,6 +70,7 @@ def compared():
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_declarations_are_read_without_torch(compared):
     assert compared["light"]
 

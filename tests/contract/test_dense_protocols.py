@@ -136,8 +136,8 @@ def test_segmentation_key_equals_the_oracle_at_its_grid(rule, options):
             [shares[image_id].reshape(5, -1).T, np.zeros((16, 1))], axis=1
         )
     outcome = segmentation.run(encoder, data, options.model_copy(update={"upsample": rule}))
-    assert values(outcome) == pytest.approx(outcome.reference["oracle"], abs=1e-12)
-    assert outcome.reference["oracle"]["local/miou"] < 1
+    assert values(outcome) == pytest.approx(outcome.reference_rows["oracle"], abs=1e-12)
+    assert outcome.reference_rows["oracle"]["local/miou"] < 1
 
 
 def test_constant_segmentation_scores_the_expected_credit():
@@ -164,7 +164,7 @@ def test_constant_regions_score_one_in_c():
 def test_constant_boxes_score_the_stable_order():
     data = dense_split(20)
     outcome = oracle_boxes.run(constant_encoder(), data, BOXES)
-    constant = outcome.reference["constant"]
+    constant = outcome.reference_rows["constant"]
     assert {name: values(outcome)[name] for name in constant} == pytest.approx(constant, abs=1e-12)
     assert "global/ap75" in constant
     labels = np.array([region.label for example in data.examples for region in example.regions if not region.crowd])
@@ -172,6 +172,7 @@ def test_constant_boxes_score_the_stable_order():
     assert outcome.ties == 2 * 5 * (len(labels) - 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["segmentation", "regions"])
 def test_random_scores_one_in_c(case):
     protocol, options = CASES[case]
@@ -182,6 +183,7 @@ def test_random_scores_one_in_c(case):
         assert np.mean([found[name] for found in drawn]) == pytest.approx(1 / 5, abs=0.04)
 
 
+@pytest.mark.slow
 def test_random_boxes_score_the_mean_of_random_rankings():
     data = dense_split(40)
     drawn = [values(oracle_boxes.run(random_encoder(seed), data, BOXES)) for seed in range(3)]
@@ -211,7 +213,7 @@ def test_both_paths_are_reported_and_the_untrained_one_is_named(case):
     outcome = protocol.run(random_encoder(), dense_split(5), options)
     stems = {name.split("/", 1)[1] for name in outcome.metrics}
     assert set(outcome.metrics) == {f"{path}/{stem}" for path in PATHS for stem in stems}
-    assert set(outcome.reference["constant"]) <= set(outcome.metrics)
+    assert set(outcome.reference_rows["constant"]) <= set(outcome.metrics)
     assert [note for note in outcome.notes if "untrained path" in note and note.startswith("global")]
     assert not [note for note in outcome.notes if note.startswith("local")]
     assert all(statistic.clusters == 5 for statistic in outcome.metrics.values())

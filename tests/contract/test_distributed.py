@@ -104,6 +104,7 @@ def spread(request, tmp_path_factory):
     return torch.load(folder / "found.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", range(len(cases())), ids=[f"{name}-{options or ''}" for name, options in cases()])
 def test_gradients_of_several_processes_are_those_of_one(spread, at):
     ours, plain = spread[at], gradients(*cases()[at])

@@ -96,6 +96,7 @@ def same(one, other):
     assert all(apart(tensor, parts(other)[name]) <= CLOSE for name, tensor in parts(one).items())
 
 
+@pytest.mark.slow
 def test_seam_is_whole(load, encoder):
     assert checked_encoder(load(), "here", "").gives == encoder.gives
     assert encoder.gives >= {"image", "text"}
@@ -161,6 +162,7 @@ def test_batch_size_moves_nothing(load, encoder, images, texts, batch_size):
     same(texts, other.texts(TEXTS, TEXT & encoder.gives))
 
 
+@pytest.mark.slow
 def test_workers_move_nothing(load, encoder, images):
     found = load(batch_size=7, workers=2).images(items(MANY), IMAGE & encoder.gives)
     assert found.ids == images.ids
@@ -217,6 +219,7 @@ def test_a_crop_is_an_image_of_its_own(encoder):
         assert 0 <= top < bottom <= part.open().height
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_image_that_cannot_be_read_is_one_sentence(load, workers, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
@@ -260,6 +263,7 @@ def test_identity_is_json_and_knows_the_options(load, encoder):
         assert other.weights_hash == encoder.weights_hash
 
 
+@pytest.mark.slow
 def test_metrics_do_not_hang_on_batches_and_workers(model, tmp_path, monkeypatch):
     printed = []
     for at, (batch_size, workers) in enumerate([(256, 0), (5, 0), (7, 2)]):

@@ -18,6 +18,7 @@ def imported(file):
             yield from (alias.name for alias in node.names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_private_modules_are_imported_within_their_folder_alone(file):
     own = list(file.relative_to(ROOT).parent.parts)

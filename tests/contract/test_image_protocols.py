@@ -268,6 +268,7 @@ def test_equal_vectors_score_what_the_tie_rule_says(name):
     assert outcome.ties > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_noise_scores_chance(name):
     case = CASES[name]
@@ -311,7 +312,7 @@ def test_every_statistic_is_over_the_images_and_every_credit_a_fraction(name):
         assert 0 <= statistic.value <= 1
     for array in outcome.examples.values():
         assert len(array) == len(data)
-    for row in outcome.reference.values():
+    for row in outcome.reference_rows.values():
         assert all(0 <= value <= 1 for value in row.values()), row
     assert outcome.counts["images"] == len(data)
 

@@ -81,6 +81,7 @@ def test_order_of_pairs_changes_nothing(name):
     )
 
 
+@pytest.mark.slow
 def test_a_matched_batch_beats_a_shuffled_one_after_a_few_steps(name):
     objective = make(name)
     optimizer = torch.optim.Adam(objective.parameters(), lr=1e-2)

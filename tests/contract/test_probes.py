@@ -150,9 +150,9 @@ def test_the_constant_row_names_the_class_most_frequent_in_train(probe: Probe):
         Example(id=f"more {i}", image=item(f"more {i}"), label=2, tags={"split": "train"}) for i in range(len(CLASSES))
     ]
     of_blue = np.mean([e.label == 2 for e in data if e.tags["split"] == "test"])
-    assert probe(random_encoder(), data).reference["constant"] == pytest.approx(CHANCE)
+    assert probe(random_encoder(), data).reference_rows["constant"] == pytest.approx(CHANCE)
     skewed = replace(data, examples=(*data.examples, *more))
-    reference = probe(random_encoder(), skewed).reference["constant"]
+    reference = probe(random_encoder(), skewed).reference_rows["constant"]
     assert reference["top1"] == pytest.approx(of_blue)
     assert reference["mean_per_class"] == pytest.approx(1 / 8)
     assert values(probe(constant_encoder(), skewed)) == pytest.approx(reference)
@@ -230,8 +230,8 @@ def test_a_record_is_of_the_test_images(task: TaskCard, tmp_path):
         "neighbours": 0,
         "images_with_tied_neighbours": 0,
     }
-    assert result.record.reference["constant"] == {"top1": 0.5, "mean_per_class": 0.5}
-    assert result.record.reference["random"].keys() == {"top1", "mean_per_class"}
+    assert result.record.reference_rows["constant"] == {"top1": 0.5, "mean_per_class": 0.5}
+    assert result.record.reference_rows["random"].keys() == {"top1", "mean_per_class"}
     stored = outcome_file.read(result.path.with_suffix(".npz"))
     read = image_folder.read(tmp_path, "test", image_folder.Options(folder="photos", train_per_class=4))
     assert stored.ids == tuple(example.id for example in read if example.tags["split"] == "test")

@@ -29,6 +29,7 @@ def test_there_are_enough_open_checkpoints():
     assert len(CARDS) >= LEAST
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(CARDS))
 def test_numbers(name):
     card = CARDS[name]

@@ -36,6 +36,7 @@ def shrunk(recipe):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_trains_three_steps(name, request, tmp_path, monkeypatch):
     monkeypatch.setenv("SPARC_BENCH_CACHE", str(tmp_path / "cache"))
@@ -48,6 +49,7 @@ def test_recipe_trains_three_steps(name, request, tmp_path, monkeypatch):
     assert encoder.gives >= {"image", "text", "patches"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", discovery.names("objectives"))
 def test_every_objective_trains_and_is_evaluated(objective, tmp_path, monkeypatch):
     """Those without a recipe of their own too, on several captions and written negatives where they want them."""

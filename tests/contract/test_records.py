@@ -14,6 +14,7 @@ RESULTS = TASKS.parent / "results"
 FILES = record_files(RESULTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_record(path):
     record = read_record(path)
@@ -26,12 +27,13 @@ def test_record(path):
         assert 0 <= metric.low <= metric.value + 1e-6
         assert metric.value - 1e-6 <= metric.high
         assert metric.high <= 1 or metric.kind == CorruptionError.kind, "only an error relative to another's passes 1"
-    asked_for = set(discovery.task(record.task).references)
+    asked_for = set(discovery.task(record.task).reference_rows)
     no_towers = any("no untrained towers" in note for note in record.notes)
-    assert asked_for - record.reference.keys() <= ({"untrained"} if no_towers else set())
+    assert asked_for - record.reference_rows.keys() <= ({"untrained"} if no_towers else set())
     assert path.with_suffix(".npz").stat().st_size <= outcome_file.MAX_BYTES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_outcomes_give_the_record_again(path):
     record = read_record(path)
@@ -44,10 +46,12 @@ def test_outcomes_give_the_record_again(path):
             assert statistic.value == pytest.approx(record.metrics[name].value, abs=2e-6)
 
 
+@pytest.mark.slow
 def test_records_and_generated_tables_are_current():
     assert result_problems(RESULTS, TASKS, discovery.cards_folder("reference_models")) == []
 
 
+@pytest.mark.slow
 def test_the_leaderboard_holds_every_record():
     rows = leaderboard.frame(leaderboard.build(RESULTS)) if FILES else None
     for path in FILES:

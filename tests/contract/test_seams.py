@@ -51,6 +51,7 @@ def test_the_examples_of_encoder_dataset_and_protocol_evaluate(plugins, tmp_path
     assert record["n"] == 30
 
 
+@pytest.mark.slow
 def test_the_example_of_objective_trains(plugins, tmp_path):
     recipe = (discovery.cards_folder("reference_models") / "scenes_clip.toml").read_text(encoding="utf-8")
     kept = recipe.index("[weights]")

@@ -34,6 +34,7 @@ def test_every_page_is_linked_from_the_readme():
     assert {page.path for page in PAGES} - linked == {README.path}
 
 
+@pytest.mark.slow
 def test_every_picture_is_shown():
     shown = {(page.path.parent / link).resolve() for page in PAGES for link in page.links}
     assert {*(ROOT / "docs" / "pictures").iterdir()} <= shown

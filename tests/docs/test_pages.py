@@ -71,6 +71,7 @@ def test_blocks_have_a_language(page):
         assert block.language in LANGUAGES, f"{page}, line {block.line}: '{block.language}'"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", of_all_pages())
 def test_commands_exist_with_their_options_and_names(page, folder):
     write_files(page, folder)
@@ -82,6 +83,7 @@ def test_commands_exist_with_their_options_and_names(page, folder):
                 refuse_wrong_words(command.words, folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", of_all_pages())
 def test_commands_in_the_text_exist_with_their_options(page):
     commands = {name.split()[0] for name in all_commands()}

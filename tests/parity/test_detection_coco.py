@@ -41,6 +41,7 @@ def data(test_data, tmp_path_factory):
     return coco_instances.read(root, "val2014", options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("iou", OFFICIAL)
 @pytest.mark.parametrize("engine", ["pycocotools", "faster-coco-eval"])
 def test_official_numbers(data, test_data, iou, engine):

@@ -195,6 +195,7 @@ def test_what_is_cut_left_out_and_ignored(tmp_path):
     assert outcome.notes[0] == "1 detections without a pixel are left out."
 
 
+@pytest.mark.slow
 def test_perfect_detections_of_the_real_sample(test_data, tmp_path):
     options = lvis.Options(folder="lvis_val_100", annotations="lvis_val_100.json", photos="")
     data = lvis.read(test_data, "val", options)

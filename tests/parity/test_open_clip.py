@@ -41,6 +41,7 @@ def ours(saved: Path) -> OpenClipEncoder:
     return encoder(saved)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_images_and_texts_equal_the_librarys(saved, ours):
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{saved}", pretrained_text=False)
@@ -63,6 +64,7 @@ def test_asking_for_patches_and_tokens_too_moves_no_global_vector(ours):
     close(words.global_MD, ours.texts(TEXTS, GLOBAL).global_MD)
 
 
+@pytest.mark.slow
 def test_batch_size_and_order_move_no_vector(ours):
     need = frozenset({"global", "tokens"})
     images, texts = ours.images(items(), GLOBAL), ours.texts(TEXTS, need)
@@ -77,6 +79,7 @@ def test_batch_size_and_order_move_no_vector(ours):
     close(backwards.tokens_MLD.flip(0)[texts.mask_ML], texts.tokens_MLD[texts.mask_ML])
 
 
+@pytest.mark.slow
 def test_workers_give_the_same_vectors(tmp_path):
     saved = folder(tmp_path, "vit")
     many = [ImageItem(str(index), each.opener) for index, each in enumerate(items() * 6)]  # too few need no workers
@@ -86,6 +89,7 @@ def test_workers_give_the_same_vectors(tmp_path):
     assert torch.equal(helped.area_N4, alone.area_N4)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["vit_quickgelu", "token_timm", "map_timm"])
 def test_other_sizes_interpolate_positions_like_the_library(kind, tmp_path):
@@ -108,6 +112,7 @@ def test_other_sizes_interpolate_positions_like_the_library(kind, tmp_path):
     assert (own - expected).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_file_for_a_named_architecture(tmp_path, monkeypatch):
     saved = folder(tmp_path / "Tiny", "vit")
@@ -304,6 +309,7 @@ def test_clip_preprocessing_is_the_published_one(size):
     close(opened(item), published_recipe(item.open()), 1e-6)
 
 
+@pytest.mark.slow
 def test_clip_preprocessing_is_the_published_one_on_photos(test_data):
     photos = sorted((test_data / "voc2012_mini").rglob("*.jpg"))[:6]
     photos += sorted((test_data / "imagenet1k_sample").rglob("*.[jJ][pP]*"))[:6]

@@ -67,6 +67,7 @@ def apart(vectors_NM):
     return torch.pdist(vectors_NM).min()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_image_vectors_and_pixels_are_the_librarys(folders, kind):
     expected, pixels = library_images(folders(kind))
@@ -96,6 +97,7 @@ def test_siglip_texts_are_padded_to_the_context(folders, kind):
     assert (found[5:] - library_texts(folders(kind), texts[5:], "longest")).abs().max() > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_batch_order_and_workers_change_no_vector(folders, kind):
     images = items(photos(40))
@@ -117,6 +119,7 @@ def test_batch_order_and_workers_change_no_vector(folders, kind):
             torch.testing.assert_close(words, all_.tokens_MLD[row][all_.mask_ML[row]], **CLOSE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*CLIPS, "siglip"])
 def test_position_embeddings_are_interpolated_by_the_library(folders, kind):
     size = {"size": {"height": 48, "width": 48}}

@@ -38,5 +38,5 @@ def run(encoder, data, options):
         examples={"correct": correct_N},
         rows={"noise": np.random.default_rng(0).random(len(data))},
         counts={"images": len(data)},
-        reference={"oracle": {"top1": 1.0}},
+        reference_rows={"oracle": {"top1": 1.0}},
     )

@@ -43,6 +43,7 @@ def test_list_without_data_root_still_lists(checkout, capsys):
     assert "pass --data-root FOLDER or set SPARC_BENCH_DATA" in out
 
 
+@pytest.mark.slow
 def test_list_of_the_project_names_every_data_set(capsys):
     from sparc_bench.catalogue.data_card import names
 

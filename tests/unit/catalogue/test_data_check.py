@@ -109,6 +109,7 @@ def test_nothing_there_or_no_root_is_a_mistake_of_the_user(checkout, root, tmp_p
         check_data(load("toy"), tmp_path)
 
 
+@pytest.mark.slow
 def test_real_flickr8k_is_in_order(test_data):
     report = check_data(load("flickr8k"), test_data)
     findings = dict(report.findings)

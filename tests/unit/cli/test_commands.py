@@ -60,7 +60,7 @@ def record(model, task, low=0.2):
         "headline": "local/top1",
         "exposure": "unknown",
         "metrics": {"local/top1": metric, "global/top1": empty},
-        "reference": {"random": {"local/top1": 0.1234}},
+        "reference_rows": {"random": {"local/top1": 0.1234}},
         "chance": {},
         "counts": {},
         "groups": {},

@@ -83,6 +83,7 @@ def task(tmp_path):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "nearest"),
     [
@@ -125,6 +126,7 @@ def test_misspelt_model(refuse, task):
     assert "There is no model, run folder or encoder family" in refuse("eval", "scenes_spark", "--task", task)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["ViT-B-32", "ViT-B/32", "vit-b-32", "vit_b_32", "ViT-B-32/no_such_tag"])
 def test_an_architecture_points_at_open_clip_and_its_tags(refuse, task, model):
     import open_clip
@@ -262,6 +264,7 @@ def test_interrupted(monkeypatch, capsys):
     assert capsys.readouterr().err.strip() == "Interrupted: run the same command again to go on from what is there."
 
 
+@pytest.mark.slow
 def test_reader_of_the_pipe_is_gone():
     """`sparc-bench list models | head -0` ends quietly."""
     command = [sys.executable, "-c", "from sparc_bench.cli.app import main; raise SystemExit(main(['list', 'models']))"]

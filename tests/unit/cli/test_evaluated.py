@@ -24,12 +24,12 @@ def test_ties_stand_beside_the_headline_of_their_model():
 def test_an_error_is_clear_of_a_reference_row_where_it_is_below_it():
     of = record("model", "task")
     error = of.metrics["local/top1"].model_copy(
-        update={"kind": "corruption_error", "value": 0.5, "low": 0.4, "high": 0.6}
+        update={"kind": "corruption_error", "less_is_better": True, "value": 0.5, "low": 0.4, "high": 0.6}
     )
     of = of.model_copy(
         update={
             "metrics": {**of.metrics, "mce": error},
-            "reference": {"constant": {"mce": 0.9}, "random": {"mce": 0.7}},
+            "reference_rows": {"constant": {"mce": 0.9}, "random": {"mce": 0.7}},
         }
     )
     console = Console(width=200)

@@ -98,6 +98,7 @@ def test_the_lines_of_how_to_start_can_be_typed():
     assert all(command.removeprefix("sparc-bench ").split()[0] in kinds for command, _ in STARTS)
 
 
+@pytest.mark.slow
 def test_help_is_quick_and_imports_nothing_heavy():
     heavy = ("torch", "pandas", "matplotlib", "numpy", "pydantic", "timm", "open_clip")
     code = (

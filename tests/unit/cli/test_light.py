@@ -41,6 +41,7 @@ def looked():
     return imported(*LOOKS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", LOOKS)
 def test_looking_imports_nothing_heavy(looked, command):
     assert looked[command] == [0, []]

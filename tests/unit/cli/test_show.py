@@ -14,6 +14,7 @@ def test_list_names_everything(kind, capsys):
     assert set(discovery.names(kind)) <= set(first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "fits"),
     [
@@ -40,6 +41,7 @@ def test_list_tasks_knows_the_data_sets_of_the_catalogue(capsys):
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["pets"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_show_everything(kind, capsys):
     for name in discovery.names(kind):

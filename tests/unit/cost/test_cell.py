@@ -56,6 +56,7 @@ def test_captions_fill_the_context(name, texts):
     assert loaded.pixels_BHWC.shape == (3, 224, 224, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["clip", "holistic"])
 def test_stand_in_has_the_shapes_of_the_towers(name):
     cell = Cell(name, 2, TINY, "cpu")

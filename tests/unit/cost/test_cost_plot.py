@@ -10,6 +10,7 @@ from sparc_bench.cost.cost_rows import read_rows
 ROWS = [row for row in read_rows(Path(__file__).parents[3] / "results/cost/cost.csv") if row.status == "measured"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batches", [(8,), (64, 128, 256), tuple(2**k for k in range(1, 9))])
 def test_no_text_is_clipped(batches):
     rows = [row.model_copy(update={"batch": batch}) for batch in batches for row in ROWS]

@@ -73,6 +73,7 @@ def test_the_ratio_is_of_speeds_in_pairs():
     assert encoding.Speed(8, (2.0, 3.0, 9.0), (1.0, 3.0, 3.0), 0.0).ratio == 2.0
 
 
+@pytest.mark.slow
 def test_the_second_evaluation_opens_no_image(weights, root, tmp_path, monkeypatch):
     def seconds(prompts):
         return encoding.evaluation_seconds(weights, root, tmp_path, Runtime(batch_size=4), prompts, None)

@@ -20,6 +20,7 @@ def layers_by_hand(positions, width, layers):
     return layers * (2 * positions * 12 * width**2 + 2 * 2 * positions**2 * width)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "width"), [(BASE, 768), (TINY, 192)])
 def test_clip_is_what_the_formula_of_the_towers_says(model, width):
     batch, dim = 16, 512
@@ -32,6 +33,7 @@ def test_clip_is_what_the_formula_of_the_towers_says(model, width):
     assert flops.own == batch * heads + logits
 
 
+@pytest.mark.slow
 def test_sparc_costs_at_most_one_per_cent_more_than_clip_at_vit_base():
     for batch in (2, 256):
         clip, sparc = (count(Cell(name, batch, BASE, "cpu")) for name in ("clip", "sparc"))
@@ -50,6 +52,7 @@ def test_sparc_projects_each_patch_once():
     assert added == 2 * (projections + similarity_grouping_contrast)
 
 
+@pytest.mark.slow
 def test_pairs_of_all_images_with_all_texts_are_counted_at_the_real_batch():
     own = {batch: count(Cell("filip", batch, TINY, "cpu")).own for batch in (8, 16)}
     quadratic = own[16] - 2 * own[8]
@@ -58,6 +61,7 @@ def test_pairs_of_all_images_with_all_texts_are_counted_at_the_real_batch():
     assert 2 <= quadratic / once <= 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", discovery.names("objectives"))
 def test_fake_tensors_count_what_real_ones_do(name):
     cell = Cell(name, 4, TEST, "cpu")
@@ -68,6 +72,7 @@ def test_fake_tensors_count_what_real_ones_do(name):
     assert fake == _counted(lambda: forward_backward(model, loaded, CPU, autocast=False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sparc", "holistic"])
 def test_towers_and_objective_are_the_whole_step(name):
     cell = Cell(name, 2, TEST, "cpu")
@@ -77,6 +82,7 @@ def test_towers_and_objective_are_the_whole_step(name):
     assert count(cell).step == _counted(lambda: forward_backward(model, loaded, CPU, autocast=False))
 
 
+@pytest.mark.slow
 def test_several_texts_cost_the_text_tower_several_times():
     one, two, eight = (towers_flops(TEST, 0, texts) for texts in (1, 2, 8))
     assert eight - one == 7 * (two - one)

@@ -221,6 +221,7 @@ def test_published_tables_name_objectives_of_the_folder():
         assert costs_of_paper.tflops.keys() == costs_of_paper.memory_mb.keys()
 
 
+@pytest.mark.slow
 def test_command_prints_the_table_and_draws_it(machine, tmp_path, capsys):
     arguments = ["cost", "--objectives", "sparc,clip", "--batch", "8", "--repeats", "1", "--results", str(tmp_path)]
     assert main(arguments) == 0

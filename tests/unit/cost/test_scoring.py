@@ -38,6 +38,7 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("benchmark", [replace(IMAGENET, images=60, classes=20), replace(COCO, images=30)])
 def test_all_stages(cache, tmp_path, benchmark, monkeypatch):
     scoring.fill(benchmark, cache)

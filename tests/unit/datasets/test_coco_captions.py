@@ -101,6 +101,7 @@ def test_a_photo_is_cocos_where_its_file_name_says_so(coco_root, edit_json, phot
     assert [example.photo for example in read(coco_root, "val2017", Options())] == [photo, ""]
 
 
+@pytest.mark.slow
 def test_real_sample_and_its_pool(test_data):
     options = Options(
         folder="coco_val2017_mini",

@@ -82,6 +82,7 @@ def test_malformed_file(coco_root, edit_json, change, sentence):
         read(coco_root, "val2017", Options())
 
 
+@pytest.mark.slow
 def test_real_sample_equals_pycocotools(test_data, capsys):
     options = Options(folder="coco_val2017_mini", annotations="instances.json", images="images")
     split = read(test_data, "val2017", options)

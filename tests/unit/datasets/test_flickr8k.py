@@ -94,6 +94,7 @@ def test_malformed_captions(flickr8k_root, content, sentence):
         read(flickr8k_root, "val", Options())
 
 
+@pytest.mark.slow
 def test_real_counts_tell_test_from_val(test_data):
     splits = {name: read(test_data, name, Options()) for name in ("train", "val", "test")}
     assert {name: (len(split), len(split.captions)) for name, split in splits.items()} == {

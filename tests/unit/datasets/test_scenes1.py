@@ -159,12 +159,14 @@ def test_more_examples_begin_with_the_same_ones():
     )
 
 
+@pytest.mark.slow
 def test_the_default_size_is_in_the_fingerprint():
     data = read(None, "val", Options(kind="single"))
     assert len(data) == 1000
     assert data.fingerprint == read(None, "val", Options(kind="single", n=1000)).fingerprint
 
 
+@pytest.mark.slow
 def test_truth_of_all_captions_and_of_chosen_ones():
     data = small(n=40)
     truth = data.caption_truth(data.examples)
@@ -213,6 +215,7 @@ def test_a_misspelt_split_gets_the_nearest():
         read(None, "tset", Options())
 
 
+@pytest.mark.slow
 def test_the_contact_sheet_is_written(tmp_path):
     path = tmp_path / "sheet.png"
     scenes1.contact_sheet(path)

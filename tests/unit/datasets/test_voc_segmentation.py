@@ -63,6 +63,7 @@ def test_masks_that_are_no_class_numbers(tmp_path):
         read_mask(tmp_path / "broken.png")
 
 
+@pytest.mark.slow
 def test_real_sample(test_data):
     split = read(test_data, "val", Options(folder="voc2012_mini"))
     assert len(split) == 60

@@ -122,6 +122,7 @@ def test_value_path_of_coca_is_its_pool_seeing_one_patch(tmp_path):
     close(found.patches["value"], torch.stack(columns, dim=1))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("kind", "way"),

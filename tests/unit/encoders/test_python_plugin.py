@@ -105,6 +105,7 @@ def test_three_ways_to_the_same_vectors(checkpoint, tmp_path):
     assert len({encoder.identity["plug-in"] for encoder in encoders}) == 1
 
 
+@pytest.mark.slow
 def test_trained_weights_know_their_own_captions(test_data, tmp_path):
     file = test_data / "third_party_checkpoints/mini_clip_shapes/mini_clip.pt"
     if not file.is_file():

@@ -84,6 +84,7 @@ def test_loading_says_nothing_and_leaves_the_librarys_logging_as_it_was(folders,
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
 
 
+@pytest.mark.slow
 def test_sharded_torch_and_half_precision_files_of_the_same_weights_give_the_same_vectors(own):
     folder = own("clip")
     model = transformers.AutoModel.from_pretrained(folder).half()
@@ -282,6 +283,7 @@ def test_ways_that_an_architecture_does_not_have_are_refused(folders, kind, aske
     assert sentence in refusal(folders(kind), patches=asked)
 
 
+@pytest.mark.slow
 def test_what_is_given(folders):
     everything = {"image", "text", "global", "tokens", "patches"}
     assert load(folders("clip")).gives == everything
@@ -375,6 +377,7 @@ def ramp(width, height):
     return Image.fromarray(np.stack([columns, rows, 0 * rows], axis=-1).astype(np.uint8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 @pytest.mark.parametrize("shape", [(200, 120), (90, 211), (64, 64)])
 @pytest.mark.parametrize("size", [None, 48])
@@ -409,6 +412,7 @@ def test_images_travel_to_other_processes(folders):
         assert torch.equal(carried(item(tiny.photos()[0]), None)[0], encoder.preprocess(item(tiny.photos()[0]))[0])
 
 
+@pytest.mark.slow
 def test_the_identity_changes_with_all_that_decides_a_vector(own):
     folder = own("siglip2_fixed")
     found = [load(folder).identity, load(folder, patches="value").identity, load(folder, clean="none").identity]

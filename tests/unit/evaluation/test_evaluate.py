@@ -46,7 +46,7 @@ def test_a_record_holds_what_its_numbers_hang_on(run, tmp_path):
 
 
 def test_reference_rows(run):
-    reference = run()[0].record.reference
+    reference = run()[0].record.reference_rows
     assert reference["constant"]["local/top1"] == pytest.approx(1 / 3, abs=1e-6)
     assert reference["oracle"] == {"top1": 1.0}
     assert reference["untrained"]["local/top1"] < 0.6
@@ -54,9 +54,9 @@ def test_reference_rows(run):
 
 
 def test_reference_rows_that_the_card_does_not_ask_for(run, toy_task, toy_model):
-    assert run([toy_task(references=("random",))])[0].record.reference.keys() == {"oracle", "random"}
+    assert run([toy_task(reference_rows=("random",))])[0].record.reference_rows.keys() == {"oracle", "random"}
     (result,) = run(model=toy_model("no_towers", towers="false"))
-    assert "untrained" not in result.record.reference
+    assert "untrained" not in result.record.reference_rows
     assert "There are no untrained towers of this model to compare with." in result.record.notes
 
 

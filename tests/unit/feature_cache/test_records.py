@@ -44,6 +44,7 @@ def refuse(item):
     raise AssertionError(f"{item.id} was opened")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", ["full", "vectors"])
 def test_records_with_and_without_the_cache_are_equal(tmp_path, plain, monkeypatch, keep):
     cold = evaluated(tmp_path, keep, (VECTORS, PATCHES))
@@ -54,11 +55,13 @@ def test_records_with_and_without_the_cache_are_equal(tmp_path, plain, monkeypat
     assert [numbers(result) for result in warm.values()] == [plain[task] for task in again]
 
 
+@pytest.mark.slow
 def test_a_part_of_the_images_first(tmp_path, plain):
     evaluated(tmp_path, "full", (PATCHES,), limit=13)
     assert numbers(evaluated(tmp_path, "full", (PATCHES,))[PATCHES]) == plain[PATCHES]
 
 
+@pytest.mark.slow
 def test_half_precision_is_in_the_record(tmp_path, plain):
     half = {task: result.record for task, result in evaluated(tmp_path, "half", (VECTORS, PATCHES)).items()}
     assert (half[VECTORS].patch_precision, half[PATCHES].patch_precision) == ("float32", "float16")
@@ -70,6 +73,7 @@ def test_half_precision_is_in_the_record(tmp_path, plain):
     assert numbers(full[PATCHES]) == plain[PATCHES]
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_is_said_once(tmp_path, plain, monkeypatch, capsys):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("SPARC_BENCH_CACHE", str(tmp_path / "file"))
@@ -80,6 +84,7 @@ def test_a_cache_that_cannot_be_written_is_said_once(tmp_path, plain, monkeypatc
     )
 
 
+@pytest.mark.slow
 def test_a_damaged_shard_changes_no_number(tmp_path, plain, cache_root):
     evaluated(tmp_path, "full", (PATCHES,))
     for shard in cache_root.rglob("*.safetensors"):

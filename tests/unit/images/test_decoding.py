@@ -50,6 +50,7 @@ def nobody():
     return not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 3])
 def test_workers_change_nothing(photos, workers):
     plain, found = (list(encoder(count).stream(photos.items, ALL, 5)) for count in (0, workers))

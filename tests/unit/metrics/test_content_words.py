@@ -7,6 +7,7 @@ from sparc_bench.metrics import content_words
 from sparc_bench.metrics.content_words import hanta_version, tagged_by, tagged_by_hanta
 
 
+@pytest.mark.slow
 def test_hanta_keeps_nouns_and_adjectives():
     pytest.importorskip("HanTa")
     assert tagged_by_hanta(("a", "red", "dog", "is", "running", "on", "the", "wet", "grass")) == (

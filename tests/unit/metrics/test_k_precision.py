@@ -65,6 +65,7 @@ def instruct_qa_words(caption):
     return tuple(re.sub(r"\b(?:a|an|the)\b", " ", plain).split())
 
 
+@pytest.mark.slow
 def test_the_tokeniser_is_the_reference_implementations_on_coco(test_data):
     path = test_data / "coco_val2017_mini" / "captions_val2017_all.json"
     captions = [row["caption"] for row in json.loads(path.read_text())["annotations"]]

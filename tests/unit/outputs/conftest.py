@@ -56,7 +56,7 @@ def task():
             protocol=protocol,
             options={**values, **options},
             headline=headline,
-            references=("constant", "random"),
+            reference_rows=("constant", "random"),
             source="none",
         )
 

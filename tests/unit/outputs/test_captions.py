@@ -25,7 +25,7 @@ def test_equals_the_encoder_that_retrieved_them(small, json_file):
     ours = scored(card, json_file(retrieved), data)
     assert values(ours) == values(theirs)
     assert ours.counts == theirs.counts
-    assert ours.reference == theirs.reference
+    assert ours.reference_rows == theirs.reference_rows
     for name, array in theirs.examples.items():
         assert np.array_equal(ours.examples[name], array)
     rows = [{"image_id": f"{item_id}.jpg", "caption": text} for item_id, text in retrieved.items()]
@@ -51,7 +51,7 @@ def test_captions_of_ones_own_making(small, json_file):
     theirs = bound.protocol.run(random_encoder(), data, bound.options)
     # of the misses rows only those whose own captions do not matter are the same
     for row in ("constant", "random_caption", "human"):
-        assert outcome.reference[row]["k_precision"] == pytest.approx(theirs.reference[row]["k_precision"])
+        assert outcome.reference_rows[row]["k_precision"] == pytest.approx(theirs.reference_rows[row]["k_precision"])
     assert outcome.counts["candidates"] == theirs.counts["candidates"]
     assert "precision asks for no length" in outcome.notes[-1]
 

@@ -51,7 +51,7 @@ def test_the_truth_scores_one(small, small_with_background, tmp_path):
         assert outcome.groups.keys() == {"class"}
         assert outcome.counts["uncovered_pixels"] == 0
         assert outcome.ties == 0
-        assert outcome.reference.keys() == {"constant"}
+        assert outcome.reference_rows.keys() == {"constant"}
     np.savez(tmp_path / "masks.npz", **truths(data, 6))
     assert values(scored(card, tmp_path / "masks.npz", data))["miou"] == 1.0
 
@@ -77,7 +77,7 @@ def test_equals_an_encoder_whose_best_classes_these_are(small_with_background, t
     ours = scored(card, folder_of(tmp_path / "masks", masks), data)
     for name, value in values(ours).items():
         assert value == pytest.approx(theirs.metrics[f"local/{name}"].value, abs=1e-12)
-    assert ours.reference["constant"]["miou"] == theirs.reference["constant"]["local/miou"]
+    assert ours.reference_rows["constant"]["miou"] == theirs.reference_rows["constant"]["local/miou"]
     assert ours.groups["class"].keys() == theirs.groups["class"].keys()
     assert 0 < values(ours)["miou"] < 1
 
@@ -89,7 +89,7 @@ def test_a_constant_mask_scores_the_constant_row(small, tmp_path):
     constant = {item_id: np.full_like(mask, best) for item_id, mask in truths(data).items()}
     outcome = scored(card, folder_of(tmp_path / "masks", constant), data)
     assert values(outcome)["pixel_accuracy"] == pytest.approx(pixels.max() / pixels.sum())
-    assert values(outcome)["miou"] == pytest.approx(outcome.reference["constant"]["miou"])
+    assert values(outcome)["miou"] == pytest.approx(outcome.reference_rows["constant"]["miou"])
 
 
 def test_pixels_without_a_prediction_are_wrong_and_noted(small, tmp_path):

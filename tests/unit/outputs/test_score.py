@@ -50,7 +50,7 @@ def encoder_record(card, data, results, name="some_model", paths=None):
     bare = new_record.bare_record(
         bound, data, model, 0, new_record.Provenance("weights", "float32", paths=encoder.paths), None
     )
-    record, outcomes = new_record.finished(bare, bound, data, outcome, outcome.reference, (), 0.0)
+    record, outcomes = new_record.finished(bare, bound, data, outcome, outcome.reference_rows, (), 0.0)
     path = record_path(results, name, 0, card.name, sample=card.sample, limit=None)
     new_record.write(path, record, outcomes)
     return record
@@ -70,9 +70,9 @@ def test_the_record_of_a_file(retrieval, results, data_of):
     assert record.metrics == theirs.metrics
     assert (record.protocol_hash, record.data_hash) == (theirs.protocol_hash, theirs.data_hash)
     # reference rows: the protocol's, and a random encoder; no towers stand behind a file
-    assert record.reference.keys() == {"ceiling", "chance", "constant", "random"}
-    assert record.reference["chance"] == pytest.approx(theirs.reference["chance"], abs=1e-6)
-    assert abs(record.reference["random"]["text_to_image_r1"] - 1 / 12) < 0.15
+    assert record.reference_rows.keys() == {"ceiling", "chance", "constant", "random"}
+    assert record.reference_rows["chance"] == pytest.approx(theirs.reference_rows["chance"], abs=1e-6)
+    assert abs(record.reference_rows["random"]["text_to_image_r1"] - 1 / 12) < 0.15
 
 
 def test_equal_files_are_kept_and_others_replace_the_record(retrieval, results, matrix):
@@ -234,7 +234,7 @@ def test_the_command(tmp_path, results, matrix, capsys):
     card = tmp_path / "pairs.toml"
     card.write_text(
         'title = "Pairs"\nfamily = "compositionality"\nheadline = "group_score"\nsource = "none"\n'
-        'dataset = "scenes1"\nsplit = "test"\nprotocol = "minimal_pairs"\nreferences = ["constant"]\n'
+        'dataset = "scenes1"\nsplit = "test"\nprotocol = "minimal_pairs"\nreference_rows = ["constant"]\n'
         '[data]\nkind = "pairs"\nn = 4\n[options]\nties = "expected"\ngroup_by = []\n'
     )
     data = discovery.load("datasets", "scenes1").read(None, "test", bind(discovery.task(str(card))).data_options)

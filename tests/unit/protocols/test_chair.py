@@ -101,7 +101,7 @@ def test_a_caption_that_names_nothing_is_faithful_and_covers_nothing():
 def test_equal_scores_are_the_random_caption():
     outcome = run(constant_encoder(), DATA, OPTIONS)
     assert outcome.ties == 2
-    for name, value in outcome.reference["random_caption"].items():
+    for name, value in outcome.reference_rows["random_caption"].items():
         assert found(outcome)[name] == pytest.approx(value), name
     # of the six candidates each image's wrong mentions: image 0 one (in two captions), image 1 one, two and two
     assert found(outcome)["chair_i"] == pytest.approx((2 + 1 + 2 + 2) / (7 + 7))
@@ -112,14 +112,14 @@ def test_constant_is_chosen_on_one_half_and_scored_on_the_other():
     data = data_of(
         (("A dog.",), {"dog"}), (("A cat.",), {"cat"}), (("A dog here.",), {"dog"}), (("A cat here.",), {"cat"})
     )
-    row = as_chair(run(constant_encoder(), data, OPTIONS).reference["constant"])
+    row = as_chair(run(constant_encoder(), data, OPTIONS).reference_rows["constant"])
     # images 0 and 2 prefer a dog, 1 and 3 a cat: each is wrong on the other half
     assert row["faithful_objects"] == 0
     assert row["chair_s"] == 1
 
 
 def test_human_row_leaves_the_judged_caption_out():
-    row = as_chair(run(caption_key(DATA), DATA, OPTIONS).reference["human"])
+    row = as_chair(run(caption_key(DATA), DATA, OPTIONS).reference_rows["human"])
     # image 0: the man is in no other caption and not annotated; per image one mention, and 3/2
     assert row["chair_i"] == pytest.approx(0.5 / (1.5 + 0.5))
     assert row["chair_s"] == pytest.approx(0.5 / 2)

@@ -29,7 +29,7 @@ def test_worked_by_hand():
     assert outcome.examples["predicted"].tolist() == [0, 0, 1, 2]
     assert outcome.examples["correct"].tolist() == [1, 1, 0, 1]
     assert outcome.ties == 1
-    assert outcome.reference["constant"] == {"top1": 0.75, "top2": 1.0, "mean_per_class": 0.5}
+    assert outcome.reference_rows["constant"] == {"top1": 0.75, "top2": 1.0, "mean_per_class": 0.5}
 
 
 def test_k_that_reaches_the_classes_is_left_out():

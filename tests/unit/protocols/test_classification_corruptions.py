@@ -108,7 +108,7 @@ def test_a_constant_encoder_scores_chance_and_every_image_is_a_tie():
     assert outcome.metrics["top1"].value == 1 / 4
     assert outcome.metrics["mce"].value == pytest.approx(0.75 * (1 / 0.8 + 1 / 0.5) / 2)
     assert outcome.ties == outcome.counts["images"] == 32
-    assert outcome.reference["constant"] == pytest.approx({"top1": 1 / 4, "mce": outcome.metrics["mce"].value})
+    assert outcome.reference_rows["constant"] == pytest.approx({"top1": 1 / 4, "mce": outcome.metrics["mce"].value})
 
 
 def test_one_set_of_photos_is_asked_for_at_a_time():

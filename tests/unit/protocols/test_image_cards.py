@@ -27,7 +27,7 @@ def test_options_are_whole(name):
     parse(protocol.Options, card.options, name)
     parse(reader.Options, card.data, name)
     assert protocol.DATA <= reader.PROVIDES
-    assert "oracle" not in card.references
+    assert "oracle" not in card.reference_rows
 
 
 @pytest.mark.parametrize("name", [name for name in CARDS if discovery.task(name).dataset == "scenes1"])

@@ -51,7 +51,7 @@ def test_worked_by_hand_where_members_do_not_stand_together():
 def test_both_tie_rules():
     lost = run(constant_encoder(), DATA, OPTIONS)
     assert [statistic.value for statistic in lost.metrics.values()] == [0, 0, 0]
-    assert lost.reference["constant"] == {"text_score": 0, "image_score": 0, "group_score": 0}
+    assert lost.reference_rows["constant"] == {"text_score": 0, "image_score": 0, "group_score": 0}
     shared = run(constant_encoder(), DATA, OPTIONS.model_copy(update={"ties": "expected"}))
     assert [s.value for s in shared.metrics.values()] == pytest.approx([1 / 4, 1 / 4, 1 / 6])
     assert shared.ties == lost.ties == 2

@@ -107,8 +107,8 @@ def test_the_blind_row_knows_objects_and_no_image():
     # every apple is there, no dog is: without looking, each fold learns that from the others
     data = data_of(*[{"apple": True, "dog": False}] * 6)
     outcome = run(constant_encoder(), data, OPTIONS)
-    assert outcome.reference["blind"]["auroc"] == 1
-    assert outcome.reference["blind"]["f1"] == 1
+    assert outcome.reference_rows["blind"]["auroc"] == 1
+    assert outcome.reference_rows["blind"]["f1"] == 1
     assert np.isnan(found(outcome)["map"])
     assert outcome.counts["objects_both"] == 0
 
@@ -149,7 +149,7 @@ def test_how_far_the_questions_of_pope_are_answered_without_looking(test_data, t
     data = task.dataset.read(tmp_path, name, task.data_options)
     outcome = run(constant_encoder(), data, task.options)
     assert {key: data.counts()[key] for key in task.card.expect} == task.card.expect
-    assert outcome.reference["blind"]["auroc"] == pytest.approx(auroc, abs=5e-4)
-    assert outcome.reference["blind"]["f1"] == pytest.approx(f1, abs=5e-4)
+    assert outcome.reference_rows["blind"]["auroc"] == pytest.approx(auroc, abs=5e-4)
+    assert outcome.reference_rows["blind"]["f1"] == pytest.approx(f1, abs=5e-4)
     assert found(outcome)["auroc"] == 0.5
     assert outcome.ties == 3000

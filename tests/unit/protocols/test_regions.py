@@ -72,7 +72,7 @@ def test_worked_by_hand():
     )
     assert outcome.ties == 1
     assert outcome.counts == {"images": 2, "regions": 4, "crowd_left_out": 1, "small_left_out": 1, "classes": 3}
-    assert outcome.reference["constant"] == pytest.approx({"local/top1": 3 / 4, "local/mean_per_class": 1 / 2})
+    assert outcome.reference_rows["constant"] == pytest.approx({"local/top1": 3 / 4, "local/mean_per_class": 1 / 2})
     assert outcome.examples["correct"][[0, 2]].tolist() == [0.5, 1]
     assert np.isnan(outcome.examples["correct"][1])
     assert sorted(outcome.notes) == [

@@ -42,8 +42,8 @@ def test_worked_by_hand():
     assert (kinds["kind 1"].value, kinds["kind 2"].value) == (0, 0.5)
     assert outcome.counts["captions_per_image_min"] == 1
     assert outcome.counts["captions_per_image_max"] == 2
-    assert outcome.reference["chance"]["text_to_image_r1"] == pytest.approx(1 / 2)
-    assert outcome.reference["constant"] == {"image_to_text_r1": 0.5, "text_to_image_r1": pytest.approx(2 / 3)}
+    assert outcome.reference_rows["chance"]["text_to_image_r1"] == pytest.approx(1 / 2)
+    assert outcome.reference_rows["constant"] == {"image_to_text_r1": 0.5, "text_to_image_r1": pytest.approx(2 / 3)}
 
 
 def test_equal_strings_tie_and_lower_the_ceiling():
@@ -51,8 +51,8 @@ def test_equal_strings_tie_and_lower_the_ceiling():
     outcome = run(caption_key(data), data, OWN)
     # the best that can be done: two images share a string
     assert outcome.metrics["text_to_image_r1"].value == pytest.approx(2 / 3)
-    assert outcome.reference["ceiling"]["text_to_image_r1"] == pytest.approx(2 / 3)
-    assert outcome.reference["ceiling"]["image_to_text_r1"] == pytest.approx(2 / 3)
+    assert outcome.reference_rows["ceiling"]["text_to_image_r1"] == pytest.approx(2 / 3)
+    assert outcome.reference_rows["ceiling"]["image_to_text_r1"] == pytest.approx(2 / 3)
     assert outcome.counts["distinct_captions"] == 2
 
 
@@ -64,8 +64,8 @@ def test_full_truth_counts_every_true_caption_and_says_what_own_pairs_could_reac
     for name in ("image_to_text_r1", "text_to_image_r1", "image_to_text_map_r", "text_to_image_map_r"):
         assert found[name] == pytest.approx(1)
     assert found["text_to_image_own_r1"] == pytest.approx(2 / 3)
-    assert outcome.reference["ceiling"]["text_to_image_own_r1"] == pytest.approx(2 / 3)
-    assert outcome.reference["ceiling"]["text_to_image_map_r"] == pytest.approx(1)
+    assert outcome.reference_rows["ceiling"]["text_to_image_own_r1"] == pytest.approx(2 / 3)
+    assert outcome.reference_rows["ceiling"]["text_to_image_map_r"] == pytest.approx(1)
     assert outcome.counts["true_pairs"] == 5
 
 

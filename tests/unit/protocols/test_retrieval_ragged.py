@@ -141,7 +141,7 @@ def test_a_constant_encoder_scores_exactly_chance_and_every_query_is_a_tie():
     data = ragged(COUNTS * 5)
     outcome = run(constant_encoder(), data, Options(ks=(1, 5), truth="own", ties="expected"))
     found = {name: statistic.value for name, statistic in outcome.metrics.items()}
-    assert found == pytest.approx(dict(outcome.reference["chance"]), abs=1e-12)
+    assert found == pytest.approx(dict(outcome.reference_rows["chance"]), abs=1e-12)
     captions = len(data.captions)
     by_hand = np.mean([1 - comb(captions - own, 5) / comb(captions, 5) for own in COUNTS])
     assert found["image_to_text_r5"] == pytest.approx(by_hand, abs=1e-12)
@@ -154,7 +154,7 @@ def test_random_scores_are_chance_on_the_mean():
     data = ragged(COUNTS * 4)
     options = Options(ks=(1, 5), truth="own", ties="expected")
     outcomes = [run(random_encoder(seed, width=16), data, options) for seed in range(10)]
-    for name, chance in outcomes[0].reference["chance"].items():
+    for name, chance in outcomes[0].reference_rows["chance"].items():
         found = np.array([outcome.metrics[name].value for outcome in outcomes])
         assert found.mean() == pytest.approx(chance, abs=4 * found.std(ddof=1) / np.sqrt(len(found)) + 1e-3)
 

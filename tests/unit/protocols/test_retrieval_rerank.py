@@ -111,7 +111,7 @@ def test_as_many_candidates_as_there_are_give_the_exact_ranking():
     whole, part = run(encoder, data, options(1000)), run(encoder, data, options(3))
     assert {name: s.value for name, s in whole.metrics.items()} == {name: s.value for name, s in exact.metrics.items()}
     np.testing.assert_array_equal(whole.rows["rank_text_to_image"], exact.rows["rank_text_to_image"])
-    assert whole.reference == exact.reference == part.reference
+    assert whole.reference_rows == exact.reference_rows == part.reference_rows
     assert (whole.counts["images_left_out"], whole.counts["captions_left_out"]) == (0, 0)
     assert part.rows["rank_text_to_image"].tolist() != exact.rows["rank_text_to_image"].tolist()
     assert part.counts["pairs_scored"] < whole.counts["pairs_scored"] == exact.counts["distinct_captions"] * len(data)
@@ -120,7 +120,7 @@ def test_as_many_candidates_as_there_are_give_the_exact_ranking():
 def test_a_constant_encoder_scores_exactly_chance():
     data = data_of("abcd", "efghi", "jklmno", "pqrstuv")
     outcome = run(replace(constant_encoder(), prompt_ensemble="scores"), data, options(2))
-    assert {name: s.value for name, s in outcome.metrics.items()} == outcome.reference["chance"]
+    assert {name: s.value for name, s in outcome.metrics.items()} == outcome.reference_rows["chance"]
     assert outcome.ties == 4 + 22
 
 

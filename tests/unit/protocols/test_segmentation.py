@@ -59,7 +59,7 @@ def test_background_ignored_worked_by_hand():
     assert {name: s.value for name, s in outcome.groups["class"].items()} == pytest.approx({"cat": cat, "dog": dog})
     assert outcome.ties == 4
     assert outcome.counts["pixels"] == 12
-    assert outcome.reference["constant"]["local/miou"] == pytest.approx(7 / 12 / 2)
+    assert outcome.reference_rows["constant"]["local/miou"] == pytest.approx(7 / 12 / 2)
 
 
 def test_background_by_words_worked_by_hand():
@@ -95,7 +95,7 @@ def test_pixels_outside_the_area_have_no_prediction():
     assert outcome.metrics["local/pixel_accuracy"].value == pytest.approx((2 + 1 + 1) / 16)
     assert any("count as wrong" in note for note in outcome.notes)
     # the oracle sees no more than the model
-    assert outcome.reference["oracle"]["local/pixel_accuracy"] == 0.5
+    assert outcome.reference_rows["oracle"]["local/pixel_accuracy"] == 0.5
 
 
 def test_bilinear_scores_cross_between_cell_centres():

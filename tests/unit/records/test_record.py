@@ -9,6 +9,7 @@ from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.errors import UserError
 from sparc_bench.files.atomic import write_atomic
 from sparc_bench.records.record import (
+    Record,
     headline_metrics,
     model_hash,
     pretty_json,
@@ -138,3 +139,12 @@ def test_metrics_know_their_patch_path(evaluated):
         *(record.paths[path] for path in ("local", "global")),
         True,
     ]
+
+
+def test_records_from_before_reference_rows_had_their_name_are_read():
+    file = record_files(Path(__file__).parents[3] / "results")[0]
+    values = json.loads(file.read_text(encoding="utf-8"))
+    rows = values.pop("reference", None) or values.pop("reference_rows")
+    assert Record.model_validate({**values, "reference": rows}) == Record.model_validate(
+        {**values, "reference_rows": rows}
+    )

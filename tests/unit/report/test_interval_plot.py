@@ -42,7 +42,7 @@ def section(references, *rows):
         data_hash="",
         exposure="none",
         rows=rows,
-        references=references,
+        reference_rows=references,
     )
 
 

@@ -46,7 +46,7 @@ def board(evaluated, tmp_path):
             "paths": {},
             "headline": "top1",
             "metrics": {"top1": metric(value, half)},
-            "reference": {"constant": {"top1": floor}, "ceiling": {"top1": 0.99}},
+            "reference_rows": {"constant": {"top1": floor}, "ceiling": {"top1": 0.99}},
             **changes,
         }
         statistics = {name: credits(value) for name in changes["metrics"]}
@@ -88,7 +88,7 @@ def test_rows_that_are_not_clear_of_their_floor_say_so(board):
 def test_chance_of_the_card_is_a_floor_and_a_ceiling_is_none(board):
     (section,) = build(board("a", 0.5, chance={"top1": 0.49}))
     assert section.rows[0].floor == ("chance", 0.49)
-    assert section.references == (("ceiling", 0.99), ("chance", 0.49), ("constant", 0.3))
+    assert section.reference_rows == (("ceiling", 0.99), ("chance", 0.49), ("constant", 0.3))
 
 
 def test_rows_of_other_protocols_exposure_or_data_are_never_ranked_together(board):
@@ -158,7 +158,7 @@ def test_outcomes_are_opened_once_and_only_where_seeds_are_pooled(board, monkeyp
         "paths": {"local": True, "global": True},
         "headline": "local/top1",
         "metrics": {"local/top1": metric(0.8, 0.02), "global/top1": metric(0.8, 0.02)},
-        "reference": {},
+        "reference_rows": {},
     }
     board("a", 0.80, **two), board("a", 0.90, seed=1, **two)
     results = board("alone", 0.5)
@@ -174,6 +174,7 @@ def test_outcomes_are_opened_once_and_only_where_seeds_are_pooled(board, monkeyp
     assert sorted(name for name in opened if name.endswith(".npz")) == ["a.seed1/toy.npz", "a/toy.npz"]
 
 
+@pytest.mark.slow
 def test_means_of_seeds_need_no_torch(board):
     board("a", 0.80, protocol="classification")
     results = board("a", 0.90, seed=1, protocol="classification")
@@ -186,17 +187,17 @@ def test_means_of_seeds_need_no_torch(board):
 
 
 def test_reference_rows_of_seeds_are_their_mean(board):
-    board("a", 0.80, reference={"untrained": {"top1": 0.2}, "constant": {"top1": 0.3}})
-    (section,) = build(board("a", 0.90, seed=1, reference={"untrained": {"top1": 0.6}, "constant": {"top1": 0.3}}))
-    assert section.references == (("untrained", 0.4), ("constant", 0.3))
+    board("a", 0.80, reference_rows={"untrained": {"top1": 0.2}, "constant": {"top1": 0.3}})
+    (section,) = build(board("a", 0.90, seed=1, reference_rows={"untrained": {"top1": 0.6}, "constant": {"top1": 0.3}}))
+    assert section.reference_rows == (("untrained", 0.4), ("constant", 0.3))
     assert section.rows[0].floor == ("untrained", 0.4)
 
 
 def test_many_reference_rows_of_a_kind_are_printed_as_a_range(board):
     for name, value in (("a", 0.2), ("b", 0.3), ("c", 0.25)):
-        results = board(name, 0.8, reference={"untrained": {"top1": value}, "constant": {"top1": 0.1}})
+        results = board(name, 0.8, reference_rows={"untrained": {"top1": value}, "constant": {"top1": 0.1}})
     (section,) = build(results)
-    assert [name for name, _ in section.references][:3] == ["untrained (b)", "untrained (c)", "untrained (a)"]
+    assert [name for name, _ in section.reference_rows][:3] == ["untrained (b)", "untrained (c)", "untrained (a)"]
     text = leaderboard.markdown_text([section])
     assert "|  | *untrained (3 models)* | *20.0 to 30.0* | | |" in text
     assert "|  | *constant* | *10.0* | | |" in text
@@ -214,14 +215,14 @@ def test_both_paths_are_reported_and_an_untrained_one_is_marked(evaluated):
     assert (local.main, path_global.main) == (True, False)
     assert (local.rows[0].trained_path, path_global.rows[0].trained_path) == (True, False)
     assert any("Untrained path" in sentence for sentence in path_global.remarks())
-    assert ("oracle", 1.0) in local.references
-    assert ("oracle", 1.0) in path_global.references
+    assert ("oracle", 1.0) in local.reference_rows
+    assert ("oracle", 1.0) in path_global.reference_rows
 
 
 def test_reference_rows_that_differ_name_their_model(board):
-    board("a", 0.8, reference={"untrained": {"top1": 0.2}, "random": {"top1": 0.1}})
-    (section,) = build(board("b", 0.7, reference={"untrained": {"top1": 0.2}, "random": {"top1": 0.15}}))
-    assert section.references == (
+    board("a", 0.8, reference_rows={"untrained": {"top1": 0.2}, "random": {"top1": 0.1}})
+    (section,) = build(board("b", 0.7, reference_rows={"untrained": {"top1": 0.2}, "random": {"top1": 0.15}}))
+    assert section.reference_rows == (
         ("untrained (a)", 0.2),
         ("untrained (b)", 0.2),
         ("random (b)", 0.15),
@@ -287,7 +288,7 @@ def test_overview_tables(board):
 def test_a_column_for_each_task_and_a_table_for_each_path(board):
     both = {"local/miou": metric(0.3, 0.02), "global/miou": metric(0.4, 0.02)}
     paths = {"local": False, "global": True}
-    seg = {"task": "toy_segmentation", "headline": "local/miou", "metrics": both, "paths": paths, "reference": {}}
+    seg = {"task": "toy_segmentation", "headline": "local/miou", "metrics": both, "paths": paths, "reference_rows": {}}
     board("a", 0.8, task="toy_top"), board("b", 0.7, task="toy_top"), board("a", 0, **seg)
     text = overview.text(build(board("a", 0.9, task="toy_top", seed=1)))
     assert "| model | seeds | top: top1 |" in text
@@ -344,6 +345,7 @@ def test_a_page_that_somebody_else_wrote_is_kept(board):
     assert (results / "README.md").read_text() == "my notes"
 
 
+@pytest.mark.slow
 def test_the_picture_grows_with_panels_and_models(board, tmp_path):
     sizes = []
     for count in (2, 12):

@@ -39,7 +39,7 @@ def record(tmp_path):
             "schema_version": SCHEMA,
             **dict.fromkeys(("model_title", "model_hash", "weights_hash", "title", "data_hash", "outcome_hash"), ""),
             **dict.fromkeys(("split", "package_version", "commit", "device", "dataset"), ""),
-            **{key: {} for key in ("paths", "libraries", "counts", "chance", "reference", "groups")},
+            **{key: {} for key in ("paths", "libraries", "counts", "chance", "reference_rows", "groups")},
             "model": name,
             "model_family": "open_clip",
             "task": TASK,

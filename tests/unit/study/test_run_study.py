@@ -73,7 +73,7 @@ split = "test"
 protocol = "retrieval"
 headline = "text_to_image_r1"
 source = "none"
-references = ["constant"]
+reference_rows = ["constant"]
 [data]
 n = 12
 [options]
@@ -167,6 +167,7 @@ def drop(folder, table, **cells):
         writer.writerows(left)
 
 
+@pytest.mark.slow
 def test_a_study_tries_chooses_trains_and_evaluates_and_a_second_call_trains_nothing(folder, go):
     code, printed, trained = go()
     assert code == 0
@@ -226,6 +227,7 @@ def test_a_study_tries_chooses_trains_and_evaluates_and_a_second_call_trains_not
     assert differences(chosen, study, tried[:-1]) == ["tiny_clip: 1 of its 4 trials are missing"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_names_what_is_missing_and_goes_on(folder, go):
     code, printed, trained = go(stop_after=3)
     assert code is None
@@ -244,6 +246,7 @@ def test_an_interrupted_study_names_what_is_missing_and_goes_on(folder, go):
     assert len(rest) == 8
 
 
+@pytest.mark.slow
 def test_a_method_that_diverges_is_reported_with_step_and_settings(folder, go):
     plugin = folder / "diverging.py"
     plugin.write_text(DIVERGING)
@@ -261,6 +264,7 @@ def test_a_method_that_diverges_is_reported_with_step_and_settings(folder, go):
     assert go()[2] == []
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_is_a_row_and_the_study_goes_on(folder, go):
     plugin = folder / "late.py"
     plugin.write_text(DIVERGING.replace("self.steps == 1", "self.steps == 4"))  # trials have three steps
@@ -275,6 +279,7 @@ def test_a_run_that_diverges_is_a_row_and_the_study_goes_on(folder, go):
     assert go()[2] == []
 
 
+@pytest.mark.slow
 def test_a_task_that_fails_is_missing_by_name_and_the_run_is_not_trained_again(folder, go):
     write(folder, task=TASK + "[expect]\nimages = 13\n")
     code, printed, _ = go()
@@ -286,6 +291,7 @@ def test_a_task_that_fails_is_missing_by_name_and_the_run_is_not_trained_again(f
     assert [row.train_seconds for row in rows(folder, RUNS)] == seconds
 
 
+@pytest.mark.slow
 def test_a_changed_box_tries_anew_and_clears_the_trials_of_the_old_one(folder, go):
     go()
     write(folder, change=("high = 3e-3", "high = 2e-3"))

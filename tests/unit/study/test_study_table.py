@@ -206,6 +206,7 @@ def test_a_winner_is_named_only_above_the_intervals_of_its_own_group(lab):
     assert block.verdict().endswith("toy_better is ahead, its interval lies above those of the others.")
 
 
+@pytest.mark.slow
 def test_the_difference_is_paired_and_marked_where_it_is_not_clear_of_zero(three):
     entries = {entry.recipe: entry for entry in three.outcome().entries}
     assert entries["toy_clip"].difference is None
@@ -302,6 +303,7 @@ def test_missing_rows_are_named(lab):
     assert "- toy_new: 2 of 4 trials, and all runs" in text
 
 
+@pytest.mark.slow
 def test_records_of_another_setting_protocol_or_seed_are_left_out_and_named(three):
     three.ran("toy_better", 0, 0.9, recipe_hash="0" * 64)
     three.ran("toy_many", 1, 0.9, protocol_hash="0" * 64)
@@ -324,6 +326,7 @@ def test_one_seed_is_said(lab):
     assert "Where there is one seed, the interval is over images alone" in text
 
 
+@pytest.mark.slow
 def test_publish_and_stale(three):
     console = Console(file=io.StringIO(), width=200)
     study_table.publish(three.study, three.results, console)

@@ -67,6 +67,7 @@ def test_decoding_on_the_fly_replaces_an_unreadable_image_and_names_it(tiny, dat
     assert all(int(row) >= 2 for batch in loaded for row in batch.batch.index_B)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 def test_decoding_on_the_fly_names_unreadable_images_and_stops_at_the_limit(tiny, data, tmp_path, monkeypatch):
     broken = with_broken_images(data, tmp_path, 2)

@@ -34,6 +34,7 @@ def vectors(resolved):
     return encoder.images(ITEMS, need), encoder.texts(TEXTS, frozenset({"global"}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("custom_text", [False, True])
 def test_open_clip_gives_the_vectors_of_the_run(custom_text, from_clip, tmp_path, capsys):
     folder = write_mini_clip(tmp_path / "model", custom_text=custom_text)
@@ -70,6 +71,7 @@ def test_a_score_that_is_no_cosine_is_said(from_clip, tmp_path):
     assert note == " It is scored by cosines there, and gloria scores otherwise."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("objective", "options", "reason"),
     [

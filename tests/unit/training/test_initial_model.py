@@ -193,6 +193,7 @@ def test_a_run_from_a_run_takes_towers_tokenizer_and_fitting_heads(tiny, from_cl
     assert model.objective.scale.item() == pytest.approx(100)
 
 
+@pytest.mark.slow
 def test_a_run_needs_its_start_no_more(from_clip, tmp_path):
     folder = write_mini_clip(tmp_path / "model")
     summary = train(from_clip(init=f"open_clip:{folder}"), tmp_path / "run", None, 0, "cpu")
@@ -207,6 +208,7 @@ def test_a_run_needs_its_start_no_more(from_clip, tmp_path):
     assert begun(again).images(ITEMS, frozenset({"global"})).global_ND.shape == (len(SIZES), 16)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_exactly_and_only_from_the_same_weights(from_clip, tmp_path, monkeypatch):
     folder = write_mini_clip(tmp_path / "model")
     recipe = from_clip(init=f"open_clip:{folder}", freeze=["text"], steps=4, eval_every=2)
@@ -235,6 +237,7 @@ def test_an_interrupted_run_goes_on_exactly_and_only_from_the_same_weights(from_
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_what_the_start_was_trained_on_counts_as_seen(tiny, from_clip, tmp_path):
     train(tiny, tmp_path / "first", None, 0, "cpu")
     train(from_clip(), tmp_path / "unknown", None, 0, "cpu")

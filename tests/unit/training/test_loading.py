@@ -75,6 +75,7 @@ def test_known_true_pairs_are_masked_and_their_share_is_logged(make):
     assert "known_true_share" in unmasked
 
 
+@pytest.mark.slow
 def test_rare_captions_are_true_of_under_one_percent(tiny):
     data = tiny.data.model_copy(update={"options": {"n": 1000}})
     whole = read_split(tiny.model_copy(update={"data": data}), None, val=False)

@@ -31,6 +31,7 @@ def assert_same_weights(first, second):
         assert all(torch.equal(a.get_tensor(name), b.get_tensor(name)) for name in a.keys())  # noqa: SIM118
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_losses_bit_for_bit_and_another_seed_others(tiny, tmp_path):
     first, second, other = tmp_path / "a", tmp_path / "b", tmp_path / "c"
     for folder, seed in ((first, 0), (second, 0), (other, 1)):
@@ -40,6 +41,7 @@ def test_same_seed_gives_the_same_losses_bit_for_bit_and_another_seed_others(tin
     assert_same_weights(first, second)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tiny, tmp_path, monkeypatch):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train(tiny, whole, None, 0, "cpu")
@@ -147,6 +149,7 @@ def test_validation_ranks_the_images_that_can_be_read(tiny, tmp_path):
     assert validation_scores(encoder, data, some) == pytest.approx(retrieval.hit_rates(encoder, part, (1, 5, 10)))
 
 
+@pytest.mark.slow
 def test_tensorboard_files_if_asked_for(tiny, tmp_path):
     pytest.importorskip("tensorboard")
     train(tiny, tmp_path / "run", None, 0, "cpu", tensorboard=True)

@@ -66,6 +66,7 @@ def test_a_model_that_cannot_be_loaded_ends_with_2(capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["scenes_clip", "scenes_sparc", "flickr8k_clip", "flickr8k_sparc"])
 def test_kept_models_pass_and_give_the_values_of_their_cards(name):
     report = run_checks(resolve.load_encoder(resolve.resolve(name), Runtime()))
@@ -92,6 +93,7 @@ def test_the_former_name_of_the_probe_table_is_refused_with_the_new_one(kind):
         parse(kind, {"name": "old", "reference": {"probe": 1}}, "old.toml")
 
 
+@pytest.mark.slow
 def test_the_wrong_activation_is_found_by_the_probe_values(tmp_path, capsys):
     right = tiny_open_clip.folder(tmp_path / "right", "vit")
     assert main(["verify", f"open_clip:{right}"]) == 0

@@ -255,6 +255,7 @@ def test_what_is_measured_of_a_sound_encoder():
     assert run_checks(Toy(letterbox)).findings["area seen"].measured == "whole image, padded to the input's shape"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_caught_by_its_own_check(mistake):
     encoder, check, status, advice = MISTAKES[mistake]
