@@ -1,4 +1,4 @@
-"""The name of a metric, and the patch path that it reads where it is one of patch vectors."""
+"""Name of a metric, with the patch path of a metric of patch vectors."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pydantic_core import CoreSchema, core_schema
 
 
 class MetricName(str):
-    """A metric's name, of patch vectors with their path: the string that records and files of outcomes hold.
+    """Name of a metric as records and files of outcomes spell it: METRIC, or PATH/METRIC for patch vectors.
 
-    Equal to its spelling, so that `record.metrics["local/miou"]` finds it.
+    It is a string, so that `record.metrics["local/miou"]` finds it.
 
     >>> name = MetricName("miou").at("local")
     >>> name, name.metric, name.path
@@ -23,16 +23,16 @@ class MetricName(str):
 
     @property
     def metric(self) -> str:
-        """What is measured, by whichever path."""
+        """Metric without its path."""
         return self.rpartition("/")[2]
 
     @property
     def path(self) -> str:
-        """The patch path; empty where the metric is not one of patch vectors."""
+        """Patch path; empty for a metric without one."""
         return self.rpartition("/")[0]
 
     def at(self, path: str) -> MetricName:
-        """The same metric of a patch path; an empty path gives the metric alone."""
+        """Name of the same metric at a patch path; without a path if empty."""
         return MetricName(f"{path}/{self.metric}" if path else self.metric)
 
     @classmethod
@@ -41,7 +41,7 @@ class MetricName(str):
 
 
 def at_path(path: str, name: str) -> str:
-    """The name of an array, a grouping or a count of one patch path, spelt as its metrics are.
+    """Name of an array, a grouping or a count of a patch path, spelt like its metrics.
 
     >>> at_path("global", "class"), at_path("", "class")
     ('global/class', 'class')

@@ -1,4 +1,4 @@
-"""COCO's rows and pycocotools' evaluation as statistics: what every protocol that scores average precision shares.
+"""Rows in COCO's format and pycocotools' evaluation of them, for `detection` and `oracle_boxes`.
 
 Shapes: R boxes, G clusters (images).
 """
@@ -21,21 +21,21 @@ from sparc_bench.metrics.average_precision import AveragePrecision
 from sparc_bench.protocols.regions import SIZES
 
 EVERYTHING = 1e10
-"""COCO's upper end of "all areas", in pixels."""
+"""Upper end of COCO's area range "all", in pixels."""
 
 
 def corner_and_extent(box_R4: Float[ndarray, "R 4"]) -> Float[ndarray, "R 4"]:
-    """Left, top, width, height, as COCO writes boxes, from left, top, right, bottom."""
+    """Boxes as COCO writes them (left, top, width, height) from left, top, right, bottom."""
     return np.concatenate([box_R4[:, :2], box_R4[:, 2:] - box_R4[:, :2]], axis=1)
 
 
 def category_row(label: int, name: str) -> dict[str, Any]:
-    """A row of "categories"; the id is 1 + the label."""
+    """Row of "categories"; its id is 1 + the label."""
     return {"id": label + 1, "name": name}
 
 
 def object_row(number: int, image: int, region: Region, area: float) -> dict[str, Any]:
-    """An object as a row of "annotations"."""
+    """Row of "annotations" of an object."""
     left, top, right, bottom = region.box
     return {
         "id": number,
@@ -50,7 +50,7 @@ def object_row(number: int, image: int, region: Region, area: float) -> dict[str
 def detection_row(
     number: int, image: int, label: int, score: float, box: Sequence[float], area: float
 ) -> dict[str, Any]:
-    """A detection as a row of "annotations", as COCO's loadRes makes it; the box is left, top, width, height."""
+    """Row of "annotations" of a detection, as by COCO.loadRes; `box` is left, top, width, height."""
     return {
         "id": number,
         "image_id": image,
@@ -65,7 +65,7 @@ def detection_row(
 def indexed(
     images: Sequence[dict[str, Any]], categories: Sequence[dict[str, Any]], annotations: Sequence[dict[str, Any]]
 ) -> COCO:
-    """Rows in COCO's format as pycocotools holds them; nothing is printed."""
+    """Pycocotools' COCO of rows in its format, indexed without its printed lines."""
     coco = COCO()
     coco.dataset = {"images": list(images), "categories": list(categories), "annotations": list(annotations)}
     with contextlib.redirect_stdout(io.StringIO()):
@@ -74,7 +74,7 @@ def indexed(
 
 
 def area_ranges(edges: tuple[float, float]) -> list[list[float]]:
-    """All areas, then small, medium and large; both ends belong to a range."""
+    """Area ranges all, small, medium and large; both ends are inside."""
     small, large = edges
     return [[0, EVERYTHING], [0, small], [small, large], [large, EVERYTHING]]
 
@@ -82,7 +82,7 @@ def area_ranges(edges: tuple[float, float]) -> list[list[float]]:
 def matched(
     truth: COCO, found: COCO, category: int, iou: str, max_detections: int, ranges: Sequence[Sequence[float]]
 ) -> COCOeval:
-    """Detections of one category matched to its objects at IoU 0.50 to 0.95; images are those of `truth`."""
+    """COCOeval of one category after `evaluate()` at IoU 0.50 to 0.95, over the images of `truth`."""
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(truth, found, iou)
         evaluation.params.catIds = [category]
@@ -93,7 +93,7 @@ def matched(
 
 
 def precisions(evaluation: COCOeval) -> dict[str, AveragePrecision]:
-    """`ap` (IoU 0.50 to 0.95), `ap50`, `ap75`, and, where the ranges were matched too, `ap` of each size."""
+    """`ap` (IoU 0.50 to 0.95), `ap50`, `ap75`, and `ap_SIZE` of each evaluated size."""
     statistics = {
         "ap": AveragePrecision.of(evaluation),
         "ap50": AveragePrecision.of(evaluation, thresholds=[0]),
@@ -105,9 +105,9 @@ def precisions(evaluation: COCOeval) -> dict[str, AveragePrecision]:
 
 
 def recalled(evaluation: COCOeval, area: int, best: int) -> tuple[Float32[ndarray, "G"], Float32[ndarray, "G"]]:
-    """Objects found and to be found, by image, summed over the IoU thresholds, among the `best` first detections.
+    """(found objects, all objects) of each image, summed over IoU thresholds, with its `best` first detections.
 
-    Their ratio is the recall that COCOeval averages over thresholds; images are in ascending order of their ids.
+    The ratio of their sums is the recall that COCOeval averages over thresholds; images are in ascending order of ids.
     """
     images, thresholds = len(evaluation.params.imgIds), len(evaluation.params.iouThrs)
     found_G, truths_G = np.zeros(images, dtype=np.float32), np.zeros(images, dtype=np.float32)

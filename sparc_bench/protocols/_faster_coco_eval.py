@@ -1,4 +1,4 @@
-"""The same average precisions by faster-coco-eval, an implementation of its own of COCO's and LVIS's rules."""
+"""Average precisions by faster-coco-eval, a second implementation of COCO's and LVIS's rules."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def average_precisions(
     *,
     federated: bool,
 ) -> dict[str, float]:
-    """`ap`, `ap50`, `ap75` and the AP of each size; NaN where no class has objects.
+    """`ap`, `ap50`, `ap75` and the AP of each size; NaN without objects of any class.
 
     Args:
-        truth: rows in COCO's format (LVIS's, where `federated`), all classes together.
-        found: the same of the detections, with annotations as COCO's loadRes makes them.
+        truth: rows of all classes in COCO's format (with `federated` LVIS's).
+        found: rows of the detections, with annotations as by COCO.loadRes.
         iou: bbox or segm.
-        max_detections: that are kept of a class in an image.
-        ranges: areas: all, small, medium, large.
-        federated: LVIS's rules about classes that an image was not checked for.
+        max_detections: largest number of detections of a class in an image.
+        ranges: area ranges all, small, medium, large.
+        federated: whether LVIS's rules apply.
 
     Raises:
         UserError: faster-coco-eval is not installed.
@@ -54,15 +54,15 @@ def average_precisions(
     precision_TRKA = np.asarray(evaluation.eval["precision"])[..., -1]
     cuts = {"ap": precision_TRKA[..., 0], "ap50": precision_TRKA[0, ..., 0], "ap75": precision_TRKA[5, ..., 0]}
     cuts |= {f"ap_{size}": precision_TRKA[..., area] for area, size in enumerate(SIZES, start=1)}
-    # classes without objects hold -1 throughout
+    # the precision of classes without objects is -1
     return {name: float(cut[cut > -1].mean()) if (cut > -1).any() else float("nan") for name, cut in cuts.items()}
 
 
 def agreed(ours: Mapping[str, float], theirs: Mapping[str, float]) -> str:
-    """A sentence that both engines give these numbers.
+    """Note that both engines give the same numbers.
 
     Raises:
-        UserError: they do not.
+        UserError: the numbers differ by more than `AGREEMENT`.
     """
     release = f"{ENGINE} {version(ENGINE)}"
     for name, value in theirs.items():

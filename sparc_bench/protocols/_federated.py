@@ -1,4 +1,4 @@
-"""LVIS's rules: an image was checked for some classes only, and its best detections alone count.
+"""LVIS's federated rules: an image is annotated for some classes only, and only its best detections count.
 
 Shapes: D detections.
 """
@@ -16,14 +16,14 @@ from sparc_bench.errors import UserError
 from sparc_bench.outputs.detections import SplitDetections
 
 FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}
-"""LVIS's letters and the ends of the metrics' names."""
+"""LVIS's letter of a class frequency -> end of the metric's name."""
 
 
 def checked_for(example: Example) -> Mapping[str, frozenset[int]]:
-    """Labels that are not in the image (`absent`), and that are in it but not all marked (`not_exhaustive`).
+    """Labels known to be `absent` from the image, and labels annotated incompletely in it (`not_exhaustive`).
 
     Raises:
-        UserError: a data set that does not know.
+        UserError: the data set lacks them.
     """
     facts: Mapping[str, Any] = example.facts or {}
     if "absent" not in facts:
@@ -32,9 +32,9 @@ def checked_for(example: Example) -> Mapping[str, frozenset[int]]:
 
 
 def judged(found: SplitDetections, data: DataSplit, most: int) -> tuple[SplitDetections, list[str]]:
-    """The best `most` detections of each image (the first of equal ones), and of these what the image was checked for.
+    """(detections that count, notes on the others): the best `most` of each image, of classes annotated in it.
 
-    Also sentences about what was left out. Detections without any pixel go too, as in LVIS's own code.
+    Of equal scores the first is kept. Detections without a pixel are left out too, as in LVIS's own code.
     """
     order_D = np.lexsort((-found.score_D, found.example_D))
     first_D = np.searchsorted(found.example_D[order_D], found.example_D[order_D])
@@ -57,10 +57,10 @@ def judged(found: SplitDetections, data: DataSplit, most: int) -> tuple[SplitDet
 
 
 def ignore_unmatched(evaluation: COCOeval, label: int, example_of: Mapping[int, Example]) -> None:
-    """Where a class is not marked exhaustively, a detection that matches nothing may be right: it counts as nothing.
+    """Ignore unmatched detections of a class in images where it is annotated incompletely: they may be right.
 
     Args:
-        evaluation: of one class, after `evaluate()`; changed in place.
+        evaluation: COCOeval of one class, after `evaluate()`; changed in place.
         label: the class.
         example_of: image id -> example.
     """

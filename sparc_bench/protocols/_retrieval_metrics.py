@@ -92,7 +92,7 @@ class ImageCaptionPairs:
         }
 
     def reference(self, ks: Sequence[int]) -> dict[str, dict[str, float]]:
-        """The reference rows that no model decides."""
+        """Reference rows `ceiling`, `chance` and `constant`."""
         return {"ceiling": self.ceiling(ks), "chance": self.chance(ks), "constant": self.constant()}
 
     def counts(self) -> dict[str, int]:

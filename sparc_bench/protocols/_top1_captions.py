@@ -67,10 +67,10 @@ def output_captions(outputs: Captions, data: DataSplit) -> tuple[list[str], tupl
 
 
 class Choices:
-    """Top-1 candidate of each image, in even shares where several tie.
+    """Top-1 candidate of each image; candidates that tie have equal shares.
 
     Attributes:
-        hit_N: share of an image's choice that is a caption of its own.
+        hit_N: share of the image's own captions.
     """
 
     def __init__(self, images: int) -> None:
@@ -79,7 +79,7 @@ class Choices:
         self._first_N = np.zeros(images, dtype=np.int64)
 
     def add(self, rows: slice, top_NU: Bool[ndarray, "N U"], own_NU: Bool[ndarray, "N U"]) -> Float[ndarray, "N U"]:
-        """Take in some images; returns each candidate's share of their choice."""
+        """Add a batch of images; returns each candidate's share."""
         choice_NU: ndarray = top_NU / top_NU.sum(axis=1, keepdims=True)
         self.hit_N[rows] = (choice_NU * own_NU).sum(axis=1)
         self._tied_N[rows] = top_NU.sum(axis=1)
@@ -88,22 +88,22 @@ class Choices:
 
     @property
     def ties(self) -> int:
-        """Images with several candidates at the top."""
+        """Number of images with several candidates at the top."""
         return int((self._tied_N > 1).sum())
 
     @property
     def misses(self) -> int:
-        """Images whose choice is no caption of their own."""
+        """Number of images (the rounded sum of shares) whose top-1 caption is not one of their own."""
         return round(float((1 - self.hit_N).sum()))
 
     def retrieved_N(self, candidates: DistinctTexts) -> Int[ndarray, "N"]:
-        """The first candidate at each image's top, as an index into the texts that the candidates were made of."""
+        """First candidate at the top of each image, as an index into the M texts."""
         first_place_U = np.unique(candidates.index_M, return_index=True)[1]
         return np.asarray(first_place_U[self._first_N])
 
 
 def pool_strings(candidates: DistinctTexts, pool: int) -> Bool[ndarray, "U"]:
-    """Mask of the candidates among the first `pool` texts; captions that only another system gave are none."""
+    """Mask of the candidates among the first `pool` texts, without captions that only another system gave."""
     return np.asarray(np.arange(len(candidates.texts)) <= candidates.index_M[:pool].max())
 
 

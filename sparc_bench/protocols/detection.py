@@ -1,6 +1,6 @@
 """Detection: average precision of boxes or masks with classes and scores, by COCO's or LVIS's rules.
 
-Shapes: N images, D detections, K classes that have objects, G clusters (images).
+Shapes: N images, D detections, K classes with objects, G clusters (images).
 """
 
 from __future__ import annotations
@@ -49,26 +49,26 @@ IMAGES_AT_ONCE = 64
 
 
 class Options(Strict):
-    """What a card decides."""
+    """Options of the protocol in a task card."""
 
     iou: Literal["bbox", "segm"]
-    """what is matched: boxes, or masks (whose area then says what is small or large)"""
+    """IoU of boxes (bbox) or of masks (segm, whose area is then that of the size groups)"""
     rules: Literal["coco", "lvis"]
-    """coco: every image is checked for every class; lvis: only for those that it names (federated)"""
+    """coco: every image is annotated for every class; lvis: only for the classes that it names (federated)"""
     engine: Literal["pycocotools", "faster-coco-eval"]
-    """what the APs are: pycocotools', or those that pycocotools and faster-coco-eval agree on to 1e-6"""
+    """implementation of AP: pycocotools, or faster-coco-eval, which must agree with pycocotools to 1e-6"""
     max_detections: int = Field(ge=1)
-    """best-scored detections that are kept: coco: of a class in an image (COCO: 100); lvis: of an image (LVIS: 300)"""
+    """most detections kept, best first: per image and class under coco (COCO: 100), per image under lvis (LVIS: 300)"""
     recall_at: tuple[int, ...]
-    """the k of ar_at_k, recall among the best k of a class in an image (COCO: 1, 10, 100; LVIS: 300)"""
+    """k of ar_at_k, the recall with the best k detections per image and class (COCO: 1, 10, 100; LVIS: 300)"""
     area_edges: tuple[float, float]
-    """areas in pixels at which medium begins and at which large begins (COCO and LVIS: 1024 and 9216)"""
+    """least areas of a medium and of a large object, in pixels (COCO and LVIS: 1024 and 9216)"""
     categories: Literal["all"] | tuple[str, ...]
-    """the classes that count, by the data set's names; detections of others are left out"""
+    """scored classes, by the data set's names; detections of other classes are left out"""
     prompts: str
-    """prompt set of one template, for a model that detects by name; outputs of other systems have their classes"""
+    """prompt set of one template, for models with text prompts; outputs of other systems name their classes"""
     classes: str
-    """class words: a card of tasks/classes, or `own` for the data set's own names"""
+    """class names in the prompts: a card of tasks/classes, or `own`: the data set's own names"""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -82,7 +82,7 @@ class Options(Strict):
 
 
 def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
-    """Have a model look for the prompted classes, and score what it finds (see `score`).
+    """Detect the prompted classes with a model, and score the detections (see `score`).
 
     Raises:
         UserError: masks are scored, or the prompt set has several templates.
@@ -114,13 +114,13 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
 def score(outputs: DetectionRows, data: DataSplit, options: Options) -> Outcome:
     """AP and recall of a file of detections.
 
-    `ap` (IoU 0.50 to 0.95), `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large`; `ar_at_k`, `ar_small`, `ar_medium`,
-    `ar_large` (mean recall over the ten IoU thresholds); under lvis also `ap_rare`, `ap_common`, `ap_frequent`. All are
-    means over the classes that have objects; clusters are images. Crowds are ignored. Under lvis detections beyond the
-    best `max_detections` of their image are cut first, those of a class that their image was neither checked for nor
-    has are left out, and those that match nothing count as nothing where the class is not marked exhaustively. Equal
-    scores keep the official stable order (ascending image id, then the file's order); the tie count is the number of
-    detections whose score another detection of the same class already has. Groups `class` hold the AP of each class.
+    Metrics are `ap` (IoU 0.50 to 0.95), `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large`; `ar_at_k`, `ar_small`,
+    `ar_medium`, `ar_large` (mean recall over the ten IoU thresholds); under lvis also `ap_rare`, `ap_common`,
+    `ap_frequent`. All are means over the classes with objects; clusters are images. Crowds are ignored. Under lvis only
+    the best `max_detections` of an image count, detections of classes that are not annotated in their image are left
+    out, and unmatched detections are ignored where the class is annotated incompletely. Equal scores keep the official
+    stable order (ascending image id, then the file's order); the tie count is the number of detections with the score
+    of an earlier detection of the same class. Groups `class` hold the AP of each class.
 
     Source: Lin et al. 2014, arXiv 1405.0312; Gupta, Dollar and Girshick 2019, arXiv 1908.03195.
     """
@@ -179,13 +179,13 @@ def _outcome(found: SplitDetections, data: DataSplit, options: Options, notes: S
 
 
 def _recalls(options: Options) -> dict[str, tuple[int, int]]:
-    """Name -> area range, and how many of the best detections."""
+    """Recall metric -> (index of the area range, number of best detections)."""
     named = {f"ar_at_{k}": (0, k) for k in options.recall_at}
     return named | {f"ar_{size}": (area, options.max_detections) for area, size in enumerate(SIZES, start=1)}
 
 
 class _Truth:
-    """The objects of a data split, class by class, as pycocotools wants them; category ids are 1 + the label."""
+    """Objects of a data split in COCO's format, class by class; category ids are 1 + the label."""
 
     def __init__(self, data: DataSplit, options: Options) -> None:
         self._data, self._options = data, options
@@ -204,7 +204,7 @@ class _Truth:
         self.objects = len(rows) - self.crowds
 
     def matched(self, label: int, found: SplitDetections) -> tuple[COCOeval, Int[ndarray, "G"]]:
-        """The evaluation of a class, and which example each of its images is: those that have it, or a detection."""
+        """(COCOeval of a class, example of each of its images); only images with its objects or detections."""
         chosen_D = np.flatnonzero(found.label_D == label)
         detections = self._detections(found, chosen_D)
         images = {row["image_id"] for row in self._rows[label]} | {row["image_id"] for row in detections}
@@ -225,7 +225,7 @@ class _Truth:
         return evaluation, np.array([example_of[number] for number in sorted(images)], dtype=np.int64)
 
     def by_faster_coco_eval(self, found: SplitDetections) -> dict[str, float]:
-        """The APs of all classes by the other engine."""
+        """APs of all classes by faster-coco-eval."""
         images = [self._image(index) for index in range(len(self._data))]
         categories = [category_row(label, self._data.classes[label]) for label in self.labels]
         if self._options.rules == "lvis":
@@ -269,7 +269,7 @@ class _Truth:
         return rows
 
     def _image(self, index: int) -> dict[str, Any]:
-        """The row of an image: its size where that is known, which masks need, and what it was checked for."""
+        """Row of an image: its size (needed for masks) if known, and under lvis its absent and incomplete classes."""
         example = self._data.examples[index]
         row: dict[str, Any] = {"id": int(self._image_N[index])}
         if isinstance(example.facts, Mapping):
@@ -282,7 +282,7 @@ class _Truth:
 
 
 def _image_numbers(data: DataSplit) -> Int[ndarray, "N"]:
-    """1 + each example's rank: by its id where all ids are numbers (the official order of ties), else its place."""
+    """Image id of each example, from 1: by numeric example ids (the official order of ties), else by position."""
     ids = [example.id for example in data.examples]
     keys = [int(item_id) for item_id in ids] if all(item_id.isdecimal() for item_id in ids) else list(range(len(ids)))
     numbers_N = np.empty(len(ids), dtype=np.int64)

@@ -1,9 +1,8 @@
-"""Oracle-box AP: ground-truth boxes as the proposals of a detector that has nothing but the model's region scores.
+"""Oracle-box AP: average precision of ground-truth boxes as proposals, scored by the model's region scores.
 
-Every box that is no crowd is a detection of every class, scored by the model's similarity of the box's patches with
-the class's prompted name; pycocotools matches and scores them. Localisation is given, so what is measured is whether
-scores of regions can be ranked across images, class by class; top-1 with given boxes asks less (it compares classes
-within one region only).
+Every box except crowds is a detection of every class, scored by the similarity of its patches with the class prompts,
+and evaluated by pycocotools. Localisation is given, so the AP measures whether region scores rank regions across images
+class by class; top-1 with given boxes (`regions`) only compares classes within a region.
 
 Shapes: R regions, C classes.
 """
@@ -51,20 +50,20 @@ DATA = frozenset({"boxes"})
 
 
 class Options(RegionOptions):
-    """What a card decides."""
+    """Options of the protocol in a task card."""
 
     max_detections: int = Field(ge=1)
-    """best-scored detections of a class that are kept in each image (COCO: 100)"""
+    """most detections kept per image and class, best first (COCO: 100)"""
 
 
 def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     """AP of every patch path: `ap` (IoU 0.50 to 0.95), `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large`.
 
-    All are means over the classes that have objects, as COCOeval has them; clusters are images. Equal scores keep the
-    official stable order (images, then boxes, in the data set's order); the tie count is the number of detections
-    whose score another detection of the same class already has. `constant` is what equal scores for all detections
-    give (all sizes). Crowds are ignored as COCO does, and are no proposals. Groups `class` hold the first path's AP
-    per class, those of other paths are named `PATH/class`.
+    All are means over the classes with objects, as in COCOeval; clusters are images. Equal scores keep the official
+    stable order (images, then boxes, in the data set's order); the tie count is the number of detections with the score
+    of an earlier detection of the same class. The reference row `constant` has equal scores for all detections (all
+    sizes). Crowds are ignored as in COCO, and are no proposals. Groups `class` hold the first path's AP of each class,
+    `PATH/class` that of other paths.
     """
     words_C = class_words(options.classes, data.classes)
     chosen = ChosenRegions.of(data, min_side=0)
@@ -100,12 +99,12 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
 
 
 def tied_detections(scores_RC: Float32[ndarray, "R C"]) -> int:
-    """How many detections have a score that another detection of the same class already has."""
+    """Number of detections with the score of an earlier detection of the same class."""
     return sum(len(scores_R) - len(np.unique(scores_R)) for scores_R in scores_RC.T)
 
 
 class GroundTruth:
-    """The data split as pycocotools wants it; image ids are 1 + the example's index, category ids 1 + the label."""
+    """Data split in COCO's format; image ids are 1 + the example's index, category ids 1 + the label."""
 
     def __init__(self, data: DataSplit, chosen: ChosenRegions, options: Options) -> None:
         self._options = options
@@ -128,10 +127,9 @@ class GroundTruth:
     def average_precisions(
         self, scores_RC: Float32[ndarray, "R C"], *, by_size: bool = True
     ) -> dict[str, list[AveragePrecision]]:
-        """For every chosen box as a detection of every class: the six APs that COCO prints, each class by itself.
+        """Name -> APs of all classes (the six that COCO prints), with every chosen box as a detection of every class.
 
-        Classes are matched one after the other, so that memory is bounded; without `by_size` only the three APs of all
-        sizes.
+        Classes are evaluated one by one, in bounded memory; without `by_size` only the three APs of all sizes.
         """
         found: dict[str, list[AveragePrecision]] = {}
         for label, scores_R in enumerate(scores_RC.T):
