@@ -123,6 +123,24 @@ class Detector(Encoder, Protocol):
 
 
 @runtime_checkable
+class TokenMapper(Protocol):
+    """An encoder whose loss may have contrasted the tokens of captions with patches.
+
+    Attributes:
+        token_path: the patch path of these patches, None where the loss did not.
+    """
+
+    token_path: str | None
+
+    def token_maps(self, images: ImageFeatures, words: Sequence[str]) -> Tensor:
+        """Scores (N, words, rows, columns) of patches by `token_path` for the words of one caption, read as a whole.
+
+        NaN for a word that has no token, or none within the model's context.
+        """
+        ...
+
+
+@runtime_checkable
 class Streams(Protocol):
     """An encoder that decodes ahead."""
 

@@ -160,6 +160,7 @@ class Objective(nn.Module):
         data_needs: what the training data must provide (`PROVIDES` of its module).
         scored_as: names in `Ctx.logits` whose mean is the test score times the scale; none where no loss is one.
         paths: patch path -> whether this loss trains it (see `Encoder.paths`).
+        token_path: patch path whose patches a loss contrasts with the tokens of captions; None where no loss does.
         prompt_ensemble: how prompts are averaged at evaluation.
         gives: what an encoder with this objective gives.
     """
@@ -168,6 +169,7 @@ class Objective(nn.Module):
     data_needs: ClassVar[frozenset[str]] = frozenset({"captions"})
     scored_as: ClassVar[tuple[str, ...]] = ("global",)
     paths: ClassVar[Mapping[str, bool]] = {}
+    token_path: ClassVar[str | None] = None
     prompt_ensemble: ClassVar[Literal["embeddings", "scores"]] = "embeddings"
     gives: ClassVar[frozenset[str]] = frozenset({"image", "text", "global", "patches", "tokens"})
 

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import typer
 
 from sparc_bench import __version__
-from sparc_bench.cli import data, look
+from sparc_bench.cli import align, data, look
 from sparc_bench.cli.mistakes import UsageError, disk, usage
 from sparc_bench.cli.options import (
     DataRoot,
@@ -40,6 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(look.app)
+app.add_typer(align.app)
 app.add_typer(data.app, name="data")
 
 

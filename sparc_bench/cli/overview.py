@@ -29,6 +29,7 @@ GROUPS = {
     },
     "Look": {
         "list": "List tasks, models, data sets, objectives and other kinds.",
+        "align": "Draw which patches of an image each word finds.",
         "show": "Show what a card or module is, and what it needs.",
         "data": "List data sets and how to get them; check one on disk.",
         "check": "Check cards, records and tables, or published numbers.",

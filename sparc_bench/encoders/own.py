@@ -13,6 +13,7 @@ from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.encoder import ImageTextEncoder, Runtime
 from sparc_bench.errors import UserError
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures
+from sparc_bench.metrics import cosine
 from sparc_bench.two_towers import checkpoint
 from sparc_bench.two_towers.checkpoint import Meta
 from sparc_bench.two_towers.model import TwoTowerModel, build_model
@@ -92,6 +93,22 @@ class OwnEncoder(ImageTextEncoder):
     def dense_scores(self, images: ImageFeatures, texts: TextFeatures, path: str | None = None) -> Tensor:
         """Dense scores by the objective's rule."""
         return self.model.objective.dense_scores(images, texts, path)
+
+    @property
+    def token_path(self) -> str | None:
+        """The patch path that the objective contrasts with tokens, or None."""
+        return self.model.objective.token_path
+
+    @torch.inference_mode()
+    def token_maps(self, images: ImageFeatures, words: Sequence[str]) -> Tensor:
+        """Cosines of patches with the caption's own token vectors, averaged over the tokens of a word."""
+        if self.token_path is None:
+            raise RuntimeError(f"no loss of {self.card.name} contrasts tokens with patches")
+        places = self._tokenizer.places(words)
+        caption = self.texts([" ".join(words)], frozenset({"tokens"}))
+        maps_NLYX = cosine.token_maps(images, caption, self.token_path)[:, 0]
+        nothing = maps_NLYX.new_full((), torch.nan).expand_as(maps_NLYX[:, 0])
+        return torch.stack([maps_NLYX[:, at].mean(1) if at.start < at.stop else nothing for at in places], dim=1)
 
     @property
     def logit_scale(self) -> float | None:

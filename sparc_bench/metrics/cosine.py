@@ -1,6 +1,6 @@
 """Cosine scores of images, regions and patches with texts, the rule of CLIP.
 
-Shapes: N images, M texts, P patches, R regions, D joint width.
+Shapes: N images, M texts, L text tokens, P patches, R regions, D joint width.
 """
 
 from __future__ import annotations
@@ -27,6 +27,14 @@ def dense_scores(images: ImageFeatures, texts: TextFeatures, path: str) -> Tenso
     patches_NPD = unit(images.patches[path])
     scores_NMP = torch.einsum("npd,md->nmp", patches_NPD, unit(present(texts.global_MD, "text")))
     return scores_NMP.reshape(*scores_NMP.shape[:2], *images.grid)
+
+
+def token_maps(images: ImageFeatures, texts: TextFeatures, path: str) -> Tensor:
+    """Cosines of the patches of a path with every token of the texts: (N, M, L, rows, columns)."""
+    if images.grid is None or texts.tokens_MLD is None:
+        raise RuntimeError("token maps were asked of features without patches or without tokens")
+    scores_NMLP = torch.einsum("npd,mld->nmlp", unit(images.patches[path]), unit(texts.tokens_MLD))
+    return scores_NMLP.reshape(*scores_NMLP.shape[:3], *images.grid)
 
 
 def pooled(patches_NPD: Tensor, regions: Regions) -> Tensor:

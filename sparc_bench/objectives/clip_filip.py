@@ -39,6 +39,7 @@ class Objective(HeadedObjective):
 
     Options: ClassVar[type[Strict]] = ClipFilipOptions
     paths: ClassVar[Mapping[str, bool]] = {"local": True, "global": True}
+    token_path: ClassVar[str | None] = "local"
     options: ClipFilipOptions
 
     def __init__(self, image_width: int, text_width: int, options: Strict) -> None:

@@ -198,6 +198,7 @@ class Objective(HeadedObjective):
     Options: ClassVar[type[Strict]] = FilipOptions
     scored_as: ClassVar[tuple[str, ...]] = ("token_max",)
     paths: ClassVar[Mapping[str, bool]] = {"local": True}
+    token_path: ClassVar[str | None] = "local"
     prompt_ensemble: ClassVar[Literal["embeddings", "scores"]] = "scores"
     options: FilipOptions
 

@@ -123,6 +123,7 @@ class Objective(HeadedObjective):
     Options: ClassVar[type[Strict]] = GloriaOptions
     scored_as: ClassVar[tuple[str, ...]] = ("global", "local")
     paths: ClassVar[Mapping[str, bool]] = {"local": True, "global": True}
+    token_path: ClassVar[str | None] = "local"
     prompt_ensemble: ClassVar[Literal["embeddings", "scores"]] = "scores"
     options: GloriaOptions
 

@@ -161,6 +161,7 @@ class Objective(HeadedObjective):
 
     Options: ClassVar[type[Strict]] = MgcaOptions
     paths: ClassVar[Mapping[str, bool]] = {"local": True, "global": True}
+    token_path: ClassVar[str | None] = "local"
     options: MgcaOptions
 
     def __init__(self, image_width: int, text_width: int, options: Strict) -> None:

@@ -179,6 +179,7 @@ class Objective(HeadedObjective):
 
     Options: ClassVar[type[Strict]] = SparcOptions
     paths: ClassVar[Mapping[str, bool]] = {"local": True, "global": True}
+    token_path: ClassVar[str | None] = "local"
     options: SparcOptions
 
     def __init__(self, image_width: int, text_width: int, options: Strict) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, lru_cache
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from tokenizers import Tokenizer as Fast
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from sparc_bench.cards.recipe import TextTowerTable
+from sparc_bench.errors import UserError
 from sparc_bench.objective import Tokens
 
 
@@ -51,6 +53,20 @@ class Tokenizer:
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return (self._bos, *self._words(text)[: self.context - 2], self._eos)
+
+    def places(self, words: Sequence[str]) -> list[slice]:
+        """Positions of every word's ids in the caption that the words make; an empty one where the context ends before.
+
+        Raises:
+            UserError: ids of the caption that are not those of its words, one after the other.
+        """
+        ids = [self._words(word) for word in words]
+        if [number for of_word in ids for number in of_word] != self._words(" ".join(words)):
+            raise UserError(
+                f"The tokens of '{' '.join(words)}' do not fall into its words: write it without odd signs."
+            )
+        ends = [1, *(1 + end for end in accumulate(map(len, ids)))]
+        return [slice(min(a, self.context - 1), min(b, self.context - 1)) for a, b in pairwise(ends)]
 
     def __call__(self, captions: Sequence[Sequence[str]], full_context: bool = False) -> Tokens:
         """Ids and masks BKL of K captions for each of B images; L is the longest caption, or the full context."""

@@ -173,3 +173,17 @@ def test_chunks_of_texts_change_neither_loss_nor_gradients(name, chunk):
         assert (ours is None) == (plain is None)
         if ours is not None:
             torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-8)
+
+
+def test_a_token_path_is_one_whose_patches_and_tokens_the_loss_compares(name):
+    objective = make(name)
+    if objective.token_path is None:
+        return
+    assert objective.paths[objective.token_path]
+    assert "tokens" in objective.gives
+    image, text = outputs(objective)
+    text.tokens_BKLW.requires_grad_()
+    image.patches_BPW.requires_grad_()
+    objective(image, text, Ctx())["loss"].backward()
+    assert text.tokens_BKLW.grad.any()
+    assert image.patches_BPW.grad.any()

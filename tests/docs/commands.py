@@ -13,6 +13,7 @@ import typer.main
 
 from sparc_bench.cards import discovery
 from sparc_bench.cards.recipe import Recipe
+from sparc_bench.cli.align import told_apart
 from sparc_bench.cli.app import app
 from sparc_bench.cli.listing import KINDS, suites
 from sparc_bench.cli.mistakes import UsageError
@@ -101,6 +102,8 @@ def named_values(context: Any) -> Iterator[tuple[str, str]]:
     """What the parameters of a command name, one by one: (kind, name)."""
     of_name = {"study": "study", "show": "anything", "data check": "catalogue"}
     kinds = NAMES | {"name": of_name.get(str(context.info_name), "")}
+    if context.info_name == "align":
+        yield from (("model", model) for model in told_apart(context.params["words"])[0])
     for parameter, value in context.params.items():
         for each in value if isinstance(value, tuple | list) else [value]:
             if each is not None and kinds.get(parameter):

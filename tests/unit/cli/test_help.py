@@ -26,6 +26,7 @@ SURFACE = {
     "leaderboard": ["results"],
     "study": ["name", "--data-root", "--device", "--jobs", "--runs", "--results", "--plugin"],
     "cost": ["--objectives", "--batch", "--model", "--device", "--repeats", "--results", "--force", "--plugin"],
+    "align": ["words", "--out", "--seed", "--device", "--runs", "--plugin"],
     "cache": ["action"],
     "list": ["kind", "--family", "--suite", "--data", "--plugin"],
     "show": ["name", "--out", "--data-root", "--plugin"],
