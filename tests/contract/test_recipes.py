@@ -20,7 +20,8 @@ RECIPES = [name for name in discovery.names("models") if isinstance(discovery.mo
 
 def shrunk(recipe):
     embedded = recipe.data.dataset == "scenes1"
-    few = {"options": {**recipe.data.options, "n": 300}, "val_options": {"n": 12}} if embedded else {"split": "val"}
+    key, many = ("n", 300) if embedded else ("first", 128)
+    few = {"options": {**recipe.data.options, key: many}, "val_options": {key: 12}}
     tower = {"width": 24, "depth": 1, "heads": 2}
     return recipe.model_copy(
         update={

@@ -12,6 +12,7 @@ from PIL import Image
 
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.cards.recipe import Recipe
+from sparc_bench.datasets import scenes1
 from sparc_bench.encoder import Runtime
 from sparc_bench.encoders import own
 from sparc_bench.errors import UserError
@@ -238,7 +239,8 @@ def test_an_interrupted_run_goes_on_exactly_and_only_from_the_same_weights(from_
 
 
 @pytest.mark.slow
-def test_what_the_start_was_trained_on_counts_as_seen(tiny, from_clip, tmp_path):
+def test_what_the_start_was_trained_on_counts_as_seen(tiny, from_clip, tmp_path, monkeypatch):
+    monkeypatch.setitem(scenes1.SPLITS, "val", "train")
     train(tiny, tmp_path / "first", None, 0, "cpu")
     train(from_clip(), tmp_path / "unknown", None, 0, "cpu")
     second = from_clip(init=str(tmp_path / "first"))

@@ -97,7 +97,7 @@ def test_a_loss_that_is_not_finite_names_step_parts_and_checkpoint(tiny, tmp_pat
 def test_test_splits_are_refused(tiny, tmp_path):
     for field in ("split", "val_split"):
         data = tiny.data.model_copy(update={field: "test"})
-        with pytest.raises(UserError, match="name another"):
+        with pytest.raises(UserError, match="kept for evaluation"):
             train(tiny.model_copy(update={"data": data}), tmp_path / "run", None, 0, "cpu")
     assert not (tmp_path / "run").exists()
 
