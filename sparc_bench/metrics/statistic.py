@@ -11,7 +11,7 @@ items.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import ClassVar
 
@@ -108,6 +108,10 @@ class Statistic:
         """The same with equal clusters as one: cluster g becomes place_G[g], of which first_P is one; needs `cells`."""
         raise NotImplementedError
 
+    def as_sparse_mean(self) -> SparseMean | None:
+        """The statistic as a `SparseMean`, for tables of groups; None where it is no plain mean over items."""
+        return None
+
     def arrays(self) -> dict[str, ndarray]:
         """The arrays by name, for the file of outcomes."""
         return {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
@@ -181,7 +185,14 @@ class Mean(Statistic):
 
     def of_clusters(self, place_G: ndarray, first_P: ndarray) -> Mean:  # noqa: ARG002
         """One cluster of each kind."""
-        return Mean(self.sum_G[first_P], self.count_G[first_P])
+        return replace(self, sum_G=self.sum_G[first_P], count_G=self.count_G[first_P])
+
+    def as_sparse_mean(self) -> SparseMean | None:
+        """The mean over its clusters with items; None for a subclass, which may compute something else."""
+        if type(self) is not Mean:
+            return None
+        cluster_O = np.flatnonzero(self.count_G)
+        return SparseMean(cluster_O, self.sum_G[cluster_O], self.count_G[cluster_O], self.clusters)
 
 
 @dataclass(frozen=True)
@@ -201,14 +212,6 @@ class SparseMean(Statistic):
     sum_O: Float[ndarray, "O"]
     count_O: Float[ndarray, "O"]
     size: int
-
-    @classmethod
-    def of(cls, mean: Mean | SparseMean) -> SparseMean:
-        """The same mean."""
-        if isinstance(mean, SparseMean):
-            return mean
-        cluster_O = np.flatnonzero(mean.count_G)
-        return cls(cluster_O, mean.sum_G[cluster_O], mean.count_G[cluster_O], mean.clusters)
 
     @classmethod
     def of_groups(
@@ -246,6 +249,10 @@ class SparseMean(Statistic):
         """One cluster of each kind that holds items."""
         place_O, first_O = np.unique(place_G[self.cluster_O], return_index=True)
         return SparseMean(place_O, self.sum_O[first_O], self.count_O[first_O], len(first_P))
+
+    def as_sparse_mean(self) -> SparseMean:
+        """The mean itself."""
+        return self
 
     def arrays(self) -> dict[str, ndarray]:
         """Those of the `Mean`."""

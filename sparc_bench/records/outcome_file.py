@@ -26,7 +26,7 @@ import numpy as np
 from numpy import ndarray
 
 from sparc_bench.errors import UserError
-from sparc_bench.metrics.statistic import Mean, SparseMean, Statistic
+from sparc_bench.metrics.statistic import SparseMean, Statistic
 
 MAX_BYTES = 200_000
 _ZIP_BYTES = 22
@@ -107,7 +107,7 @@ class _Part:
 
     def add_groups(self, grouping: str, of: Mapping[str, Statistic]) -> None:
         """One table, if all are means: thousands of small members would take more than what they hold."""
-        means = [SparseMean.of(each) for each in of.values() if isinstance(each, Mean | SparseMean)]
+        means = [mean for each in of.values() if (mean := each.as_sparse_mean()) is not None]
         if not of or len(means) < len(of) or len({mean.size for mean in means}) > 1:
             for group, statistic in of.items():
                 self.add("group", [grouping, group], statistic)

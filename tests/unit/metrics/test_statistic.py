@@ -6,8 +6,10 @@ import pytest
 
 from sparc_bench.cli.evaluated import with_interval
 from sparc_bench.metrics import statistic as module
-from sparc_bench.metrics.bootstrap import bootstrap
-from sparc_bench.metrics.statistic import ClassMean, Mean, SparseMean
+from sparc_bench.metrics.bootstrap import bootstrap, paired_difference
+from sparc_bench.metrics.presence import Auroc
+from sparc_bench.metrics.seeds import over_seeds
+from sparc_bench.metrics.statistic import ClassMean, IoU, Mean, SparseMean
 from sparc_bench.metrics.wilson import wilson_interval
 from sparc_bench.records.record import Metric
 
@@ -74,7 +76,7 @@ def test_groups_of_a_thousand_are_the_means_of_their_parts():
         assert sparse.values_S(weights_SG) == pytest.approx(plain.values_S(weights_SG), rel=1e-12, nan_ok=True)
         for name, array in plain.arrays().items():
             assert np.array_equal(sparse.arrays()[name], array)
-        assert SparseMean.of(plain).cluster_O.tolist() == sparse.cluster_O.tolist()
+        assert plain.as_sparse_mean().cluster_O.tolist() == sparse.cluster_O.tolist()
 
 
 def test_a_thousand_classes_of_fifty_thousand_images_take_little_memory():
@@ -117,3 +119,57 @@ def test_a_statistic_brings_its_range_unit_and_interval():
 def test_records_of_mce_from_before_the_direction_was_kept_are_errors():
     old = {"value": 1.2, "se": 0.1, "low": 1.0, "high": 1.4, "kind": "corruption_error", "n_clusters": 3}
     assert Metric.model_validate({**old, "method": "bootstrap"}).less_is_better
+
+
+def holdings():
+    """One statistic of each kind with the clusters that it averages, and the n of its interval."""
+    count_G = np.array([2.0, 0.0, 1.0, 3.0])
+    held_GC = np.array([[1, 0, 0], [0, 0, 0], [1, 1, 0], [1, 0, 0]])
+    mean = Mean(count_G / 2, count_G)
+    return [
+        (mean, 3, 3),
+        (mean.as_sparse_mean(), 3, 3),
+        (ClassMean.of_table(held_GC * 0.5, held_GC), 3, 2),  # two classes, the rarer one in one cluster
+        (IoU(held_GC * 0.5, held_GC.astype(float)), 3, 2),
+        (IoU(np.zeros((4, 3)), np.zeros((4, 3))), 0, 0),
+        (Auroc(np.array([2, 1, 0, 0]), np.arange(3), np.zeros(3, int), np.array([True, True, False])), 4, 2),
+    ]
+
+
+@pytest.mark.parametrize("index", range(6))
+def test_what_an_interval_rests_on(index):
+    statistic, occupied, effective_n = holdings()[index]
+    assert (statistic.occupied, statistic.effective_n) == (occupied, effective_n)
+
+
+def test_only_plain_means_are_sparse_means():
+    for statistic, *_ in holdings():
+        sparse = statistic.as_sparse_mean()
+        assert (sparse is None) == isinstance(statistic, ClassMean | IoU | Auroc)
+        if sparse is not None:
+            assert sparse.value == statistic.value
+    assert Rating.of(np.ones(3)).as_sparse_mean() is None
+
+
+class Scored(Mean):
+    """A score of 1 to 11: one more than ten times the share."""
+
+    kind = "scored"
+    unit = "number"
+    least, most = 1.0, 11.0
+
+    def values_S(self, weights_SG):
+        return 1 + 10 * super().values_S(weights_SG)
+
+
+def test_a_subclass_of_mean_keeps_its_values_where_equal_clusters_are_merged():
+    some = bootstrap(Scored(np.r_[1.0, np.zeros(60)], np.ones(61)))
+    assert some.low == 1.0 < some.value < some.high
+    share = bootstrap(Mean.of(np.r_[1.0, np.zeros(60)]))
+    assert (some.se, some.high) == pytest.approx((10 * share.se, 1 + 10 * share.high))
+
+
+def test_seeds_and_differences_know_the_range():
+    worst, best = Scored(np.zeros(20), np.ones(20)), Scored(np.ones(20), np.ones(20))
+    assert over_seeds([worst, worst]).high == pytest.approx(bootstrap(worst).high)
+    assert (over_seeds([best, best]).high, paired_difference(best, worst).high) == (11.0, 10.0)
