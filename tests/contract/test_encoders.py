@@ -21,7 +21,8 @@ from sparc_bench.features import Regions
 from sparc_bench.images.item import ImageItem, open_image_file
 from sparc_bench.models.plugin_encoder import GIVES, checked_encoder
 from sparc_bench.models.resolve import load_encoder, resolve
-from tests.toys.families import FAMILIES, OTHER_OPTIONS, TEXTS, cropped, items, task
+from tests.toys import families
+from tests.toys.model_inputs import TEXTS, cropped, items, task
 
 MANY = 40
 """Images: more than are decoded without workers."""
@@ -40,14 +41,15 @@ def plugins_are_forgotten():
     discovery._plugins.update(before)
 
 
-@pytest.fixture(scope="module", params=sorted({*FAMILIES, *discovery.names("encoders")}))
+@pytest.fixture(scope="module", params=sorted({*families.names(), *discovery.names("encoders")}))
 def model(request, tmp_path_factory):
     """The word that names a small random model as MODEL."""
-    if request.param not in FAMILIES:
-        pytest.fail(f"add a small model of the family {request.param} to tests/contract/tiny_encoders.py")
-    if request.param == "transformers":
-        pytest.importorskip("transformers", reason="the extra hf is not installed")
-    return FAMILIES[request.param](tmp_path_factory.mktemp(request.param))
+    if request.param not in families.names():
+        pytest.fail(f"write tests/toys/families/{request.param}.py, which makes a small model of this family")
+    family = families.load(request.param)
+    if hasattr(family, "LIBRARY"):
+        pytest.importorskip(family.LIBRARY, reason=f"{family.LIBRARY} is not installed")
+    return family.tiny(tmp_path_factory.mktemp(request.param))
 
 
 @pytest.fixture(scope="module")
@@ -257,7 +259,7 @@ def test_preprocessing_travels_to_workers(encoder):
 def test_identity_is_json_and_knows_the_options(load, encoder):
     assert json.loads(json.dumps(encoder.identity)) is None or len(json.dumps(encoder.identity)) > 2
     assert load().identity == encoder.identity
-    for key, value in OTHER_OPTIONS.get(encoder.card.family, {}).items():
+    for key, value in getattr(families.load(encoder.card.family), "OTHER_OPTIONS", {}).items():
         other = load(**{key: value})
         assert other.identity != encoder.identity
         assert other.weights_hash == encoder.weights_hash

@@ -20,7 +20,7 @@ from sparc_bench.evaluation.evaluate import Settings, evaluate
 from sparc_bench.images.item import ImageItem
 from sparc_bench.models.resolve import load_encoder, resolve
 from tests.plugins.tiny_mini_clip import write
-from tests.toys.families import task
+from tests.toys.model_inputs import task
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
 MINI_CLIP = PLUGINS / "mini_clip.py"
