@@ -2,7 +2,7 @@
 
 A module has `tiny(folder)`, which writes a model into an empty folder and returns the word that names it as MODEL.
 Where a family has options under which its vectors are others, `OTHER_OPTIONS` holds some; where it needs a library that
-may be missing, `LIBRARY` names it.
+may be missing, `LIBRARY` names it; where it looks vectors up, `OPENS_IMAGES` is False.
 """
 
 from importlib import import_module

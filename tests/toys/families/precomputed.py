@@ -6,6 +6,8 @@ import numpy as np
 from tests.toys.encoders import noise
 from tests.toys.model_inputs import TEXTS, cropped, inputs, items
 
+OPENS_IMAGES = False
+
 
 def tiny(folder: Path) -> str:
     names = [*(item.id for item in items(40)), cropped()[1].id, *inputs().items]
