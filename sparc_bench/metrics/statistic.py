@@ -333,7 +333,7 @@ class ClassMean(Statistic):
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, ndarray]) -> ClassMean:
-        """From `arrays`, or from the tables in files of before."""
+        """From `arrays`, or from the tables of older files."""
         if "sum_GC" in arrays:
             return cls.of_table(arrays["sum_GC"], arrays["count_GC"])
         cluster_E, class_E, sum_E, count_E = (arrays[key] for key in ("cluster_E", "class_E", "sum_E", "count_E"))
