@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from sparc_bench.metrics.unit import in_unit
+from sparc_bench.metrics.unit import SIGNS, in_unit
 from sparc_bench.terminal import table
 
 if TYPE_CHECKING:  # the tables of list and show need no torch
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # the tables of list and show need no torch
 
 
 def evaluated(results: Sequence[Result]) -> Table:
-    """One row for each headline metric of each record, the models of a task together; in per cent.
+    """One row for each headline metric of each record, the models of a task together.
 
     A record that stands alone shows every metric, the headline first. Beside the value stand its interval, the best
     reference row that it has to be clear of, and whether it is; a tie count beside the headline.
@@ -26,6 +26,12 @@ def evaluated(results: Sequence[Result]) -> Table:
     from sparc_bench.report.ranking import CEILINGS, reference_values
 
     rows: list[tuple[str, ...]] = []
+    plain = any(
+        each.record.metrics[metric].unit != "percent"
+        for each in results
+        if each.record
+        for metric in _shown(each.record, alone=len(results) == 1)
+    )
     for task in dict.fromkeys(result.task for result in results):
         of_task = [result for result in results if result.task == task]
         found = [result.record for result in of_task if result.record is not None]
@@ -42,7 +48,7 @@ def evaluated(results: Sequence[Result]) -> Table:
                 floor, name = (min if less else max)(floors, default=(None, ""))
                 rows.append(
                     (
-                        f"  {metric}",
+                        f"  {metric}" + (f", {SIGNS[value.unit]}" if plain and SIGNS[value.unit] else ""),
                         result.model + ("" if record.trained_for(metric) else " (untrained path)"),
                         with_interval(value),
                         "" if floor is None else f"{name} {in_unit(floor, value.unit)}",
@@ -50,7 +56,8 @@ def evaluated(results: Sequence[Result]) -> Table:
                         _aside(result, metric in record.headline_metrics),
                     )
                 )
-    return table(("task", "model", "% [95 %]", "reference row", "clear of it", ""), rows, whole=(1, 2, 3, 4))
+    column = "value [95 %]" if plain else "% [95 %]"
+    return table(("task", "model", column, "reference row", "clear of it", ""), rows, whole=(1, 2, 3, 4))
 
 
 def _clear(metric: Metric, floor: float, less_is_better: bool) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sparc_bench.metrics.unit import in_unit
 from sparc_bench.report.compare import Comparison, Difference
 from sparc_bench.report.ranking import Section
 
@@ -18,7 +19,7 @@ def found(comparison: Comparison) -> list[str]:
     for side, model in (("a", comparison.a), ("b", comparison.b)):
         ahead = {task: row for task, row in differences.items() if row.verdict == side}
         ordered = sorted(ahead, key=lambda task: -abs(ahead[task].estimate.value))
-        named = [f"{task} ({100 * abs(ahead[task].estimate.value):.1f})" for task in ordered]
+        named = [f"{task} ({in_unit(abs(ahead[task].estimate.value), ahead[task].unit)})" for task in ordered]
         lines.append(f"  {model} is ahead on {_some(named)}")
     return lines
 

@@ -264,10 +264,12 @@ def render(comparison: Comparison, ids: bool = False) -> RenderableType:
             parts += [_table(f"by {grouping}", a, b, widest(rows)), *_left_out(rows)]
         parts += [Text(note) for note in task.notes]
         parts.append(Text(""))
+    plain = any(row.unit != "percent" for task in comparison.tasks for row in task.metrics)
+    points = "in percentage points" + ", of plain numbers as they are" * plain
     parts.append(
         Text(
-            "Differences are of the same images (first minus second), in percentage points, with 95 % intervals, not "
-            "corrected for the number of rows: of twenty rows without a difference one is expected to look like one."
+            f"Differences are of the same images (first minus second), {points}, with 95 % intervals, not corrected "
+            "for the number of rows: of twenty rows without a difference one is expected to look like one."
         )
     )
     if comparison.unshared:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from sparc_bench.errors import UserError
 from sparc_bench.files.atomic import write_atomic
-from sparc_bench.metrics.unit import in_unit
+from sparc_bench.metrics.unit import SIGNS, in_unit
 from sparc_bench.report import interval_plot, overview
 from sparc_bench.report.ranking import Row, Section, build, reference_values
 
@@ -152,7 +152,7 @@ def render(sections: Sequence[Section]) -> RenderableType:
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
         table.add_column("rank", justify="right")
         table.add_column("model", overflow="fold")
-        table.add_column("%", justify="right")
+        table.add_column(SIGNS[section.unit] or "value", justify="right")
         table.add_column("95 % interval", justify="right")
         table.add_column("seeds")
         for *cells, reference in _lines(section):
@@ -184,7 +184,7 @@ def markdown_text(sections: Sequence[Section]) -> str:
 def _markdown_section(section: Section) -> list[str]:
     lines = [f"### {section.heading}", ""]
     lines += [f"Task `{section.task}`, protocol `{section.protocol_hash[:12]}`, data `{section.data_hash[:12]}`.", ""]
-    lines += ["| rank | model | % | 95 % interval | seeds |", "|--:|---|--:|--:|---|"]
+    lines += [f"| rank | model | {SIGNS[section.unit] or 'value'} | 95 % interval | seeds |", "|--:|---|--:|--:|---|"]
     for rank, name, value, interval, seeds, reference in _lines(section):
         lines.append(
             f"|  | *{name}* | *{value}* | | |" if reference else f"| {rank} | {name} | {value} | {interval} | {seeds} |"
@@ -210,7 +210,7 @@ def plot(sections: Sequence[Section], path: Path) -> None:
         raise UserError("There are no records to draw: run sparc-bench eval MODEL --suite scenes.")
     blocks = [
         interval_plot.Block(
-            title=f"{group.title.replace('`', '')}, %",
+            title=group.heading,
             panels=list(zip(group.columns(), group.sections, strict=True)),
             models=group.models,
         )

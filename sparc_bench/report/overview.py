@@ -38,12 +38,19 @@ class Group:
         """Models with a row in any of the sections, by name."""
         return sorted({row.model for section in self.sections for row in section.rows})
 
+    @property
+    def heading(self) -> str:
+        """Title without the marks of Markdown, with `%` where all values are in percent."""
+        sign = ", %" if all(section.unit == "percent" for section in self.sections) else ""
+        return self.title.replace("`", "") + sign
+
     def columns(self) -> list[str]:
         """A short name for each section: its task without what all tasks of the group start with, and its metric."""
         shared = len(_shared(self.tasks))
         names = []
         for section in self.sections:
             size = f", n={section.n}" if section.sample else ""
+            size += "" if section.unit == "percent" else ", plain number"
             names.append(f"{' '.join(section.task.split('_')[shared:])}: {section.metric.metric}{size}")
         return [
             name
@@ -148,6 +155,8 @@ def foot(sections: Sequence[Section]) -> str:
     sentences = ["Percent with 95 % intervals over images."]
     if several:
         sentences = ["Percent: means over training seeds, with 95 % intervals over seeds and images."]
+    if any(section.unit != "percent" for section in sections):
+        sentences.append("Columns of plain numbers say so.")
     if any(not row.clear for row in rows):
         sentences.append(f"{NOT_CLEAR} not clear of its own reference rows.")
     if any(not row.trained_path for row in rows):

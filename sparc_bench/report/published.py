@@ -21,6 +21,7 @@ from sparc_bench.cards.model_card import ModelCard, Published
 from sparc_bench.cards.model_names import typed_name
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.metrics.metric_name import MetricName
+from sparc_bench.metrics.unit import Unit, in_unit
 from sparc_bench.records.record import Record, read_record, record_path
 
 
@@ -33,12 +34,14 @@ class Comparison:
         published: the number, its tolerance and its source.
         ours: the record's value.
         precision: of our forward pass.
+        unit: of the metric.
     """
 
     model: str
     published: Published
     ours: float
     precision: str = "float32"
+    unit: Unit = "percent"
 
     @property
     def difference(self) -> float:
@@ -85,7 +88,9 @@ def compare(cards: Sequence[ModelCard], results: Path) -> Agreement:
             other += reasons
         values = [(row, record, _value(card, row, record)) for row in card.published if (record := found[row.task])]
         compared += [
-            Comparison(card.name, row, value, record.precision) for row, record, value in values if value is not None
+            Comparison(card.name, row, value, record.precision, record.metrics[MetricName(row.metric)].unit)
+            for row, record, value in values
+            if value is not None
         ]
         valued = {id(row) for row, _, value in values if value is not None}
         missing = tuple(row for row in card.published if id(row) not in valued)
@@ -163,10 +168,10 @@ def table(rows: Sequence[Comparison]) -> Table:
             row.model,
             row.published.task,
             row.published.metric,
-            f"{100 * row.published.value:.2f}",
-            f"{100 * row.ours:.2f}{precision}",
-            f"{100 * row.difference:+.2f}",
-            f"{100 * row.published.tolerance:.2f}",
+            in_unit(row.published.value, row.unit, further=1),
+            in_unit(row.ours, row.unit, further=1) + precision,
+            in_unit(row.difference, row.unit, signed=True, further=1),
+            in_unit(row.published.tolerance, row.unit, further=1),
             "yes" if row.agrees else "NO",
             row.published.source,
         )
@@ -177,7 +182,8 @@ def numbers_of(card: ModelCard) -> Table:
     """The published numbers of a card, in percent."""
     drawn = _drawn(("task", "metric"), ("published", "tolerance"))
     for row in card.published:
-        drawn.add_row(row.task, row.metric, f"{100 * row.value:.2f}", f"{100 * row.tolerance:.2f}", row.source)
+        value, tolerance = (in_unit(number, further=1) for number in (row.value, row.tolerance))
+        drawn.add_row(row.task, row.metric, value, tolerance, row.source)
     return drawn
 
 

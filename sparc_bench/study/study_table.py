@@ -18,6 +18,7 @@ from rich.text import Text
 
 from sparc_bench.cards.study_card import StudyCard
 from sparc_bench.files.atomic import write_atomic
+from sparc_bench.metrics.unit import SIGNS, Unit, in_unit
 from sparc_bench.report import interval_plot, overview
 from sparc_bench.report.ranking import Row, ranked
 from sparc_bench.study.study_result import KINDS, RecipeResult, StudyResult, collect
@@ -119,7 +120,8 @@ def _headline(result: StudyResult) -> list[str]:
     if result.main is None:
         return []
     (name,) = overview.Group("", (result.main,), (result.main,)).columns()
-    return [f"{name}, %", f"minus {result.study.names[0]}"]
+    sign = SIGNS[result.main.unit]
+    return [f"{name}, {sign}" if sign else name, f"minus {result.study.names[0]}"]
 
 
 def _count(number: int, wanted: int, diverged: int) -> str:
@@ -136,19 +138,22 @@ def _cells(result: StudyResult, group: RankedGroup, entry: RecipeResult) -> list
         ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in (entry.chosen or {}).items()),
         _count(len(entry.evaluated), entry.wanted, len(entry.stopped)),
     ]
-    return [*cells, *([overview.cell(row) if row else _absent(entry), _difference(entry)] if result.main else [])]
+    if result.main is None:
+        return cells
+    return [*cells, overview.cell(row) if row else _absent(entry), _difference(entry, result.main.unit)]
 
 
 def _absent(entry: RecipeResult) -> str:
     return "diverged" if entry.state == "diverged" else "missing"
 
 
-def _difference(entry: RecipeResult) -> str:
+def _difference(entry: RecipeResult, unit: Unit) -> str:
     found = entry.difference
     if found is None:
         return ""
     mark = NOT_CLEAR_OF_ZERO if found.low <= 0 <= found.high else ""
-    return f"{100 * found.value:+.1f}{mark} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+    value, low, high = (in_unit(each, unit, signed=True) for each in (found.value, found.low, found.high))
+    return f"{value}{mark} [{low}, {high}]"
 
 
 def _remarks(result: StudyResult) -> list[str]:
@@ -273,7 +278,7 @@ def plot(result: StudyResult, path: Path) -> None:
     names = [name for group in found for name in (group.kind, *group.recipes)]
     pictures = [
         interval_plot.Block(
-            title=f"{part.title.replace('`', '')}, %",
+            title=part.heading,
             panels=list(zip(part.columns(), part.sections, strict=True)),
             models=names,
             notes={entry.recipe: _absent(entry) for entry in result.entries if not entry.evaluated},
