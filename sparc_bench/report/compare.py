@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy import ndarray
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -84,45 +83,6 @@ class Comparison:
     b: str
     tasks: tuple[TaskComparison, ...]
     unshared: tuple[str, ...] = ()
-
-    def metrics_frame(self) -> pd.DataFrame:
-        """One row per task and metric: a, b, difference, low, high, clusters, method, verdict."""
-        return pd.DataFrame([{"task": task.a.task, **_row(row)} for task in self.tasks for row in task.metrics])
-
-    def groups_frame(self) -> pd.DataFrame:
-        """One row per task, grouping and group, likewise."""
-        rows = [
-            {"task": task.a.task, "grouping": grouping, **_row(row)}
-            for task in self.tasks
-            for grouping, of in task.groups.items()
-            for row in of
-        ]
-        return pd.DataFrame(rows)
-
-    def flips_frame(self) -> pd.DataFrame:
-        """One row per example that exactly one of the models gets right: task, id, right (`a` or `b`)."""
-        rows = [
-            {"task": task.a.task, "id": example, "right": side}
-            for task in self.tasks
-            for side, ids in (("a", task.only_a), ("b", task.only_b))
-            for example in ids or ()
-        ]
-        return pd.DataFrame(rows, columns=["task", "id", "right"])
-
-
-def _row(difference: Difference) -> dict[str, object]:
-    estimate = difference.estimate
-    return {
-        "name": difference.name,
-        "a": difference.a,
-        "b": difference.b,
-        "difference": estimate.value,
-        "low": estimate.low,
-        "high": estimate.high,
-        "clusters": estimate.clusters,
-        "method": estimate.method,
-        "verdict": difference.verdict,
-    }
 
 
 def compare(a: str | Path, b: str | Path, results: Path = Path("results")) -> Comparison:

@@ -43,8 +43,6 @@ COLUMNS = ("left", "middle", "right")
 
 RELATIONS = ("left of", "right of", "above", "below")
 
-CONVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
-
 MARGIN = 10
 """Least distance of two centres, in pixels, along a relation's axis."""
 

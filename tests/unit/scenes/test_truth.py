@@ -9,7 +9,7 @@ from sparc_bench.scenes.logical_forms import All, Count, Description, Exactly, E
 from sparc_bench.scenes.random_stream import RandomStream
 from sparc_bench.scenes.scene import Object, Scene, relations
 from sparc_bench.scenes.truth import truth_matrix
-from sparc_bench.scenes.world import COLOURS, CONVERSE, RELATIONS, SHAPES
+from sparc_bench.scenes.world import COLOURS, RELATIONS, SHAPES
 
 
 def thing(shape, colour, left, top, pattern="solid", size="small", extent=14):
@@ -81,6 +81,9 @@ def test_relations_go_by_centres_of_any_size():
     # centres 7 and 16.5: half a pixel short of the margin
     assert relations(small, large) == []
     assert relations(small, large._replace(left=5)) == ["left of"]
+
+
+CONVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 
 def test_every_relation_has_its_converse_and_never_both():
