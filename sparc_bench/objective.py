@@ -138,10 +138,10 @@ class Ctx:
         start = sum(self.counts[: self.rank])
         return slice(start, start + count)
 
-    def known_true(self, caption: int = 0) -> Tensor | None:
-        """Pairs NN (image row, caption column) of every image's caption number `caption` that are no negatives."""
+    def known_true(self) -> Tensor | None:
+        """Pairs NN (image row, column of every image's first caption) that are no negatives, or None."""
         known_NNK = self.extra.get("known_true")
-        return None if known_NNK is None else known_NNK[:, :, caption]
+        return None if known_NNK is None else known_NNK[:, :, 0]
 
 
 class ImageVectors(NamedTuple):

@@ -52,13 +52,13 @@ class Estimate:
 
 
 def cluster_weights(
-    clusters: int, resamples: int, seed: int = _SEED, place_G: Int[ndarray, "G"] | None = None
+    clusters: int, resamples: int, place_G: Int[ndarray, "G"] | None = None
 ) -> Iterator[Float[ndarray, "S G"]]:
     """Multinomial weights (how often each cluster was drawn) in chunks of bounded memory; each row sums to G.
 
     With `place_G` how often clusters of each kind were drawn, in the same draws (S P).
     """
-    rng = np.random.default_rng([seed, clusters])
+    rng = np.random.default_rng([_SEED, clusters])
     columns = clusters if place_G is None else int(place_G.max()) + 1
     rows, rows_drawn = max(1, _CHUNK_CELLS // max(columns, 1)), max(1, _DRAWS_AT_ONCE // max(clusters, 1))
     for start in range(0, resamples, rows):
@@ -163,11 +163,6 @@ def paired_differences(pairs: Mapping[Name, tuple[Statistic, Statistic]]) -> dic
             raise RuntimeError(f"paired statistics of {a.clusters} and {b.clusters} clusters")
     drawn = _resampled(pairs, {name: min(map(resamples_of, pair)) for name, pair in pairs.items()})
     return {name: _difference(*pair, *drawn.pop(name)) for name, pair in pairs.items()}
-
-
-def paired_difference(a: Statistic, b: Statistic) -> Estimate:
-    """`a` minus `b` (see `paired_differences`)."""
-    return paired_differences({"": (a, b)})[""]
 
 
 def _difference(a: Statistic, b: Statistic, a_S: Float[ndarray, "S"], b_S: Float[ndarray, "S"]) -> Estimate:

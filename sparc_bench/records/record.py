@@ -226,12 +226,9 @@ def read_record(path: Path) -> Record:
         raise UserError(f"The record {path} is damaged ('{where}': {first['msg']}): {again}") from None
 
 
-def record_files(results: Path, *, testing: bool = False) -> list[Path]:
-    """All record files under a results folder in a fixed order; those of --limit only where `testing` says so."""
-    found = [*results.glob("*/*.json"), *(results / SAMPLES).glob("*/*.json")]
-    if testing:
-        found += (results / TESTING).glob("*/*.json")
-    return sorted(set(found))
+def record_files(results: Path) -> list[Path]:
+    """All record files under a results folder, without those of --limit, in a fixed order."""
+    return sorted({*results.glob("*/*.json"), *(results / SAMPLES).glob("*/*.json")})
 
 
 def pretty_json(value: Any, depth: int = 0) -> str:  # noqa: ANN401 - anything JSON can hold

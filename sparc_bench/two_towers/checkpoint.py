@@ -103,12 +103,9 @@ def write_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], fi
         raise
 
 
-def model_tensors(model: nn.Module, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+def model_tensors(model: nn.Module) -> dict[str, Tensor]:
     """All parameters and persistent buffers, on the CPU, with `model.` before their names."""
-    return {
-        f"model.{name}": tensor.cpu() if dtype is None or not tensor.is_floating_point() else tensor.cpu().to(dtype)
-        for name, tensor in model.state_dict().items()
-    }
+    return {f"model.{name}": tensor.cpu() for name, tensor in model.state_dict().items()}
 
 
 def save_training(file: Path, model: nn.Module, optimizer: torch.optim.AdamW, meta: Meta) -> None:

@@ -9,11 +9,11 @@ from sparc_bench.metrics.bootstrap import (
     bootstrap,
     bootstrap_all,
     cluster_weights,
-    paired_difference,
     paired_differences,
 )
 from sparc_bench.metrics.statistic import ClassMean, IoU, Mean, SparseMean, Statistic
 from sparc_bench.metrics.wilson import wilson_interval
+from tests.toys.differences import paired_difference
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 10), (3, 17), (17, 17), (1, 1)])

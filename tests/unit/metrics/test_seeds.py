@@ -3,10 +3,11 @@ import pytest
 from scipy import stats
 
 from sparc_bench.metrics import seeds
-from sparc_bench.metrics.bootstrap import bootstrap, cluster_weights, paired_difference
+from sparc_bench.metrics.bootstrap import bootstrap, cluster_weights
 from sparc_bench.metrics.seeds import degrees_of_freedom, over_seeds, seed_weights, seeds_difference
 from sparc_bench.metrics.statistic import IoU, Mean
 from sparc_bench.metrics.wilson import wilson_interval
+from tests.toys.differences import paired_difference
 
 
 def trainings(rng, number, images=150, quality=0.5, spread=0.0, noise=0.0):

@@ -9,10 +9,11 @@ from sparc_bench.dataset import Example
 from sparc_bench.datasets.imagenet_corruptions import CORRUPTIONS, SEVERITIES
 from sparc_bench.errors import UserError
 from sparc_bench.images.item import ImageItem
-from sparc_bench.metrics.bootstrap import Estimate, bootstrap, paired_difference
+from sparc_bench.metrics.bootstrap import Estimate, bootstrap
 from sparc_bench.protocols import classification_corruptions
 from sparc_bench.protocols.classification_corruptions import CorruptionError, Options, run
 from sparc_bench.report.compare import Difference
+from tests.toys.differences import paired_difference
 from tests.toys.encoders import LookupEncoder, constant_encoder, item, split_of
 
 CLASSES = ("cat", "dog", "emu", "owl")
