@@ -96,7 +96,7 @@ class CocoFiles:
     contents: list[bytes] = field(default_factory=list)
 
     def path(self, name: str) -> Path:
-        """Where a file lies."""
+        """Path of a file of the data set."""
         return self.home.path / self.filled(name)
 
     def filled(self, name: str) -> str:

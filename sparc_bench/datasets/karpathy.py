@@ -67,7 +67,7 @@ class _Image(CocoRow):
 
     @property
     def file(self) -> str:
-        """Where the photo lies in the folder of the photos."""
+        """Path of the photo within the folder of photos."""
         return str(PurePosixPath(self.filepath, self.filename))
 
     @property
