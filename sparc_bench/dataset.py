@@ -53,14 +53,14 @@ from sparc_bench.images.item import Box, ImageItem
 
 @dataclass(frozen=True)
 class Region:
-    """A labelled part of an image.
+    """Labelled object or part of an image.
 
     Attributes:
         box: left, top, right, bottom in pixels of the original image.
         label: index into the data set's classes.
-        area: pixels of the object itself (not of its box).
-        mask: returns the object's pixels, HW bool at the original size; None where the data set has boxes only.
-        crowd: a group that is ignored in scoring (COCO's iscrowd).
+        area: area of the object itself (not of its box), in pixels.
+        mask: function that returns the object's mask, HW bool at the original size; None in a data set of boxes alone.
+        crowd: whether the region is a group of objects, ignored in scoring (COCO's iscrowd).
     """
 
     box: Box
@@ -72,24 +72,24 @@ class Region:
 
 @dataclass(frozen=True)
 class Example:
-    """One image and all that is known about it; empty where a data set does not know it.
+    """One image with its annotations; those that a data set lacks are empty.
 
     Attributes:
-        id: unique within the data set.
+        id: identifier, unique within the data set.
         image: the image, not yet opened.
         captions: texts that are true of the image.
-        caption_tags: one tag per caption (its kind), or empty.
+        caption_tags: kind of each caption, or empty.
         negatives: texts that are false of the image, one per caption or as the data set pairs them.
         label: index into the data set's classes.
-        group: examples with the same group belong together (a minimal pair).
-        photo: the photo by the name that all data sets share which hold it, such as `coco:139` or `flickr:1000268201`;
-            empty where nobody knows. Exposure intersects them.
-        tags: named facts for the per-group table, such as {"edit": "swap"}.
-        regions: labelled parts.
-        semantic: returns the class of every pixel, HW int; -1 background (no class of the data set), -2 void (never
-            scored).
-        facts: whatever the data set knows beyond this (scenes: the scene and the captions' logical forms; COCO and
-            LVIS: a mapping with width and height, of LVIS also the labels `absent` and `not_exhaustive`).
+        group: name shared by the examples of a minimal pair.
+        photo: name of the photo in all data sets that contain it, such as `coco:139` or `flickr:1000268201`, by which
+            exposure is found; empty if unknown.
+        tags: values for per-group tables, such as {"edit": "swap"}.
+        regions: labelled regions.
+        semantic: function that returns the class of every pixel, HW int; -1 background (no class of the data set), -2
+            void (never scored).
+        facts: further annotations (scenes: the scene and the captions' logical forms; COCO and LVIS: a mapping with
+            width and height, for LVIS also the labels `absent` and `not_exhaustive`).
     """
 
     id: str
@@ -108,7 +108,7 @@ class Example:
 
 @dataclass(frozen=True)
 class DataSplit(Sequence[Example]):
-    """The examples of one split, in a fixed order, with what holds for all of them.
+    """Examples of one split, in a fixed order, with the annotations of the whole data set.
 
     Attributes:
         dataset: name of the data set's module.
@@ -117,19 +117,19 @@ class DataSplit(Sequence[Example]):
         classes: class names as the data set's owner writes them; labels index them.
         fingerprint: sha256 over annotation bytes and sorted image ids with file sizes (scenes: the version and
             the arguments), the record's data hash.
-        caption_truth: full truth, where it can be known: for a list of examples of this data set the matrix NM of
-            which caption (all captions of the examples, in order) is true of which image.
-        keep_captions: for data with full truth: the example with those of its captions, for `caption_truth`.
-        word_tags: word -> "NOUN" | "ADJ" | "OTHER", where the data set writes its own captions.
-        pool: captions beyond the examples' own that retrieval for faithfulness ranks as well.
-        tuning: the captions of each of other images, such as another split's, on which what has to be chosen is chosen.
-        synonyms: word, or two words -> the class that it names, where the data set has a list of them.
-        notes: what was left out and why, one sentence each; shown and kept in the record.
-        category_ids: the owner's number of each class, where detections name classes by number; ascending.
-        frequencies: of each class, "r" (rare), "c" (common) or "f" (frequent), where the owner (LVIS) says so.
-        sizes: further counts that the reader knows, by name, for the card's [expect] (items of each group).
-        pixels_hash: what decides the pixels of an image id, where the fingerprint holds more (labels, which images):
-            splits that share it share cached features; empty: the fingerprint.
+        caption_truth: function from examples of this data set to the full truth, the matrix NM of which caption (all
+            captions of the examples, in order) is true of which image; None if unknown.
+        keep_captions: function that returns an example with the chosen ones of its captions; for `caption_truth`.
+        word_tags: word -> "NOUN" | "ADJ" | "OTHER", for a data set that generates its captions.
+        pool: further candidate captions for faithfulness and CHAIR, beside the examples' own.
+        tuning: captions of other images (one tuple per image), on which the constant caption of faithfulness is chosen.
+        synonyms: word or pair of words -> its class; empty for a data set without a list of synonyms.
+        notes: sentences on what was left out and why; shown, and kept in the record.
+        category_ids: the owner's number of each class, ascending, by which detections name classes.
+        frequencies: frequency of each class, "r" (rare), "c" (common) or "f" (frequent), as LVIS states it.
+        sizes: further counts by name, for the card's [expect] (items of each group).
+        pixels_hash: hash of the images alone, without labels and selection; splits with equal hashes share cached
+            features; empty: the fingerprint.
     """
 
     dataset: str
@@ -170,15 +170,15 @@ class DataSplit(Sequence[Example]):
 
     @property
     def caption_image_M(self) -> Int[ndarray, "M"]:
-        """For each of `captions` the index of its example."""
+        """Index of each caption's example."""
         return np.repeat(np.arange(len(self)), [len(example.captions) for example in self.examples])
 
     def own_truth(self) -> Bool[ndarray, "N M"]:
-        """Truth as the annotators wrote it: a caption is true of its own image only."""
+        """Truth of the annotators' own pairs: a caption is true of its own image only."""
         return np.asarray(np.arange(len(self))[:, None] == self.caption_image_M[None, :])
 
     def counts(self) -> dict[str, int]:
-        """What a task card's [expect] table is checked against."""
+        """Counts that a task card's [expect] table states."""
         return {
             "images": len(self),
             "captions": len(self.captions),

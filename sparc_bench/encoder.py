@@ -57,7 +57,7 @@ from sparc_bench.metrics import cosine
 
 @dataclass(frozen=True)
 class Runtime:
-    """How an encoder runs: torch device, dtype of the forward pass, images at once, processes that decode images."""
+    """Settings of an encoder's run: torch device, dtype of the forward pass, images per batch, loader workers."""
 
     device: str = "cpu"
     precision: str = "float32"
@@ -66,17 +66,17 @@ class Runtime:
 
 
 class Encoder(Protocol):
-    """What a task sees of a model; everything that decides a number and belongs to the model stays inside it.
+    """Interface of a model for all tasks; preprocessing, prompt padding, precision ... are the model's own.
 
     Attributes:
         card: the model's card.
-        gives: what the model has, of image, text, global, branches, patches, tokens, detect.
-        paths: the model's patch paths in reporting order -> whether a loss trained that path. The first is the
-            default of `similarity` and `dense_scores`.
-        prompt_ensemble: whether several prompts of a class are averaged as embeddings or as scores.
+        gives: inputs and features of the model, of image, text, global, branches, patches, tokens, detect.
+        paths: patch path, in reporting order -> whether a loss trained it. The first is the default of `similarity` and
+            `dense_scores`.
+        prompt_ensemble: average of a class's prompts, over embeddings or scores.
         weights_hash: sha256 of the weights, for the record and the cache.
         precision: dtype of the forward pass, for the record.
-        device: where it runs.
+        device: torch device of the model.
     """
 
     card: ModelCard
@@ -92,17 +92,17 @@ class Encoder(Protocol):
         ...
 
     def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:
-        """Features of images; computes only what `need` names, of {"global", "branches", "patches"}."""
+        """Features of images; `need` is a subset of {"global", "branches", "patches"}, all others stay None."""
         ...
 
     def texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
-        """Features of texts; computes only what `need` names, of {"global", "tokens"}."""
+        """Features of texts; `need` is a subset of {"global", "tokens"}, all others stay None."""
         ...
 
     def similarity(
         self, images: ImageFeatures, texts: TextFeatures, regions: Regions | None = None, path: str | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The model's own scores, (image-to-text NM, text-to-image NM); with regions both are R x M, from `path`."""
+        """Scores by the model's own rule, (image-to-text NM, text-to-image NM); with regions of `path` both are RM."""
         ...
 
     def dense_scores(self, images: ImageFeatures, texts: TextFeatures, path: str | None = None) -> Tensor:
@@ -110,7 +110,7 @@ class Encoder(Protocol):
         ...
 
     def untrained(self) -> Encoder | None:
-        """The same towers with their initial weights (a reference row), or None where there are none."""
+        """The model with its initial weights, for the reference row `untrained`, or None if they are not known."""
         ...
 
 
@@ -118,7 +118,7 @@ class Detector(Encoder, Protocol):
     """An encoder whose `gives` has "detect"."""
 
     def detect(self, items: Sequence[ImageItem], texts: Sequence[str]) -> Detections:
-        """Objects in the images that the texts name."""
+        """Detected objects of the named kinds in the images."""
         ...
 
 
@@ -142,19 +142,19 @@ class TokenMapper(Protocol):
 
 @runtime_checkable
 class Streams(Protocol):
-    """An encoder that decodes ahead."""
+    """An encoder with a stream of its own, which decodes the next images while it encodes."""
 
     def stream(
         self, items: Sequence[ImageItem], need: frozenset[str], most: int, size: int | None = None
     ) -> Iterator[ImageFeatures]:
-        """Features of runs of at most `most` images, in order."""
+        """Features of batches of at most `most` images, in order."""
         ...
 
 
 def stream(
     encoder: Encoder, items: Sequence[ImageItem], need: frozenset[str], most: int, size: int | None = None
 ) -> Iterator[ImageFeatures]:
-    """Features of runs of at most `most` images, in order, by the encoder's own stream where it has one."""
+    """Features of batches of at most `most` images, in order, by the encoder's own stream if it has one."""
     if isinstance(encoder, Streams):
         yield from encoder.stream(items, need, most, size)
         return
@@ -162,42 +162,42 @@ def stream(
         yield encoder.images(items[start : start + most], need, size)
 
 
-def runs(features: ImageFeatures, most: int) -> Iterator[ImageFeatures]:
-    """The same features in runs of at most `most` images."""
+def batches(features: ImageFeatures, most: int) -> Iterator[ImageFeatures]:
+    """Batches of at most `most` images of these features."""
     for start in range(0, len(features), most):
         yield features[start : start + most]
 
 
 def pairwise(encoder: Encoder) -> bool:
-    """Whether the model's score needs more of an image and a text than one vector each."""
+    """Whether the model scores pairs of an image and a text by more than one vector each."""
     return encoder.prompt_ensemble == "scores" or "global" not in encoder.gives
 
 
 def image_need(encoder: Encoder) -> frozenset[str]:
-    """What `similarity` may look at in an image: the global vector, or all there is for a pairwise model."""
+    """Image features that `similarity` uses: the global vector, or all features of a pairwise model."""
     return frozenset({"global", "branches", "patches"} & encoder.gives) if pairwise(encoder) else frozenset({"global"})
 
 
 def text_need(encoder: Encoder) -> frozenset[str]:
-    """What `similarity` may look at in a text."""
+    """Text features that `similarity` uses: the global vector, and the tokens for a pairwise model."""
     return frozenset({"global", "tokens"} if pairwise(encoder) and "tokens" in encoder.gives else {"global"})
 
 
 TEXTS_PER_IMAGE = 4
-"""Texts that the model sees at once, for every image of a batch."""
+"""Texts per batch, as a multiple of the images per batch."""
 
 
 class ImageTextEncoder:
-    """An encoder whose family says how pixels and texts become vectors (see `sparc_bench.encoder.Encoder`).
+    """Base of encoder families: batches, precision and cosine scores (see `sparc_bench.encoder.Encoder`).
 
-    A family's class calls `__init__`, and overrides `encode_pixels` and `encode_texts`; a model that scores otherwise
-    than by cosine overrides `similarity` and `dense_scores`.
+    A family's class calls `__init__`, and overrides `encode_pixels` and `encode_texts`; a model with another score than
+    the cosine overrides `similarity` and `dense_scores`.
 
     Attributes:
-        preprocess: opens one image; picklable, for it runs in worker processes.
-        identity: all beside the weights that decides a vector (options, preprocessing, version of the family's code):
-            the key of the feature cache; None where nothing may be cached.
-        runtime: device, precision, images at once, worker processes.
+        preprocess: function from one image to pixels; picklable, for worker processes.
+        identity: settings beside the weights that change a vector (options, preprocessing, version of the family's
+            code), the key of the feature cache; None: nothing is cached.
+        runtime: device, precision, images per batch, loader workers.
     """
 
     gives: frozenset[str] = frozenset({"image", "text", "global"})
@@ -218,11 +218,11 @@ class ImageTextEncoder:
         self.device = torch.device(runtime.device)
 
     def encode_pixels(self, pixels: Tensor, need: frozenset[str]) -> ImageFeatures:
-        """Features of opened images (B first, on the device), as `need` says; ids and areas are filled in later."""
+        """Features `need` of a batch of pixels (on the device); ids and areas are added by the caller."""
         raise NotImplementedError
 
     def encode_texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
-        """Features of some texts, as `need` says."""
+        """Features `need` of a batch of texts."""
         raise NotImplementedError
 
     def preprocess(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
@@ -232,21 +232,21 @@ class ImageTextEncoder:
     def stream(
         self, items: Sequence[ImageItem], need: frozenset[str], most: int, size: int | None = None
     ) -> Iterator[ImageFeatures]:
-        """Features of runs of at most `most` images in order; workers decode ahead."""
+        """Features of batches of at most `most` images, in order; workers decode the next ones."""
         runtime = self.runtime
-        batches = pixel_batches(self._open, items, size, runtime.batch_size, runtime.workers, self.device)
+        decoded = pixel_batches(self._open, items, size, runtime.batch_size, runtime.workers, self.device)
         try:
-            for batch, pixels, area_B4 in batches:
+            for batch, pixels, area_B4 in decoded:
                 with self._forward():
                     features = self.encode_pixels(pixels, need)
                 ids = tuple(item.id for item in batch)
-                yield from runs(dataclasses.replace(_in_float32(features), ids=ids, area_N4=area_B4), most)
+                yield from batches(dataclasses.replace(_in_float32(features), ids=ids, area_N4=area_B4), most)
         except RuntimeError as error:
             if not is_killed_worker(error):
                 raise
             raise UserError(KILLED_WORKER) from error
         finally:
-            batches.close()
+            decoded.close()
 
     def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:
         """Features of images in float32."""
@@ -267,17 +267,17 @@ class ImageTextEncoder:
     def similarity(
         self, images: ImageFeatures, texts: TextFeatures, regions: Regions | None = None, path: str | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Cosine of global vectors, or of regions' weighted sums of the path's patches."""
+        """Cosine scores, for both directions alike: NM, or RM of regions (weighted sums of the path's patches)."""
         scores = cosine.similarity(images, texts, regions, path or next(iter(self.paths), ""))
         return scores, scores
 
     @torch.inference_mode()
     def dense_scores(self, images: ImageFeatures, texts: TextFeatures, path: str | None = None) -> Tensor:
-        """Cosine of every patch with the texts."""
+        """Cosine scores of every patch with the texts: (N, M, rows, columns)."""
         return cosine.dense_scores(images, texts, path or next(iter(self.paths)))
 
     def untrained(self) -> Any:  # noqa: ANN401 - an Encoder or None
-        """None: a third party's initial weights are not known."""
+        """None: the initial weights of a third-party model are not known."""
         return None
 
     @contextlib.contextmanager
@@ -303,5 +303,5 @@ def _words_in_float32(features: TextFeatures) -> TextFeatures:
 
 
 def _float(vectors: Tensor | None) -> Tensor | None:
-    # in one piece, as they would come from a file: the same sums, to the last bit
+    # contiguous, like vectors from the cache's files, so that sums are equal to the last bit
     return None if vectors is None else vectors.float().contiguous()

@@ -47,9 +47,10 @@ from sparc_bench.metrics import cosine
 
 @dataclass(frozen=True)
 class ImageOut:
-    """What the image tower gives: patches_BPW row-major over the grid, pooled_BMW (M = 1: their average).
+    """Outputs of the image tower: patches_BPW, row-major over the grid, and pooled_BMW.
 
-    The tower of an open_clip checkpoint gives what it pools itself: its class token.
+    M = 1, and the pooled vector is the average of the patches; an open_clip checkpoint's own pooling replaces it
+    (class token), and `tower_options` may ask for M branches.
     """
 
     patches_BPW: Tensor
@@ -59,9 +60,9 @@ class ImageOut:
 
 @dataclass(frozen=True)
 class TextOut:
-    """What the text tower gives: tokens_BKLW, pooled_BKW (average over words), mask_BKL (words), special_BKL.
+    """Outputs of the text tower: tokens_BKLW, pooled_BKW (average over words), masks of words and special tokens.
 
-    The tower of an open_clip checkpoint gives what it pools itself: its end-of-text token.
+    An open_clip checkpoint's own pooling replaces the average (end-of-text token).
     """
 
     tokens_BKLW: Tensor
@@ -72,22 +73,27 @@ class TextOut:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Token ids and which of them are words or specials (BOS, EOS); the rest is padding."""
+    """Token ids, with masks of words and of special tokens (BOS, EOS); all others are padding."""
 
     ids_BKL: Tensor
     mask_BKL: Tensor
     special_BKL: Tensor
 
     def to(self, device: torch.device) -> Tokens:
-        """The same on a device."""
+        """Tokens on a device."""
         return Tokens(self.ids_BKL.to(device), self.mask_BKL.to(device), self.special_BKL.to(device))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """This rank's share of a batch: the examples' indices, token ids, captions, and what collate adds (`extra`).
+    """Batch of one rank.
 
-    `extra["caption_index"]` (BK) says which of its example's captions each one is, where it is one of them.
+    Attributes:
+        index_B: index of each example in the training data.
+        tokens: token ids of the captions.
+        captions: the K texts of each example.
+        extra: further tensors of the objective's `collate`; `caption_index` (BK) is the number of each text among its
+            example's captions.
     """
 
     index_B: Tensor
@@ -98,18 +104,18 @@ class Batch:
 
 @dataclass(frozen=True)
 class Ctx:
-    """What a loss may know of the run around it.
+    """Context of a training step, for a loss: other ranks, random numbers, further data.
 
     Attributes:
-        rank: of this process.
+        rank: number of this process.
         world: number of processes.
-        counts: rows of the batch that each rank holds (several processes only).
-        generator: for random draws; in the same state on every rank, so a draw for the whole batch is the same on all.
-        extra: of the batch, of all its N rows on every rank. `known_true` (NNK) marks pairs (image, image of the
-            caption, caption) other than an image's own that the data set's truth marks true: every objective leaves
-            them out of its negatives.
-        logits: the loss puts its scaled scores here by name, as (image-to-text BN, text-to-image BN), detached: what
-            `Objective.scored_as` names is compared with the score at evaluation.
+        counts: number of rows of each rank's batch (several processes only).
+        generator: random generator with the same state on every rank, so that all ranks draw the same for the batch.
+        extra: `Batch.extra`, for all N rows on every rank. `known_true` (NNK) marks pairs (image, image of the caption,
+            caption) that are true by the data set's truth and not an image's own: every objective leaves them out of
+            its negatives.
+        logits: output of the loss: its scaled scores by name, (image-to-text BN, text-to-image BN), detached. Tests
+            compare those that `Objective.scored_as` names with the scores at evaluation.
     """
 
     rank: int = 0
@@ -122,30 +128,30 @@ class Ctx:
     def gather(self, rows_BX: Tensor, ragged: bool = False) -> Tensor:
         """Rows of all ranks in rank order (N of them), with gradients; one process gives its own rows.
 
-        `ragged`: the ranks' rows may differ in their second dimension (caption length); zeros fill it up.
+        `ragged`: whether ranks may differ in the second dimension (caption length); shorter rows are padded with zeros.
         """
         return rows_BX if self.world == 1 else distributed.gather(rows_BX, self.counts, self.rank, ragged)
 
     def mean(self, values_X: Tensor, weights_X: Tensor) -> Tensor:
-        """Weighted mean over all ranks: local sum times world over the weight of all ranks."""
+        """Weighted mean over all ranks: the local weighted sum times `world`, divided by the weight of all ranks."""
         weight = weights_X.sum()
         if self.world != 1:
             weight = distributed.sum_over_ranks(weight) / self.world
         return (values_X * weights_X).sum() / weight.clamp_min(torch.finfo(values_X.dtype).tiny)
 
     def rows(self, count: int) -> slice:
-        """Where this rank's `count` rows lie among the N rows of the batch."""
+        """Slice of this rank's `count` rows among the N rows of all ranks."""
         start = sum(self.counts[: self.rank])
         return slice(start, start + count)
 
     def known_true(self) -> Tensor | None:
-        """Pairs NN (image row, column of every image's first caption) that are no negatives, or None."""
+        """Mask NN (image, image of the first caption) of true pairs that are no negatives; None without known truth."""
         known_NNK = self.extra.get("known_true")
         return None if known_NNK is None else known_NNK[:, :, 0]
 
 
 class ImageVectors(NamedTuple):
-    """What an objective makes of images at evaluation, un-normalised; see `ImageFeatures`."""
+    """Image vectors of an objective at evaluation, un-normalised; see `ImageFeatures`."""
 
     global_ND: Tensor | None = None
     patches: Mapping[str, Tensor] = MappingProxyType({})
@@ -156,13 +162,13 @@ class Objective(nn.Module):
     """Base of every training loss.
 
     Class attributes:
-        Options: the table `objective_options` of a recipe.
-        data_needs: what the training data must provide (`PROVIDES` of its module).
-        scored_as: names in `Ctx.logits` whose mean is the test score times the scale; none where no loss is one.
+        Options: class of the table `objective_options` of a recipe.
+        data_needs: annotations that the training data must have (`PROVIDES` of the data set's module).
+        scored_as: names in `Ctx.logits` whose mean is the score at evaluation times the scale; empty if there are none.
         paths: patch path -> whether this loss trains it (see `Encoder.paths`).
-        token_path: patch path whose patches a loss contrasts with the tokens of captions; None where no loss does.
-        prompt_ensemble: how prompts are averaged at evaluation.
-        gives: what an encoder with this objective gives.
+        token_path: patch path that a loss contrasts with the tokens of captions; None without such a loss.
+        prompt_ensemble: average of a class's prompts at evaluation, over embeddings or scores.
+        gives: features of an encoder with this objective (see `Encoder.gives`).
     """
 
     Options: ClassVar[type[Strict]] = Strict
@@ -179,20 +185,20 @@ class Objective(nn.Module):
 
     @property
     def captions_per_image(self) -> int:
-        """K: captions of an image that a step sees."""
+        """Number of captions per image in a training step, K."""
         return 1
 
     @property
     def negatives_per_image(self) -> int:
-        """Captions of a batch, per image, that are written to be false of it."""
+        """Number of hard-negative captions per image in a training step."""
         return 0
 
     @classmethod
     def tower_options(cls, options: Strict) -> dict[str, Any]:  # noqa: ARG003 - the seam
-        """What this loss asks of the towers: `branches` of the image tower, `full_context` of the tokenizer.
+        """Options of the towers: `branches` of the image tower, `full_context` of the tokenizer.
 
-        `branches` (0 by default) are class tokens, whose outputs are `ImageOut.pooled_BMW` instead of the patches'
-        average.
+        `branches` (0 by default) is the number of class tokens, whose outputs are `ImageOut.pooled_BMW` in place of the
+        patches' average.
         """
         return {}
 
@@ -203,52 +209,52 @@ class Objective(nn.Module):
         tokenize: Callable[[Sequence[Sequence[str]]], Tokens],
         rngs: Sequence[np.random.Generator],
     ) -> Batch:
-        """`texts` of every example, by its own generator; objectives with further views override this.
+        """Batch of the examples' `texts`; objectives with further views override this.
 
-        A generator is keyed by the example's place in the batch of all ranks, so that the number of ranks changes no
-        draw.
+        Each example has a generator of its own, seeded by its position in the batch of all ranks, so that the number of
+        ranks changes no draw.
         """
         chosen = [self.choose(example, rng) for example, rng in zip(examples, rngs, strict=True)]
         texts = tuple(self.texts(example, numbers) for example, numbers in zip(examples, chosen, strict=True))
         return Batch(torch.as_tensor(index), tokenize(texts), texts, {"caption_index": torch.as_tensor(chosen)})
 
     def choose(self, example: Example, rng: np.random.Generator) -> list[int]:
-        """Numbers of the `captions_per_image` captions that a step sees; every caption once before any comes again."""
+        """Indices of `captions_per_image` random captions of an example; none repeats before all have been drawn."""
         drawn: list[int] = []
         while len(drawn) < self.captions_per_image:
             drawn += [int(k) for k in rng.permutation(len(example.captions))]
         return drawn[: self.captions_per_image]
 
     def texts(self, example: Example, chosen: Sequence[int]) -> tuple[str, ...]:
-        """What the text tower reads of an example: the chosen captions; objectives with negatives add them."""
+        """Texts of an example for the text tower: the chosen captions; objectives with hard negatives add them."""
         return tuple(example.captions[k] for k in chosen)
 
     def forward(self, image: ImageOut, text: TextOut, ctx: Ctx) -> dict[str, Tensor]:
-        """The loss to minimise as "loss", each unweighted part and each logged quantity beside it (scalars)."""
+        """Scalars: the loss to minimise ("loss"), its unweighted parts and further logged quantities."""
         raise NotImplementedError
 
     def image_features(self, image: ImageOut, need: frozenset[str]) -> ImageVectors:
-        """At evaluation, what `need` names of {"global", "patches", "branches"}."""
+        """Image vectors at evaluation; `need` is a subset of {"global", "patches", "branches"}."""
         raise NotImplementedError
 
     def text_features(self, text: TextOut, need: frozenset[str]) -> tuple[Tensor | None, Tensor | None]:
-        """At evaluation, K = 1: (global_MD or None, tokens_MLD or None), un-normalised."""
+        """Text vectors at evaluation, K = 1: (global_MD or None, tokens_MLD or None), un-normalised."""
         raise NotImplementedError
 
     def similarity(
         self, images: ImageFeatures, texts: TextFeatures, regions: Regions | None = None, path: str | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Cosine of global vectors, or of region vectors (weighted sums of the path's patches), with the texts'."""
+        """Cosine scores, for both directions alike: NM, or RM of regions (weighted sums of the path's patches)."""
         scores = cosine.similarity(images, texts, regions, path or next(iter(self.paths), ""))
         return scores, scores
 
     def dense_scores(self, images: ImageFeatures, texts: TextFeatures, path: str | None = None) -> Tensor:
-        """Cosine of every patch with the texts' global vectors: (N, M, rows, columns)."""
+        """Cosine scores of every patch with the texts' global vectors: (N, M, rows, columns)."""
         return cosine.dense_scores(images, texts, path or next(iter(self.paths)))
 
     def after_step(self, step: int) -> None:
-        """Called after each optimiser step (clamping, prototype updates)."""
+        """Update after each optimiser step (clamping, prototypes)."""
 
     def held_out(self, batches: Sequence[tuple[ImageOut, ImageOut, TextOut]]) -> dict[str, Any]:  # noqa: ARG002
-        """Called once after training with held-out (image, grey image, text) batches: figures for the summary."""
+        """Figures for the training summary, from held-out batches (image, grey image, text) after training."""
         return {}

@@ -48,19 +48,18 @@ class Outcome:
     """The result of one protocol on one encoder.
 
     Attributes:
-        metrics: name -> statistic. A patch path's metrics are named `local/miou`, `global/miou`; so are groups that
-            belong to the task itself.
+        metrics: name -> statistic. Metrics of a patch path are named `local/miou`, `global/miou`.
         groups: name of a grouping (such as "class" or "kind") -> group -> statistic of the headline metric.
-        examples: name -> array with one row per example of the data split, in its order; `correct` (credit of 0 to 1)
-            is what `compare` looks for flips in, where the protocol has such a thing.
+        examples: name -> array with one row per example of the data split, in its order; `compare` finds flips in
+            `correct` (credit, 0 to 1), if there is one.
         rows: name -> array with one row per caption, detection or region (ranks, scores), in the protocol's order.
-        ties: how many comparisons that decided a score were tied.
-        counts: what was scored, for the record ({"images": 1000, "captions": 5000}).
-        reference_rows: name of a reference row -> metric -> value, where the protocol itself knows it (best constant,
-            oracle at the model's own grid, ceiling).
-        notes: sentences that belong beside the number.
-        scored: the examples of the data split that arrays and statistics are over, where the others are only learnt
-            from (a probe's train images); None: all.
+        ties: number of tied comparisons that decided a score.
+        counts: numbers of scored images, captions ... for the record ({"images": 1000, "captions": 5000}).
+        reference_rows: rows that the protocol itself computes (best constant, oracle at the model's own grid,
+            ceiling): name of the row -> metric -> value.
+        notes: sentences for the record on how to read the numbers.
+        scored: indices of the scored examples, for arrays and statistics over a part of the data split (a linear
+            probe's test images); None: all.
     """
 
     metrics: Mapping[str, Statistic]

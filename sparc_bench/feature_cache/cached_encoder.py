@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from sparc_bench.encoder import TEXTS_PER_IMAGE, Encoder, ImageTextEncoder, runs, stream
+from sparc_bench.encoder import TEXTS_PER_IMAGE, Encoder, ImageTextEncoder, batches, stream
 from sparc_bench.feature_cache import CacheMode
 from sparc_bench.feature_cache.columns import ImageColumns, image_row, in_order, only, text_rows, together
 from sparc_bench.feature_cache.store import FeatureStore
@@ -89,7 +89,7 @@ class CachedEncoder(EncoderWrapper):
                 parts.append(together(features, self._stored(store, items, rows, new, there)) if there else features)
             if old:
                 parts.append(self._stored(store, items, rows, old, need))
-            yield from runs(in_order(parts, [*new, *old]), most)
+            yield from batches(in_order(parts, [*new, *old]), most)
 
     def texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
         """Features of texts; all texts of one batch are read together or computed together.

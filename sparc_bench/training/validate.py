@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from sparc_bench.dataset import DataSplit
-from sparc_bench.encoder import runs
+from sparc_bench.encoder import batches
 from sparc_bench.encoders.own import OwnEncoder
 from sparc_bench.features import ImageFeatures
 from sparc_bench.images.item import ImageItem
@@ -42,12 +42,12 @@ class PreparedEncoder(EncoderWrapper):
         most: int,
         size: int | None = None,  # noqa: ARG002 - of the model's own size alone
     ) -> Iterator[ImageFeatures]:
-        """Features of runs of at most `most` images, in order."""
+        """Features of batches of at most `most` images, in order."""
         for start in range(0, len(items), BATCH):
             part = items[start : start + BATCH]
             pixels_BHWC = self._pixels.rows([self._position_of[item.id] for item in part])
             features = self.own.encode_pixels(torch.from_numpy(pixels_BHWC), need)
-            yield from runs(replace(features, ids=tuple(item.id for item in part)), most)
+            yield from batches(replace(features, ids=tuple(item.id for item in part)), most)
 
 
 @torch.inference_mode()
