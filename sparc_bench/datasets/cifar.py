@@ -65,7 +65,7 @@ _VERSIONS: dict[str, tuple[_Version, _Version]] = {
 class Options(Strict):
     """Version of CIFAR (CIFAR-100 with its 100 fine classes) and its folder."""
 
-    name: Literal["cifar10", "cifar100"] = "cifar10"
+    name: Literal["cifar10", "cifar100"] = Field(default="cifar10", description="version: 10 or 100 classes")
     folder: str = Field(
         default="cifar-10-batches-bin",
         description="folder of the binary version, under the data root; if missing, the Python version's folder beside "
