@@ -89,7 +89,7 @@ def quickstart(results: Path, runs: Path, console: Console) -> int:
     say(plan(trained, _has_records(results)))
     report = Console(file=io.StringIO(), width=140, markup=False, highlight=False)
     forecast = Forecast(say)
-    if len(trained) == len(RECIPES) and not _has_records(results):  # the speed is that of before
+    if len(trained) == len(RECIPES) and not _has_records(results):  # nothing trains now: the speed of the earlier run
         forecast.later = EVALUATION_STEPS
         summary = trained[RECIPES[0]]
         forecast.by_speed(summary["seconds"] / max(1, summary["steps"] - summary["resumed_from"]), 0)
