@@ -6,12 +6,13 @@ import pytest
 
 from sparc_bench.cli.evaluated import with_interval
 from sparc_bench.metrics import statistic as module
-from sparc_bench.metrics.bootstrap import bootstrap, paired_difference
+from sparc_bench.metrics.bootstrap import bootstrap
 from sparc_bench.metrics.presence import Auroc
 from sparc_bench.metrics.seeds import over_seeds
 from sparc_bench.metrics.statistic import ClassMean, IoU, Mean, SparseMean
 from sparc_bench.metrics.wilson import wilson_interval
 from sparc_bench.records.record import Metric
+from tests.toys.differences import paired_difference
 
 
 @pytest.mark.parametrize("occupied", [0, 1, 7, 19, 20, 21, 40])
