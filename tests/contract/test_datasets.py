@@ -131,6 +131,7 @@ def opened(item):
         return None
 
 
+@pytest.mark.slow
 def test_items_survive_pickling_and_open_to_rgb(data):
     for example in (*data.examples[:3], data.examples[-1]):
         image, again = opened(example.image), opened(pickle.loads(pickle.dumps(example)).image)

@@ -8,6 +8,8 @@ import pytest
 
 from sparc_bench.cards import discovery
 
+pytestmark = pytest.mark.slow  # all rest on one subprocess of 9 seconds
+
 MODULES = [(kind, name) for kind in discovery.KINDS for name in discovery.names(kind)]
 
 COMPARED = """
@@ -70,7 +72,6 @@ def compared():
     return json.loads(done.stdout)
 
 
-@pytest.mark.slow
 def test_declarations_are_read_without_torch(compared):
     assert compared["light"]
 

@@ -109,6 +109,7 @@ def test_seam_is_whole(load, encoder):
     assert encoder.untrained() is None or encoder.untrained().gives == encoder.gives
 
 
+@pytest.mark.slow
 def test_image_features_are_what_gives_says(encoder, images):
     width = {tensor.shape[-1] for tensor in parts(images).values()}
     assert len(width) == 1
@@ -156,6 +157,7 @@ def test_only_what_is_needed_is_given(encoder):
         assert set(parts(encoder.texts(TEXTS[:2], frozenset({name})))) == {name}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 3, 7])
 def test_batch_size_moves_nothing(load, encoder, images, texts, batch_size):
     other = load(batch_size)
@@ -188,6 +190,7 @@ def test_stream_gives_the_same_in_runs(encoder, images):
         assert torch.equal(torch.cat([parts(run)[name] for run in runs]), tensor)
 
 
+@pytest.mark.slow
 def test_half_precision_comes_as_float32(load, encoder, images):
     found = load(precision="bf16").images(items(3), IMAGE & encoder.gives)
     assert {tensor.dtype for tensor in parts(found).values()} == {torch.float32}

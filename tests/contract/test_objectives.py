@@ -26,6 +26,7 @@ def test_it_has_a_title_a_source_and_described_options(name):
     assert all(field.description for field in module.Objective.Options.model_fields.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("scale", [1.0, 0.0], ids=["random", "zero"])
 def test_finite_loss_and_gradients(name, dtype, scale):
@@ -155,6 +156,7 @@ def test_dense_scores_are_those_of_single_patches(name):
         torch.testing.assert_close(dense_NMHW[2].flatten(1).T, scores_PM, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAIRWISE)
 @pytest.mark.parametrize("chunk", [1, 4])
 def test_chunks_of_texts_change_neither_loss_nor_gradients(name, chunk):

@@ -83,6 +83,7 @@ def test_equal_vectors_score_chance_exactly_and_tie_everywhere(probe: Probe):
     assert outcome.ties == TEST
 
 
+@pytest.mark.slow
 @PROBES
 def test_noise_scores_chance(probe: Probe):
     data = probed()

@@ -19,6 +19,7 @@ def test_commands_of_blocks():
     assert not second.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "error"),
     [

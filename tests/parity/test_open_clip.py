@@ -57,6 +57,7 @@ def test_images_and_texts_equal_the_librarys(saved, ours):
     close(torch.tensor(ours.logit_scale), model.logit_scale.exp())
 
 
+@pytest.mark.slow
 def test_asking_for_patches_and_tokens_too_moves_no_global_vector(ours):
     both = ours.images(items(), frozenset({"global", "patches"}))
     close(both.global_ND, ours.images(items(), GLOBAL).global_ND)
@@ -132,6 +133,7 @@ def test_a_file_for_a_named_architecture(tmp_path, monkeypatch):
     assert (texts["gelu"] - texts["quickgelu"]).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_older_forms_of_a_file_are_converted_by_the_library(tmp_path):
     """A plain CLIP's tensors for a model with a text module of its own, wrapped as a trainer saves them."""

@@ -78,6 +78,7 @@ def test_image_vectors_and_pixels_are_the_librarys(folders, kind):
     assert apart(expected) > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in SIGLIPS])
 @pytest.mark.parametrize("padding", ["longest", "max_length"])
 def test_text_vectors_are_the_librarys_however_it_pads(folders, kind, padding):
@@ -149,6 +150,7 @@ def test_last_patches_are_the_last_hidden_states_projected_as_the_class_token(fo
     assert found.grid == (4, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CLIPS)
 @pytest.mark.parametrize("way", ["value", "sclip", "clearclip"])
 def test_ways_change_the_attention_of_the_last_layer_alone(folders, kind, way):

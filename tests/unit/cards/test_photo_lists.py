@@ -48,6 +48,7 @@ def test_a_split_lies_apart_from_its_siblings():
         assert len(frozenset().union(*lists)) == sum(map(len, lists))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trained_on", "tested_on", "expected"),
     [

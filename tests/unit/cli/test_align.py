@@ -25,6 +25,7 @@ def test_models_image_and_caption_are_told_apart():
             told_apart(words)
 
 
+@pytest.mark.slow
 def test_a_scene_with_its_own_caption(tmp_path, capsys):
     out = tmp_path / "new" / "a.png"
     assert main(["align", "scenes_clip", "scenes1:test:0", "--out", str(out)]) == 0
@@ -33,6 +34,7 @@ def test_a_scene_with_its_own_caption(tmp_path, capsys):
         assert drawn.width > drawn.height > 500
 
 
+@pytest.mark.slow
 def test_a_photo_with_a_caption(tmp_path, photo, capsys):
     out = tmp_path / "a.png"
     assert main(["align", "scenes_sparc", photo, "A dog, running.", "--out", str(out)]) == 0

@@ -80,6 +80,7 @@ def test_a_checkout_without_records_or_results(checkout):
     assert check(checkout) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [

@@ -115,6 +115,7 @@ def go(monkeypatch, tmp_path, capsys):
     return SimpleNamespace(run=run, results=results, runs=runs)
 
 
+@pytest.mark.slow
 def test_both_are_trained_evaluated_and_compared(go):
     done, _ = go.run()
     folders = {name: go.runs / name / "seed0" for name in (SPARC, CLIP)}
@@ -125,6 +126,7 @@ def test_both_are_trained_evaluated_and_compared(go):
     ]
 
 
+@pytest.mark.slow
 def test_the_plan_comes_first_and_the_time_after_the_first_steps(go):
     _, lines = go.run()
     assert lines[0].startswith(
@@ -137,6 +139,7 @@ def test_the_plan_comes_first_and_the_time_after_the_first_steps(go):
     assert not any(line.startswith("It takes") for line in lines[3:])
 
 
+@pytest.mark.slow
 def test_it_ends_in_fifteen_lines_and_all_tables_are_in_a_file(go):
     _, lines = go.run()
     end = lines[3:]
@@ -158,6 +161,7 @@ def test_it_ends_in_fifteen_lines_and_all_tables_are_in_a_file(go):
     assert all(words[0] == "sparc-bench" and words[1] in known for words in commands)
 
 
+@pytest.mark.slow
 def test_a_second_call_says_that_everything_was_there(go):
     go.run()
     _, lines = go.run()
@@ -167,6 +171,7 @@ def test_a_second_call_says_that_everything_was_there(go):
     assert len(lines[2:]) <= 15
 
 
+@pytest.mark.slow
 def test_the_speed_of_before_tells_how_long_an_evaluation_takes(go):
     go.run()
     (go.results / CLIP / "scenes_retrieval.json").unlink()
@@ -175,6 +180,7 @@ def test_the_speed_of_before_tells_how_long_an_evaluation_takes(go):
     assert lines[2].startswith(f"It takes about {quickstart.in_words(quickstart.EVALUATION_STEPS / 5)} from here")
 
 
+@pytest.mark.slow
 def test_a_damaged_summary_is_left_to_the_training(go):
     go.run()
     (go.runs / SPARC / "seed0" / "summary.json").write_text("{")
@@ -182,6 +188,7 @@ def test_a_damaged_summary_is_left_to_the_training(go):
     assert f"{SPARC} (300 steps) and {CLIP} (trained already)" in lines[0]
 
 
+@pytest.mark.slow
 def test_where_every_task_fails_there_is_no_summary(go, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(
         quickstart,

@@ -36,6 +36,7 @@ def test_list_tasks_keeps_those_that_fit_all_options(options, fits, capsys):
     assert 0 < len(first) < len(cards)
 
 
+@pytest.mark.slow
 def test_list_tasks_knows_the_data_sets_of_the_catalogue(capsys):
     assert main(["list", "tasks", "--data", "pets"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["pets"]

@@ -43,6 +43,7 @@ def test_sparc_costs_at_most_one_per_cent_more_than_clip_at_vit_base():
     assert added[1] == 128 * added[0]
 
 
+@pytest.mark.slow
 def test_sparc_projects_each_patch_once():
     """Of what it adds, one projection of patches and tokens; the rest is arithmetic on projected vectors."""
     patches, tokens, width, dim = 196, 55, 768, 512

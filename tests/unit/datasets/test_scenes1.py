@@ -204,6 +204,7 @@ def test_images_are_rgb():
     assert image.size == (SIDE, SIDE)
 
 
+@pytest.mark.slow
 def test_every_word_is_tagged():
     for kind in KINDS:
         data = small("val", kind, 150)

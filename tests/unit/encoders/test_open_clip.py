@@ -60,6 +60,7 @@ def attended(way: str, q: Tensor, k: Tensor, v: Tensor, count: int) -> Tensor:
     return (matrix @ v).transpose(1, 2).flatten(2)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("way", ["last", "value", "sclip", "clearclip"])
 @pytest.mark.parametrize("kind", ["vit_quickgelu", "vit_average"])
@@ -90,6 +91,7 @@ def test_patches_of_an_average_pooled_tower_average_to_its_global_vector(tmp_pat
     close(found.patches["last"].mean(dim=1), found.global_ND)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_value_path_of_a_resnet(tmp_path):
     model, pixels = model_and_pixels(folder(tmp_path, "resnet"))
@@ -154,6 +156,7 @@ def test_ways_of_timms_vision_transformer(kind, way, tmp_path):
     close(found.global_ND, model.encode_image(pixels))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_value_path_of_siglips_pool(tmp_path):
     model, pixels = model_and_pixels(folder(tmp_path, "map_timm"))
@@ -185,6 +188,7 @@ def test_patches_of_a_convolutional_trunk_go_through_its_head_one_by_one(tmp_pat
     assert found.grid == (rows, columns) == (3, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "ways"),
     [
@@ -223,6 +227,7 @@ def test_leaving_padding_out_moves_no_vector(kind, tmp_path):
     assert torch.equal(fast.mask_ML, plain.mask_ML[:, :length])
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["vit", "coca", "map_timm"])
 def test_tokens_are_normed_and_projected_like_the_text_vector(kind, tmp_path):
@@ -309,6 +314,7 @@ def test_opening_is_picklable(tmp_path):
     assert pixels.dtype == torch.uint8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["vit", "coca", "map_timm"])
 def test_half_precision_keeps_the_directions(kind, tmp_path):
     way = "value" if kind != "vit" else "sclip"
@@ -465,6 +471,7 @@ def test_a_file_without_its_architecture(tmp_path):
     assert encoder(saved / WEIGHTS).weights_hash == encoder(saved).weights_hash  # its configuration lies beside it
 
 
+@pytest.mark.slow
 def test_openais_weights_with_gelu_are_refused(tmp_path):
     saved = folder(tmp_path, "vit")
     tensors = load_file(saved / WEIGHTS)
@@ -480,6 +487,7 @@ def test_openais_weights_with_gelu_are_refused(tmp_path):
     assert encoder(saved, activation="quickgelu").activation == "quickgelu"
 
 
+@pytest.mark.slow
 def test_weights_of_another_architecture(tmp_path):
     vit, average = folder(tmp_path / "vit", "vit"), folder(tmp_path / "average", "vit_average")
     file = vit / WEIGHTS
@@ -547,6 +555,7 @@ def test_a_tokenizer_that_is_missing(tmp_path, monkeypatch):
         encoder(saved)
 
 
+@pytest.mark.slow
 def test_identity_names_all_that_decides_a_vector(tmp_path):
     saved = folder(tmp_path, "vit")
     plain = encoder(saved).identity

@@ -79,6 +79,7 @@ def texts(encoder):
     return encoder.texts(tiny.TEXTS, frozenset({"global"})).global_MD
 
 
+@pytest.mark.slow
 def test_only_what_is_needed_is_obtained_and_then_nothing_is_asked(remote):
     found = load(weights=REPO)
     assert set(remote.obtained) == NEEDED

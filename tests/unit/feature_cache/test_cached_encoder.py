@@ -31,6 +31,7 @@ def equal(one, other):
         assert a is None or (a.dtype == b.dtype and torch.equal(a, b))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kinds", ["global", "branches", "patches", "global patches", "global branches patches"])
 @pytest.mark.parametrize("most", [3, 8, 64])
 def test_hits_equal_what_was_computed_in_the_same_runs(new_cache, photos, kinds, most):

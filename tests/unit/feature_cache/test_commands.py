@@ -94,6 +94,7 @@ def test_the_last_used_stand_first(new_cache, tmp_path, cache_root, capsys):
     assert places == [f"features/{newer.name}", f"features/{older.name}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("option", "kept"), [([], True), (["--cache", "off"], False)])
 def test_eval(tmp_path, cache_root, option, kept):
     arguments = ["--task", "scenes_classification_shape", "--limit", "8", "--results", str(tmp_path), "--workers", "0"]

@@ -77,6 +77,7 @@ def test_few_images_start_no_process(photos, monkeypatch):
     assert len(encoder(4).images(photos.items[: decoding.FEW], ALL)) == decoding.FEW
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_unreadable_image(photos, workers):
     items = [*photos.items, ImageItem("broken", unreadable)]

@@ -198,6 +198,7 @@ def test_the_data_sets_own_tags_need_a_data_set_that_has_them():
         run(constant_encoder(), replace(DATA, word_tags=None), OPTIONS)
 
 
+@pytest.mark.slow
 def test_hanta_is_named_with_its_version():
     pytest.importorskip("HanTa")
     outcome = run(caption_key(DATA), DATA, OPTIONS.model_copy(update={"tagger": "hanta"}))

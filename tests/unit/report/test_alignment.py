@@ -35,6 +35,7 @@ def maps(figure):
     return [panel.images[1] for panel in figure.axes if len(panel.images) == 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "text", "models"),
     [
@@ -77,6 +78,7 @@ def test_maps_lie_on_the_part_of_the_image_that_patches_cover():
         assert box.width / box.height == pytest.approx(1.5)
 
 
+@pytest.mark.slow
 def test_all_maps_share_the_colours_of_the_bar():
     caption = Caption.of("a red dog")
     found = rows(caption)
@@ -89,6 +91,7 @@ def test_all_maps_share_the_colours_of_the_bar():
     assert any(text.get_text() == f"{FURTHEST}" for text in texts(figure))
 
 
+@pytest.mark.slow
 def test_labels_say_path_rule_and_scale():
     caption = Caption.of("a red dog on it")
     seen = [text.get_text() for text in texts(draw(Image.new("RGB", (64, 64)), caption, rows(caption)))]
@@ -99,6 +102,7 @@ def test_labels_say_path_rule_and_scale():
     assert "cosine of a patch with the word's own token vectors" in seen[-1].replace("\n", " ")
 
 
+@pytest.mark.slow
 def test_function_words_are_grey_and_have_no_map():
     caption = Caption.of("the dog, in a house")
     drawn = texts(draw(Image.new("RGB", (64, 64)), caption, rows(caption)))
@@ -107,6 +111,7 @@ def test_function_words_are_grey_and_have_no_map():
     assert colour["dog"] == colour["house"] == "black"
 
 
+@pytest.mark.slow
 def test_many_words_stand_in_several_bands_and_unread_ones_say_so():
     caption = Caption.of(" ".join(f"word{n}" for n in range(2 * COLUMNS + 1)))
     figure = draw(Image.new("RGB", (64, 64)), caption, rows(caption, models=("m",), unread=True))
@@ -117,6 +122,7 @@ def test_many_words_stand_in_several_bands_and_unread_ones_say_so():
     assert "longer than the model reads" in seen[-1].replace("\n", " ")
 
 
+@pytest.mark.slow
 def test_letters_of_no_font_are_written_as_code_points(monkeypatch):
     monkeypatch.setattr(fonts, "_installed", lambda: ())
     assert fonts.families("дом 冰") == (fonts.DEFAULT,)
@@ -137,6 +143,7 @@ def test_letters_of_another_font_are_drawn_with_it(monkeypatch):
     assert fonts.drawable("я", (fonts.DEFAULT,)) == "U+044F"
 
 
+@pytest.mark.slow
 def test_a_small_png_of_a_large_image(tmp_path):
     caption = Caption.of("noise")
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (3000, 4000, 3), dtype=np.uint8))

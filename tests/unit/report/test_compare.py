@@ -22,6 +22,7 @@ def shown(comparison, **options):
     return console.file.getvalue()
 
 
+@pytest.mark.slow
 def test_differences_flips_and_groups(both):
     comparison = compare("good", "bad", both)
     assert [task.a.task for task in comparison.tasks] == ["sampled", "toy"]
@@ -38,6 +39,7 @@ def test_differences_flips_and_groups(both):
     assert mean_of_groups == pytest.approx(local.estimate.value)
 
 
+@pytest.mark.slow
 def test_the_values_are_those_of_the_records(both):
     comparison = compare("good", "bad", both)
     for task in comparison.tasks:
@@ -72,6 +74,7 @@ def test_by_path_of_folder_or_file(both):
     assert by_file.tasks == by_folder.tasks
 
 
+@pytest.mark.slow
 def test_rendering(both):
     text = shown(compare("good", "bad", both))
     assert "Toy images @sample n=60" in text
@@ -80,6 +83,7 @@ def test_rendering(both):
     assert "Right in bad alone, not in good: 0 images" in text
 
 
+@pytest.mark.slow
 def test_images_that_only_one_gets_right_are_listed_on_demand(both):
     comparison = compare("good", "bad", both)
     first, last = comparison.tasks[1].only_a[0], comparison.tasks[1].only_a[-1]
@@ -102,6 +106,7 @@ def test_only_the_widest_groups_are_printed(both, monkeypatch):
     assert "Groups that differ less are not shown: 1 of 3." in shown(compare("good", "bad", both))
 
 
+@pytest.mark.slow
 def test_unshared_tasks_are_named(both, evaluated, toy_task):
     evaluated("good", 0.9, [toy_task("alone")])
     comparison = compare("good", "bad", both)
@@ -109,6 +114,7 @@ def test_unshared_tasks_are_named(both, evaluated, toy_task):
     assert "Only one of the two has a record of: alone." in shown(comparison)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compared(both, evaluated, toy_task):
     evaluated("other", 0.9, [toy_task(data={"n": 90})])
     with pytest.raises(UserError, match=r"good/toy\.json \(\w{12}\) and .*other/toy\.json \(\w{12}\) are of different"):

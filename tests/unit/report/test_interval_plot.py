@@ -73,6 +73,7 @@ BLOCKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks", BLOCKS.values(), ids=BLOCKS)
 def test_no_text_is_clipped_or_covers_another(blocks):
     figure = draw(blocks)

@@ -38,6 +38,7 @@ def relations(form):
     return [form] if isinstance(form, Related) else list(form.relations) if isinstance(form, Exactly) else []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kinds", [KINDS, REPLACE, SWAP, *([kind] for kind in KINDS)], ids=str)
 def test_every_negative_is_false_in_the_captions_own_words(kinds):
     for scene, caption, negative in written(kinds):

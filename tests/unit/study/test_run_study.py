@@ -393,6 +393,7 @@ def test_a_wrong_card_ends_in_the_fix(folder, old, new, sentence):
         recipes_of(write(folder, change=(old, new)))
 
 
+@pytest.mark.slow
 def test_a_score_that_val_does_not_give_is_refused_with_the_nearest(folder, go):
     write(folder, change=('"image_to_text_r5"', '"image_to_txt_r5"'))
     with pytest.raises(UserError, match="did you mean 'image_to_text_r5'"):

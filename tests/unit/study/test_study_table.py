@@ -226,6 +226,7 @@ def test_what_a_step_sees_is_asked_of_the_objective(three):
     assert tuple(entries["toy_many"].model_dump().values()) == (8, 24, 0)
 
 
+@pytest.mark.slow
 def test_markdown(three):
     text = study_table.markdown_text(three.outcome())
     lr = drawn_settings(three.study, "toy_better")[1]["optim.lr"]
@@ -251,6 +252,7 @@ def test_csv(three):
     assert set(json.loads(table["chosen"][0])) == {"optim.lr"}
 
 
+@pytest.mark.slow
 def test_a_method_that_diverges_is_listed_with_step_and_settings(three):
     three.recipe("toy_wild")
     three.tried("toy_wild", diverged=(0, 1, 2, 3))

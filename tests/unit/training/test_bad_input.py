@@ -113,6 +113,7 @@ def test_a_full_disk_while_writing_a_checkpoint_keeps_the_old_one(tiny, data, tm
     assert [path.name for path in tmp_path.iterdir() if path.suffix in (".part", ".safetensors")] == [file.name]
 
 
+@pytest.mark.slow
 def test_checkpoints_that_are_damaged_foreign_or_of_another_architecture(tiny, tmp_path):
     train(tiny, tmp_path / "run", None, 0, "cpu")
     file = tmp_path / "run" / own.WEIGHTS_FILE

@@ -54,6 +54,7 @@ def test_open_clip_gives_the_vectors_of_the_run(custom_text, from_clip, tmp_path
     assert model.logit_scale.item() == pytest.approx(run.model.objective.log_scale.item())
 
 
+@pytest.mark.slow
 def test_an_export_is_a_start_again(from_clip, tmp_path):
     resolved = trained(from_clip("siglip"), tmp_path / "run")
     difference, note = export(resolved, "open_clip", tmp_path / "out")
@@ -66,6 +67,7 @@ def test_an_export_is_a_start_again(from_clip, tmp_path):
         torch.testing.assert_close(given[name], tensor)
 
 
+@pytest.mark.slow
 def test_a_score_that_is_no_cosine_is_said(from_clip, tmp_path):
     _, note = export(trained(from_clip("gloria"), tmp_path / "run"), "open_clip", tmp_path / "out")
     assert note == " It is scored by cosines there, and gloria scores otherwise."
@@ -91,6 +93,7 @@ def test_what_open_clip_cannot_express_is_refused_and_leaves_nothing(objective, 
     assert all(torch.equal(before.patches[path], after.patches[path]) for path in before.patches)
 
 
+@pytest.mark.slow
 def test_a_safetensors_export_has_plain_names_and_what_builds_it(tiny, tmp_path):
     resolved = trained(tiny, tmp_path / "run")
     with pytest.raises(UserError, match=r"cannot express tiny, which averages the words of a text .*: use --to safet"):
@@ -118,6 +121,7 @@ def test_a_safetensors_export_has_plain_names_and_what_builds_it(tiny, tmp_path)
     assert checkpoint.read_meta(out) == checkpoint.read_meta(resolved.weights)
 
 
+@pytest.mark.slow
 def test_kept_half_precision_weights_are_exported_in_float32(tiny, tmp_path):
     train(tiny, tmp_path / "run", None, 0, "cpu")
     kept, _, steps = keep_model(tmp_path / "run", tmp_path)
@@ -128,6 +132,7 @@ def test_kept_half_precision_weights_are_exported_in_float32(tiny, tmp_path):
     assert {x.dtype for x in checkpoint.read(tmp_path / "out.safetensors")[1].values()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_what_is_there_is_not_written_over(tiny, mini_clip, tmp_path, capsys):
     resolved = trained(tiny, tmp_path / "run")
     (tmp_path / "there").mkdir()

@@ -69,6 +69,7 @@ def weights(folder):
     return checkpoint.model_state(checkpoint.read(folder / own.WEIGHTS_FILE)[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -114,6 +115,7 @@ def test_a_short_batch_gives_what_the_full_context_gives(from_clip):
         torch.testing.assert_close(each, other)
 
 
+@pytest.mark.slow
 def test_frozen_towers_do_not_move_and_heads_do(from_clip, tmp_path):
     recipe = from_clip("pacl", freeze=["image", "text"])
     train(recipe, tmp_path / "run", None, 0, "cpu")
@@ -141,6 +143,7 @@ def test_a_frozen_tower_keeps_no_graph_and_stays_in_evaluation(from_clip):
     assert learning == {id(p) for part in (model.towers.text, model.objective) for p in part.parameters()}
 
 
+@pytest.mark.slow
 def test_each_tower_has_its_own_learning_rate(from_clip, tmp_path):
     recipe = from_clip("negclip", optim={"warmup": 1, "image_lr": 0.0, "text_lr": 1e-4})
     recipe = recipe.model_copy(
@@ -172,6 +175,7 @@ def test_warm_up_and_cosine_scale_every_rate(from_clip):
         assert tenth == pytest.approx(one / 10)
 
 
+@pytest.mark.slow
 def test_a_run_from_a_run_takes_towers_tokenizer_and_fitting_heads(tiny, from_clip, tmp_path):
     train(tiny, tmp_path / "first", None, 0, "cpu")
     recipe = from_clip("clip", init=str(tmp_path / "first"))
@@ -260,6 +264,7 @@ def test_what_the_start_was_trained_on_counts_as_seen(tiny, from_clip, tmp_path,
     assert merged["red"] > first["red"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["filip", "flair", "mgca", "mv_infonce"])
 def test_other_objectives_learn_on_these_towers(objective, from_clip, tmp_path):
     summary = train(from_clip(objective), tmp_path / "run", None, 0, "cpu")

@@ -65,12 +65,14 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tiny, tmp_path, m
     assert_same_weights(cut, whole)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_trained_again(tiny, tmp_path, monkeypatch):
     summary = train(tiny, tmp_path / "run", None, 0, "cpu")
     monkeypatch.setattr(run_module, "fit", None)
     assert train(tiny, tmp_path / "run", None, 0, "cpu") == summary
 
 
+@pytest.mark.slow
 def test_another_recipe_or_seed_in_the_folder_is_refused(tiny, tmp_path):
     train(tiny, tmp_path / "run", None, 0, "cpu")
     with pytest.raises(UserError, match="another recipe or seed"):
@@ -102,6 +104,7 @@ def test_test_splits_are_refused(tiny, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_held_out_report_says_what_the_image_is_worth(tiny, tmp_path):
     report = train(tiny, tmp_path / "run", None, 0, "cpu")["held_out"]
     assert report["captions"] == 16
@@ -111,6 +114,7 @@ def test_the_held_out_report_says_what_the_image_is_worth(tiny, tmp_path):
     assert (gain["low"] > 0) == (not report["verdict"].startswith("the fine loss does not need the image"))
 
 
+@pytest.mark.slow
 def test_the_encoder_of_a_run_gives_what_training_saw(tiny, tmp_path):
     summary = train(tiny, tmp_path / "run", None, 0, "cpu")
     encoder = own.load(tiny.model_card(), tmp_path / "run", Runtime())
@@ -129,6 +133,7 @@ def test_the_encoder_of_a_run_gives_what_training_saw(tiny, tmp_path):
     assert not torch.allclose(untrained.global_ND, images.global_ND[:2])
 
 
+@pytest.mark.slow
 def test_validation_scores_are_those_of_the_retrieval_task(tiny, tmp_path):
     logged = train(tiny, tmp_path / "run", None, 0, "cpu")["val"]
     encoder = own.load(tiny.model_card(), tmp_path / "run", Runtime())
@@ -138,6 +143,7 @@ def test_validation_scores_are_those_of_the_retrieval_task(tiny, tmp_path):
     assert len(logged) == 6
 
 
+@pytest.mark.slow
 def test_validation_ranks_the_images_that_can_be_read(tiny, tmp_path):
     train(tiny, tmp_path / "run", None, 0, "cpu")
     encoder = own.load(tiny.model_card(), tmp_path / "run", Runtime())

@@ -75,6 +75,7 @@ def test_kept_models_pass_and_give_the_values_of_their_cards(name):
     assert report.findings["patch order"].measured == "local 5 of 5, global 5 of 5"
 
 
+@pytest.mark.slow
 def test_probe_values_enter_no_hash_and_belong_to_the_kept_weights():
     recipe = discovery.recipe("scenes_clip")
     without = recipe.model_copy(update={"probe": None})

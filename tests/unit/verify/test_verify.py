@@ -232,6 +232,7 @@ def troubles(report):
     return {name: finding.status for name, finding in report.findings.items() if finding.status in ("fail", "warning")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preprocess", [squash, centre_crop, letterbox])
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_a_sound_encoder_passes_every_check(preprocess, precision):
@@ -242,6 +243,7 @@ def test_a_sound_encoder_passes_every_check(preprocess, precision):
     assert verdict(report) == "toy is ready: nothing failed, no warning."
 
 
+@pytest.mark.slow
 def test_what_is_measured_of_a_sound_encoder():
     measured = {name: finding.measured for name, finding in run_checks(Toy()).findings.items()}
     assert measured["pixels"] == f"float32 3 x {SIZE} x {SIZE}"
@@ -300,6 +302,7 @@ REFERENCE_MISTAKES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", REFERENCE_MISTAKES)
 def test_probe_values_that_differ_name_the_side(mistake):
     encoder, arguments, advice = REFERENCE_MISTAKES[mistake]
@@ -316,6 +319,7 @@ def test_probe_values_of_another_probe_or_length():
     assert "instead of 20" in run_checks(with_probe_values(cut)).findings["probe values"].advice
 
 
+@pytest.mark.slow
 def test_the_printed_table_is_what_a_card_takes():
     report = run_checks(Toy())
     stored = ProbeValues.model_validate(tomllib.loads(report.probe_table)["probe"])
