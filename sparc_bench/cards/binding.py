@@ -1,4 +1,4 @@
-"""Cards bound to the modules that they name: a task with all that decides its number, a recipe with its two splits."""
+"""Cards bound to the modules that they name: a task with its data set and protocol, a recipe with its two splits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.errors import UserError, nearest
 
 Modules = Callable[[str, str], ModuleType]
-"""How a module is had by kind and name: `discovery.load`, or `discovery.declared` where nothing is run."""
+"""Getter of a module by kind and name: `discovery.load`, or `discovery.declared` where nothing is run."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class BoundTask:
     options: Strict
 
     def protocol_hash(self, limit: int | None = None) -> str:
-        """Hash of all that decides a number: data set, split, protocol, options, and the content of named files."""
+        """Hash of data set, split, protocol, options, and the content of named files."""
         return canonical_hash(
             {
                 "dataset": self.card.dataset,
@@ -148,7 +148,7 @@ def bind_split(recipe: Recipe, modules: Modules = discovery.load, *, val: bool) 
 
 
 def _named_content(table: Mapping[str, Any]) -> dict[str, Any]:
-    """What the class list and prompt set named in a table hold, without their source."""
+    """Content of the class list and prompt set that a table names, without their sources."""
     content: dict[str, Any] = {}
     name = table.get("classes")
     if isinstance(name, str) and prompts.is_class_list(name):

@@ -1,4 +1,4 @@
-"""What a module declares (constants, `Options`), read from its source without importing it, and so without torch.
+"""Declarations of a module (constants, `Options`), read from its source without importing it, and so without torch.
 
 A declaration and the top-level names that it uses are executed, and nothing else of the module. The imports among them
 are followed: Python's own modules, numpy and pydantic are imported, modules of this package are read in the same way.
@@ -43,7 +43,7 @@ def _file(name: str) -> Path:
 
 
 class Declarations(ModuleType):
-    """A module that executes a name's statements when the name is asked for; what is no declaration is imported."""
+    """Module object that executes a name's statements when the name is asked for; other names import the module."""
 
     def __init__(self, name: str, file: Path) -> None:
         tree = ast.parse(file.read_bytes())
@@ -202,7 +202,7 @@ def _keys_of_functions(statement: ast.stmt) -> list[Any] | None:
 
 
 def _of_package(module: str, name: str) -> Any:  # noqa: ANN401 - whatever a module may hold
-    """What `from module import name` gives, by declarations where the module is not imported already."""
+    """Value of `from module import name`, from the declarations of a module that is not imported yet."""
     if _file(f"{module}.{name}").is_file():
         return sys.modules.get(f"{module}.{name}") or read(f"{module}.{name}")
     there = sys.modules.get(module)

@@ -1,4 +1,4 @@
-"""What there is: folders are listed, a file's name is the thing's name, plug-ins add to each kind.
+"""Discovery of modules and cards: folders are listed, a file's name is the thing's name, plug-ins add to each kind.
 
 A plug-in is a Python module with `read` and `PROVIDES` (data set), `load` (encoder family), `Objective` (loss) or
 `run` and `Options` (protocol); packages name theirs in the entry-point group `sparc_bench.plugins`. Its name is one
@@ -67,7 +67,7 @@ def add_plugin(path: Path) -> ModuleType:
 
 
 def plugin_code(name: str) -> str | None:
-    """Sha256 of a plug-in's file, with the version of its package; None for what is part of this package."""
+    """Sha256 of a plug-in's file, with the version of its package; None for a module of this package."""
     point = _installed_plugins().get(name)
     if name in _plugins:
         module, version = _plugins[name], ""
@@ -181,7 +181,7 @@ def load(kind: str, name: str) -> ModuleType:
 
 
 def declared(kind: str, name: str) -> ModuleType:
-    """The module of that kind and name for what it declares alone, read without importing it; see `declarations`.
+    """Declarations of the module of that kind and name, read without importing it; see `declarations`.
 
     Raises:
         UserError: no such module.

@@ -1,4 +1,4 @@
-"""What a model that was typed as FAMILY:WEIGHTS is called under `results/`."""
+"""Names under `results/` of models that were typed as FAMILY:WEIGHTS."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LONGEST_NAME = 120
 
 
 def folder_name(family: str, title: str) -> str:
-    """The model's name: what was typed, as a folder under `results/` can be called.
+    """Folder name under `results/` of a model that was typed as FAMILY:WEIGHTS.
 
     >>> folder_name("open_clip", "ViT-B-32/openai")
     'open_clip_ViT-B-32_openai'

@@ -62,7 +62,7 @@ def align(
 
 
 def told_apart(words: list[str]) -> tuple[list[str], str, str | None]:
-    """Models, image and caption (None where there is none) of what was typed.
+    """Models, image and caption (None where none was typed) among the arguments.
 
     Raises:
         UserError: no image at the end or before the caption, or no model before the image.

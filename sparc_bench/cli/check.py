@@ -1,4 +1,4 @@
-"""Whether cards, records and generated tables are well formed and current: a list of sentences, one a problem."""
+"""Check that cards, records and generated tables are well formed and current: a list of sentences, one a problem."""
 
 from __future__ import annotations
 

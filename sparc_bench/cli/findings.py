@@ -1,4 +1,4 @@
-"""What came out of a comparison, in a few lines: who is ahead where, and what is not clear."""
+"""Findings of a comparison in a few lines: who is ahead where, and which differences are not clear."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _headlines(comparison: Comparison) -> dict[str, Difference]:
 
 
 def _some(names: Sequence[str]) -> str:
-    """How many tasks, and the first of them.
+    """Number of the tasks, and the first of their names.
 
     >>> _some(["a", "b", "c", "d"])
     '4: a, b and 2 more'

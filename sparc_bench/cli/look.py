@@ -16,7 +16,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 def kept(
     action: Annotated[Literal["show", "clear"], typer.Argument(help="show what is kept, or clear all of it.")],
 ) -> None:
-    """Show or clear what is kept for later commands: features of evaluated models, decoded training images."""
+    """Show or clear the caches: features of evaluated models, decoded training images."""
     from sparc_bench.feature_cache import contents
     from sparc_bench.terminal import console
 
@@ -57,7 +57,7 @@ def show(
     data_root: DataRoot = None,
     plugin: Plugins = None,
 ) -> None:
-    """Show what a card or module is, where its numbers come from and what it needs on disk."""
+    """Show a card or module: its options, the sources of its numbers and the files it needs."""
     from sparc_bench.cards import discovery
     from sparc_bench.cli import show as cards
     from sparc_bench.terminal import console

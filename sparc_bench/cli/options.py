@@ -1,4 +1,4 @@
-"""Options that several commands share, and what is refused of them before anything is computed."""
+"""Options that several commands share, and the checks of their values before anything is computed."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ EVALUATION_STEPS = 400
 
 
 class Forecast:
-    """How long the rest takes on this machine, said once, after the first steps of a training.
+    """Estimate of the remaining time on this machine, printed once, after the first steps of a training.
 
     Attributes:
         last_step: of the training under way.
@@ -117,7 +117,7 @@ def quickstart(results: Path, runs: Path, console: Console) -> int:
 
 
 def plan(trained: Mapping[str, object], evaluated_already: bool) -> str:
-    """What will happen, and when it will be said how long it takes."""
+    """Opening line: the steps of the command, and when its time on this machine will be known."""
     steps = {name: discovery.recipe(name).steps for name in RECIPES}
     trainings = " and ".join(
         f"{name} ({'trained already' if name in trained else f'{number} steps'})" for name, number in steps.items()

@@ -35,7 +35,7 @@ _ONE = {kind: kind.removesuffix("s") for kind in KINDS} | {
 
 
 def show(name: str) -> RenderableType:
-    """All that a person would ask about the card or module of that name, or about the card at that path.
+    """Text of `show` for the card or module of that name, or for the card at that path.
 
     Raises:
         UserError: nothing has that name; the sentence names the nearest.

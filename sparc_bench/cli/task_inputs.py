@@ -43,7 +43,7 @@ class TaskInputs:
 
 
 def task_inputs(card: TaskCard, data_root: Path | None) -> TaskInputs:
-    """Run the task on random vectors and note what it asks for.
+    """Ids and texts that a task asks for, noted while it runs on random vectors.
 
     Raises:
         UserError: the data are not on disk, or the task reads more of a model than vectors of images and texts.
@@ -89,7 +89,7 @@ class _WholeImages:
 
 
 class _Listener(RandomEncoder):
-    """Random vectors, and a note of what they were asked for."""
+    """Encoder of random vectors that notes the ids and texts it is asked for."""
 
     def __init__(self) -> None:
         super().__init__(cast("HasGeometry", _WholeImages()))

@@ -85,7 +85,7 @@ def evaluate_encoder(
 
 @dataclass
 class _Model:
-    """One loaded model, as what is evaluated (see `sparc_bench.evaluation.pipeline.Candidate`)."""
+    """Candidate that is one loaded model (see `sparc_bench.evaluation.pipeline.Candidate`)."""
 
     encoder: Encoder
     card: ModelCard

@@ -97,7 +97,7 @@ class _ReferenceEncoder:
         return scores_NPM.transpose(1, 2).reshape(len(images), len(texts), *images.grid)
 
     def untrained(self) -> None:
-        """There is nothing to train."""
+        """None: a guess has no towers to leave untrained."""
 
     def _cosine(self, rows: Tensor, texts_MD: Tensor) -> Tensor:
         return F.normalize(rows, dim=-1) @ F.normalize(texts_MD, dim=-1).T

@@ -1,4 +1,4 @@
-"""From what is evaluated and a task to a record: read the data, check them, score, add reference rows, write.
+"""Pipeline from a candidate and a task to a record: read the data, check them, score, add reference rows, write.
 
 A model (`evaluate`) and a file of another system's outputs (`score`) go the same way; each is a `Candidate`.
 """

@@ -32,7 +32,7 @@ from sparc_bench.records.record import OUTPUTS, SAMPLES
 
 @dataclass
 class _System:
-    """Another system, as what is evaluated (see `sparc_bench.evaluation.pipeline.Candidate`).
+    """Candidate that is another system's outputs (see `sparc_bench.evaluation.pipeline.Candidate`).
 
     Attributes:
         card: of the system.

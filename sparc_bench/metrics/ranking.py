@@ -48,7 +48,7 @@ def first_positives_of_rows(
     column_P: Int[ndarray, "P"],
     repeated_E: Int[ndarray, "E"],
 ) -> FirstPositives:
-    """As `first_positives`, from a list of positives in place of a Q x C truth matrix.
+    """Ranks as of `first_positives`, from a list of positives in place of a Q x C truth matrix.
 
     Args:
         scores_QU: one row per query.
@@ -75,7 +75,7 @@ def first_positives_of_rows(
 def first_positives_of_columns(
     scores_CU: Float[ndarray, "C U"], column_Q: Int[ndarray, "Q"], positive_Q: Int[ndarray, "Q"]
 ) -> FirstPositives:
-    """As `first_positives`, for queries that are columns and have one positive each, without a transposed copy.
+    """Ranks as of `first_positives`, for queries that are columns with one positive each, without a transposed copy.
 
     Args:
         scores_CU: one row per candidate.

@@ -181,7 +181,7 @@ def _pair_batches(texts: PackedTexts, stage: _FirstStage, image: int) -> Iterato
 def _images_as_queries(
     pairs: ImageCaptionPairs, stage: _FirstStage, score_P: Float32[ndarray, "P"]
 ) -> tuple[FirstPositives, int]:
-    """Where each image's best own caption stands among all captions, and how many images had none to re-rank."""
+    """Place of each image's best own caption among all captions, and the number of images that had none to re-rank."""
     wording_U = np.bincount(pairs.distinct.index_M, minlength=len(pairs.distinct.texts))
     ends = np.searchsorted(pairs.image_M, np.arange(pairs.images + 1))
     places, left_out = [], 0
@@ -204,7 +204,7 @@ def _images_as_queries(
 def _captions_as_queries(
     pairs: ImageCaptionPairs, stage: _FirstStage, score_P: Float32[ndarray, "P"]
 ) -> tuple[FirstPositives, int]:
-    """Where each caption's image stands among all images, and how many captions had it not to re-rank."""
+    """Place of each caption's image among all images, and the number of captions that had it not to re-rank."""
     chosen_P = np.flatnonzero(stage.of_text_P)
     chosen_P = chosen_P[np.argsort(stage.text_P[chosen_P], kind="stable")]
     image_P, score_P = stage.image_P[chosen_P], score_P[chosen_P]

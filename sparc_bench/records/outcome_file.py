@@ -62,7 +62,7 @@ def pack(
     headline: Iterable[str],
     max_bytes: int = MAX_BYTES,
 ) -> tuple[bytes, tuple[str, ...]]:
-    """The compressed file, and what was left out of it to stay under `max_bytes`.
+    """The compressed file, and the names of the arrays left out to stay under `max_bytes`.
 
     Left out in this order: rows; the tables by group, last first; example arrays other than `correct`; metrics other
     than the headline, last first. What is left after that is kept whatever its size. Reals are kept as float32.

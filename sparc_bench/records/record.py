@@ -184,12 +184,12 @@ def rounded_values(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def model_hash(card: ModelCard) -> str:
-    """Hash of what decides a number in a model card: not its title, source or published numbers."""
+    """Hash of the fields of a model card that decide a number: not its title, source or published numbers."""
     return canonical_hash(card.model_dump(mode="json", exclude={"title", "source", "published"}))
 
 
 def recipe_hash(recipe: Recipe) -> str:
-    """Hash of what of a recipe decides its weights, apart from the seed; keys at their default count for nothing."""
+    """Hash of the fields of a recipe that decide its weights, without the seed and without keys at their default."""
     prose = {"name", "title", "source", "notes", "cost", "reaches", "attempts", "weights", "sees"}
     return canonical_hash(recipe.model_dump(mode="json", exclude=prose, exclude_defaults=True))
 

@@ -27,7 +27,7 @@ class Recorded:
 
     @property
     def recipe(self) -> str:
-        """Hash by which records of one model are of one recipe; of what was not trained here the model card's."""
+        """Hash that the seeds of one recipe share; of a model that was not trained here, its card's hash."""
         return self.record.recipe_hash or self.record.model_hash
 
     def statistic(self, metric: str) -> Statistic:

@@ -82,7 +82,7 @@ def _fitted(image: Image.Image, most: float) -> tuple[float, float]:
 
 
 class _Page:
-    """Where everything stands: lengths are inches, from the left and from the top."""
+    """Layout of the picture in inches, from the left and from the top."""
 
     def __init__(self, image: Image.Image, caption: Caption, rows: Sequence[WordMaps]) -> None:
         self.image, self.caption, self.rows = image, caption, rows
@@ -146,7 +146,7 @@ class _Page:
             top += height
 
     def _foot_lines(self) -> list[str]:
-        """What the labels of the rows mean, as far as they stand there, in lines."""
+        """Meaning of the row labels that the picture shows, in lines."""
         rules = dict.fromkeys(row.in_caption for row in self.rows)
         sentences = ["; ".join(f"{_RULES[rule][0]}: {_RULES[rule][1]}" for rule in rules) + "."]
         if any(np.isnan(row.scores_WYX).any() for row in self.rows):

@@ -1,4 +1,4 @@
-"""Whether this harness agrees with published numbers: the records that stand beside those of model cards.
+"""Comparison of records with the published numbers of model cards.
 
 A number is compared only with a record of the whole benchmark under the task's protocol as it is now: never with one of
 --limit, of a sample, or of another protocol. Everything is a fraction; differences and tolerances print in points
@@ -70,7 +70,7 @@ class Agreement:
 
     @property
     def disagreeing(self) -> tuple[Comparison, ...]:
-        """Those out of tolerance."""
+        """Comparisons out of tolerance."""
         return tuple(each for each in self.compared if not each.agrees)
 
 
