@@ -13,11 +13,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+SHORTEST = 1e-12
+"""Length below which torch's own normalisation no longer gives length 1."""
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """L2-normalised rows, of any length that is not 0: squares that overflow or vanish are taken of scaled rows."""
+    length = vectors.norm(dim=-1, keepdim=True)
+    odd = ~((length >= SHORTEST) & length.isfinite())
+    if odd.any():  # no others are scaled: that would round them differently
+        largest = vectors.abs().amax(dim=-1, keepdim=True)
+        scaled = vectors / torch.where(largest > 0, largest, torch.ones_like(largest))
+        vectors = torch.where(odd, scaled, vectors)
+    return F.normalize(vectors, dim=-1)
+
 
 def _unit(vectors: Tensor | None, side: str) -> Tensor:
     if vectors is None:
         raise RuntimeError(f"the {side} features hold no global vectors: ask for 'global'")
-    return F.normalize(vectors, dim=-1)
+    return unit(vectors)
 
 
 @dataclass(frozen=True)

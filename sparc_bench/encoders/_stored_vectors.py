@@ -47,7 +47,7 @@ class NamedVectors:
                 different vectors.
         """
         self.rows, self._loose = rows.values, loose
-        _refuse_odd_numbers(rows)
+        _refuse_odd_numbers(rows, names)
         if len(names) != len(self.rows):
             raise UserError(
                 f"{rows.file} has {len(self.rows)} rows, but there are {len(names)} {what} names: give one for each."
@@ -78,8 +78,8 @@ class NamedVectors:
         at_once = max(1, _CHUNK // max(1, self.rows.shape[1]))
         for start in range(0, len(repeats_R2), at_once):
             first_R, again_R = repeats_R2[start : start + at_once].T
-            first_RD = np.asarray(self.rows[first_R], dtype=np.float32)
-            apart_R = np.linalg.norm(first_RD - np.asarray(self.rows[again_R], dtype=np.float32), axis=1)
+            first_RD = np.asarray(self.rows[first_R], dtype=np.float64)
+            apart_R = np.linalg.norm(first_RD - np.asarray(self.rows[again_R], dtype=np.float64), axis=1)
             different_R = apart_R > SAME * np.linalg.norm(first_RD, axis=1)
             if different_R.any():
                 at = int(different_R.argmax())
@@ -180,18 +180,20 @@ def _refuse_shape(found: dict[str, StoredArray], key: str, axes: int, what: str)
         raise UserError(f"{found[key].file} has {key} of shape {shape}: save {what}, at least one.")
 
 
-def _refuse_odd_numbers(array: StoredArray) -> None:
-    """Raise UserError for values that are not floats or not finite in float32."""
+def _refuse_odd_numbers(array: StoredArray, names: Sequence[str] = ()) -> None:
+    """Raise UserError for values that are not floats or not finite in float32; `names` of the rows, where known."""
     values = array.values
     if values.dtype.kind != "f":
         raise UserError(f"{array.file} holds numbers of type {values.dtype}: save the vectors as float32 or float16.")
+    odd: list[int] = []
     at_once = max(1, _CHUNK // max(1, values[0].size))
     for start in range(0, len(values), at_once):
         with np.errstate(over="ignore"):
             chunk = np.asarray(values[start : start + at_once], dtype=np.float32)
-        odd = ~np.isfinite(chunk).reshape(len(chunk), -1).all(axis=1)
-        if odd.any():
-            raise UserError(
-                f"{array.file} has a value that is NaN or infinite in row {start + int(odd.argmax())}: embed that one "
-                "again, or leave the row out."
-            )
+        odd += (start + np.flatnonzero(~np.isfinite(chunk).reshape(len(chunk), -1).all(axis=1))).tolist()
+    if odd:
+        name = f" ({names[odd[0]]!r})" if odd[0] < len(names) else ""
+        raise UserError(
+            f"{array.file} has values that are NaN or infinite in float32 in {len(odd)} of {len(values)} rows, such as "
+            f"row {odd[0]}{name}: embed these again, or leave the rows out."
+        )

@@ -22,6 +22,7 @@ from sparc_bench.evaluation.pipeline import Pipeline, Result, Scorer
 from sparc_bench.feature_cache import CacheMode
 from sparc_bench.feature_cache.cache import FeatureCache
 from sparc_bench.models import resolve
+from sparc_bench.models.finite_encoder import FiniteEncoder
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class _Model:
     @contextmanager
     def scorer(self, task: BoundTask, data: DataSplit) -> Iterator[Scorer]:
         """The protocol, run on the encoder behind the feature cache; images are counted in the progress bar."""
-        encoder = self.cache.around(self.encoder, data)
+        encoder = FiniteEncoder(self.cache.around(self.encoder, data))
         with self._counting(task.card, data) as count:
             watched = WatchedEncoder(encoder, count)
             yield Scorer(lambda: task.protocol.run(watched, data, task.options), watched, has_towers=True)

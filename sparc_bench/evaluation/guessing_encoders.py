@@ -11,12 +11,11 @@ from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.encoder import Encoder
-from sparc_bench.features import ImageFeatures, Regions, TextFeatures
+from sparc_bench.features import ImageFeatures, Regions, TextFeatures, unit
 from sparc_bench.images.item import Box, ImageItem
 from sparc_bench.metrics import cosine
 
@@ -100,7 +99,7 @@ class _ReferenceEncoder:
         """None: a guess has no towers to leave untrained."""
 
     def _cosine(self, rows: Tensor, texts_MD: Tensor) -> Tensor:
-        return F.normalize(rows, dim=-1) @ F.normalize(texts_MD, dim=-1).T
+        return unit(rows) @ unit(texts_MD).T
 
 
 class ConstantEncoder(_ReferenceEncoder):

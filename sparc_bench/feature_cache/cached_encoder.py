@@ -19,6 +19,7 @@ from sparc_bench.feature_cache.store import FeatureStore
 from sparc_bench.features import ImageFeatures, TextFeatures
 from sparc_bench.images.item import ImageItem
 from sparc_bench.models.encoder_wrapper import EncoderWrapper
+from sparc_bench.models.finite_encoder import odd_images, odd_texts
 
 WORTH_SAYING = 2**30
 """Bytes of patch vectors from which on the user is told their size."""
@@ -111,7 +112,7 @@ class CachedEncoder(EncoderWrapper):
         if not self._texts.lacks("global", rows):
             return TextFeatures(tuple(texts), self._texts.read("global", rows).to(self.device))
         features = self.inner.texts(texts, need)
-        if features.global_MD is not None:
+        if features.global_MD is not None and not odd_texts(features):
             self._texts.add(rows, {"global": features.global_MD.cpu()})
         return features
 
@@ -133,7 +134,9 @@ class CachedEncoder(EncoderWrapper):
         done, kept = 0, need
         for features in stream(self.inner, items, need, most, size):
             features = self._columns.rounded(only(features, need))
-            if done == 0 and not self._room(store, features, len(items)):
+            if odd_images(features):
+                kept = frozenset()  # whoever asked refuses them, by name
+            elif done == 0 and not self._room(store, features, len(items)):
                 kept = need - {"patches"}
             store.add(rows[done : done + len(features)], self._columns.to_columns(only(features, kept)))
             done += len(features)

@@ -6,10 +6,9 @@ Shapes: N images, M texts, L text tokens, P patches, R regions, D joint width.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from sparc_bench.features import ImageFeatures, Regions, TextFeatures
+from sparc_bench.features import ImageFeatures, Regions, TextFeatures, unit
 
 
 def similarity(images: ImageFeatures, texts: TextFeatures, regions: Regions | None = None, path: str = "") -> Tensor:
@@ -47,8 +46,3 @@ def present(vectors: Tensor | None, side: str) -> Tensor:
     if vectors is None:
         raise RuntimeError(f"the {side} features hold no global vectors: ask for 'global'")
     return vectors
-
-
-def unit(vectors: Tensor) -> Tensor:
-    """L2-normalised rows."""
-    return F.normalize(vectors, dim=-1)

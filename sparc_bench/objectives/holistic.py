@@ -18,7 +18,7 @@ from torch import Tensor
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import Example
 from sparc_bench.errors import UserError
-from sparc_bench.features import ImageFeatures, Regions, TextFeatures
+from sparc_bench.features import ImageFeatures, Regions, TextFeatures, unit
 from sparc_bench.objective import Ctx, ImageOut, ImageVectors, TextOut
 from sparc_bench.objectives.clip import contrastive_loss, full_precision
 from sparc_bench.two_towers.heads import HeadedObjective, HeadOptions
@@ -155,7 +155,7 @@ class Objective(HeadedObjective):
         """Branches, the mean of their unit vectors as the global vector, and g_v of the patches."""
         branches_NKD = self._branches(image) if need & {"branches", "global"} else None
         return ImageVectors(
-            F.normalize(branches_NKD, dim=-1).mean(1) if branches_NKD is not None and "global" in need else None,
+            unit(branches_NKD).mean(1) if branches_NKD is not None and "global" in need else None,
             {"local": self.g_v(image.patches_BPW)} if "patches" in need else {},
             branches_NKD if "branches" in need else None,
         )
@@ -168,6 +168,6 @@ class Objective(HeadedObjective):
             return super().similarity(images, texts, regions, path)
         if images.branches_NKD is None or texts.global_MD is None:
             raise RuntimeError("the features hold no branches or no text vectors: ask for 'branches' and 'global'")
-        mean_ND = F.normalize(images.branches_NKD, dim=-1).mean(1)
-        scores_NM = mean_ND @ F.normalize(texts.global_MD, dim=-1).T
+        mean_ND = unit(images.branches_NKD).mean(1)
+        scores_NM = mean_ND @ unit(texts.global_MD).T
         return scores_NM, scores_NM

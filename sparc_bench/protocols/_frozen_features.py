@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32, Int
 from numpy import ndarray
 
 from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder, stream
 from sparc_bench.errors import UserError
+from sparc_bench.features import unit as normalised
 from sparc_bench.images.item import ImageItem
 from sparc_bench.metrics.cosine import present
 from sparc_bench.metrics.statistic import ClassMean, Mean, Statistic
@@ -157,7 +157,7 @@ def global_vectors(encoder: Encoder, items: Sequence[ImageItem], unit: bool) -> 
         vectors_ND = present(images.global_ND, "image").detach().float().cpu()
         if not start:  # one array, never copied: ImageNet's train features are 2.6 GB
             found = np.empty((len(items), vectors_ND.shape[1]), dtype=np.float32)
-        found[start : start + len(vectors_ND)] = (F.normalize(vectors_ND, dim=-1) if unit else vectors_ND).numpy()
+        found[start : start + len(vectors_ND)] = (normalised(vectors_ND) if unit else vectors_ND).numpy()
         start += len(vectors_ND)
     return found
 

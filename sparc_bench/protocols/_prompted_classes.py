@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError
-from sparc_bench.features import TextFeatures
+from sparc_bench.features import TextFeatures, unit
 
 _PROMPTS_AT_ONCE = 16_384
 """Prompts that are encoded before they are averaged: all of 1,000 classes x 480 templates would fill the memory."""
@@ -51,6 +51,6 @@ class PromptedClasses:
 def _averaged(texts: TextFeatures, words_C: Sequence[str]) -> TextFeatures:
     if texts.global_MD is None:
         raise UserError("This model has no text vectors to average: use a prompt set of one template.")
-    unit_MD = torch.nn.functional.normalize(texts.global_MD, dim=-1)
+    unit_MD = unit(texts.global_MD)
     mean_CD = unit_MD.reshape(len(words_C), -1, unit_MD.shape[-1]).mean(1)
-    return TextFeatures(texts=tuple(words_C), global_MD=torch.nn.functional.normalize(mean_CD, dim=-1))
+    return TextFeatures(texts=tuple(words_C), global_MD=unit(mean_CD))

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from itertools import combinations, product
 
 import numpy as np
-import torch.nn.functional as F
 from jaxtyping import Float, Float32
 from numpy import ndarray
 from pydantic import Field
@@ -19,7 +18,7 @@ from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder, pairwise, text_need
 from sparc_bench.errors import UserError, nearest
-from sparc_bench.features import TextFeatures
+from sparc_bench.features import TextFeatures, unit
 from sparc_bench.images.item import Box
 from sparc_bench.metrics.caption_choice import caption_choice
 from sparc_bench.metrics.cosine import present
@@ -220,7 +219,7 @@ def _scores(encoder: Encoder, data: DataSplit, text_only: bool) -> _Scores:
 
 def _cosines(texts: TextFeatures) -> Callable[[Sequence[tuple[int, int]]], Float32[ndarray, "pairs"]]:
     """Function of pairs of text indices that returns their cosines, bit for bit equal for equal pairs of vectors."""
-    unit_MD = F.normalize(present(texts.global_MD, "text").float(), dim=-1).cpu().numpy()
+    unit_MD = unit(present(texts.global_MD, "text").float()).cpu().numpy()
 
     def cosine(pairs: Sequence[tuple[int, int]]) -> Float32[ndarray, "pairs"]:
         first_J, second_J = np.array(pairs).T

@@ -186,7 +186,7 @@ def region_scores(
     """Scores of all chosen regions with all classes, by the model's own rule, for each of its patch paths.
 
     Raises:
-        UserError: `shape` is "mask" and the data set has none, or scores are not finite.
+        UserError: `shape` is "mask" and the data set has none.
     """
     blocks: dict[str, list[ndarray]] = {path: [] for path in encoder.paths}
     image_R = np.searchsorted(chosen.example_N, chosen.example_R)
@@ -209,19 +209,7 @@ def region_scores(
                 return encoder.similarity(images, texts, regions, path)[0]
 
             blocks[path].append(classes.scores(score).detach().float().cpu().numpy())
-    scores = {path: np.concatenate(parts) for path, parts in blocks.items()}
-    for path, scores_RC in scores.items():
-        refuse_non_finite(encoder, path, scores_RC)
-    return scores
-
-
-def refuse_non_finite(encoder: Encoder, path: str, scores: ndarray) -> None:
-    """Raise UserError for NaN or infinity in the scores of a path."""
-    if not np.isfinite(scores).all():
-        raise UserError(
-            f"{encoder.card.name} gives scores that are not finite on its path '{path}': "
-            "evaluate it with --precision float32, or train it again."
-        )
+    return {path: np.concatenate(parts) for path, parts in blocks.items()}
 
 
 def untrained_notes(encoder: Encoder) -> list[str]:

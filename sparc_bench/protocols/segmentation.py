@@ -45,7 +45,7 @@ from sparc_bench.outputs.masks import BACKGROUND as BACKGROUND_NAME
 from sparc_bench.outputs.masks import Masks
 from sparc_bench.protocol import Outcome
 from sparc_bench.protocols._prompted_classes import PromptedClasses
-from sparc_bench.protocols.regions import refuse_non_finite, untrained_notes
+from sparc_bench.protocols.regions import untrained_notes
 
 VERSION = 1
 TITLE = "zero-shot semantic segmentation: mIoU over the data set and per image"
@@ -271,7 +271,6 @@ def _scores(encoder: Encoder, images: ImageFeatures, classes: PromptedClasses, p
         return encoder.dense_scores(images, texts, path)
 
     scores_NCKL: ndarray = classes.scores(score).detach().float().cpu().numpy()
-    refuse_non_finite(encoder, path, scores_NCKL)
     return scores_NCKL
 
 

@@ -16,6 +16,7 @@ from sparc_bench.encoder import Encoder, TokenMapper, text_need
 from sparc_bench.errors import UserError
 from sparc_bench.features import ImageFeatures
 from sparc_bench.images.item import Box, ImageItem
+from sparc_bench.models.finite_encoder import FiniteEncoder
 
 _FUNCTION_WORDS = (
     "a an the this that these those some any all no each every both either neither "
@@ -137,7 +138,7 @@ def word_maps(encoder: Encoder, model: str, item: ImageItem, caption: Caption) -
     """
     if "patches" not in encoder.gives or "text" not in encoder.gives or not encoder.paths:
         raise UserError(f"{model} gives no patch vectors, and so no map: leave it out.")
-    image = encoder.images([item], frozenset({"patches"}))
+    image = FiniteEncoder(encoder).images([item], frozenset({"patches"}))
     if image.grid is None or image.area_N4 is None:
         raise RuntimeError(f"patches of {model} without a grid or an area")
     token_path = encoder.token_path if isinstance(encoder, TokenMapper) else None
@@ -159,6 +160,7 @@ def _scores(encoder: Encoder, image: ImageFeatures, path: str, in_caption: bool,
     if in_caption and isinstance(encoder, TokenMapper):
         scores = encoder.token_maps(image, caption.parts)[0][list(caption.drawn)]
     else:
-        scores = encoder.dense_scores(image, encoder.texts(caption.words, text_need(encoder)), path)[0]
+        checked = FiniteEncoder(encoder)
+        scores = checked.dense_scores(image, checked.texts(caption.words, text_need(encoder)), path)[0]
     scores_WYX: ndarray = scores.float().cpu().numpy().astype(np.float64)
     return scores_WYX

@@ -14,6 +14,7 @@ from sparc_bench.encoders.own import OwnEncoder
 from sparc_bench.features import ImageFeatures
 from sparc_bench.images.item import ImageItem
 from sparc_bench.models.encoder_wrapper import EncoderWrapper
+from sparc_bench.models.finite_encoder import FiniteEncoder
 from sparc_bench.protocols.retrieval import hit_rates
 from sparc_bench.training.pixels import Pixels
 from sparc_bench.two_towers.model import TwoTowerModel
@@ -54,7 +55,7 @@ class PreparedEncoder(EncoderWrapper):
 def validation_scores(encoder: OwnEncoder, data: DataSplit, pixels: Pixels) -> dict[str, float]:
     """R@1, R@5 and R@10 both ways as the retrieval tasks have them, on the images that can be read."""
     readable = replace(data, examples=tuple(data.examples[row] for row in pixels.index))
-    return hit_rates(PreparedEncoder(encoder, data, pixels), readable, (1, 5, 10))
+    return hit_rates(FiniteEncoder(PreparedEncoder(encoder, data, pixels)), readable, (1, 5, 10))
 
 
 @torch.inference_mode()

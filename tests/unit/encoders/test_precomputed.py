@@ -241,7 +241,10 @@ def test_numbers_that_no_score_can_be_made_of(folder):
         broken = IMAGE_ND.astype(np.float64)
         broken[2, 1] = odd
         np.save(folder / "image_embeddings.npy", broken)
-        refused(folder, r"image_embeddings.npy has a value that is NaN or infinite in row 2")
+        refused(
+            folder,
+            r"NaN or infinite in float32 in 1 of 3 rows, such as row 2 \('",
+        )
     np.save(folder / "image_embeddings.npy", np.ones((3, 4), dtype=np.int8))
     refused(folder, "type int8: save the vectors as float32")
     np.save(folder / "image_embeddings.npy", vectors(3, 5))
@@ -389,3 +392,20 @@ def test_published_embeddings_give_the_published_numbers(test_data, tmp_path, ca
     assert printed == {name: f"{100 * value:.1f}" for name, value in values.items()}
     inputs = task_inputs(discovery.task("flickr8k_first100"), test_data)
     assert (len(inputs.items), len(inputs.texts)) == (100, 500)
+
+
+@pytest.mark.parametrize("factor", [1e30, 1e-30])
+def test_the_length_of_a_vector_decides_no_score(folder, factor):
+    item = ImageItem("a.jpg", open)
+
+    def cosine():
+        encoder = load(folder)
+        images, texts = encoder.images([item], GLOBAL), encoder.texts(TEXTS, GLOBAL)
+        return encoder.similarity(images, texts)[0]
+
+    plain = cosine()
+    for name in ("image_embeddings", "text_embeddings"):
+        np.save(
+            folder / f"{name}.npy", (np.load(folder / f"{name}.npy").astype(np.float64) * factor).astype(np.float32)
+        )
+    torch.testing.assert_close(cosine(), plain, rtol=1e-5, atol=1e-6)

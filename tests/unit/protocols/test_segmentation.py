@@ -10,6 +10,7 @@ from sparc_bench.datasets import voc_segmentation
 from sparc_bench.errors import UserError
 from sparc_bench.metrics.iou import best_constant
 from sparc_bench.metrics.region_weights import class_fractions
+from sparc_bench.models.finite_encoder import FiniteEncoder
 from sparc_bench.protocols import segmentation
 from tests.toys.encoders import LookupEncoder, item, split_of
 
@@ -137,7 +138,7 @@ def test_missing_masks_and_broken_scores_end_in_a_sentence():
     with pytest.raises(UserError, match="has no mask"):
         segmentation.run(encoder(), replace(data, examples=(replace(data.examples[0], semantic=None),)), options())
     with pytest.raises(UserError, match="not finite"):
-        segmentation.run(encoder(patches=[[np.nan, 0, 0]] * 4), data, options())
+        segmentation.run(FiniteEncoder(encoder(patches=[[np.nan, 0, 0]] * 4)), data, options())
     with pytest.raises(UserError, match="two classes of one name"):
         segmentation.run(encoder(), replace(data, classes=("cat", "cat")), options())
 

@@ -1,0 +1,125 @@
+"""An encoder whose vectors, scores and detections are all finite: no task can score others.
+
+NaN is neither above nor below any score, so that a rank counted by comparison would be the best one.
+
+Shapes: N images, M texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from torch import Tensor
+
+from sparc_bench.encoder import Encoder, stream
+from sparc_bench.errors import UserError
+from sparc_bench.features import Detections, ImageFeatures, Regions, TextFeatures
+from sparc_bench.images.item import ImageItem
+from sparc_bench.models.encoder_wrapper import EncoderWrapper
+
+
+class FiniteEncoder(EncoderWrapper):
+    """An encoder (see `sparc_bench.encoder.Encoder`) that raises UserError where a vector or score is not finite."""
+
+    def __init__(self, inner: Encoder) -> None:
+        super().__init__(inner)
+        self._images = 0
+
+    def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:
+        """Features of images, all finite."""
+        return self._checked_images(self.inner.images(items, need, size))
+
+    def stream(
+        self, items: Sequence[ImageItem], need: frozenset[str], most: int, size: int | None = None
+    ) -> Iterator[ImageFeatures]:
+        """Features of at most `most` images at a time, all finite."""
+        for features in stream(self.inner, items, need, most, size):
+            yield self._checked_images(features)
+
+    def texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
+        """Features of texts, all finite."""
+        features = self.inner.texts(texts, need)
+        for kind, bad_M in odd_texts(features).items():
+            self._refuse(f"{kind} of {int(bad_M.sum())} of {len(features)} texts", f"'{features.texts[_first(bad_M)]}'")
+        return features
+
+    def similarity(
+        self, images: ImageFeatures, texts: TextFeatures, regions: Regions | None = None, path: str | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Scores of both directions, all finite."""
+        scores = self.inner.similarity(images, texts, regions, path)
+        rows = images.ids if regions is None else [images.ids[at] for at in regions.image_index_R.tolist()]
+        for scores_RM in scores[:1] if scores[0] is scores[1] else scores:
+            self._check_scores(scores_RM, rows, "images" if regions is None else "regions", path)
+        return scores
+
+    def dense_scores(self, images: ImageFeatures, texts: TextFeatures, path: str | None = None) -> Tensor:
+        """Dense scores, all finite."""
+        scores_NMYX = self.inner.dense_scores(images, texts, path)
+        self._check_scores(scores_NMYX, images.ids, "images", path)
+        return scores_NMYX
+
+    def detect(self, items: Sequence[ImageItem], texts: Sequence[str]) -> Detections:
+        """Detections, with finite boxes and scores."""
+        found = super().detect(items, texts)
+        odd_R = _odd_rows(found.score_R) | _odd_rows(found.box_R4)
+        if odd_R.any():
+            first = items[int(found.image_index_R[_first(odd_R)])]
+            self._refuse(f"boxes or scores of {int(odd_R.sum())} of {len(odd_R)} detections", f"in image '{first.id}'")
+        return found
+
+    def untrained(self) -> Encoder | None:
+        """The model with its initial weights, checked as well."""
+        towers = self.inner.untrained()
+        return None if towers is None else FiniteEncoder(towers)
+
+    def _checked_images(self, features: ImageFeatures) -> ImageFeatures:
+        self._images += len(features)
+        for kind, bad_N in odd_images(features).items():
+            of = len(features) if self._images == len(features) else f"the last {len(features)}"
+            self._refuse(f"{kind} of {int(bad_N.sum())} of {of} images", f"'{features.ids[_first(bad_N)]}'")
+        return features
+
+    def _check_scores(self, scores: Tensor, ids: Sequence[str], rows: str, path: str | None) -> None:
+        if _all_finite(scores):
+            return
+        odd = _odd_rows(scores)
+        by = f" by its path '{path}'" if path else ""
+        self._refuse(f"scores of {int(odd.sum())} of {len(odd)} {rows}{by}", f"of image '{ids[_first(odd)]}'")
+
+    def _refuse(self, what: str, example: str) -> None:
+        raise UserError(
+            f"{self.card.name} gives {what} that are not finite (NaN or infinite), such as {example}: try --precision "
+            "float32, or take other weights; sparc-bench verify MODEL probes them."
+        )
+
+
+def odd_images(features: ImageFeatures) -> Mapping[str, Tensor]:
+    """Kind of vectors -> which images have one that is not finite, N; only kinds with any."""
+    kinds = {"vectors": features.global_ND, "branch vectors": features.branches_NKD}
+    kinds |= {f"patch vectors ('{path}')": patches for path, patches in features.patches.items()}
+    return _odd(kinds)
+
+
+def odd_texts(features: TextFeatures) -> Mapping[str, Tensor]:
+    """Kind of vectors -> which texts have one that is not finite, M; only kinds with any. Padding may be anything."""
+    tokens, mask = features.tokens_MLD, features.mask_ML
+    words = tokens if tokens is None or mask is None else tokens.masked_fill(~mask.bool().unsqueeze(2), 0)
+    return _odd({"vectors": features.global_MD, "token vectors": words})
+
+
+def _odd(kinds: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+    return {kind: _odd_rows(each) for kind, each in kinds.items() if each is not None and not _all_finite(each)}
+
+
+def _all_finite(values: Tensor) -> bool:
+    # a sum is several times faster than a mask; it may overflow where all values are finite
+    return bool(values.sum().isfinite()) or bool(values.isfinite().all())
+
+
+def _odd_rows(values: Tensor) -> Tensor:
+    return ~values.isfinite().flatten(1).all(1) if values.ndim > 1 else ~values.isfinite()
+
+
+def _first(odd: Tensor) -> int:
+    return int(odd.int().argmax())
