@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float
 from numpy import ndarray
 
 from sparc_bench.errors import UserError
@@ -24,11 +24,13 @@ FORMAT = (
     "suffice"
 )
 _MATRICES = ("scores", "image_to_text", "text_to_image")
+_EXACT = 2**53
+"""Integers up to which float64 tells all apart."""
 
 
 @dataclass(frozen=True)
 class Similarity:
-    """Scores in float32, as those of models; both matrices can be the same array.
+    """Scores in the file's own precision (integers as float64); both matrices can be the same array.
 
     Attributes:
         where: path of the file, for messages.
@@ -41,8 +43,8 @@ class Similarity:
     where: str
     image_ids: tuple[str, ...]
     column_of: dict[str, int]
-    image_to_text_NM: Float32[ndarray, "N M"]
-    text_to_image_NM: Float32[ndarray, "N M"]
+    image_to_text_NM: Float[ndarray, "N M"]
+    text_to_image_NM: Float[ndarray, "N M"]
 
 
 def parse(file: OutputsFile) -> Similarity | None:
@@ -83,7 +85,7 @@ def _strings(arrays: dict[str, ndarray], name: str, where: str) -> Sequence[str]
     return [str(value) for value in values.tolist()]
 
 
-def _scores(matrix: ndarray, name: str, shape: tuple[int, int], where: str) -> Float32[ndarray, "N M"]:
+def _scores(matrix: ndarray, name: str, shape: tuple[int, int], where: str) -> Float[ndarray, "N M"]:
     if matrix.shape != shape:
         found = " x ".join(map(str, matrix.shape))
         raise UserError(
@@ -92,17 +94,37 @@ def _scores(matrix: ndarray, name: str, shape: tuple[int, int], where: str) -> F
         )
     if matrix.dtype.kind not in "fiu":
         raise UserError(f"`{name}` of {where} is an array of {matrix.dtype}: give numbers.")
-    with np.errstate(over="ignore"):
-        scores_NM = np.asarray(matrix, dtype=np.float32)
+    scores_NM = _whole_numbers(matrix, name, where) if matrix.dtype.kind in "iu" else _floats(matrix)
     bad = np.argwhere(~np.isfinite(scores_NM))
     if len(bad):
         row, column = bad[0]
         raise UserError(
-            f"`{name}` of {where} holds {len(bad)} numbers that are not finite in float32, such as "
+            f"`{name}` of {where} holds {len(bad)} numbers that are not finite in {scores_NM.dtype}, such as "
             f"{matrix[row, column]} in row {row}, column {column}: give every pair a finite score (one that was not "
             "compared a lower one than all others)."
         )
     return scores_NM
+
+
+def _floats(matrix: ndarray) -> Float[ndarray, "N M"]:
+    with np.errstate(over="ignore"):  # of long doubles
+        return np.asarray(matrix, dtype=np.float32 if matrix.dtype.itemsize <= 4 else np.float64)
+
+
+def _whole_numbers(matrix: ndarray, name: str, where: str) -> Float[ndarray, "N M"]:
+    """Integers as float64, which holds them exactly; large ones are counted from the lowest, which changes no order."""
+    if not matrix.size:
+        return matrix.astype(np.float64)
+    low, high = int(matrix.min()), int(matrix.max())
+    if max(-low, high) <= _EXACT:
+        return matrix.astype(np.float64)
+    if high - low > _EXACT:
+        raise UserError(
+            f"`{name}` of {where} holds integers from {low} to {high}, more than float64 tells apart: give scores of a "
+            "narrower range, such as ranks."
+        )
+    counted_NM: Float[ndarray, "N M"] = (matrix - matrix.min()).astype(np.float64)
+    return counted_NM
 
 
 def columns(similarity: Similarity, texts: Sequence[str]) -> list[int]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int
+from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
@@ -159,15 +159,13 @@ def similarity_batches(
     encoder: Encoder,
     items: Sequence[ImageItem],
     texts: Sequence[str],
-    into: Float32[ndarray, "N U"] | None = None,
     *,
     quiet: bool = False,
-) -> Iterator[tuple[slice, Float32[ndarray, "N U"], Float32[ndarray, "N U"]]]:
-    """Batches (rows, image-to-text scores, text-to-image scores) of images with all texts, in float32.
+) -> Iterator[tuple[slice, Float[ndarray, "N U"], Float[ndarray, "N U"]]]:
+    """Batches (rows, image-to-text scores, text-to-image scores) of images with all texts, as `in_own_precision`.
 
     Both arrays are the same object for a model with one matrix for both directions. For a pairwise model the
-    expected time is announced first (see `announce_duration`), unless `quiet`. With `into`, text-to-image scores
-    are written there, and the third value is a view of its rows.
+    expected time is announced first (see `announce_duration`), unless `quiet`.
     """
     packed = PackedTexts.of(encoder, texts)
     buffer = packed.padding_buffer()
@@ -175,13 +173,12 @@ def similarity_batches(
     for rows, images in image_batches(encoder, items):
         if rows.start == 0 and pairwise(encoder) and not quiet:
             announce_duration(encoder, images, packed, len(items) * len(packed))
-        out = None if into is None else into[rows]
-        yield rows, *_scores(encoder, images, unpadded or packed.batches(buffer), out)
+        yield rows, *_scores(encoder, images, unpadded or packed.batches(buffer))
 
 
 def similarity_scores(
     encoder: Encoder, images: ImageFeatures, texts: TextFeatures
-) -> tuple[Float32[ndarray, "N U"], Float32[ndarray, "N U"]]:
+) -> tuple[Float[ndarray, "N U"], Float[ndarray, "N U"]]:
     """Image-to-text and text-to-image scores of images with all texts; one object for a model with one matrix."""
     batches = (texts[start : start + _TEXTS_AT_ONCE] for start in range(0, len(texts), _TEXTS_AT_ONCE))
     return _scores(encoder, images, batches)
@@ -211,21 +208,25 @@ def _duration(seconds: float) -> str:
 
 
 def _scores(
-    encoder: Encoder, images: ImageFeatures, batches: Iterable[TextFeatures], out: Float32[ndarray, "N U"] | None = None
-) -> tuple[Float32[ndarray, "N U"], Float32[ndarray, "N U"]]:
+    encoder: Encoder, images: ImageFeatures, batches: Iterable[TextFeatures]
+) -> tuple[Float[ndarray, "N U"], Float[ndarray, "N U"]]:
     blocks = [encoder.similarity(images, texts) for texts in batches]
-    text_to_image = _array([block[1] for block in blocks], out)
+    text_to_image = _array([block[1] for block in blocks])
     if all(block[0] is block[1] for block in blocks):
         return text_to_image, text_to_image
     return _array([block[0] for block in blocks]), text_to_image
 
 
-def _array(blocks: Sequence[Tensor], out: Float32[ndarray, "N U"] | None = None) -> Float32[ndarray, "N U"]:
-    parts = [block.detach().float().cpu() for block in blocks]
-    if out is None:
-        return np.asarray(torch.cat(parts, dim=1).numpy())
-    torch.cat(parts, dim=1, out=torch.from_numpy(out))
-    return out
+def _array(blocks: Sequence[Tensor]) -> Float[ndarray, "N U"]:
+    parts = [in_own_precision(block) for block in blocks]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+def in_own_precision(scores: Tensor) -> Float[ndarray, "..."]:
+    """Scores as an array: float64 stays, since rounding would make ties of it; all others in float32."""
+    wide = scores.dtype == torch.float64
+    found: Float[ndarray, "..."] = (scores if wide else scores.float()).detach().cpu().numpy()
+    return found
 
 
 def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:

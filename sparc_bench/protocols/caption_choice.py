@@ -186,11 +186,11 @@ def _scores(encoder: Encoder, data: DataSplit, text_only: bool) -> _Scores:
     members = list(of_image.values())
     most_true = max(len(example.captions) for example in data)
     most_false = max(len(example.negatives) for example in data)
-    true_IT = np.full((len(data), most_true), np.inf, dtype=np.float32)
-    false_IF = np.full((len(data), most_false), -np.inf, dtype=np.float32)
+    true_IT = np.full((len(data), most_true), np.inf)
+    false_IF = np.full((len(data), most_false), -np.inf)
     pairs = most_true * (most_true - 1) // 2
-    text_true_IT = np.full((len(data), pairs), np.inf, dtype=np.float32)
-    text_false_IF = np.full((len(data), most_true * most_false), -np.inf, dtype=np.float32)
+    text_true_IT = np.full((len(data), pairs), np.inf)
+    text_false_IF = np.full((len(data), most_true * most_false), -np.inf)
     compared = text_only
     for rows, images in image_batches(encoder, [data.examples[of[0]].image for of in members]):
         step = _IMAGES_TOGETHER if pairwise(encoder) else len(images)

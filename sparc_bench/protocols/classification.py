@@ -17,6 +17,7 @@ from sparc_bench.cards.card import Strict
 from sparc_bench.cards.prompts import class_words, templates
 from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder
+from sparc_bench.errors import UserError
 from sparc_bench.features import ImageFeatures, TextFeatures
 from sparc_bench.metrics.statistic import ClassMean, Mean, SparseMean, Statistic
 from sparc_bench.metrics.topk import ClassRanks
@@ -24,7 +25,7 @@ from sparc_bench.outputs.scores_encoder import ScoresEncoder
 from sparc_bench.outputs.similarity import Similarity
 from sparc_bench.protocol import Outcome
 from sparc_bench.protocols._prompted_classes import PromptedClasses
-from sparc_bench.protocols._similarity_scores import image_batches
+from sparc_bench.protocols._similarity_scores import image_batches, in_own_precision
 
 VERSION = 1
 TITLE = "zero-shot classification: top-k and mean per class"
@@ -75,7 +76,11 @@ def score(outputs: Similarity, data: DataSplit, options: Options) -> Outcome:
     encoder = ScoresEncoder(outputs, data.items)
     texts = encoder.texts([text for texts in texts_CT for text in texts], frozenset())
     scores_NM = encoder.similarity(encoder.images(data.items, frozenset()), texts)[0].numpy()
-    outcome = _outcome(scores_NM.reshape(len(data), len(texts_CT), -1).mean(axis=2), data, options)
+    with np.errstate(over="ignore"):
+        scores_NC = scores_NM.reshape(len(data), len(texts_CT), -1).mean(axis=2)
+    if not np.isfinite(scores_NC).all():
+        raise UserError(f"The means of scores over prompts in {outputs.where} overflow: give smaller scores.")
+    outcome = _outcome(scores_NC, data, options)
     return replace(outcome, notes=(*outcome.notes, *encoder.notes()))
 
 
@@ -118,20 +123,19 @@ def labels(data: DataSplit) -> Int[ndarray, "N"]:
 
 
 def class_scores(encoder: Encoder, data: DataSplit, classes: PromptedClasses) -> Float[ndarray, "N C"]:
-    """Image-to-text scores of all images with all classes, in float32."""
+    """Image-to-text scores of all images with all classes."""
 
     def chunk(images: ImageFeatures) -> ndarray:
         def score(texts: TextFeatures) -> Tensor:
             return encoder.similarity(images, texts)[0]
 
-        scores: ndarray = classes.scores(score).detach().float().cpu().numpy()
-        return scores
+        return in_own_precision(classes.scores(score))
 
-    scores_NC = np.empty((len(data), 0), dtype=np.float32)
+    scores_NC = np.empty((len(data), 0))
     for rows, images in image_batches(encoder, data.items):
         scores = chunk(images)
         if not scores_NC.size:
-            scores_NC = np.empty((len(data), scores.shape[1]), dtype=np.float32)
+            scores_NC = np.empty((len(data), scores.shape[1]), dtype=scores.dtype)
         scores_NC[rows] = scores
     return scores_NC
 

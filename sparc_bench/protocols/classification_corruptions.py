@@ -24,7 +24,7 @@ from sparc_bench.metrics.statistic import Mean, Statistic
 from sparc_bench.metrics.topk import topk_score
 from sparc_bench.protocol import Outcome
 from sparc_bench.protocols._prompted_classes import PromptedClasses
-from sparc_bench.protocols._similarity_scores import image_batches
+from sparc_bench.protocols._similarity_scores import image_batches, in_own_precision
 from sparc_bench.protocols.classification import constant_reference, labels
 
 VERSION = 1
@@ -105,7 +105,7 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
                 def score(texts: TextFeatures, images: ImageFeatures = images) -> Tensor:
                     return encoder.similarity(images, texts)[0]
 
-                scores_NC = classes.scores(score).detach().float().cpu().numpy()
+                scores_NC = in_own_precision(classes.scores(score))
                 credit_KSN[k, s, rows] = topk_score(scores_NC, label_N[rows], 1)
     return _outcome(credit_KSN, data, options, len(words_C) - len(set(words_C)))
 

@@ -105,7 +105,7 @@ def _check(example: Example) -> None:
 
 
 def _pair_scores(encoder: Encoder, data: DataSplit, members_G2: ndarray) -> tuple[ndarray, ndarray]:
-    to_text = np.empty((len(members_G2), 2, 2), dtype=np.float32)
+    to_text = np.empty((len(members_G2), 2, 2))
     to_image = np.empty_like(to_text)
     for start in range(0, len(members_G2), _GROUPS_AT_ONCE):
         run_of_groups = members_G2[start : start + _GROUPS_AT_ONCE]

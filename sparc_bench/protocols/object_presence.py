@@ -108,7 +108,7 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
         metrics=metrics,
         groups={"object": _by_object(score_Q, asked, data)},
         examples={"correct": right_N / np.maximum(counts_N, 1)},
-        rows={"score": score_Q.astype(np.float32), "object": asked.object_Q, "yes": asked.yes_Q.astype(np.uint8)},
+        rows={"score": score_Q.astype(scores_NC.dtype), "object": asked.object_Q, "yes": asked.yes_Q.astype(np.uint8)},
         ties=tied_questions(ranked.level_Q, asked.yes_Q),
         counts={
             "images": len(data),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from numpy import ndarray
 
 from sparc_bench.cards.card import Strict
@@ -104,12 +104,17 @@ def _own_first_positives(
 ) -> tuple[FirstPositives, FirstPositives]:
     """Positions of the best positives in both directions; only the text-to-image matrix is kept in memory."""
     distinct = pairs.distinct
-    text_to_image_NU = np.empty((pairs.images, len(distinct.texts)), dtype=np.float32)
+    shape = (pairs.images, len(distinct.texts))
+    text_to_image_NU: Float[ndarray, "N U"] | None = None
     repeated_E, parts = distinct.repeated_E, []
-    for rows, to_text, _ in similarity_batches(encoder, data.items, distinct.texts, into=text_to_image_NU, quiet=quiet):
+    for rows, to_text, to_image in similarity_batches(encoder, data.items, distinct.texts, quiet=quiet):
+        if text_to_image_NU is None:
+            text_to_image_NU = np.empty(shape, dtype=to_image.dtype)
+        text_to_image_NU[rows] = to_image
         first, stop = np.searchsorted(pairs.image_M, (rows.start, rows.stop))
         query_P, column_P = pairs.image_M[first:stop] - rows.start, distinct.index_M[first:stop]
         parts.append(first_positives_of_rows(to_text, query_P, column_P, repeated_E))
+    assert text_to_image_NU is not None
     to_text_first = FirstPositives(
         above_Q=np.concatenate([part.above_Q for part in parts]),
         tied_Q=np.concatenate([part.tied_Q for part in parts]),
@@ -156,8 +161,8 @@ def _against_full_truth(encoder: Encoder, data: DataSplit, options: Options, pai
 
 
 def _both_ways(
-    image_to_text_NU: Float32[ndarray, "N U"],
-    text_to_image_NU: Float32[ndarray, "N U"],
+    image_to_text_NU: Float[ndarray, "N U"],
+    text_to_image_NU: Float[ndarray, "N U"],
     truth_NM: Bool[ndarray, "N M"],
     ks: Sequence[int],
     column_M: Int[ndarray, "M"],
@@ -187,7 +192,8 @@ def ranking_scores(
     for start in range(0, len(truth_QC), _QUERIES_AT_ONCE):
         rows = slice(start, start + _QUERIES_AT_ONCE)
         chunk_QC = scores[rows] if row_Q is None else scores[row_Q[rows]]
-        chunk_QC = np.ascontiguousarray(chunk_QC if column_C is None else chunk_QC[:, column_C], dtype=np.float32)
+        chunk_QC = np.ascontiguousarray(chunk_QC if column_C is None else chunk_QC[:, column_C])
+        chunk_QC = chunk_QC if chunk_QC.dtype.kind == "f" else chunk_QC.astype(np.float32)
         first = first_positives(chunk_QC, truth_QC[rows])
         hits = {k: hit_score(first, k) for k in ks}
         parts.append(
@@ -243,11 +249,12 @@ def _scores(
     encoder: Encoder, data: DataSplit, distinct: DistinctTexts, *, quiet: bool = False
 ) -> tuple[ndarray, ndarray]:
     shape = (len(data), len(distinct.texts))
-    image_to_text_NU = np.empty(shape, dtype=np.float32)
-    text_to_image_NU = image_to_text_NU
+    image_to_text_NU = text_to_image_NU = np.empty((0, 0), dtype=np.float32)
     for rows, to_text, to_image in similarity_batches(encoder, data.items, distinct.texts, quiet=quiet):
+        if rows.start == 0:
+            image_to_text_NU = text_to_image_NU = np.empty(shape, dtype=to_text.dtype)
         if to_image is not to_text and text_to_image_NU is image_to_text_NU:
-            text_to_image_NU = np.empty(shape, dtype=np.float32)
+            text_to_image_NU = np.empty(shape, dtype=to_image.dtype)
         image_to_text_NU[rows] = to_text
         if text_to_image_NU is not image_to_text_NU:
             text_to_image_NU[rows] = to_image

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int
 from numpy import ndarray
 from pydantic import Field
 
@@ -31,7 +30,7 @@ from sparc_bench.protocols._retrieval_metrics import (
     rank_arrays,
     retrieval_metrics,
 )
-from sparc_bench.protocols._similarity_scores import PackedTexts, announce_duration, image_batches
+from sparc_bench.protocols._similarity_scores import PackedTexts, announce_duration, image_batches, in_own_precision
 
 VERSION = 1
 TITLE = "image-text retrieval both ways, the best by global vectors re-ranked by the model's own score: hit rate R@k"
@@ -156,9 +155,9 @@ def _cosines(encoder: Encoder, data: DataSplit, texts: PackedTexts) -> Float32[n
     return cosine_NU
 
 
-def _second_stage(encoder: Encoder, data: DataSplit, texts: PackedTexts, stage: _FirstStage) -> Float32[ndarray, "P 2"]:
+def _second_stage(encoder: Encoder, data: DataSplit, texts: PackedTexts, stage: _FirstStage) -> Float[ndarray, "P 2"]:
     """Image-to-text and text-to-image scores of all pairs by the model's own rule."""
-    scores_P2 = np.empty((len(stage.text_P), 2), dtype=np.float32)
+    scores_P2 = np.empty((len(stage.text_P), 2))
     for rows, images in image_batches(encoder, data.items):
         if rows.start == 0:
             announce_duration(encoder, images[:1], texts, len(scores_P2))
@@ -166,7 +165,7 @@ def _second_stage(encoder: Encoder, data: DataSplit, texts: PackedTexts, stage: 
             one = images[image - rows.start : image - rows.start + 1]
             for part_p in _pair_batches(texts, stage, image):
                 both = encoder.similarity(one, texts.take(stage.text_P[part_p]))
-                scores_P2[part_p] = torch.stack([way[0].detach().float().cpu() for way in both], dim=1).numpy()
+                scores_P2[part_p] = np.stack([in_own_precision(way[0]) for way in both], axis=1)
     return scores_P2
 
 
@@ -179,7 +178,7 @@ def _pair_batches(texts: PackedTexts, stage: _FirstStage, image: int) -> Iterato
 
 
 def _images_as_queries(
-    pairs: ImageCaptionPairs, stage: _FirstStage, score_P: Float32[ndarray, "P"]
+    pairs: ImageCaptionPairs, stage: _FirstStage, score_P: Float[ndarray, "P"]
 ) -> tuple[FirstPositives, int]:
     """Place of each image's best own caption among all captions, and the number of images that had none to re-rank."""
     wording_U = np.bincount(pairs.distinct.index_M, minlength=len(pairs.distinct.texts))
@@ -202,7 +201,7 @@ def _images_as_queries(
 
 
 def _captions_as_queries(
-    pairs: ImageCaptionPairs, stage: _FirstStage, score_P: Float32[ndarray, "P"]
+    pairs: ImageCaptionPairs, stage: _FirstStage, score_P: Float[ndarray, "P"]
 ) -> tuple[FirstPositives, int]:
     """Place of each caption's image among all images, and the number of captions that had it not to re-rank."""
     chosen_P = np.flatnonzero(stage.of_text_P)
