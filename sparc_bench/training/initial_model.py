@@ -19,7 +19,7 @@ from sparc_bench.two_towers.model import TwoTowerModel
 from sparc_bench.two_towers.open_clip_towers import from_open_clip, refuse_other_towers
 from sparc_bench.two_towers.tokenizer import Tokenizer
 from sparc_bench.weights import open_clip_model, open_clip_source
-from sparc_bench.weights.weights_file import file_sha256
+from sparc_bench.weights.weights_file import file_sha256, refuse_odd_values
 
 SET_BY_OPTION = {"log_scale": "temperature", "bias": "bias"}
 """Parameter of an objective -> option that sets its initial value; a recipe with that option keeps its value."""
@@ -97,7 +97,10 @@ def _own_model(found: ResolvedModel) -> InitialModel:
     meta = checkpoint.read_meta(file)
 
     def tensors() -> dict[str, Tensor]:
-        return checkpoint.model_state(checkpoint.read(file)[1])
+        given = checkpoint.model_state(checkpoint.read(file)[1])
+        for name, tensor in given.items():
+            refuse_odd_values(file, name, tensor)
+        return given
 
     width = tensors().get("objective.g_v.weight", torch.empty(0)).shape[0]
     heads = {} if meta.init_record is None else meta.init_record.heads

@@ -15,7 +15,7 @@ from sparc_bench.cards.discovery import cards_folder
 from sparc_bench.encoders.own import WEIGHTS_FILE
 from sparc_bench.errors import UserError
 from sparc_bench.two_towers import checkpoint
-from sparc_bench.weights.weights_file import file_sha256
+from sparc_bench.weights.weights_file import file_sha256, refuse_odd_values
 
 LIMIT = 5_000_000
 """Largest size of a weights file in the repository, in bytes."""
@@ -25,9 +25,12 @@ def keep_model(run_folder: Path, folder: Path) -> tuple[Path, str, int]:
     """Write a run's model in bf16 into `folder`; returns the file, its sha256 and its training steps.
 
     Raises:
-        UserError: the run has no finished model, or the model is too large.
+        UserError: the run has no finished model, or the model is too large or not finite.
     """
-    meta, tensors = checkpoint.read(run_folder / WEIGHTS_FILE)
+    weights = run_folder / WEIGHTS_FILE
+    meta, tensors = checkpoint.read(weights)
+    for name, tensor in tensors.items():
+        refuse_odd_values(weights, name, tensor)
     half = {
         name: tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
         for name, tensor in tensors.items()

@@ -22,7 +22,7 @@ from sparc_bench.two_towers.towers import no_weight_decay
 
 
 class NotFiniteError(UserError):
-    """The loss is NaN or infinite."""
+    """A loss, gradient or weight is NaN or infinite."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ def fit(
     """Train from step `start` to the recipe's last; `on_evaluation` runs every `eval_every` steps and at the end.
 
     Raises:
-        NotFiniteError: the loss is NaN or infinite; the sentence names the step and the loss's parts, and the
-            last checkpoint stays.
+        NotFiniteError: the loss or a gradient is NaN or infinite; the sentence names the step, and the loss's parts or
+            the parameter. The weights are still those of the step before.
     """
     model.train()
     for step, loaded in enumerate(batches, start):
@@ -92,12 +92,13 @@ def fit(
             group["lr"] = learning_rate(step, recipe.steps, group["peak"], recipe.optim.warmup)
         optimizer.zero_grad(set_to_none=True)
         figures = distributed.mean_over_ranks(forward_backward(model, loaded, device, autocast))
-        if recipe.optim.clip is not None:
-            figures["gradient_norm"] = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.optim.clip)
         values = {name: float(value) for name, value in figures.items()}
         if not math.isfinite(values["loss"]):
             parts = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
             raise NotFiniteError(f"The loss is not finite at step {step + 1} ({parts})")
+        norm = clip_gradients(unwrapped(model), recipe.optim.clip, step + 1)
+        if recipe.optim.clip is not None:
+            values["gradient_norm"] = norm
         optimizer.step()
         unwrapped(model).objective.after_step(step)
         seconds = time.perf_counter() - began
@@ -108,6 +109,40 @@ def fit(
             model.eval()
             on_evaluation(step + 1)
             model.train()
+
+
+def clip_gradients(model: torch.nn.Module, largest: float | None, step: int) -> float:
+    """Scale the gradients down to the norm `largest` (None: leave them) and return the norm that they had.
+
+    Raises:
+        NotFiniteError: the norm is NaN or infinite; the gradients stay as they are.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    limit = math.inf if largest is None else largest
+    try:
+        # this reads each gradient once; without a limit it multiplies them by 1, which changes none
+        return float(torch.nn.utils.clip_grad_norm_(parameters, limit, error_if_nonfinite=True))
+    except RuntimeError:
+        odd = [
+            name
+            for name, parameter in model.named_parameters()
+            if parameter.grad is not None and not parameter.grad.isfinite().all()
+        ]
+        if odd:
+            of = f" of {odd[0]}" + (f" and {len(odd) - 1} other parameters" if len(odd) > 1 else "")
+            raise NotFiniteError(f"The gradient{of} is not finite at step {step}") from None
+        raise NotFiniteError(f"The norm of the gradients is not finite at step {step}") from None
+
+
+def refuse_not_finite(model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Raise NotFiniteError for a weight or a state of the optimiser that is NaN or infinite after a step."""
+    for name, parameter in model.named_parameters():
+        tensors = [parameter, *(value for value in optimizer.state.get(parameter, {}).values())]
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+            raise NotFiniteError(f"The parameter {name} or its state in the optimiser is not finite at step {step}")
+    for name, buffer in model.named_buffers():
+        if buffer.isnan().any():  # an attention mask holds -inf
+            raise NotFiniteError(f"The buffer {name} is not finite at step {step}")
 
 
 def unwrapped(model: TwoTowerModel | DistributedDataParallel) -> TwoTowerModel:

@@ -29,7 +29,14 @@ from sparc_bench.training.data_needs import refuse_missing
 from sparc_bench.training.initial_model import InitialModel, load_initial_weights
 from sparc_bench.training.loading import Batches, loader
 from sparc_bench.training.log import RunLog, SilentLog
-from sparc_bench.training.loop import NotFiniteError, StepReport, fit, forward_backward, make_optimizer
+from sparc_bench.training.loop import (
+    NotFiniteError,
+    StepReport,
+    fit,
+    forward_backward,
+    make_optimizer,
+    refuse_not_finite,
+)
 from sparc_bench.training.pixels import refuse_too_many
 from sparc_bench.training.run_inputs import RunInputs, read_run_inputs
 from sparc_bench.training.validate import held_out, validation_scores
@@ -59,8 +66,8 @@ def train(
 
     Raises:
         UserError: an option is misspelt, the data lack captions or negatives for the loss, a split is kept for
-            evaluation, the initial model is missing, the folder holds another recipe, the loss is not finite, or the
-            disk is full.
+            evaluation, the initial model is missing, the folder holds another recipe or a damaged checkpoint, the
+            loss, a gradient or a weight is not finite, or the disk is full.
     """
     refuse_missing(recipe)
     finished = _finished(recipe, run_folder, seed)
@@ -126,6 +133,7 @@ def train(
             refuse_too_many(unreadable, data.train, recipe.data.max_unreadable)
 
         def on_evaluation(step: int) -> None:
+            refuse_not_finite(model, optimizer, step)
             if rank > 0:
                 return
             scores.update(validation_scores(encoder(), data.val, data.val_pixels))
@@ -147,7 +155,8 @@ def train(
             )
         except NotFiniteError as error:
             raise NotFiniteError(
-                f"{error}: {_last_good(file)}; lower optim.lr or set optim.clip in the recipe."
+                f"{error}: {_last_good(file)}; where it stops there again, lower optim.lr or set optim.clip in the "
+                f"recipe and delete {run_folder}."
             ) from None
     if rank > 0:
         return {}
@@ -215,8 +224,9 @@ def _load_initial(model: TwoTowerModel, initial: InitialModel, recipe: Recipe) -
 
 def _last_good(file: Path) -> str:
     if not file.is_file():
-        return "no checkpoint was written yet"
-    return f"the last good checkpoint is {file} (step {checkpoint.read_meta(file).step})"
+        return "no checkpoint was written yet, and the same command begins anew"
+    step = checkpoint.read_meta(file).step
+    return f"the last good checkpoint is {file} (step {step}), and the same command goes on from it"
 
 
 def _environment(

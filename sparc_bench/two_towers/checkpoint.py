@@ -26,6 +26,7 @@ from sparc_bench.cards.recipe import Recipe
 from sparc_bench.errors import UserError
 from sparc_bench.files.atomic import draft
 from sparc_bench.two_towers.architecture import InitRecord, OpenClipArchitecture, OwnArchitecture, architecture_of
+from sparc_bench.weights.weights_file import refuse_odd_values
 
 FORMAT = "sparc-bench 1"
 EXPORTED = "sparc-bench plain 1"
@@ -119,8 +120,14 @@ def save_training(file: Path, model: nn.Module, optimizer: torch.optim.AdamW, me
 
 
 def load_training(file: Path, model: nn.Module, optimizer: torch.optim.AdamW) -> int:
-    """Load a checkpoint into model and optimiser; returns its step."""
+    """Load a checkpoint into model and optimiser; returns its step.
+
+    Raises:
+        UserError: the checkpoint holds another architecture, or values that are NaN or infinite.
+    """
     meta, tensors = read(file)
+    for name, tensor in tensors.items():
+        refuse_odd_values(file, name, tensor, f"nothing can go on from it; delete {file} to train anew.")
     load_model(file, model, tensors)
     for name, parameter in model.named_parameters():
         if f"exp_avg.{name}" in tensors:

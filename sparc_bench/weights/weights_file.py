@@ -41,6 +41,9 @@ FOLDER_FILES = (
 )
 """Patterns of weights files in a folder; the first pattern that finds a file counts."""
 
+AN_EARLIER_ONE = "take an earlier checkpoint of that training, or copy the file again."
+"""What to do about weights that are not finite."""
+
 _ZIP = b"PK\x03\x04"
 
 
@@ -66,7 +69,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def refuse_odd_values(path: Path, name: str, tensor: Tensor) -> None:
+def refuse_odd_values(path: Path, name: str, tensor: Tensor, remedy: str = AN_EARLIER_ONE) -> None:
     """Raise UserError for sparse, quantised or empty tensors, and NaN or infinite values (-inf passes in masks)."""
     import torch
 
@@ -80,8 +83,7 @@ def refuse_odd_values(path: Path, name: str, tensor: Tensor) -> None:
         finite |= torch.isneginf(values)
     if not finite.all():
         raise UserError(
-            f"{path}: {int((~finite).sum())} of {tensor.numel()} values of {name!r} are NaN or infinite: take an "
-            "earlier checkpoint of that training, or copy the file again."
+            f"{path}: {int((~finite).sum())} of {tensor.numel()} values of {name!r} are NaN or infinite: {remedy}"
         )
 
 
