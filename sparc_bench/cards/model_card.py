@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 from pydantic import Field, PrivateAttr, model_validator
 
 from sparc_bench.cards.card import Extended, Strict
+from sparc_bench.cards.name import ModelName
 
 UNKNOWN = "unknown"
 """Entry of `trained_on` for further training data that is not public."""
@@ -76,7 +77,7 @@ def refuse_reference_table(values: Any) -> Any:  # noqa: ANN401 - what pydantic 
 class ModelCard(Strict):
     """One model that can be evaluated: a third-party checkpoint, or the model that a recipe trained."""
 
-    name: str
+    name: ModelName
     title: str
     family: str = Field(description="checkpoint family, a module of sparc_bench/encoders")
     source: str = Field(description="paper, repository")

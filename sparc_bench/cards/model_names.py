@@ -6,13 +6,11 @@ import re
 from hashlib import sha256
 
 from sparc_bench.cards.model_card import ModelCard
-
-LONGEST_NAME = 120
-"""Characters of a model's name; a longer one ends in eight digits of its hash."""
+from sparc_bench.cards.name import LONGEST_NAME
 
 
 def folder_name(family: str, title: str) -> str:
-    """Folder name under `results/` of a model that was typed as FAMILY:WEIGHTS.
+    """Folder name under `results/` of a model typed as FAMILY:WEIGHTS; a long one ends in eight digits of its hash.
 
     >>> folder_name("open_clip", "ViT-B-32/openai")
     'open_clip_ViT-B-32_openai'

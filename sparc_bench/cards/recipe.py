@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from sparc_bench.cards.card import Strict, parse, read_toml
 from sparc_bench.cards.model_card import UNKNOWN, ModelCard, ProbeValues, Weights, refuse_reference_table
+from sparc_bench.cards.name import ModelName
 
 
 class ImageTowerTable(Strict):
@@ -86,7 +87,7 @@ class StepCounts(Strict):
 class Recipe(Strict):
     """One model that this project trains: data, towers, objective and optimiser of its training."""
 
-    name: str
+    name: ModelName
     title: str
     source: str
     objective: str = Field(description="loss, a module of sparc_bench/objectives")

@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from sparc_bench.cards.card import Strict, parse, read_toml
+from sparc_bench.cards.name import Name, fault_of_model
 from sparc_bench.errors import UserError, nearest
 
 DIGITS = 3
@@ -79,7 +80,7 @@ class SettingRange(Strict):
 class StudyCard(Strict):
     """One comparison: `reference_models/studies/NAME.toml`."""
 
-    name: str = Field(description="the file's name")
+    name: Name = Field(description="the file's name")
     title: str = Field(description="one line, as a table would print it")
     source: str
     notes: str = Field(default="", description="reasons for the box and the criterion")
@@ -115,6 +116,9 @@ class StudyCard(Strict):
         twice = [name for name in self.names if self.names.count(name) > 1]
         if twice:
             raise ValueError(f"recipes names '{twice[0]}' twice: name it once")
+        odd = next((name for name in self.names if fault_of_model(name)), None)
+        if odd is not None:
+            raise ValueError(f"recipes: {odd!r} {fault_of_model(odd)}")
         few = [name for name, number in self.seeds_of.items() if number < 1]
         if few:
             raise ValueError(f"[seeds_of] {few[0]} needs at least one seed: raise it")

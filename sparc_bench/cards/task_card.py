@@ -8,12 +8,13 @@ from typing import Any, Literal
 from pydantic import Field
 
 from sparc_bench.cards.card import Strict, parse, read_toml
+from sparc_bench.cards.name import Name
 
 
 class TaskCard(Strict):
     """One benchmark task: `tasks/NAME.toml`."""
 
-    name: str = Field(description="the file's name")
+    name: Name = Field(description="the file's name")
     title: str = Field(description="one line, as a table would print it")
     family: str = Field(min_length=1, description="kind of task, such as retrieval; tables group tasks by it")
     dataset: str = Field(description="a module of sparc_bench/datasets")

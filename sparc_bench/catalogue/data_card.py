@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from sparc_bench.cards import discovery
 from sparc_bench.cards.card import Strict, parse, read_toml
+from sparc_bench.cards.name import Name
 from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.errors import UserError, nearest
 
@@ -21,7 +22,7 @@ Counts = dict[str, int]
 class DataCard(Strict):
     """One data set: its folder under the data root, how to obtain it, its files and published counts."""
 
-    name: str
+    name: Name
     title: str
     folder: str = Field(description="folder under the data root; empty for built-in data")
     instead: str = Field(

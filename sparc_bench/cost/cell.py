@@ -122,7 +122,7 @@ def recipe_of(cell: Cell) -> Recipe:
             discovery.add_plugin(plugin)
     towers = towers_of(cell.model)
     return Recipe(
-        name="cost",
+        name="step",
         title="a measured step",
         source="random pixels and captions",
         objective=cell.objective,

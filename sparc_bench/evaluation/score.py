@@ -7,7 +7,6 @@ have the same schema; `model_family` is "outputs", and `weights_hash` that of th
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import BoundTask, bind
 from sparc_bench.cards.model_card import ModelCard, is_photo_list
+from sparc_bench.cards.name import LONGEST_NAME, fault_of_model
 from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.dataset import DataSplit
 from sparc_bench.errors import UserError
@@ -113,8 +113,8 @@ def score(
 
 def refuse_name(name: str, results: Path) -> None:
     """Raise UserError for a name that cannot be a folder of records, or that a model has."""
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or ".seed" in name:
-        raise UserError(f"'{name}' cannot name a folder of records: give --name letters, digits, '_' and '-'.")
+    if reason := fault_of_model(name):
+        raise UserError(f"--name {name[:LONGEST_NAME]!r} {reason}.")
     if name in discovery.names("models"):
         raise UserError(f"'{name}' is the name of a model card: choose another --name.")
     folder = results / name

@@ -16,6 +16,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, mode
 
 from sparc_bench.cards.card import Strict, canonical_hash
 from sparc_bench.cards.model_card import ModelCard
+from sparc_bench.cards.name import ModelName, Name
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.errors import UserError
 from sparc_bench.files.atomic import write_atomic
@@ -87,7 +88,7 @@ class Record(Strict):
     """Scores of one model on one task, with all that decides them."""
 
     schema_version: int
-    model: str
+    model: ModelName
     model_title: str
     model_family: str
     model_hash: str = Field(description="of the model card, without title, source and published numbers")
@@ -99,7 +100,7 @@ class Record(Strict):
         "code; empty: not known",
     )
     paths: dict[str, bool] = Field(description="patch path -> whether a loss trained it")
-    task: str
+    task: Name
     title: str
     task_family: str
     headline: MetricName

@@ -15,6 +15,7 @@ import numpy as np
 from numpy import ndarray
 
 from sparc_bench.cards.card import canonical_hash
+from sparc_bench.cards.name import as_part
 from sparc_bench.dataset import DataSplit
 from sparc_bench.errors import UnreadableImageError, UserError
 from sparc_bench.files.atomic import draft, write_atomic
@@ -77,7 +78,7 @@ def load_pixels(
     if int(np.prod(shape)) > limit:
         return Pixels(data, transform, tuple(range(len(data))), (), None)
     key = canonical_hash([data.fingerprint, [e.id for e in data], *transform.key])[:24]
-    file = cache_folder() / "pixels" / f"{data.dataset}-{data.split}-{key}.npy"
+    file = cache_folder() / "pixels" / f"{as_part(data.dataset)}-{as_part(data.split)}-{key}.npy"
     if not file.is_file():
         _write(file, data.items, transform, shape, advance)
     array_NSS3 = np.load(file, mmap_mode="r")

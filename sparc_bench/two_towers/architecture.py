@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from sparc_bench.cards.card import Strict
+from sparc_bench.cards.name import Name
 from sparc_bench.cards.recipe import ImageTowerTable, Recipe, TextTowerTable
 from sparc_bench.errors import UserError
 from sparc_bench.two_towers.image_transform import ImageTransform
@@ -73,7 +74,7 @@ class OpenClipArchitecture(Strict):
 class InitRecord(Strict):
     """Record of the model that a recipe's `init` names, kept in every checkpoint of the run."""
 
-    model: str = Field(description="name of its card")
+    model: Name = Field(description="name of its card")
     weights_hash: str = Field(description="sha256 of its weights file")
     trained_on: tuple[str, ...] = Field(description="its data sets, as dataset:split; `unknown` for undocumented ones")
     towers: Annotated[OwnArchitecture | OpenClipArchitecture, Field(discriminator="kind")]

@@ -7,7 +7,7 @@ import torch
 
 from sparc_bench.cards import discovery
 from sparc_bench.cards.card import Strict
-from sparc_bench.cards.model_names import LONGEST_NAME
+from sparc_bench.cards.name import LONGEST_NAME
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.cli.check import check_model
 from sparc_bench.encoder import Runtime

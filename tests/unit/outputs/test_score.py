@@ -103,10 +103,10 @@ def test_a_failed_file_writes_nothing(task, results, json_file):
     ("name", "sentence"),
     [
         ("scenes_clip", "'scenes_clip' is the name of a model card: choose another --name"),
-        ("two words", "cannot name a folder of records"),
-        ("../elsewhere", "cannot name a folder of records"),
-        ("mine.seed1", "cannot name a folder of records"),
-        ("samples", "is not about outputs of 'samples'"),
+        ("two words", "cannot name a folder"),
+        ("../elsewhere", "cannot name a folder"),
+        ("mine.seed1", "cannot name a folder"),
+        ("samples", "'samples' is a folder of results that is of no model"),
         ("some_model", "is not about outputs of 'some_model': choose another --name"),
     ],
 )
