@@ -5,9 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from sparc_bench.foreign_text import visible
+
 
 class UserError(Exception):
-    """A mistake in a command, a card or a file; the command line prints its sentence and exits with code 2."""
+    """A mistake in a command, a card or a file; the command line prints its sentence and exits with code 2.
+
+    Control characters in the sentence, as of a stranger's file that it names, are escaped.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(visible(sentence))
 
 
 class UnreadableImageError(UserError):

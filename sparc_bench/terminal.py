@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
+
+from sparc_bench.foreign_text import visible
 
 Row = tuple[str, ...]
 
@@ -26,9 +30,21 @@ def table(columns: Row, rows: Sequence[Row], whole: Collection[int] = (0,)) -> T
     return drawn
 
 
+class PlainConsole(Console):
+    """A console that takes every text as it is: no marks are read in it, and control characters are escaped."""
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - those of rich
+        super().__init__(**options, markup=False, emoji=False, highlight=False)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The segments of a renderable, as rich has them."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text, keep="\n"), segment.style)
+
+
 def console() -> Console:
     """The console on standard output; lines are 140 characters wide in a pipe or a file."""
-    return Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 140)
+    return PlainConsole(width=None if sys.stdout.isatty() else 140)
 
 
 class ProgressDisplay(Progress):
@@ -36,7 +52,7 @@ class ProgressDisplay(Progress):
 
     def __init__(self, *columns: ProgressColumn, transient: bool = True) -> None:
         on_terminal = sys.stderr.isatty()
-        super().__init__(*columns, console=Console(stderr=True), transient=transient, disable=not on_terminal)
+        super().__init__(*columns, console=PlainConsole(stderr=True), transient=transient, disable=not on_terminal)
         self._stopped = threading.Event()
         self._writer = None if on_terminal else threading.Thread(target=self._write, daemon=True)
 
@@ -75,4 +91,4 @@ def progress_line(task: Task) -> str:
 
 def task_bar() -> ProgressDisplay:
     """The progress display of one task or a few, removed when it ends."""
-    return ProgressDisplay(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    return ProgressDisplay(TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())

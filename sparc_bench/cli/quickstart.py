@@ -18,7 +18,7 @@ from sparc_bench.evaluation.evaluate import Settings, evaluate
 from sparc_bench.files.atomic import write_atomic
 from sparc_bench.records.record import record_path
 from sparc_bench.report import compare, leaderboard
-from sparc_bench.terminal import task_bar
+from sparc_bench.terminal import PlainConsole, task_bar
 from sparc_bench.training.train import train
 
 RECIPES = ("scenes_sparc", "scenes_clip")
@@ -87,7 +87,7 @@ def quickstart(results: Path, runs: Path, console: Console) -> int:
     trained = {name: summary for name, folder in folders.items() if (summary := _summary(folder)) is not None}
     say = _sayer(console)
     say(plan(trained, _has_records(results)))
-    report = Console(file=io.StringIO(), width=140, markup=False, highlight=False)
+    report = PlainConsole(file=io.StringIO(), width=140)
     forecast = Forecast(say)
     if len(trained) == len(RECIPES) and not _has_records(results):  # nothing trains now: the speed of the earlier run
         forecast.later = EVALUATION_STEPS

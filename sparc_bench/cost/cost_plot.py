@@ -72,7 +72,8 @@ def draw(rows: Sequence[CostRow]) -> Any:  # noqa: ANN401 - matplotlib is untype
     figure.legend(handles=handles, loc="outside lower center", ncols=max(1, int(WIDTH // widest)), fontsize=9)
     first = rows[0]
     towers = f"{first.model} at {first.image_size} px"
-    figure.suptitle(f"{towers}, {first.device_name}, {first.precision}, {first.repeats} runs", fontsize=10)
+    made = f"{first.device_name}, {first.precision}, {first.repeats} runs"
+    figure.suptitle(f"{towers}, {made}", fontsize=10, parse_math=False)
     return figure
 
 

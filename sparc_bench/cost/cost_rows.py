@@ -14,6 +14,7 @@ from sparc_bench.cards.card import Strict, parse, read_toml
 from sparc_bench.cards.discovery import cards_folder
 from sparc_bench.errors import UserError
 from sparc_bench.files.atomic import write_atomic
+from sparc_bench.foreign_text import csv_cell
 
 BASE = "clip"
 """The objective that every row is compared with."""
@@ -160,7 +161,7 @@ def write_rows(file: Path, rows: Iterable[CostRow]) -> None:
     writer = csv.DictWriter(text, list(CostRow.model_fields), lineterminator="\n")
     writer.writeheader()
     everything: Sequence[CostRow] = [*sorted(rows, key=_order), *(row for table in published() for row in table.rows())]
-    writer.writerows(row.model_dump() for row in everything)
+    writer.writerows({key: csv_cell(value) for key, value in row.model_dump().items()} for row in everything)
     write_atomic(file, text.getvalue().encode())
 
 

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from sparc_bench.cards import discovery
 from sparc_bench.errors import UserError, nearest
+from sparc_bench.foreign_text import visible
 from sparc_bench.metrics.bootstrap import Estimate, paired_differences
 from sparc_bench.metrics.metric_name import MetricName
 from sparc_bench.metrics.statistic import Statistic
@@ -216,7 +217,7 @@ def render(comparison: Comparison, ids: bool = False) -> RenderableType:
     parts: list[RenderableType] = []
     for task in comparison.tasks:
         sample = f" @sample n={task.a.n}" if task.a.sample else f" (n={task.a.n})"
-        parts += [Text(f"{task.a.title}{sample}", style="bold"), _table("metric", a, b, task.metrics)]
+        parts += [Text(f"{visible(task.a.title)}{sample}", style="bold"), _table("metric", a, b, task.metrics)]
         if task.only_a is not None and task.only_b is not None:
             flips = ((a, b, task.only_a), (b, a, task.only_b))
             parts += [_flip_line(winner, loser, flipped, ids) for winner, loser, flipped in flips]
@@ -252,13 +253,13 @@ def _left_out(rows: Sequence[Difference]) -> list[Text]:
 
 
 def _flip_line(winner: str, loser: str, flipped: tuple[str, ...], ids: bool) -> Text:
-    listed = f": {', '.join(flipped)}" if ids and flipped else ""
+    listed = f": {', '.join(map(visible, flipped))}" if ids and flipped else ""
     return Text(f"Right in {winner} alone, not in {loser}: {len(flipped)} images{listed}")
 
 
 def _table(first: str, a: str, b: str, rows: tuple[Difference, ...]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column(first)
+    table.add_column(visible(first))
     for column in (a, b, "difference", "95 % interval", "images"):
         table.add_column(column, justify="right")
     table.add_column("ahead")
@@ -266,11 +267,11 @@ def _table(first: str, a: str, b: str, rows: tuple[Difference, ...]) -> Table:
         estimate = row.estimate
         values = ["-" if np.isnan(value) else in_unit(value, row.unit) for value in (row.a, row.b)]
         if np.isnan(estimate.value):
-            table.add_row(row.name, *values, "-", "-", str(estimate.clusters), "")
+            table.add_row(visible(row.name), *values, "-", "-", str(estimate.clusters), "")
             continue
         difference, low, high = (
             in_unit(value, row.unit, signed=True) for value in (estimate.value, estimate.low, estimate.high)
         )
         ahead = {"a": a, "b": b, "open": "not clear"}[row.verdict]
-        table.add_row(row.name, *values, difference, f"[{low}, {high}]", str(estimate.clusters), ahead)
+        table.add_row(visible(row.name), *values, difference, f"[{low}, {high}]", str(estimate.clusters), ahead)
     return table

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sparc_bench.files.atomic import write_atomic
+from sparc_bench.foreign_text import visible
+from sparc_bench.report.fonts import DEFAULT, drawable
 from sparc_bench.report.overview import Reference, condensed
 from sparc_bench.report.ranking import CEILINGS, Section
 from sparc_bench.report.reference_style import line_style
@@ -100,9 +102,9 @@ class _Placed:
 
     @classmethod
     def of(cls, block: Block, columns: int, most: float) -> _Placed:
-        panels = [(wrapped(title, PANEL, _SMALL), section) for title, section in block.panels]
+        panels = [(wrapped(_drawable(title), PANEL, _SMALL), section) for title, section in block.panels]
         rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
-        return cls(block, wrapped(block.title, most, _LARGE, bold=True), rows)
+        return cls(block, wrapped(_drawable(block.title), most, _LARGE, bold=True), rows)
 
     @property
     def _panel(self) -> float:
@@ -128,6 +130,11 @@ class _Placed:
                 _draw_panel(panel, section, self.block, named=column == 0)
                 _text(figure, left, top - 0.04, "\n".join(lines), fontsize=_SMALL, va="bottom", linespacing=1.05)
             top += self._panel + AXIS
+
+
+def _drawable(title: str) -> str:
+    """A title without signs that no font here has: a record's author may have written it."""
+    return drawable(visible(title), (DEFAULT,))
 
 
 def _text(figure: Any, left: float, top: float, text: str, va: str = "top", **style: Any) -> None:  # noqa: ANN401 - as above
@@ -207,7 +214,7 @@ def _handles(blocks: Sequence[Block]) -> list[tuple[str, dict[str, Any]]]:
     kinds = {reference.kind for block in blocks for _, section in block.panels for reference in _drawn(section)}
     ordered = [*sorted(kinds & CEILINGS), *sorted(kinds - CEILINGS)]
     return [
-        *((kind, line_style(kind).options()) for kind in ordered),
+        *((_drawable(kind), line_style(kind).options()) for kind in ordered),
         ("clear of its reference rows", {"color": "C0", "marker": "o"}),
         ("not clear", {"color": "gray", "marker": "o"}),
         ("untrained path", {"color": "gray", "marker": "o", "markerfacecolor": "white"}),

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from sparc_bench.errors import UserError
 from sparc_bench.files.atomic import write_atomic
+from sparc_bench.foreign_text import code_span, csv_cell, markdown, visible
 from sparc_bench.metrics.unit import SIGNS, in_unit
 from sparc_bench.report import interval_plot, overview
 from sparc_bench.report.ranking import Row, Section, build, reference_values
@@ -72,6 +73,8 @@ def frame(sections: Iterable[Section]) -> pd.DataFrame:
             lines += [{**shared, **line} for line in _row_lines(row)]
         kind = "outputs reference" if section.outputs else "reference"
         lines += [{**shared, "row": kind, "name": name, "value": value} for name, value in section.reference_rows]
+    ours = ("sample",)  # "@sample" is a mark of this project
+    lines = [{key: value if key in ours else csv_cell(value) for key, value in line.items()} for line in lines]
     return pd.DataFrame(lines, columns=_COLUMNS).astype({"rank": "Int64", "seeds": "Int64"})
 
 
@@ -156,8 +159,9 @@ def render(sections: Sequence[Section]) -> RenderableType:
         table.add_column("95 % interval", justify="right")
         table.add_column("seeds")
         for *cells, reference in _lines(section):
-            table.add_row(*map(str, cells), style="dim" if reference else None)
-        parts += [Text(section.heading, style="bold"), table, *map(Text, section.remarks()), Text("")]
+            table.add_row(*(visible(str(each)) for each in cells), style="dim" if reference else None)
+        remarks = (Text(visible(sentence)) for sentence in section.remarks())
+        parts += [Text(visible(section.heading), style="bold"), table, *remarks, Text("")]
     return Group(*parts)
 
 
@@ -182,15 +186,16 @@ def markdown_text(sections: Sequence[Section]) -> str:
 
 
 def _markdown_section(section: Section) -> list[str]:
-    lines = [f"### {section.heading}", ""]
-    lines += [f"Task `{section.task}`, protocol `{section.protocol_hash[:12]}`, data `{section.data_hash[:12]}`.", ""]
+    hashes = f"protocol {code_span(section.protocol_hash[:12])}, data {code_span(section.data_hash[:12])}"
+    lines = [f"### {markdown(section.heading)}", "", f"Task {code_span(section.task)}, {hashes}.", ""]
     lines += [f"| rank | model | {SIGNS[section.unit] or 'value'} | 95 % interval | seeds |", "|--:|---|--:|--:|---|"]
-    for rank, name, value, interval, seeds, reference in _lines(section):
+    for rank, label, value, interval, seeds, reference in _lines(section):
+        name = markdown(label)
         lines.append(
             f"|  | *{name}* | *{value}* | | |" if reference else f"| {rank} | {name} | {value} | {interval} | {seeds} |"
         )
     remarks = section.remarks()
-    return [*lines, "", *(f"- {sentence}" for sentence in remarks), *([""] if remarks else [])]
+    return [*lines, "", *(f"- {markdown(sentence)}" for sentence in remarks), *([""] if remarks else [])]
 
 
 def write_markdown(sections: Sequence[Section], path: Path) -> None:

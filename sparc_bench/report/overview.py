@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
+from sparc_bench.foreign_text import code_span, markdown
 from sparc_bench.metrics.unit import Unit, in_unit
 from sparc_bench.report.ranking import CEILINGS, EXPOSURES, OUTPUTS_TITLE, Row, Section
 
@@ -70,9 +71,9 @@ def groups(sections: Iterable[Section]) -> list[Group]:
     for (sample, name, outputs), by_path in sorted(by_data.items()):
         tasks = tuple(section for of in by_path.values() for section in of)
         what = ", ".join(filter(None, (name, " ".join(_shared(tasks)))))
-        title = f"Samples (`@sample`): {what}" if sample else f"`{name}`"
+        title = f"Samples (`@sample`): {markdown(what)}" if sample else code_span(name)
         for path in sorted(by_path, key=lambda path: (path != "", by_path[path][0].main is False, path)):
-            whose = f", patches by the path `{path}`" if path else ""
+            whose = f", patches by the path {code_span(path)}" if path else ""
             whose += f", {OUTPUTS_TITLE}" if outputs else ""
             found.append(Group(f"{title}{whose}", tasks, tuple(by_path[path])))
     return found
@@ -106,7 +107,7 @@ def table(
         blocks: heading (empty: none) and models of each block of rows, in order.
         absent: model -> what stands where it has no row.
     """
-    columns = group.columns()
+    columns = [markdown(column) for column in group.columns()]
     lines = [f"| model | seeds | {' | '.join(columns)} |", f"|---|--:|{'---|' * len(columns)}"]
     by_section = [{row.model: row for row in section.rows} for section in group.sections]
     for heading, models in blocks:
@@ -116,7 +117,7 @@ def table(
             rows = [of.get(model) for of in by_section]
             most = max((len(row.seeds) for row in rows if row), default=0)
             cells = [cell(row, most) if row else (absent or {}).get(model, "") for row in rows]
-            lines.append(f"| {model} | {seeds(rows)} | {' | '.join(cells)} |")
+            lines.append(f"| {markdown(model)} | {seeds(rows)} | {' | '.join(cells)} |")
     return [*lines, f"| *highest reference row* | | {' | '.join(map(_floor, group.sections))} |"]
 
 
@@ -145,7 +146,7 @@ def marks(row: Row) -> str:
 
 def _floor(section: Section) -> str:
     floors = [reference for reference in section.reference_rows if reference[0].partition(" ")[0] not in CEILINGS]
-    return f"*{floors[0][0].partition(' ')[0]} {in_unit(floors[0][1], section.unit)}*" if floors else ""
+    return f"*{markdown(floors[0][0].partition(' ')[0])} {in_unit(floors[0][1], section.unit)}*" if floors else ""
 
 
 def foot(sections: Sequence[Section]) -> str:
@@ -163,7 +164,8 @@ def foot(sections: Sequence[Section]) -> str:
         sentences.append(f"{UNTRAINED} untrained path: no loss trained these patch vectors.")
     seen = dict.fromkeys(row.model for row in rows if row.exposure.kind == "seen")
     if seen:
-        sentences.append(f"{SEEN} not zero-shot: images of the task were seen in training ({', '.join(seen)}).")
+        models = markdown(", ".join(seen))
+        sentences.append(f"{SEEN} not zero-shot: images of the task were seen in training ({models}).")
     if any(row.one_seed for row in rows):
         sentences.append(
             "Where there is one seed, the interval is over images alone, without the spread between trainings."

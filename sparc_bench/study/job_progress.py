@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from sparc_bench.study.jobs import Job, JobResult
 from sparc_bench.study.study_rows import RunRow, TrialRow
+from sparc_bench.terminal import PlainConsole
 
 _TAIL = 4096
 """Number of bytes read from the end of a log to find its last step."""
@@ -24,7 +25,7 @@ class JobProgress:
     """Bars of all running jobs and of the whole study; without a terminal only a line for each ended job."""
 
     def __init__(self, study: str, jobs: int) -> None:
-        self._console = Console(file=sys.stderr, markup=False, highlight=False, soft_wrap=True)
+        self._console = PlainConsole(file=sys.stderr, soft_wrap=True)
         self._bars = _Bars(self._console)
         self._whole = self._bars.add_task(f"study {study}", total=jobs)
         self._began: dict[str, tuple[float, TaskID]] = {}
@@ -73,7 +74,8 @@ class _Bars(Progress):
 
     def __init__(self, console: Console) -> None:
         self._followed: dict[TaskID, Job] = {}
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        description = TextColumn("{task.description}", markup=False)
+        columns = (description, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         super().__init__(
             *columns,
             console=console,

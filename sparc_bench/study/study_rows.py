@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from sparc_bench.cards.card import Strict, parse
 from sparc_bench.errors import UserError
 from sparc_bench.files.atomic import write_atomic
+from sparc_bench.foreign_text import csv_cell
 
 TRIALS, RUNS = "trials.csv", "runs.csv"
 
@@ -41,7 +42,7 @@ class StudyRow(Strict):
     def cells(self) -> dict[str, str]:
         """Column -> cell of the CSV file."""
         return {
-            name: "" if value is None else json.dumps(value) if isinstance(value, dict) else str(value)
+            name: "" if value is None else json.dumps(value) if isinstance(value, dict) else csv_cell(str(value))
             for name, value in self.model_dump().items()
         }
 

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from sparc_bench.cards.study_card import StudyCard
 from sparc_bench.files.atomic import write_atomic
+from sparc_bench.foreign_text import csv_cell, markdown, visible
 from sparc_bench.metrics.unit import SIGNS, Unit, in_unit
 from sparc_bench.report import interval_plot, overview
 from sparc_bench.report.ranking import Row, ranked
@@ -135,7 +136,7 @@ def _cells(result: StudyResult, group: RankedGroup, entry: RecipeResult) -> list
         entry.recipe,
         *(str(number) for number in (entry.sees.images, entry.sees.captions, entry.sees.negatives)),
         _count(len(entry.trials), result.study.trials, len(entry.failed)),
-        ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in (entry.chosen or {}).items()),
+        ", ".join(markdown(f"{key.rpartition('.')[2]} {value}") for key, value in (entry.chosen or {}).items()),
         _count(len(entry.evaluated), entry.wanted, len(entry.stopped)),
     ]
     if result.main is None:
@@ -183,22 +184,22 @@ def markdown_text(result: StudyResult) -> str:
     """The content of `table.md`."""
     study = result.study
     columns = [*_COLUMNS, *_headline(result)]
-    lines = [f"# {study.title}", "", "Written by `sparc-bench study`; not edited by hand.", ""]
+    lines = [f"# {markdown(study.title)}", "", "Written by `sparc-bench study`; not edited by hand.", ""]
     lines += [
         f"Settings were chosen among {study.trials} trials of {study.trial_steps} steps for each recipe by the mean of "
-        f"{' and '.join(study.criterion)} on val. Images, captions and negatives are those of a step; methods that see "
-        "other kinds of captions are ranked apart. Differences are of the same images. Intervals are not corrected for "
-        "the number of rows.",
+        f"{markdown(' and '.join(study.criterion))} on val. Images, captions and negatives are those of a step; "
+        "methods that see other kinds of captions are ranked apart. Differences are of the same images. Intervals are "
+        "not corrected for the number of rows.",
         "",
     ]
-    lines += [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    lines += [f"| {' | '.join(map(markdown, columns))} |", f"|{'---|' * len(columns)}"]
     for group in ranked_groups(result):
-        lines.append(f"| | **{group.kind}** |{' |' * (len(columns) - 2)}")
+        lines.append(f"| | **{markdown(group.kind)}** |{' |' * (len(columns) - 2)}")
         lines += [f"| {' | '.join(_cells(result, group, entry))} |" for entry in group.entries]
     remarks = _remarks(result)
     lines += ["", *(f"- {sentence}" for sentence in remarks), *[""] * bool(remarks)]
     for title, sentences in _lists(result):
-        lines += [f"## {title}", "", *(f"- {sentence}" for sentence in sentences), ""]
+        lines += [f"## {title}", "", *(f"- {markdown(sentence)}" for sentence in sentences), ""]
     if result.sections:
         lines += ["## All tasks", ""]
         names = [(group.kind, group.recipes) for group in ranked_groups(result)]
@@ -238,7 +239,7 @@ def csv_text(result: StudyResult) -> str:
                 }
             for section in result.sections:
                 line |= _values(f"{section.task} {section.metric}", section.rows, entry.recipe)
-            lines.append(line)
+            lines.append({csv_cell(key): csv_cell(value) for key, value in line.items()})
     frame = pd.DataFrame(lines)
     if lines:
         frame["rank"] = frame["rank"].astype("Int64")
@@ -266,9 +267,9 @@ def render(result: StudyResult) -> RenderableType:
         table.add_row("", Text(group.kind, style="bold"))
         for entry in group.entries:
             table.add_row(*map(Text, _cells(result, group, entry)))
-    parts: list[RenderableType] = [Text(result.study.title, style="bold"), table, *map(Text, _remarks(result))]
+    parts: list[RenderableType] = [Text(visible(result.study.title), style="bold"), table, *map(Text, _remarks(result))]
     for title, sentences in _lists(result):
-        parts += [Text(f"{title}:"), *(Text(f"  {sentence}") for sentence in sentences)]
+        parts += [Text(f"{title}:"), *(Text(f"  {visible(sentence)}") for sentence in sentences)]
     return Group(*parts)
 
 

@@ -28,7 +28,7 @@ class RunLog:
         self._opened = self._file.open("a", encoding="utf-8")
         self._board = _tensorboard(folder / "tensorboard") if tensorboard else None
         self._progress = ProgressDisplay(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
