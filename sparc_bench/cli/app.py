@@ -127,7 +127,7 @@ def evaluate(
     cards |= {card.name: card for card in map(discovery.task, task or ())}
     if not cards:
         raise UserError("No task was named: add --suite NAME or --task NAME, which sparc-bench list tasks names.")
-    from sparc_bench.cli.evaluated import complain, evaluated
+    from sparc_bench.cli.evaluated import complain, evaluated, said
     from sparc_bench.encoder import Runtime
     from sparc_bench.evaluation.evaluate import Settings
     from sparc_bench.evaluation.evaluate import evaluate as evaluate_model
@@ -144,6 +144,7 @@ def evaluate(
         for model in models:
             done += evaluate_model(model, list(cards.values()), settings, run, progress)
     console().print(evaluated(done))
+    print(said(done), end="")
     raise typer.Exit(complain(done))
 
 
@@ -211,7 +212,7 @@ def score(
 
     prepare(data_root, None, plugin)
     card = discovery.task(task)
-    from sparc_bench.cli.evaluated import evaluated
+    from sparc_bench.cli.evaluated import evaluated, said
     from sparc_bench.evaluation.score import score as score_outputs
     from sparc_bench.terminal import console
 
@@ -220,6 +221,7 @@ def score(
         card, file, name, title, tuple(trained_on or ()), results=results, data_root=data_root, force=force
     )
     console().print(evaluated([done]))
+    print(said([done]), end="")
 
 
 @app.command()

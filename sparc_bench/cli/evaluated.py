@@ -60,6 +60,12 @@ def evaluated(results: Sequence[Result]) -> Table:
     return table(("task", "model", column, "reference row", "clear of it", ""), rows, whole=(1, 2, 3, 4))
 
 
+def said(results: Sequence[Result]) -> str:
+    """The notes of a record that stands alone, a line each; they say how a file was read and what was left out."""
+    records = [result.record for result in results if result.record is not None]
+    return "".join(f"Note: {note}\n" for note in records[0].notes) if len(results) == len(records) == 1 else ""
+
+
 def _clear(metric: Metric, floor: float, less_is_better: bool) -> bool:
     """Whether the whole interval is on the better side of a reference row."""
     if metric.low is None or metric.high is None:

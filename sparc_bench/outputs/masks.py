@@ -1,19 +1,20 @@
 """Index masks: a class for every pixel, from a semantic segmenter.
 
-Pixel values are class indices from 0 in the data set's order, then background where the task scores it; the highest
-value of the file's type (255, or 65535 with 16 bits) means no prediction. A list of class names allows another order.
+Pixel values are class indices from 0 in the data set's order, then background where the task scores it, or 0 for
+background and classes from 1, as VOC and others number their own masks; the highest value of the file's type (255, or
+65535 with 16 bits) means no prediction. A list of class names allows any order.
 
 Shapes: H W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Integer
 from numpy import ndarray
 from PIL import Image
 
@@ -24,9 +25,9 @@ from sparc_bench.outputs.outputs_file import CLASSES_FILE, OutputsFile
 TITLE = "index masks"
 FORMAT = (
     "a folder of PNG files named by image id (or an .npz with one array for each id), each of the photo's own size, "
-    "whose pixel values count the data set's classes from 0, background last where the task scores it, 255 for no "
-    f"prediction (65535 with 16 bits); for another numbering {CLASSES_FILE} in the folder (`classes` in the .npz) "
-    "names the values in order"
+    "whose pixel values count the data set's classes from 0, background last where the task scores it, or from 1 with "
+    "0 for background (what fits the truth is taken, and noted), 255 for no prediction (65535 with 16 bits); for any "
+    f"other numbering {CLASSES_FILE} in the folder (`classes` in the .npz) names the values in order"
 )
 BACKGROUND = "background"
 NO_PREDICTION = -1
@@ -54,29 +55,27 @@ class Masks:
         found.refuse_missing(ids, self.where)
         return found
 
-    def classes_of_values(self, classes: Sequence[str]) -> Int[ndarray, "values"]:
-        """Class index of the task for each pixel value; -1 for background where the task does not score it.
+    def numberings(self, classes: Sequence[str]) -> tuple[Numbering, ...]:
+        """What the pixel values can mean, the first unless another fits better; names leave one numbering.
 
         Raises:
             UserError: a class name is unknown to the task.
         """
-        if self.names is None:
-            return np.arange(len(classes))
         place = {name: index for index, name in enumerate(classes)}
+        if self.names is None:
+            foreground = [name for name in classes if name != BACKGROUND]
+            first = Numbering("counted from 0", np.arange(len(classes)))
+            return first, Numbering("0 background, classes from 1", _indices([BACKGROUND, *foreground], place))
         unknown = [name for name in self.names if name not in place and name != BACKGROUND]
         if unknown:
             raise UserError(
                 f"{self.where} names the class '{unknown[0]}', which the task does not have: "
                 f"{nearest(unknown[0], place)}"
             )
-        return np.array([place.get(name, NO_PREDICTION) for name in self.names], dtype=np.int64)
+        return (Numbering(f"as {CLASSES_FILE} names them", _indices(self.names, place)),)
 
-    def read(self, index: int, class_of_value: ndarray, size: tuple[int, int], item_id: str) -> Int[ndarray, "H W"]:
-        """Class index of every pixel of an image; -1 without a prediction.
-
-        Raises:
-            UserError: the mask has another size (height, width) than the image, or an undefined value.
-        """
+    def read(self, index: int, size: tuple[int, int], item_id: str) -> Integer[ndarray, "H W"]:
+        """Value of every pixel of an image; raises UserError where the mask has another size (height, width)."""
         values_HW = self.open(index)
         if values_HW.shape != size:
             found = " x ".join(map(str, values_HW.shape))
@@ -84,16 +83,44 @@ class Masks:
                 f"The mask of {item_id} in {self.where} is {found}, its photo {size[0]} x {size[1]} (rows x columns): "
                 "resize masks to the photo's own size, taking the nearest pixel."
             )
+        return values_HW
+
+    def undefined(self, values_HW: Integer[ndarray, "H W"], numbering: Numbering, item_id: str) -> UserError | None:
+        """The error of a pixel value that stands for no class, or None."""
         nothing = np.iinfo(values_HW.dtype).max
-        odd = np.unique(values_HW[(values_HW >= len(class_of_value)) & (values_HW != nothing)])
-        if len(odd):
-            raise UserError(
-                f"The mask of {item_id} in {self.where} has the value {odd[0]}, but classes are 0 to "
-                f"{len(class_of_value) - 1} and {nothing} is no prediction: number the classes from 0, or name the "
-                f"values in {CLASSES_FILE} (background too)."
-            )
-        padded = np.append(class_of_value, NO_PREDICTION)
-        return np.asarray(padded[np.minimum(values_HW, len(class_of_value)).astype(np.intp)])
+        odd = np.unique(values_HW[(values_HW >= len(numbering)) & (values_HW != nothing)])
+        if not len(odd):
+            return None
+        return UserError(
+            f"The mask of {item_id} in {self.where} has the value {odd[0]}, but classes are 0 to {len(numbering) - 1} "
+            f"and {nothing} is no prediction: number the classes from 0, or name the values in {CLASSES_FILE} "
+            "(background too)."
+        )
+
+
+@dataclass(frozen=True)
+class Numbering:
+    """What pixel values mean.
+
+    Attributes:
+        title: the rule in words.
+        class_of_value: class index of the task for each value; -1 for background where the task does not score it.
+    """
+
+    title: str
+    class_of_value: Int[ndarray, "values"]
+
+    def __len__(self) -> int:
+        return len(self.class_of_value)
+
+    def classes(self, values_HW: Integer[ndarray, "H W"]) -> Int[ndarray, "H W"]:
+        """Class index of every pixel; -1 without a prediction and for an undefined value."""
+        padded = np.append(self.class_of_value, NO_PREDICTION)
+        return np.asarray(padded[np.minimum(values_HW, len(self)).astype(np.intp)])
+
+
+def _indices(names: Sequence[str], place: Mapping[str, int]) -> Int[ndarray, "values"]:
+    return np.array([place.get(name, NO_PREDICTION) for name in names], dtype=np.int64)
 
 
 def parse(file: OutputsFile) -> Masks | None:

@@ -13,7 +13,7 @@ columns, H W pixels, X scored pixels, G images.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Literal, Self
 
@@ -42,7 +42,8 @@ from sparc_bench.metrics.metric_name import at_path
 from sparc_bench.metrics.region_weights import class_fractions
 from sparc_bench.metrics.statistic import IoU, Mean, Statistic
 from sparc_bench.outputs.masks import BACKGROUND as BACKGROUND_NAME
-from sparc_bench.outputs.masks import Masks
+from sparc_bench.outputs.masks import Masks, Numbering
+from sparc_bench.outputs.outputs_file import CLASSES_FILE
 from sparc_bench.protocol import Outcome
 from sparc_bench.protocols._prompted_classes import PromptedClasses
 from sparc_bench.protocols.regions import untrained_notes
@@ -126,22 +127,69 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
 def score(outputs: Masks, data: DataSplit, options: Options) -> Outcome:
     """Outcome of index masks: the metrics of `run` without a path in their names, and without an oracle row.
 
-    A pixel without a prediction, or with a class that the task does not score, is wrong.
+    A pixel without a prediction, or with a class that the task does not score, is wrong. Where the file does not name
+    its pixel values, they are read with background first if at least twice as many pixels are then right, and a note
+    says so.
     """
     names = _scored_classes(data, options)
-    class_of_value = outputs.classes_of_values(names)
+    readings = [_Reading(numbering) for numbering in outputs.numberings(names)]
     places = outputs.places([example.id for example in data.examples])
-    found, unpredicted = [], 0
     for example in data.examples:
         truth_HW = _truth(example, len(data.classes), options.background)
-        predicted_HW = outputs.read(places.index_of[example.id], class_of_value, truth_HW.shape, example.id)
+        values_HW = outputs.read(places.index_of[example.id], truth_HW.shape, example.id)
         scored_HW = truth_HW >= 0
-        found.append(class_counts(predicted_HW[scored_HW], truth_HW[scored_HW], len(names)))
-        unpredicted += int(np.count_nonzero(predicted_HW[scored_HW] < 0))
-    notes = [*places.notes(outputs.where)]
-    if unpredicted:
-        notes.append(f"{unpredicted} scored pixels have no prediction and count as wrong.")
-    return _outcome({"": found}, np.stack([counts.truth_C for counts in found]), names, unpredicted, notes)
+        for reading in readings:
+            reading.error = reading.error or outputs.undefined(values_HW, reading.numbering, example.id)
+            predicted_X = reading.numbering.classes(values_HW)[scored_HW]
+            reading.found.append(class_counts(predicted_X, truth_HW[scored_HW], len(names)))
+            reading.unpredicted += int(np.count_nonzero(predicted_X < 0))
+    chosen, numbering_notes = _likely(readings, outputs.where)
+    if chosen.error is not None:
+        raise chosen.error
+    notes = [*places.notes(outputs.where), *numbering_notes]
+    if chosen.unpredicted:
+        notes.append(f"{chosen.unpredicted} scored pixels have no prediction and count as wrong.")
+    truth_GC = np.stack([counts.truth_C for counts in chosen.found])
+    return _outcome({"": chosen.found}, truth_GC, names, chosen.unpredicted, notes)
+
+
+@dataclass
+class _Reading:
+    """The masks of a file under one numbering of their values.
+
+    Attributes:
+        numbering: what the values mean.
+        found: pixel counts of each image.
+        unpredicted: number of scored pixels without a prediction.
+        error: that of the first value that stands for no class, or None.
+    """
+
+    numbering: Numbering
+    found: list[PixelCounts] = field(default_factory=list)
+    unpredicted: int = 0
+    error: UserError | None = None
+
+    @property
+    def right(self) -> float:
+        """Number of right pixels."""
+        return sum(float(counts.intersection_C.sum()) for counts in self.found)
+
+
+def _likely(readings: Sequence[_Reading], where: str) -> tuple[_Reading, tuple[str, ...]]:
+    """The first reading, or one under which at least twice as many pixels are right; and notes about the choice."""
+    first, others = readings[0], readings[1:]
+    best = max(readings, key=lambda reading: reading.right)
+    name_them = f"{CLASSES_FILE} can name the values in order"
+    if best is not first and best.error is None and best.right >= 2 * first.right:
+        pixels = sum(float(counts.truth_C.sum()) for counts in best.found)
+        shares = f"{best.right / pixels:.1%} of the scored pixels are right, {first.right / pixels:.1%} otherwise"
+        return best, (f"The values of {where} are read as {best.numbering.title}: {shares}; {name_them}.",)
+    if any(other.error is None and 2 * other.right > first.right for other in others) and first.error is None:
+        return first, (
+            f"The values of {where} are read as {first.numbering.title}, though they fit the truth about as well as "
+            f"{best.numbering.title if best is not first else others[0].numbering.title}; {name_them}.",
+        )
+    return first, ()
 
 
 OUTPUTS = {"masks": score}

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import bind
 from sparc_bench.errors import UserError
 from sparc_bench.metrics.iou import class_counts, pixel_counts, upsampled_strips
@@ -186,3 +187,52 @@ def test_class_counts_equal_pixel_counts_of_clear_scores():
     nothing = class_counts(np.full(200, -1), truth_X, 5)
     assert nothing.intersection_C.sum() == nothing.predicted_C.sum() == 0
     assert nothing.union_C.tolist() == fancy.truth_C.tolist()
+
+
+def zero_for_background(masks, background):
+    """Masks as VOC numbers its own: 0 background, classes from 1, 255 void."""
+    return {i: np.where(m == background, 0, np.where(m == 255, 255, m + 1)).astype(np.uint8) for i, m in masks.items()}
+
+
+def test_masks_in_the_data_sets_own_numbers_are_recognised_and_named(small, small_with_background, tmp_path):
+    for name, (card, data), background in (("a", small, 6), ("b", small_with_background, 6)):
+        own = zero_for_background(truths(data, background), background)
+        for path in (folder_of(tmp_path / name, own), tmp_path / f"{name}.npz"):
+            if path.suffix:
+                np.savez(path, **own)
+            outcome = scored(card, path, data)
+            assert values(outcome) == {"miou": 1.0, "pixel_accuracy": 1.0, "image_miou": 1.0}
+            assert "read as 0 background, classes from 1: 100.0% of the scored pixels are right" in outcome.notes[0]
+
+
+def test_numbers_that_fit_no_better_are_counted_from_0_and_that_is_said(small, tmp_path):
+    card, data = small
+    rng = np.random.default_rng(0)
+    masks = {item_id: rng.integers(0, 6, mask.shape).astype(np.uint8) for item_id, mask in truths(data).items()}
+    outcome = scored(card, folder_of(tmp_path / "masks", masks), data)
+    assert "counted from 0, though they fit the truth about as well as 0 background" in outcome.notes[0]
+    masks[data[0].id][0, 0] = 6
+    with pytest.raises(
+        UserError, match=r"has the value 6, but classes are 0 to 5 .* or name the values in classes\.txt"
+    ):
+        scored(card, folder_of(tmp_path / "masks", masks), data)
+
+
+@pytest.mark.parametrize("task", ["voc20", "voc21"])
+def test_vocs_true_masks_score_one_against_themselves(tmp_path, task):
+    root = tmp_path / "data"
+    voc = root / "VOCdevkit/VOC2012"
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (voc / folder).mkdir(parents=True)
+    for number in range(3):
+        mask_HW = np.zeros((20, 30), dtype=np.uint8)
+        mask_HW[5:15, 4:20], mask_HW[4, 4:20] = 1 + 9 * number, 255
+        Image.new("RGB", (30, 20)).save(voc / "JPEGImages" / f"{number}.jpg")
+        save_mask(voc / "SegmentationClass" / f"{number}.png", mask_HW)
+    (voc / "ImageSets/Segmentation/val.txt").write_text("0\n1\n2\n")
+    card = discovery.task(f"voc2012_mini_{task}")
+    card = card.model_copy(update={"data": {"folder": "VOCdevkit/VOC2012"}})
+    bound = bind(card)
+    data = bound.dataset.read(root, card.split, bound.data_options)
+    outcome = scored(card, voc / "SegmentationClass", data)
+    assert values(outcome)["miou"] == 1.0
