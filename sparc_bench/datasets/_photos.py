@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sparc_bench.errors import UserError
 from sparc_bench.files.annotations import Absent, absent_notes, file_sizes, fingerprint
-from sparc_bench.images.item import ImageItem
+from sparc_bench.images.item import ImageItem, is_stored_turned, stored_size
 
 _COCO_FILE = re.compile(r"(?:.*/)?(?:COCO_(?:train|val)2014_)?(\d{12})\.jpg")
 _FLICKR_FILE = re.compile(r"(?:.*/)?(\d+)(?:_[0-9a-z]+)?\.jpg")
@@ -55,6 +55,31 @@ class Photos:
     def fingerprint(self, annotations: Iterable[bytes], file_of: Mapping[str, str]) -> str:
         """Hash of the annotation files and of images (`file_of`: image id -> file name)."""
         return fingerprint(annotations, {image_id: self.sizes[file] for image_id, file in file_of.items()})
+
+
+def refuse_other_sizes(photos: Mapping[Path, tuple[int, int]], where: str) -> None:
+    """Raise UserError where a photo is not of the size that its boxes or masks are in; no photo is decoded.
+
+    Args:
+        photos: path of each photo -> width and height that the annotations state.
+        where: what states them, for the error.
+    """
+    found = {path: stored_size(path) for path in photos}
+    odd = [path for path, size in found.items() if size not in (None, photos[path])]
+    if not odd:
+        return
+    (width, height), stated = found[odd[0]] or (0, 0), photos[odd[0]]
+    count = f"{len(odd)} of {len(photos)} photos are of another size, such as " if len(odd) > 1 else ""
+    mend = "put the photos there that were annotated, at their own size"
+    if (height, width) == stated and is_stored_turned(odd[0]):
+        mend = (
+            "its EXIF orientation would turn it, which is not applied, as in the field's own tools: save the photos "
+            "as they are shown, without that tag"
+        )
+    raise UserError(
+        f"{count}{odd[0]} has {width} x {height} pixels, {where} states {stated[0]} x {stated[1]} (width x height): "
+        f"{mend}."
+    )
 
 
 def coco_photo(file: str) -> str:

@@ -23,7 +23,7 @@ from sparc_bench.datasets._coco_json import (
     objects_by_image,
     region_of,
 )
-from sparc_bench.datasets._photos import Photos, coco_photo
+from sparc_bench.datasets._photos import Photos, coco_photo, refuse_other_sizes
 from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, known_split
 
 TITLE = "COCO instances, or any instances file in COCO's format: boxes, classes and masks of objects"
@@ -72,6 +72,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     rows = {image.file_name: len(objects[image_id]) for image_id, image in by_id.items()}
     photos = Photos.find(folder, rows, options.absent, f"the photos of {where}: mend the option 'images'")
     present = {image_id: image for image_id, image in by_id.items() if image.file_name in photos.sizes}
+    refuse_other_sizes({folder / one.file_name: (one.width, one.height) for one in present.values()}, str(where))
     return DataSplit(
         dataset="coco_instances",
         split=split,

@@ -26,7 +26,7 @@ from sparc_bench.datasets._coco_json import (
     objects_by_image,
     region_of,
 )
-from sparc_bench.datasets._photos import Photos, coco_photo
+from sparc_bench.datasets._photos import Photos, coco_photo, refuse_other_sizes
 from sparc_bench.errors import UserError
 from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, fingerprint, known_split, some
 from sparc_bench.images.item import ImageItem
@@ -101,6 +101,8 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         photos = Photos.find(folder, rows, options.absent, f"the photos of {where}: mend the option 'photos'")
         notes = photos.notes + notes
     present = [image for image in file.images if photos is None or image.photo in photos.sizes]
+    if photos is not None:
+        refuse_other_sizes({photos.folder / one.photo: (one.width, one.height) for one in present}, str(where))
     return DataSplit(
         dataset="lvis",
         split=split,

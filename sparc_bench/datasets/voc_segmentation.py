@@ -16,9 +16,10 @@ from pydantic import Field
 
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.datasets._photos import refuse_other_sizes
 from sparc_bench.errors import UnreadableImageError, UserError
 from sparc_bench.files.annotations import Absent, DataFolder, absent_notes, file_sizes, fingerprint, known_split
-from sparc_bench.images.item import ImageItem
+from sparc_bench.images.item import ImageItem, stored_size
 
 TITLE = "PASCAL VOC 2012 segmentation: photos with one of 20 classes, background or void for every pixel"
 SOURCE = "Everingham et al. 2010, The PASCAL Visual Object Classes Challenge (IJCV 88); VOC2012 development kit"
@@ -71,6 +72,8 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     present = [name for name in listed if f"{name}.jpg" in photo_sizes and f"{name}.png" in mask_sizes]
     if not present:
         raise UserError(f"{home.path / list_name} lists nothing that is on disk: the data set needs {NEEDS_ON_DISK}.")
+    mask_of = {photos / f"{name}.jpg": stored_size(masks / f"{name}.png") for name in present}
+    refuse_other_sizes({photo: size for photo, size in mask_of.items() if size is not None}, f"its mask in {masks}")
     annotations = (home.read(f"{options.masks}/{name}.png") for name in sorted(present))
     return DataSplit(
         dataset="voc_segmentation",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -9,9 +10,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
-from sparc_bench.errors import UnreadableImageError
+from sparc_bench.errors import UnreadableImageError, UserError
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels of the original image; right and bottom are exclusive."""
@@ -41,6 +42,24 @@ def decoded_image(source: Path | BinaryIO, name: str) -> Image.Image:
         raise UnreadableImageError(f"{name} cannot be decoded ({error}): copy the file again.") from error
 
 
+def stored_size(path: Path) -> tuple[int, int] | None:
+    """Width and height of an image file as stored, from its header alone; None where that cannot be read."""
+    try:
+        with (
+            warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
+            Image.open(path) as image,
+        ):
+            return image.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+
+
+def is_stored_turned(path: Path) -> bool:
+    """Whether the file's EXIF orientation would turn it by 90 degrees for display."""
+    with Image.open(path) as image:
+        return image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+
+
 @dataclass(frozen=True)
 class ImageItem:
     """One image, not yet opened; picklable, so that loader workers can open it.
@@ -56,11 +75,21 @@ class ImageItem:
     crop: Box | None = None
 
     def open(self) -> Image.Image:
-        """The RGB image, cropped to `crop`; raises UnreadableImageError."""
+        """The RGB image, cropped to `crop`.
+
+        Raises:
+            UnreadableImageError: the image cannot be decoded.
+            UserError: the crop shows nothing of it.
+        """
         image = self.opener()
         if self.crop is None:
             return image
         left, top, right, bottom = (round(edge) for edge in self.crop)
+        if left >= image.width or top >= image.height or right <= 0 or bottom <= 0:
+            raise UserError(
+                f"The box {[left, top, right, bottom]} (left, top, right, bottom) lies outside of the image {self.id}, "
+                f"which has {image.width} x {image.height} pixels: put the photo there that was annotated."
+            )
         return image.crop((left, top, right, bottom))
 
     @classmethod

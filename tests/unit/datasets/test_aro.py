@@ -86,3 +86,9 @@ def test_malformed_files(root, split, content, sentence):
     write(root, f"{names.get(split, split)}.json", content)
     with pytest.raises(UserError, match=sentence):
         read(root, split, Options())
+
+
+def test_a_box_outside_of_the_photo(root):
+    save_photo(root / "aro/images/7.jpg", size=(2, 1))
+    with pytest.raises(UserError, match=r"The box \[2, 1, 6, 4\] .* lies outside of the image 7\.jpg, which has 2 x 1"):
+        read(root, "vg_relation", Options())[0].image.open()

@@ -2,6 +2,7 @@ import pickle
 
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 from pycocotools.coco import COCO
 
 from sparc_bench.datasets._coco_json import decode_mask
@@ -102,3 +103,26 @@ def test_real_sample_equals_pycocotools(test_data, capsys):
             assert np.array_equal(region.mask(), coco.annToMask(row).astype(bool))
             crowds += region.crowd
     assert crowds >= 21
+
+
+def test_photos_of_another_size_than_the_file_states(coco_root, photo):
+    folder = coco_root / "coco/val2017"
+    photo(folder / "three.jpg", size=(4, 3))
+    with pytest.raises(UserError, match=r"three\.jpg has 4 x 3 pixels, .*instances_val2017\.json states 8 x 6 .* own"):
+        read(coco_root, "val2017", Options())
+    photo(folder / "seven.jpg", size=(6, 8))
+    with pytest.raises(UserError, match=r"2 of 2 photos are of another size, such as .*seven\.jpg has 6 x 8 pixels"):
+        read(coco_root, "val2017", Options())
+
+
+def test_photos_are_measured_as_stored(coco_root):
+    """COCO's sizes and tools ignore EXIF orientations; a tool that heeds them annotates turned photos."""
+    for size, fits in (((8, 6), True), ((6, 8), False)):
+        picture, tags = Image.new("RGB", size), Image.Exif()
+        tags[ExifTags.Base.Orientation] = 6
+        picture.save(coco_root / "coco/val2017/three.jpg", exif=tags)
+        if fits:
+            assert read(coco_root, "val2017", Options())[1].image.open().size == (8, 6)
+        else:
+            with pytest.raises(UserError, match="its EXIF orientation would turn it, which is not applied"):
+                read(coco_root, "val2017", Options())

@@ -110,3 +110,10 @@ def test_real_sample(test_data):
         labels = {region.label for region in example.regions}
         assert not labels & example.facts["absent"]
         assert example.facts["not_exhaustive"] <= labels
+
+
+def test_photos_of_another_size_than_the_file_states(root):
+    save_photo(root / "coco/val2017/000000000007.jpg", size=(4, 3))
+    with pytest.raises(UserError, match=r"000000000007\.jpg has 4 x 3 pixels, .*lvis_v1_val\.json states 8 x 6"):
+        read(root, "val", Options())
+    assert len(read(root, "val", Options(photos=""))) == 2

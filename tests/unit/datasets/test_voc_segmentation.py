@@ -73,3 +73,10 @@ def test_real_sample(test_data):
         assert example.image.open().size == semantic_HW.shape[::-1]
         seen |= set(np.unique(semantic_HW).tolist())
     assert {-2, -1} < seen <= set(range(-2, 20))
+
+
+@pytest.mark.parametrize("size", [(2, 1), (2, 4)])
+def test_photo_of_another_size_than_its_mask(voc_root, size):
+    Image.new("RGB", size).save(voc_root / HOME / "JPEGImages/2007_000001.jpg")
+    with pytest.raises(UserError, match=rf"2007_000001\.jpg has {size[0]} x {size[1]} pixels, its mask in .* 4 x 2 "):
+        read(voc_root, "val", Options())
