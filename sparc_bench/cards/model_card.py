@@ -26,8 +26,8 @@ class Published(Strict):
 
     task: str
     metric: str
-    value: float
-    tolerance: float
+    value: float = Field(allow_inf_nan=False)
+    tolerance: float = Field(ge=0, allow_inf_nan=False)
     source: str
 
 

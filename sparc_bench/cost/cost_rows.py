@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from sparc_bench.cards.card import Strict, parse, read_toml
 from sparc_bench.cards.discovery import cards_folder
@@ -22,6 +22,8 @@ BASE = "clip"
 
 class CostRow(Strict):
     """One cell: an objective at a batch size; 1 MB is a million bytes, a multiply-add is 2 FLOPs."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     objective: str
     batch: int = Field(description="image-text pairs of a step (published: over all devices)")

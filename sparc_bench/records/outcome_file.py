@@ -246,6 +246,9 @@ def known_kinds() -> dict[str, type[Statistic]]:
     return {cls.kind: cls for cls in _subclasses(Statistic) if cls.stored}
 
 
+ROUNDING = 1e-6
+"""Share by which arrays kept in float32 may pass an end of the range."""
+
 _AGAIN = "run sparc-bench eval on this model and task again, with --force."
 
 
@@ -270,8 +273,20 @@ def _rebuilt(
             raise UserError(f"{path} holds the unknown kind of statistic '{entry['kind']}': {_AGAIN}")
         stem = "/".join([prefix, *entry["names"]])
         values = {name: arrays[f"{stem}/{name}"] for name in entry["arrays"]}
-        found.append((entry["names"], kinds[entry["kind"]].of_arrays(values)))
+        statistic = kinds[entry["kind"]].of_arrays(values)
+        if prefix == "metric":
+            _refuse_outside(statistic, "/".join(entry["names"]), path)
+        found.append((entry["names"], statistic))
     return found
+
+
+def _refuse_outside(statistic: Statistic, name: str, path: Path) -> None:
+    """Raise UserError for a value outside the statistic's range; NaN is a mean of nothing."""
+    value = statistic.value
+    if value < statistic.least - ROUNDING or value > statistic.most + ROUNDING:
+        raise UserError(
+            f"{path} gives {value:g} as {name}, outside {statistic.least:g} to {statistic.most:g}: {_AGAIN}"
+        )
 
 
 def _ids(member: ndarray) -> tuple[str, ...]:

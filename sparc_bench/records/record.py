@@ -10,9 +10,16 @@ import json
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from sparc_bench.cards.card import Strict, canonical_hash
 from sparc_bench.cards.model_card import ModelCard
@@ -33,31 +40,67 @@ OUTPUTS = "outputs"
 """The family of what was not run here: a record of another system's outputs, which has no model card."""
 
 
-class Metric(Strict):
+class Finite(Strict):
+    """A table whose numbers are finite: NaN would be above and below every other number."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class Metric(Finite):
     """One number with its uncertainty; all fractions in 0..1; None where there was nothing to average."""
 
     value: float | None
-    se: float | None
+    se: float | None = Field(ge=0)
     low: float | None = Field(description="lower end of the 95 % interval")
     high: float | None
     kind: str = Field(description="kind of statistic: mean, class_mean, iou, ...")
-    n_clusters: int = Field(description="images that hold anything that was scored")
+    n_clusters: int = Field(ge=0, description="images that hold anything that was scored")
     method: str = Field(description="bootstrap over images, or wilson where there is no variance to resample")
     unit: Unit = Field(default="percent", description="percent: a fraction of 1; number: printed as it is")
     less_is_better: bool = Field(default=False, description="an error: never a headline")
+    least: float = Field(default=0.0, description="smallest possible value")
+    most: float | None = Field(
+        default=None, description="largest possible value; without one a fraction is at most 1, others have no end"
+    )
 
     @classmethod
     def of(cls, estimate: Estimate, statistic: Statistic) -> Metric:
-        """Metric of a statistic and its estimate, rounded to six decimals."""
+        """Metric of a statistic and its estimate, rounded to six decimals.
+
+        Raises:
+            UserError: the value is outside the range that the statistic states.
+        """
         ends = {name: _rounded(getattr(estimate, name)) for name in ("value", "se", "low", "high")}
-        return cls(
-            **ends,
-            kind=statistic.kind,
-            n_clusters=estimate.clusters,
-            method=estimate.method,
-            unit=statistic.unit,
-            less_is_better=statistic.less_is_better,
-        )
+        unit, less_is_better = statistic.unit, statistic.less_is_better
+        try:
+            return cls(
+                **ends,
+                kind=statistic.kind,
+                n_clusters=estimate.clusters,
+                method=estimate.method,
+                unit=unit,
+                less_is_better=less_is_better,
+                least=round(statistic.least, DIGITS),
+                most=None if statistic.most == _usual_most(unit, less_is_better) else _rounded(statistic.most),
+            )
+        except ValidationError as error:
+            raise UserError(
+                f"A statistic of kind '{statistic.kind}' gives a record a number that it says is impossible "
+                f"({_message(error)}): mend its `least` and `most`, or its values."
+            ) from None
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Smallest and largest possible value."""
+        return self.least, _usual_most(self.unit, self.less_is_better) if self.most is None else self.most
+
+    @model_validator(mode="after")
+    def _in_range(self) -> Self:
+        for name in ("value", "low", "high"):
+            _refuse_outside(name, getattr(self, name), self.range)
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"low {self.low:g} is above high {self.high:g}")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -70,10 +113,11 @@ class Metric(Strict):
     @model_serializer(mode="wrap")
     def _as_in_older_records(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = handler(self)
-        return {k: v for k, v in values.items() if (k, v) not in (("unit", "percent"), ("less_is_better", False))}
+        usual = {"unit": "percent", "less_is_better": False, "least": 0.0, "most": None}
+        return {key: value for key, value in values.items() if key not in usual or value != usual[key]}
 
 
-class ClassesSeen(Strict):
+class ClassesSeen(Finite):
     """Headline over the classes whose words stand in the training captions, and over the other classes."""
 
     training_captions: dict[str, int] = Field(description="class -> training captions that hold all of its words")
@@ -84,7 +128,7 @@ class ClassesSeen(Strict):
     unseen_classes: int
 
 
-class Record(Strict):
+class Record(Finite):
     """Scores of one model on one task, with all that decides them."""
 
     schema_version: int
@@ -123,9 +167,9 @@ class Record(Strict):
     libraries: dict[str, str]
     sample: bool
     limit: int | None = Field(description="a number: testing only, on so many of the images")
-    n: int = Field(description="images")
-    counts: dict[str, int]
-    ties: int
+    n: int = Field(ge=0, description="images")
+    counts: dict[str, Annotated[int, Field(ge=0)]]
+    ties: int = Field(ge=0)
     exposure: Exposure = Field(description="none, domain, 'N images seen' or unknown")
     chance: dict[str, float]
     metrics: dict[MetricName, Metric]
@@ -133,7 +177,17 @@ class Record(Strict):
     groups: dict[str, dict[str, Metric]]
     classes_seen: ClassesSeen | None = None
     notes: tuple[str, ...]
-    seconds: float
+    seconds: float = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _rows_in_range(self) -> Self:
+        """Chance and reference rows lie in the ranges of their metrics."""
+        for row, values in {"chance": self.chance, **self.reference_rows}.items():
+            for name, value in values.items():
+                metric = self.metrics.get(MetricName(name))
+                if metric is not None:
+                    _refuse_outside(f"{row}.{name}", value, metric.range)
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -173,6 +227,21 @@ def headline_metrics(headline: str, metrics: Collection[str], paths: Mapping[str
     named = MetricName(headline)
     ordered = [named, *(named.at(path) for path in paths or ("",))]
     return [name for name in dict.fromkeys(ordered) if name in metrics]
+
+
+def _usual_most(unit: Unit, less_is_better: bool) -> float:
+    return 1.0 if unit == "percent" and not less_is_better else math.inf
+
+
+def _message(error: ValidationError) -> str:
+    return error.errors()[0]["msg"].removeprefix("Value error, ")
+
+
+def _refuse_outside(name: str, value: float | None, bounds: tuple[float, float]) -> None:
+    """Raise ValueError for a number outside its range."""
+    least, most = bounds
+    if value is not None and not least <= value <= most:
+        raise ValueError(f"{name} {value:g} is outside {least:g} to {most:g}")
 
 
 def _rounded(value: float) -> float | None:
@@ -222,9 +291,9 @@ def read_record(path: Path) -> Record:
     try:
         return Record.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"The record {path} is damaged ('{where}': {first['msg']}): {again}") from None
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        what = f"'{where}': {_message(error)}" if where else _message(error)
+        raise UserError(f"The record {path} is damaged ({what}): {again}") from None
 
 
 def record_files(results: Path) -> list[Path]:

@@ -10,20 +10,24 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from sparc_bench.cards.card import Strict, parse
 from sparc_bench.errors import UserError
 from sparc_bench.files.atomic import write_atomic
 from sparc_bench.foreign_text import csv_cell
 
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
 TRIALS, RUNS = "trials.csv", "runs.csv"
 
 
 class StudyRow(Strict):
     """A row of either table; columns `values` and `val` hold JSON, an empty cell is the default."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     @property
     def key(self) -> tuple[str, int]:
@@ -54,8 +58,8 @@ class TrialRow(StudyRow):
     recipe: str
     trial: int = Field(description="number of the trial, from 0")
     values: dict[str, Any] = Field(description="dotted key -> value drawn from the box")
-    val: dict[str, float] = Field(default={}, description="scores on val at the end")
-    criterion: float | None = Field(default=None, description="mean of the study's criterion scores; none: diverged")
+    val: dict[str, Fraction] = Field(default={}, description="scores on val at the end")
+    criterion: Fraction | None = Field(default=None, description="mean of the study's criterion scores; none: diverged")
     seconds: float = Field(description="duration of the training")
     diverged_at: int | None = Field(default=None, description="step, from 1, of the loss that was not finite")
     message: str = ""
@@ -74,7 +78,7 @@ class RunRow(StudyRow):
     state: str = Field(description="done or diverged")
     step: int = Field(description="trained steps, or the step, from 1, of the loss that was not finite")
     message: str = ""
-    val: dict[str, float] = Field(default={}, description="scores on val at the end")
+    val: dict[str, Fraction] = Field(default={}, description="scores on val at the end")
     train_seconds: float
     eval_seconds: float | None = Field(default=None, description="duration of all tasks, from their records")
     recipe_hash: str = Field(description="hash of all keys that decide the weights; a row with another hash is stale")

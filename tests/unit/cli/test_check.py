@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import pytest
@@ -207,7 +208,12 @@ def test_damaged_records_and_edited_tables(checkout):
     assert [("leaderboard.csv" in p, "README.md" in p) for p in check(checkout)] == [(True, False), (False, True)]
     publish(checkout)
     assert check(checkout) == []
-    (checkout / "results" / "toy_model" / "toy.json").write_text("{")
+    record = checkout / "results" / "toy_model" / "toy.json"
+    values = json.loads(record.read_text())
+    values["groups"]["class"]["cat"]["value"] = 5.0
+    record.write_text(json.dumps(values))
+    assert any("'groups.class.cat': value 5 is outside 0 to 1" in problem for problem in check(checkout))
+    record.write_text("{")
     assert all("toy.json cannot be read" in problem for problem in check(checkout))
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from sparc_bench.cli.evaluated import with_interval
+from sparc_bench.errors import UserError
 from sparc_bench.metrics import statistic as module
 from sparc_bench.metrics.bootstrap import bootstrap
 from sparc_bench.metrics.presence import Auroc
@@ -114,7 +115,12 @@ def test_a_statistic_brings_its_range_unit_and_interval():
     metric = Metric.of(estimate, constant)
     assert with_interval(metric) == f"5.00 [{1 + 4 * low:.2f}, 5.00]"
     assert Metric.model_validate(metric.model_dump(mode="json")) == metric
-    assert "unit" not in Metric.of(estimate, Mean.of(np.ones(20))).model_dump(mode="json")
+    assert metric.range == (1.0, 5.0)
+    usual = Metric.of(bootstrap(Mean.of(np.ones(20))), Mean.of(np.ones(20)))
+    assert usual.range == (0.0, 1.0)
+    assert not {"unit", "least", "most"} & usual.model_dump(mode="json").keys()
+    with pytest.raises(UserError, match=r"kind 'mean' gives .* impossible \(value 5 is outside 0 to 1\)"):
+        Metric.of(estimate, Mean.of(np.ones(20)))
 
 
 def test_records_of_mce_from_before_the_direction_was_kept_are_errors():

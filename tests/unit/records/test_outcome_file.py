@@ -195,3 +195,13 @@ def test_all_of_imagenet_fits(tmp_path):
     assert len(content) <= outcome_file.MAX_BYTES
     assert not dropped
     assert stored(tmp_path, content).ids == tuple(ids)
+
+
+def test_statistics_outside_their_range_are_refused(tmp_path):
+    for credit in (5.0, -1.0):
+        content, _ = outcome_file.pack(["a", "b"], {"top1": Mean.of(np.full(2, credit))}, {}, {}, {}, ["top1"])
+        path = tmp_path / "x.npz"
+        path.write_bytes(content)
+        for read in (outcome_file.read, lambda file: outcome_file.read_metrics(file, ["top1"], file.read_bytes())):
+            with pytest.raises(UserError, match=rf"x\.npz gives {credit:g} as top1, outside 0 to 1: .*--force"):
+                read(path)

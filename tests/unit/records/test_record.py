@@ -1,5 +1,6 @@
 import errno
 import json
+import math
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.errors import UserError
 from sparc_bench.files.atomic import write_atomic
 from sparc_bench.records.record import (
+    Metric,
     Record,
     headline_metrics,
     model_hash,
@@ -76,6 +78,19 @@ def test_record_round_trip(evaluated):
     assert json.loads(path.read_text())["metrics"]["local/top1"]["value"] == record.metrics["local/top1"].value
 
 
+def changed(*keys, **values):
+    """A function that puts values into a table of a record."""
+
+    def put(text):
+        record = table = json.loads(text)
+        for key in keys:
+            table = table[key]
+        table.update(values)
+        return json.dumps(record)
+
+    return put
+
+
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
@@ -84,6 +99,20 @@ def test_record_round_trip(evaluated):
         (lambda text: text.replace('"n": 30', '"n": "many"'), r"damaged \('n'"),
         (lambda text: text.replace('"n": 30', '"n": 30, "extra": 1'), r"damaged \('extra'"),
         (lambda _: "[]", "not of schema 1"),
+        (changed("metrics", "local/top1", value=5.0), r"'metrics\.local/top1': value 5 is outside 0 to 1"),
+        (changed("metrics", "global/top1", value=-3.0), r"'metrics\.global/top1': value -3 is outside 0 to 1"),
+        (changed("metrics", "local/top1", value=math.nan), r"'metrics\.local/top1\.value': Input should be a finite"),
+        (changed("metrics", "local/top1", high=math.inf), r"'metrics\.local/top1\.high': Input should be a finite"),
+        (changed("metrics", "local/top1", low=-0.5), "low -0.5 is outside 0 to 1"),
+        (changed("metrics", "local/top1", low=0.9, high=0.1), "low 0.9 is above high 0.1"),
+        (changed("metrics", "local/top1", se=-1), r"'metrics\.local/top1\.se': Input should be greater"),
+        (changed("groups", "class", "cat", value=2.0), r"'groups\.class\.cat': value 2 is outside"),
+        (changed("reference_rows", "random", **{"local/top1": 7.0}), "random.local/top1 7 is outside 0 to 1"),
+        (changed("reference_rows", "random", **{"local/top1": math.nan}), "Input should be a finite"),
+        (changed("chance", **{"local/top1": -1.0}), "chance.local/top1 -1 is outside 0 to 1"),
+        (changed(n=-1), "'n': Input should be greater"),
+        (changed("counts", images=-5), r"'counts\.images': Input should be greater"),
+        (changed(seconds=math.nan), "'seconds': Input should be a finite"),
     ],
 )
 def test_damaged_records_end_in_what_to_type(evaluated, damage, sentence):
@@ -91,6 +120,16 @@ def test_damaged_records_end_in_what_to_type(evaluated, damage, sentence):
     path.write_text(damage(path.read_text()))
     with pytest.raises(UserError, match=rf"{sentence}.*--force\."):
         read_record(path)
+
+
+def test_errors_and_plain_numbers_may_be_above_one():
+    about = {"kind": "x", "n_clusters": 3, "method": "bootstrap", "se": 0.1, "low": 1.0, "high": 3.0, "value": 2.0}
+    assert Metric.model_validate({**about, "less_is_better": True}).range == (0, math.inf)
+    assert Metric.model_validate({**about, "unit": "number"}).range == (0, math.inf)
+    assert Metric.model_validate({**about, "kind": "corruption_error"}).less_is_better
+    for limits in ({"most": 1.5}, {"least": 2.5, "unit": "number"}):
+        with pytest.raises(ValueError, match="value 2 is outside"):
+            Metric.model_validate({**about, **limits})
 
 
 def test_missing_record():

@@ -1,4 +1,6 @@
 import io
+import json
+import math
 import re
 import subprocess
 import sys
@@ -22,9 +24,8 @@ pytestmark = pytest.mark.usefixtures("toy_plugins")
 
 
 def metric(value, half):
-    return Metric(
-        value=value, se=half / 2, low=value - half, high=value + half, kind="mean", n_clusters=30, method="bootstrap"
-    )
+    low, high = max(value - half, 0.0), min(value + half, 1.0)
+    return Metric(value=value, se=half / 2, low=low, high=high, kind="mean", n_clusters=30, method="bootstrap")
 
 
 def credits(value):
@@ -375,6 +376,16 @@ def test_a_damaged_record_is_named(board):
     path = board("a", 0.8) / "a" / "toy.json"
     path.write_text("{")
     with pytest.raises(UserError, match=r"a/toy\.json"):
+        build(path.parent.parent)
+
+
+@pytest.mark.parametrize("value", [math.nan, 5.0, -3.0])
+def test_a_record_of_an_impossible_number_is_never_ranked(board, value):
+    path = board("a", 0.8) / "a" / "toy.json"
+    values = json.loads(path.read_text())
+    values["metrics"]["top1"]["value"] = value
+    path.write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"a/toy\.json is damaged \('metrics\.top1.*--force\."):
         build(path.parent.parent)
 
 
