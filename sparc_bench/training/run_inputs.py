@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from sparc_bench.cards.binding import bind_split
+from sparc_bench.cards.card import canonical_hash
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.dataset import DataSplit
 from sparc_bench.distributed import rank_0_first
@@ -39,6 +40,7 @@ class RunInputs:
         tokenizer: tokenizer of the initial model, else open_clip's or one built from the training captions.
         words: word -> number of training captions that contain it, those of the initial model included; empty where
             the initial model's captions are unknown.
+        hashes: "train" and "val" -> hash of that split's images, captions and negatives.
         initial: the initial model, if the recipe names one.
     """
 
@@ -48,6 +50,7 @@ class RunInputs:
     val_pixels: Pixels
     tokenizer: Tokenizer
     words: Mapping[str, int]
+    hashes: Mapping[str, str]
     initial: InitialModel | None = None
 
     @property
@@ -64,21 +67,33 @@ def read_run_inputs(recipe: Recipe, data_root: Path | None) -> RunInputs:
             fewer images than a batch holds.
     """
     initial = rank_0_first(partial(initial_model, recipe))
-    train, val = read_split(recipe, data_root, val=False), read_split(recipe, data_root, val=True)
-    if recipe.data.false_negatives == "rare":
-        train = rare_captions_only(train)
+    train, val = read_splits(recipe, data_root)
     refuse_unfilled(recipe, train)
     transform = architecture_of(recipe, initial.init_record if initial else None).image_transform(recipe.name)
     pixels = rank_0_first(partial(_pixels, train, transform, recipe))
     val_pixels = rank_0_first(partial(_pixels, val, transform, recipe))
     if len(pixels) < recipe.batch_size:
         raise UserError(f"{len(pixels)} images make no batch of {recipe.batch_size}: lower batch_size in the recipe.")
-    words = caption_counts(train.captions)
+    words, hashes = caption_counts(train.captions), data_hashes(train, val)
     if initial is None:
         tokenizer = make_tokenizer(recipe.own_towers[1], train.captions)
-        return RunInputs(train, val, pixels, val_pixels, tokenizer, words)
+        return RunInputs(train, val, pixels, val_pixels, tokenizer, words, hashes)
     seen = {} if initial.words is None else dict(Counter(words) + Counter(initial.words))
-    return RunInputs(train, val, pixels, val_pixels, initial.tokenizer, seen, initial)
+    return RunInputs(train, val, pixels, val_pixels, initial.tokenizer, seen, hashes, initial)
+
+
+def read_splits(recipe: Recipe, data_root: Path | None) -> tuple[DataSplit, DataSplit]:
+    """The training split, after the recipe's rule for false negatives, and the validation split; see `read_split`."""
+    train, val = read_split(recipe, data_root, val=False), read_split(recipe, data_root, val=True)
+    return rare_captions_only(train) if recipe.data.false_negatives == "rare" else train, val
+
+
+def data_hashes(train: DataSplit, val: DataSplit) -> dict[str, str]:
+    """Hash of each split's images, in order, with their captions and negatives."""
+    return {
+        part: canonical_hash([split.fingerprint, [(each.id, each.captions, each.negatives) for each in split]])
+        for part, split in (("train", train), ("val", val))
+    }
 
 
 def read_split(recipe: Recipe, data_root: Path | None, val: bool) -> DataSplit:

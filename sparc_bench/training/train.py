@@ -6,12 +6,10 @@ result) and summary.json. A finished run is not trained again; an interrupted ru
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import time
 from collections.abc import Callable
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +17,9 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from sparc_bench import distributed
-from sparc_bench.cards.recipe import Recipe, training_settings
+from sparc_bench.cards.recipe import Recipe
 from sparc_bench.encoder import Runtime
 from sparc_bench.encoders.own import IN_TRAINING, WEIGHTS_FILE, OwnEncoder
-from sparc_bench.errors import UserError
-from sparc_bench.files.atomic import write_atomic
 from sparc_bench.training import precision
 from sparc_bench.training.data_needs import refuse_missing
 from sparc_bench.training.initial_model import InitialModel, load_initial_weights
@@ -38,14 +34,22 @@ from sparc_bench.training.loop import (
     refuse_not_finite,
 )
 from sparc_bench.training.pixels import refuse_too_many
+from sparc_bench.training.run_folder import (
+    CHECKPOINT_FILE,
+    SUMMARY_FILE,
+    environment,
+    finished,
+    last_good,
+    refuse_other,
+    refuse_other_data,
+    refuse_other_start,
+    write_json,
+)
 from sparc_bench.training.run_inputs import RunInputs, read_run_inputs
 from sparc_bench.training.validate import held_out, validation_scores
 from sparc_bench.two_towers import checkpoint
-from sparc_bench.two_towers.architecture import InitRecord
 from sparc_bench.two_towers.checkpoint import Meta
 from sparc_bench.two_towers.model import TwoTowerModel, build_model
-
-CHECKPOINT_FILE = "checkpoint.safetensors"
 
 
 def train(
@@ -66,28 +70,29 @@ def train(
 
     Raises:
         UserError: an option is misspelt, the data lack captions or negatives for the loss, a split is kept for
-            evaluation, the initial model is missing, the folder holds another recipe or a damaged checkpoint, the
-            loss, a gradient or a weight is not finite, or the disk is full.
+            evaluation, the initial model is missing, the folder holds a run of another recipe, seed or data or a
+            damaged checkpoint, the loss, a gradient or a weight is not finite, or the disk is full.
     """
     refuse_missing(recipe)
-    finished = _finished(recipe, run_folder, seed)
-    if finished is not None:
-        return finished
+    summary = finished(recipe, run_folder, data_root, seed)
+    if summary is not None:
+        return summary
     rank, world = distributed.rank_and_world()
     # cuBLAS is deterministic only with a fixed workspace; a few CUDA kernels have no deterministic form and warn
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=device != "cpu")
-    data = data or read_run_inputs(recipe, data_root)
-    model = build_model(recipe, data.tokenizer, seed, data.init_record)
     file = run_folder / CHECKPOINT_FILE
+    begun = checkpoint.read_meta(file) if file.is_file() else None
+    if begun is not None:
+        refuse_other(begun, run_folder, recipe, seed)
+    data = data or read_run_inputs(recipe, data_root)
+    if begun is not None:
+        data = _as_begun(begun, run_folder, data)
+    model = build_model(recipe, data.tokenizer, seed, data.init_record)
     begins = _load_initial(model, data.initial, recipe) if data.initial else {}
     model.to(device)
     optimizer = make_optimizer(model, recipe.optim)
-    start = 0
-    if file.is_file():
-        _refuse_other(file, recipe, seed)
-        _refuse_other_start(file, data.init_record)
-        start = checkpoint.load_training(file, model, optimizer)
+    start = checkpoint.load_training(file, model, optimizer) if begun is not None else 0
     batches = Batches(
         pixels=data.pixels,
         objective=model.objective,
@@ -105,14 +110,14 @@ def train(
     autocast = distributed.flag_of_rank_0(autocast, where)
     if rank == 0:
         run_folder.mkdir(parents=True, exist_ok=True)
-        _write_json(run_folder / "recipe.json", recipe.model_dump())
-        _write_json(run_folder / "environment.json", _environment(seed, where, autocast, probe, world) | begins)
+        write_json(run_folder / "recipe.json", recipe.model_dump())
+        write_json(run_folder / "environment.json", environment(seed, where, autocast, probe, world) | begins)
 
     def encoder() -> OwnEncoder:
         return OwnEncoder(recipe.model_card(), model, meta(0), data.tokenizer, IN_TRAINING, Runtime(device))
 
     def meta(step: int) -> Meta:
-        return Meta(recipe, seed, step, data.tokenizer.state, data.words, data.init_record)
+        return Meta(recipe, seed, step, data.tokenizer.state, data.words, data.init_record, data.hashes)
 
     began = time.perf_counter()
     scores: dict[str, float] = {}
@@ -155,7 +160,7 @@ def train(
             )
         except NotFiniteError as error:
             raise NotFiniteError(
-                f"{error}: {_last_good(file)}; where it stops there again, lower optim.lr or set optim.clip in the "
+                f"{error}: {last_good(file)}; where it stops there again, lower optim.lr or set optim.clip in the "
                 f"recipe and delete {run_folder}."
             ) from None
     if rank > 0:
@@ -169,16 +174,13 @@ def train(
         "resumed_from": start,
         "precision": "bf16" if autocast else "float32",
         "unreadable": len(unreadable),
+        "data": dict(data.hashes),
         "val": scores or validation_scores(encoder(), data.val, data.val_pixels),
         "held_out": held_out(model, data.tokenizer, data.val, data.val_pixels, where),
     }
     checkpoint.write_checkpoint(checkpoint.model_tensors(model), meta(recipe.steps), run_folder / WEIGHTS_FILE)
-    _write_json(run_folder / "summary.json", summary)
+    write_json(run_folder / SUMMARY_FILE, summary)
     return summary
-
-
-def _write_json(file: Path, values: dict[str, Any]) -> None:
-    write_atomic(file, (json.dumps(values, indent=2) + "\n").encode())
 
 
 def _probe_step(model: TwoTowerModel, batches: Batches, device: torch.device, autocast: bool) -> None:
@@ -186,33 +188,11 @@ def _probe_step(model: TwoTowerModel, batches: Batches, device: torch.device, au
     model.zero_grad(set_to_none=True)
 
 
-def _finished(recipe: Recipe, run_folder: Path, seed: int) -> dict[str, Any] | None:
-    weights, summary = run_folder / WEIGHTS_FILE, run_folder / "summary.json"
-    if not (weights.is_file() and summary.is_file()):
-        return None
-    _refuse_other(weights, recipe, seed)
-    try:
-        values: dict[str, Any] = json.loads(summary.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise UserError(f"{summary} is damaged: delete {weights} and run the command again.") from None
-    return values
-
-
-def _refuse_other(file: Path, recipe: Recipe, seed: int) -> None:
-    meta = checkpoint.read_meta(file)
-    if training_settings(meta.recipe) != training_settings(recipe) or meta.seed != seed:
-        raise UserError(
-            f"{file.parent} holds a run of another recipe or seed: delete that folder, or name another with --runs."
-        )
-
-
-def _refuse_other_start(file: Path, init_record: InitRecord | None) -> None:
-    begun = checkpoint.read_meta(file).init_record
-    if init_record is not None and begun is not None and begun.weights_hash != init_record.weights_hash:
-        raise UserError(
-            f"{file.parent} was begun from other weights of {init_record.model} (sha256 {begun.weights_hash[:12]}..., "
-            f"now {init_record.weights_hash[:12]}...): restore them, or delete that folder to train anew."
-        )
+def _as_begun(begun: Meta, run_folder: Path, data: RunInputs) -> RunInputs:
+    """The inputs with the tokenizer and the words of the run that began in the folder, from the same data and model."""
+    refuse_other_data(begun, run_folder, data.hashes)
+    refuse_other_start(begun, run_folder, data.init_record)
+    return replace(data, tokenizer=begun.architecture.tokenizer(begun.tokenizer), words=begun.train_words)
 
 
 def _load_initial(model: TwoTowerModel, initial: InitialModel, recipe: Recipe) -> dict[str, Any]:
@@ -220,27 +200,3 @@ def _load_initial(model: TwoTowerModel, initial: InitialModel, recipe: Recipe) -
     loaded, new = load_initial_weights(model, initial, recipe)
     about = {"init": recipe.init, "sha256": initial.init_record.weights_hash, "frozen": recipe.freeze}
     return {"start": {**about, "heads_taken": loaded, "heads_new": new}}
-
-
-def _last_good(file: Path) -> str:
-    if not file.is_file():
-        return "no checkpoint was written yet, and the same command begins anew"
-    step = checkpoint.read_meta(file).step
-    return f"the last good checkpoint is {file} (step {step}), and the same command goes on from it"
-
-
-def _environment(
-    seed: int, device: torch.device, autocast: bool, probe: dict[str, float | None], world: int
-) -> dict[str, Any]:
-    libraries = ("torch", "torchvision", "timm", "open_clip_torch", "tokenizers", "numpy", "pillow", "sparc-bench")
-    return {
-        "seed": seed,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "processes": world,
-        "threads": torch.get_num_threads(),
-        "precision": "bf16" if autocast else "float32",
-        "probe_seconds_per_step": probe,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "libraries": {name: version(name) for name in libraries},
-    }

@@ -11,7 +11,7 @@ import contextlib
 import errno
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class Meta:
         tokenizer: state of the tokenizer (see `Tokenizer.state`).
         train_words: word -> number of training captions that contain it.
         init_record: record of the initial model; None for a run from random weights.
+        data: "train" and "val" -> hash of the run's images, captions and negatives; empty where unknown.
     """
 
     recipe: Recipe
@@ -59,6 +60,7 @@ class Meta:
     tokenizer: str
     train_words: Mapping[str, int]
     init_record: InitRecord | None = None
+    data: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def architecture(self) -> OwnArchitecture | OpenClipArchitecture:
@@ -83,6 +85,7 @@ class Meta:
             "tokenizer": self.tokenizer,
             "train_words": json.dumps(self.train_words, sort_keys=True),
             **({} if self.init_record is None else {"start": self.init_record.model_dump_json()}),
+            **({"data": json.dumps(self.data, sort_keys=True)} if self.data else {}),
         }
 
 
@@ -181,6 +184,7 @@ def _meta(file: Path, opened: Any) -> Meta:  # noqa: ANN401 - safetensors has no
         tokenizer=strings["tokenizer"],
         train_words=json.loads(strings["train_words"]),
         init_record=parse(InitRecord, json.loads(strings["start"]), str(file)) if "start" in strings else None,
+        data=json.loads(strings.get("data", "{}")),
     )
 
 
