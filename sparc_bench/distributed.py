@@ -25,6 +25,11 @@ def rank_and_world() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def several() -> bool:
+    """Whether there are several processes."""
+    return rank_and_world()[1] > 1
+
+
 @contextmanager
 def process_group(device: str) -> Iterator[str]:
     """This process's device, within torchrun's process group (gloo on CPUs, NCCL on GPUs); no group for one process."""
@@ -60,6 +65,15 @@ def flag_of_rank_0(flag: bool, device: torch.device) -> bool:
     answer = torch.tensor(int(flag), device=device)
     dist.broadcast(answer, 0)
     return bool(answer)
+
+
+def largest_of_ranks(number: int, device: torch.device) -> int:
+    """The largest of the ranks' numbers, on every rank."""
+    if not several():
+        return number
+    answer = torch.tensor(number, device=device)
+    dist.all_reduce(answer, dist.ReduceOp.MAX)
+    return int(answer)
 
 
 def mean_over_ranks(figures: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -18,6 +18,20 @@ class UserError(Exception):
         super().__init__(visible(sentence))
 
 
+class StoppedError(BaseException):
+    """A signal asked the command to stop; the command line prints the sentence and exits with `code`.
+
+    No `Exception`, as KeyboardInterrupt is none: what fails a single task or job must not swallow it.
+
+    Attributes:
+        code: 128 and the number of the signal: 143 for SIGTERM, 138 for SIGUSR1, 130 for Ctrl-C.
+    """
+
+    def __init__(self, sentence: str, number: int) -> None:
+        super().__init__(sentence)
+        self.code = 128 + number
+
+
 class UnreadableImageError(UserError):
     """An image file that is missing, truncated or no image at all."""
 

@@ -108,6 +108,9 @@ class Recipe(Strict):
     batch_size: int
     steps: int
     eval_every: int = Field(description="steps between evaluations on val")
+    checkpoint_every: int | None = Field(
+        default=None, ge=1, description="steps between checkpoints, beside those before evaluations; none: eval_every"
+    )
     precision: Literal["auto", "float32", "bf16"] = Field(
         default="auto", description="auto: bf16 autocast if ten steps of the recipe are faster with it, else float32"
     )
@@ -173,5 +176,6 @@ def read_model(path: Path) -> ModelCard | Recipe:
 
 
 def training_settings(recipe: Recipe) -> dict[str, Any]:
-    """Settings of a recipe that determine the trained weights (no titles, notes or figures)."""
-    return recipe.model_dump(exclude={"name", "title", "source", "notes", "cost", "reaches", "attempts", "weights"})
+    """Settings of a recipe that determine the trained weights (no titles, notes, figures or spacing of checkpoints)."""
+    prose = {"name", "title", "source", "notes", "cost", "reaches", "attempts", "weights"}
+    return recipe.model_dump(exclude=prose | {"checkpoint_every"})

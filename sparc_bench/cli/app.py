@@ -1,7 +1,7 @@
 """The command line: thin, and quick to answer because heavy imports happen inside the commands.
 
 Exit codes: 0 done; 1 a task of a suite or a check failed; 2 a mistake that the user can mend, in one sentence on
-stderr, or no command at all, which prints the list of commands; 130 interrupted.
+stderr, or no command at all, which prints the list of commands; 130, 143, 138 stopped by Ctrl-C, SIGTERM, SIGUSR1.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from sparc_bench import __version__
+from sparc_bench import __version__, stop_signals
 from sparc_bench.cli import align, data, look
 from sparc_bench.cli.mistakes import UsageError, disk, usage
 from sparc_bench.cli.options import (
@@ -30,7 +30,7 @@ from sparc_bench.cli.options import (
     writable,
 )
 from sparc_bench.cli.overview import Commands
-from sparc_bench.errors import UserError
+from sparc_bench.errors import StoppedError, UserError
 from sparc_bench.feature_cache import CacheMode
 
 app = typer.Typer(
@@ -330,7 +330,12 @@ def quickstart(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; mistakes end in one sentence on stderr."""
     try:
-        code = app(args=arguments, prog_name="sparc-bench", standalone_mode=False)
+        with stop_signals.raised():
+            code = app(args=arguments, prog_name="sparc-bench", standalone_mode=False)
+    except StoppedError as error:
+        if os.environ.get("RANK", "0") == "0":  # of several processes one says it
+            print(error, file=sys.stderr)
+        return error.code
     except UserError as error:
         return _fail(str(error))
     except UsageError as error:
@@ -346,7 +351,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _fail(sentence)
     if code == 130:
-        print("Interrupted: run the same command again to go on from what is there.", file=sys.stderr)
+        print(f"Interrupted: {stop_signals.GOES_ON}", file=sys.stderr)
     return code if isinstance(code, int) else 0
 
 

@@ -28,8 +28,9 @@ from sparc_bench.cards import discovery
 from sparc_bench.cards.card import parse
 from sparc_bench.cards.recipe import Recipe, training_settings
 from sparc_bench.cards.task_card import TaskCard
-from sparc_bench.errors import UserError
+from sparc_bench.errors import StoppedError, UserError
 from sparc_bench.evaluation.evaluate import Settings, evaluate
+from sparc_bench.stop_signals import raise_stopped
 from sparc_bench.study.study_rows import RunRow, TrialRow
 from sparc_bench.study.trial_choice import training_hash
 from sparc_bench.training.loop import NotFiniteError
@@ -194,7 +195,9 @@ def _serve(pipe: Connection, threads: int, plugins: Sequence[Path]) -> None:
     torch.set_num_threads(threads)
     for path in plugins:
         discovery.add_plugin(path)
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+    ended = (EOFError, BrokenPipeError, ConnectionResetError, StoppedError)
+    signal.signal(signal.SIGTERM, raise_stopped)  # a training ends its step and writes a checkpoint
+    with contextlib.suppress(*ended):
         while True:
             job = pipe.recv()
             try:

@@ -12,6 +12,7 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
+from sparc_bench import stop_signals
 from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.distributed import rows_per_rank
 from sparc_bench.errors import UnreadableImageError, UserError
@@ -164,6 +165,10 @@ def rare_captions_only(data: DataSplit) -> DataSplit:
     )
 
 
+def _leave_signals(_worker: int) -> None:
+    stop_signals.ignore()
+
+
 def loader(batches: Batches, start: int, steps: int, workers: int) -> torch.utils.data.DataLoader[Any]:
     """Loader of the batches `start` to `steps`, in order, with `workers` processes (0 where pixels are cached)."""
     return torch.utils.data.DataLoader(
@@ -174,4 +179,5 @@ def loader(batches: Batches, start: int, steps: int, workers: int) -> torch.util
         prefetch_factor=4 if workers else None,
         # workers inherit the tokenizer with its cache instead of pickling it
         multiprocessing_context="fork" if workers else None,
+        worker_init_fn=_leave_signals if workers else None,
     )

@@ -19,12 +19,16 @@ SHOWN = ("loss", "global_loss", "local_loss", "fine_loss", "fine_accuracy")
 
 
 class RunLog:
-    """`log.jsonl` of a run folder; a resumed run first removes the lines after its checkpoint's step."""
+    """`log.jsonl` of a run folder; a resumed run first removes the lines after its checkpoint's step.
+
+    Attributes:
+        validated: whether the log of a resumed run holds the validation after its checkpoint's step.
+    """
 
     def __init__(self, folder: Path, name: str, start: int, steps: int, tensorboard: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._file = folder / "log.jsonl"
-        _keep_until(self._file, start)
+        self.validated = any("val" in line and line["step"] == start for line in _keep_until(self._file, start))
         self._opened = self._file.open("a", encoding="utf-8")
         self._board = _tensorboard(folder / "tensorboard") if tensorboard else None
         self._progress = ProgressDisplay(
@@ -86,6 +90,8 @@ class RunLog:
 class SilentLog:
     """A log that writes nothing, for every rank but the first."""
 
+    validated = False
+
     def __enter__(self) -> Self:
         return self
 
@@ -99,19 +105,20 @@ class SilentLog:
         """Ignore an event."""
 
 
-def _keep_until(file: Path, step: int) -> None:
+def _keep_until(file: Path, step: int) -> list[dict[str, Any]]:
+    """Keep the lines of a log up to a step, and return them."""
     if not file.is_file():
-        return
-    lines = file.read_text(encoding="utf-8").splitlines()
+        return []
     kept = []
-    for line in lines:
+    for line in file.read_text(encoding="utf-8").splitlines():
         try:
             values = json.loads(line)
         except json.JSONDecodeError:
             break  # an interrupted write
         if step > 0 and values.get("step", 0) <= step:
-            kept.append(line + "\n")
-    write_atomic(file, "".join(kept).encode())
+            kept.append(values)
+    write_atomic(file, "".join(json.dumps(values) + "\n" for values in kept).encode())
+    return kept
 
 
 def _tensorboard(folder: Path) -> Any:  # noqa: ANN401 - an optional library's class

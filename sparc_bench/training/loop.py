@@ -16,6 +16,7 @@ from sparc_bench import distributed
 from sparc_bench.cards.recipe import Optim, Recipe
 from sparc_bench.errors import UserError
 from sparc_bench.objective import Ctx
+from sparc_bench.stop_signals import StopRequest, raise_stopped
 from sparc_bench.training.loading import LoadedBatch
 from sparc_bench.two_towers.model import TwoTowerModel
 from sparc_bench.two_towers.towers import no_weight_decay
@@ -77,11 +78,17 @@ def fit(
     device: torch.device,
     autocast: bool,
     on_step: Callable[[StepReport], None],
+    on_checkpoint: Callable[[int], None],
     on_evaluation: Callable[[int], None],
+    stop: StopRequest,
 ) -> None:
-    """Train from step `start` to the recipe's last; `on_evaluation` runs every `eval_every` steps and at the end.
+    """Train from step `start` to the recipe's last.
+
+    `on_evaluation` runs every `eval_every` steps and at the end; `on_checkpoint` runs before it, every
+    `checkpoint_every` steps, and after the step in which a signal came to one of the processes.
 
     Raises:
+        StoppedError: a signal came; the checkpoint of that step is written.
         NotFiniteError: the loss or a gradient is NaN or infinite; the sentence names the step, and the loss's parts or
             the parameter. The weights are still those of the step before.
     """
@@ -91,7 +98,11 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, recipe.steps, group["peak"], recipe.optim.warmup)
         optimizer.zero_grad(set_to_none=True)
-        figures = distributed.mean_over_ranks(forward_backward(model, loaded, device, autocast))
+        figures = forward_backward(model, loaded, device, autocast)
+        # a signal reaches the processes in different steps: all of them stop where the first of them has noted it
+        noted = torch.full_like(figures["loss"], float(stop.number > 0))
+        figures = distributed.mean_over_ranks(figures | {"stop": noted})
+        stopped = float(figures.pop("stop")) > 0
         values = {name: float(value) for name, value in figures.items()}
         if not math.isfinite(values["loss"]):
             parts = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
@@ -105,10 +116,21 @@ def fit(
         rate = learning_rate(step, recipe.steps, recipe.optim.lr, recipe.optim.warmup)
         values |= {"learning_rate": rate, "images_per_second": sum(loaded.counts) / seconds}
         on_step(StepReport(step + 1, values, loaded.unreadable))
-        if (step + 1) % recipe.eval_every == 0 or step + 1 == recipe.steps:
+        evaluates = is_evaluated(step + 1, recipe)
+        stopped |= stop.number > 0 and not distributed.several()
+        if evaluates or stopped or (step + 1) % (recipe.checkpoint_every or recipe.eval_every) == 0:
+            on_checkpoint(step + 1)
+        if stopped:
+            raise_stopped(distributed.largest_of_ranks(stop.number, device))
+        if evaluates:
             model.eval()
             on_evaluation(step + 1)
             model.train()
+
+
+def is_evaluated(step: int, recipe: Recipe) -> bool:
+    """Whether the model is evaluated on val after a step (from 1)."""
+    return step > 0 and (step % recipe.eval_every == 0 or step == recipe.steps)
 
 
 def clip_gradients(model: torch.nn.Module, largest: float | None, step: int) -> float:

@@ -7,6 +7,7 @@ result) and summary.json. A finished run is not trained again; an interrupted ru
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +21,8 @@ from sparc_bench import distributed
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.encoder import Runtime
 from sparc_bench.encoders.own import IN_TRAINING, WEIGHTS_FILE, OwnEncoder
+from sparc_bench.errors import StoppedError
+from sparc_bench.stop_signals import StopRequest, name_of
 from sparc_bench.training import precision
 from sparc_bench.training.data_needs import refuse_missing
 from sparc_bench.training.initial_model import InitialModel, load_initial_weights
@@ -30,6 +33,7 @@ from sparc_bench.training.loop import (
     StepReport,
     fit,
     forward_backward,
+    is_evaluated,
     make_optimizer,
     refuse_not_finite,
 )
@@ -69,6 +73,7 @@ def train(
     done.
 
     Raises:
+        StoppedError: a signal came; during a step, that step ends first and its checkpoint is written.
         UserError: an option is misspelt, the data lack captions or negatives for the loss, a split is kept for
             evaluation, the initial model is missing, the folder holds a run of another recipe, seed or data or a
             damaged checkpoint, the loss, a gradient or a weight is not finite, or the disk is full.
@@ -77,6 +82,26 @@ def train(
     summary = finished(recipe, run_folder, data_root, seed)
     if summary is not None:
         return summary
+    stop = StopRequest()
+    try:
+        return _train(recipe, run_folder, data_root, seed, device, tensorboard, data, on_step, stop)
+    except (StoppedError, KeyboardInterrupt) as error:
+        number = error.code - 128 if isinstance(error, StoppedError) else int(signal.SIGINT)
+        sentence = f"Stopped by {name_of(number)}: {last_good(run_folder / CHECKPOINT_FILE)}."
+        raise StoppedError(sentence, number) from None
+
+
+def _train(
+    recipe: Recipe,
+    run_folder: Path,
+    data_root: Path | None,
+    seed: int,
+    device: str,
+    tensorboard: bool,
+    data: RunInputs | None,
+    on_step: Callable[[int], None],
+    stop: StopRequest,
+) -> dict[str, Any]:
     rank, world = distributed.rank_and_world()
     # cuBLAS is deterministic only with a fixed workspace; a few CUDA kernels have no deterministic form and warn
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -137,27 +162,35 @@ def train(
             unreadable.update(report.unreadable)
             refuse_too_many(unreadable, data.train, recipe.data.max_unreadable)
 
-        def on_evaluation(step: int) -> None:
+        def on_checkpoint(step: int) -> None:
             refuse_not_finite(model, optimizer, step)
-            if rank > 0:
-                return
-            scores.update(validation_scores(encoder(), data.val, data.val_pixels))
-            log.event({"step": step, "val": dict(scores)})
-            checkpoint.save_training(file, model, optimizer, meta(step))
+            if rank == 0:
+                checkpoint.save_training(file, model, optimizer, meta(step))
 
+        def on_evaluation(step: int) -> None:
+            if rank == 0:
+                with stop.at_once():  # the checkpoint is written: what is left out is done when the run goes on
+                    scores.update(validation_scores(encoder(), data.val, data.val_pixels))
+                log.event({"step": step, "val": dict(scores)})
+
+        if is_evaluated(start, recipe) and not log.validated:
+            on_evaluation(start)
         workers = 0 if data.pixels.array_NSS3 is not None else (os.cpu_count() or 1)
         try:
-            fit(
-                model=model if world == 1 else DistributedDataParallel(model),
-                optimizer=optimizer,
-                recipe=recipe,
-                batches=loader(batches, start, recipe.steps, workers),
-                start=start,
-                device=where,
-                autocast=autocast,
-                on_step=after_step,
-                on_evaluation=on_evaluation,
-            )
+            with stop.noted():
+                fit(
+                    model=model if world == 1 else DistributedDataParallel(model),
+                    optimizer=optimizer,
+                    recipe=recipe,
+                    batches=loader(batches, start, recipe.steps, workers),
+                    start=start,
+                    device=where,
+                    autocast=autocast,
+                    on_step=after_step,
+                    on_checkpoint=on_checkpoint,
+                    on_evaluation=on_evaluation,
+                    stop=stop,
+                )
         except NotFiniteError as error:
             raise NotFiniteError(
                 f"{error}: {last_good(file)}; where it stops there again, lower optim.lr or set optim.clip in the "

@@ -261,7 +261,10 @@ def test_user_error_is_printed_as_it_is(refuse, monkeypatch):
 def test_interrupted(monkeypatch, capsys):
     _break(monkeypatch, KeyboardInterrupt())
     assert main(["list", "models"]) == 130
-    assert capsys.readouterr().err.strip() == "Interrupted: run the same command again to go on from what is there."
+    assert (
+        capsys.readouterr().err.strip()
+        == "Interrupted: what is finished is kept, and the same command goes on from it."
+    )
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from sparc_bench.cards.recipe import Recipe
 from sparc_bench.datasets import scenes1
 from sparc_bench.encoder import Runtime
 from sparc_bench.encoders import own
-from sparc_bench.errors import UserError
+from sparc_bench.errors import StoppedError, UserError
 from sparc_bench.evaluation.exposure import exposure
 from sparc_bench.images.item import ImageItem
 from sparc_bench.models import resolve
@@ -229,7 +229,7 @@ def test_an_interrupted_run_goes_on_exactly_and_only_from_the_same_weights(from_
 
     with monkeypatch.context() as patched:
         patched.setattr("sparc_bench.training.loop.forward_backward", stop_at)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(StoppedError, match="Stopped by Ctrl-C"):
             train(recipe, tmp_path / "cut", None, 0, "cpu")
     before = (folder / "open_clip_model.safetensors").read_bytes()
     other = write_mini_clip(tmp_path / "other", seed=1)

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from safetensors import safe_open
 
-from sparc_bench.errors import UserError
+from sparc_bench.errors import StoppedError, UserError
 from sparc_bench.training import run_inputs
 from sparc_bench.training.train import train
 from sparc_bench.two_towers import checkpoint
@@ -25,7 +25,7 @@ def cut(recipe, folder, root, at=4):
         if step == at:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(StoppedError, match="Stopped by Ctrl-C"):
         train(recipe, folder, root, 0, "cpu", on_step=stop)
 
 

@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from sparc_bench.encoder import Runtime
 from sparc_bench.encoders import own
-from sparc_bench.errors import UserError
+from sparc_bench.errors import StoppedError, UserError
 from sparc_bench.protocols import retrieval
 from sparc_bench.training import train as run_module
 from sparc_bench.training.pixels import load_pixels
@@ -55,7 +55,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tiny, tmp_path, m
         return real(model, loaded, device, autocast)
 
     monkeypatch.setattr("sparc_bench.training.loop.forward_backward", stop_at)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(StoppedError, match="Stopped by Ctrl-C"):
         train(tiny, cut, None, 0, "cpu")
     monkeypatch.undo()
     monkeypatch.setenv("SPARC_BENCH_CACHE", str(tmp_path / "cache"))
