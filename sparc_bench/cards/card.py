@@ -20,9 +20,11 @@ AnyCard = TypeVar("AnyCard", bound="Strict")
 
 
 class Strict(BaseModel):
-    """Base of every card and option table: frozen, unknown keys refused."""
+    """Base of every card and option table: frozen, unknown keys and numbers that are not finite refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class Extended(Strict):

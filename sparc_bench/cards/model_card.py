@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from sparc_bench.cards.bounds import Count, Real, Share
 from sparc_bench.cards.card import Extended, Strict
 from sparc_bench.cards.name import ModelName
 
@@ -26,8 +27,8 @@ class Published(Strict):
 
     task: str
     metric: str
-    value: float = Field(allow_inf_nan=False)
-    tolerance: float = Field(ge=0, allow_inf_nan=False)
+    value: Real
+    tolerance: Share
     source: str
 
 
@@ -36,7 +37,7 @@ class Weights(Extended):
 
     file: str = Field(description="path relative to the card, absolute or with ~; with `hub`: path in that repository")
     sha256: str | None = Field(default=None, description="sha256 of the file; needed without `revision`")
-    steps: int | None = Field(default=None, description="number of training steps")
+    steps: Count | None = Field(default=None, description="number of training steps")
     hub: str | None = Field(default=None, description="repository on huggingface.co, OWNER/NAME")
     revision: str | None = Field(default=None, description="commit of the repository, 40 hexadecimal digits")
     FORMER: ClassVar[Mapping[str, Any]] = {"hub": None, "revision": None}
@@ -59,11 +60,11 @@ class Weights(Extended):
 class ProbeValues(Strict):
     """The table [probe]: values of a correct set-up on the probe of `sparc-bench verify`, which prints the table."""
 
-    version: int = Field(description="version of the probe")
-    image_image: tuple[float, ...] = Field(default=(), description="cosines of all pairs of the probe's images")
-    text_text: tuple[float, ...] = Field(default=(), description="cosines of all pairs of the probe's texts")
-    image_text: tuple[float, ...] = Field(description="scores of the probe's images with its texts, image by image")
-    tolerance: float = Field(description="largest allowed difference")
+    version: Count = Field(description="version of the probe")
+    image_image: tuple[Real, ...] = Field(default=(), description="cosines of all pairs of the probe's images")
+    text_text: tuple[Real, ...] = Field(default=(), description="cosines of all pairs of the probe's texts")
+    image_text: tuple[Real, ...] = Field(description="scores of the probe's images with its texts, image by image")
+    tolerance: Share = Field(description="largest allowed difference")
     source: str = Field(description="versions, precision and device of the measurement")
 
 

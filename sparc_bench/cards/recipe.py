@@ -7,6 +7,27 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from sparc_bench.cards.bounds import (
+    Batch,
+    Context,
+    Count,
+    Depth,
+    Epsilon,
+    Heads,
+    Momentum,
+    Norm,
+    Number,
+    Pixels,
+    Rate,
+    Share,
+    Steps,
+    Vocabulary,
+    Weight,
+    Width,
+    refuse_large_tower,
+    refuse_many_patches,
+    refuse_uneven_heads,
+)
 from sparc_bench.cards.card import Strict, parse, read_toml
 from sparc_bench.cards.model_card import UNKNOWN, ModelCard, ProbeValues, Weights, refuse_reference_table
 from sparc_bench.cards.name import ModelName
@@ -16,26 +37,45 @@ class ImageTowerTable(Strict):
     """A timm vision transformer without class token; its patch outputs are used."""
 
     model: str = Field(default="vit_base_patch16_224", description="timm's name of the vision transformer")
-    size: int = Field(default=224, description="input height and width in pixels; images are squashed to it")
-    patch: int | None = Field(default=None, description="patch size in pixels; none: the timm model's")
-    width: int | None = Field(default=None, description="embedding width; none: the timm model's")
-    depth: int | None = Field(default=None, description="number of layers; none: the timm model's")
-    heads: int | None = Field(default=None, description="number of attention heads; none: the timm model's")
+    size: Pixels = Field(default=224, description="input height and width in pixels; images are squashed to it")
+    patch: Pixels | None = Field(default=None, description="patch size in pixels; none: the timm model's")
+    width: Width | None = Field(default=None, description="embedding width; none: the timm model's")
+    depth: Depth | None = Field(default=None, description="number of layers; none: the timm model's")
+    heads: Heads | None = Field(default=None, description="number of attention heads; none: the timm model's")
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.patch is not None:
+            if self.size % self.patch:
+                raise ValueError(f"size {self.size} is no multiple of patch {self.patch}: change one of them")
+            refuse_many_patches(self.size // self.patch)
+        if self.width is not None:
+            refuse_uneven_heads(self.width, self.heads or 1)
+            refuse_large_tower(self.width, self.depth or 1)
+        return self
 
 
 class TextTowerTable(Strict):
     """open_clip's text transformer with token outputs."""
 
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    context: int = Field(default=55, description="context length in tokens with BOS and EOS (SPARC, section 4.1: 55)")
+    width: Width = Field(default=768, description="embedding width")
+    depth: Depth = Field(default=12, description="number of layers")
+    heads: Heads = Field(default=12, description="number of attention heads")
+    context: Context = Field(
+        default=55, description="context length in tokens with BOS and EOS (SPARC, section 4.1: 55)"
+    )
     causal: bool = Field(default=False, description="whether attention is causal (SPARC: not stated)")
     tokenizer: Literal["open_clip", "own"] = Field(
         default="open_clip", description="open_clip's BPE, or a vocabulary built from the recipe's own captions"
     )
-    vocabulary: int = Field(default=1000, description="size of an own vocabulary")
+    vocabulary: Vocabulary = Field(default=1000, description="size of an own vocabulary")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        refuse_uneven_heads(self.width, self.heads)
+        refuse_large_tower(self.width, self.depth, self.vocabulary)
+        return self
 
 
 class TrainData(Strict):
@@ -56,7 +96,7 @@ class TrainData(Strict):
         description="captions that are true of other images too: mask (such pairs are left out of the negatives), "
         "rare (training only on captions that are true of under 1 % of images) or keep (they are negatives)",
     )
-    max_unreadable: float = Field(
+    max_unreadable: Share = Field(
         default=0.01, description="largest share of unreadable images that is skipped; more stop the run"
     )
 
@@ -64,24 +104,24 @@ class TrainData(Strict):
 class Optim(Strict):
     """AdamW with linear warm-up, then cosine decay to zero."""
 
-    lr: float = Field(default=1e-3, description="peak learning rate of heads and towers")
-    image_lr: float | None = Field(default=None, description="peak learning rate of the image tower; none: lr")
-    text_lr: float | None = Field(default=None, description="peak learning rate of the text tower; none: lr")
-    weight_decay: float = Field(
+    lr: Rate = Field(default=1e-3, description="peak learning rate of heads and towers")
+    image_lr: Rate | None = Field(default=None, description="peak learning rate of the image tower; none: lr")
+    text_lr: Rate | None = Field(default=None, description="peak learning rate of the text tower; none: lr")
+    weight_decay: Weight = Field(
         default=0.1, description="weight decay, without biases, norms, position embeddings and temperatures"
     )
-    betas: tuple[float, float] = (0.9, 0.98)
-    eps: float = 1e-6
-    warmup: int = Field(default=100, description="warm-up steps")
-    clip: float | None = Field(default=None, description="largest gradient norm; none: no clipping")
+    betas: tuple[Momentum, Momentum] = (0.9, 0.98)
+    eps: Epsilon = 1e-6
+    warmup: Count = Field(default=100, description="warm-up steps")
+    clip: Norm | None = Field(default=None, description="largest gradient norm; none: no clipping")
 
 
 class StepCounts(Strict):
     """Images and captions in one training step; methods with different counts are ranked separately."""
 
-    images: int
-    captions: int
-    negatives: int = Field(default=0, description="hard-negative captions, written to be false of their image")
+    images: Number
+    captions: Number
+    negatives: Count = Field(default=0, description="hard-negative captions, written to be false of their image")
 
 
 class Recipe(Strict):
@@ -105,11 +145,11 @@ class Recipe(Strict):
     image: ImageTowerTable | None = Field(default=None, description="image tower; absent with `init`")
     text: TextTowerTable | None = Field(default=None, description="text tower; absent with `init`")
     optim: Optim = Optim()
-    batch_size: int
-    steps: int
-    eval_every: int = Field(description="steps between evaluations on val")
-    checkpoint_every: int | None = Field(
-        default=None, ge=1, description="steps between checkpoints, beside those before evaluations; none: eval_every"
+    batch_size: Batch
+    steps: Steps
+    eval_every: Steps = Field(description="steps between evaluations on val")
+    checkpoint_every: Steps | None = Field(
+        default=None, description="steps between checkpoints, beside those before evaluations; none: eval_every"
     )
     precision: Literal["auto", "float32", "bf16"] = Field(
         default="auto", description="auto: bf16 autocast if ten steps of the recipe are faster with it, else float32"
@@ -117,7 +157,7 @@ class Recipe(Strict):
     sees: StepCounts | None = Field(
         default=None, description="declared images and captions of a step; a training with other counts stops"
     )
-    attempts: int = Field(default=0, description="number of settings tried on the val split before these")
+    attempts: Count = Field(default=0, description="number of settings tried on the val split before these")
     notes: str = Field(default="", description="settings that were tried, and reasons for these")
     cost: str = Field(default="", description="measured cost of the training")
     reaches: str = Field(default="", description="measured scores of the trained model")

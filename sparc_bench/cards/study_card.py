@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 from pydantic import Field, model_validator
 
+from sparc_bench.cards.bounds import Real, Seeds, Steps, Trials, Whole
 from sparc_bench.cards.card import Strict, parse, read_toml
 from sparc_bench.cards.name import Name, fault_of_model
 from sparc_bench.errors import UserError, nearest
@@ -29,8 +30,8 @@ _ATTEMPTS = 100
 class SettingRange(Strict):
     """Range of numbers, or choices, from which one setting is drawn."""
 
-    low: int | float | None = Field(default=None, description="lower end of the range; whole ends give whole numbers")
-    high: int | float | None = Field(default=None, description="upper end of the range")
+    low: Whole | Real | None = Field(default=None, description="lower end of the range; whole ends give whole numbers")
+    high: Whole | Real | None = Field(default=None, description="upper end of the range")
     log: bool = Field(default=False, description="whether the draw is uniform in the logarithm")
     choices: tuple[Any, ...] = Field(default=(), description="equally likely values, in place of a range")
 
@@ -87,11 +88,11 @@ class StudyCard(Strict):
     recipes: tuple[str, ...] = Field(
         min_length=1, description="compared recipes: names, or paths of their cards, in order"
     )
-    trials: int = Field(ge=4, description="number of settings tried for every recipe")
-    trial_steps: int = Field(gt=0, description="training steps of a trial; the schedule is scaled to this length")
+    trials: Trials = Field(description="number of settings tried for every recipe")
+    trial_steps: Steps = Field(description="training steps of a trial; the schedule is scaled to this length")
     criterion: tuple[str, ...] = Field(min_length=1, description="val scores whose mean decides, fixed beforehand")
-    seeds: int = Field(default=3, ge=1, description="number of final trainings of every recipe, with its best setting")
-    seeds_of: dict[str, int] = Field(default={}, description="recipe -> number of final trainings, if not `seeds`")
+    seeds: Seeds = Field(default=3, description="number of final trainings of every recipe, with its best setting")
+    seeds_of: dict[str, Seeds] = Field(default={}, description="recipe -> number of final trainings, if not `seeds`")
     tasks: tuple[str, ...] = Field(min_length=1, description="tasks for the final trainings")
     box: dict[str, SettingRange] = Field(default={}, description="setting -> its range, shared by all recipes")
     boxes: dict[str, dict[str, SettingRange]] = Field(

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from sparc_bench.cards.bounds import Count, Real
 from sparc_bench.cards.card import Strict, parse, read_toml
 from sparc_bench.cards.name import Name
 
@@ -27,8 +28,8 @@ class TaskCard(Strict):
     reference_rows: tuple[Literal["constant", "random", "untrained", "oracle"], ...] = Field(
         default=("constant", "random", "untrained"), description="the rows that stand beside every result"
     )
-    expect: dict[str, int] = Field(default={}, description="counts of the published split; others stop the run")
-    chance: dict[str, float] = Field(default={}, description="metric -> what guessing scores, where it is known")
+    expect: dict[str, Count] = Field(default={}, description="counts of the published split; others stop the run")
+    chance: dict[str, Real] = Field(default={}, description="metric -> what guessing scores, where it is known")
     sample: bool = Field(default=False, description="only a part of the published benchmark: records are samples")
     source: str = Field(description="where data, protocol and numbers come from")
     needs: str = Field(default="", description="what it needs on disk, for a person")

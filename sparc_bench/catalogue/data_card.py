@@ -10,12 +10,13 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from sparc_bench.cards import discovery
+from sparc_bench.cards.bounds import Count
 from sparc_bench.cards.card import Strict, parse, read_toml
 from sparc_bench.cards.name import Name
 from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.errors import UserError, nearest
 
-Counts = dict[str, int]
+Counts = dict[str, Count]
 """Name -> count, as in `DataSplit.counts` and in [expect] of a task card."""
 
 

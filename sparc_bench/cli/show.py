@@ -8,10 +8,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import ModuleType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -19,6 +20,7 @@ from rich.text import Text
 
 from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import splits_for
+from sparc_bench.cards.bounds import in_words
 from sparc_bench.cards.card import Strict, read_toml
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.cards.recipe import Recipe, read_model
@@ -218,7 +220,30 @@ def _documented(values: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any,
         if isinstance(value, BaseModel):
             yield from _documented(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", value, field.description or ""
+            yield f"{prefix}{key}", value, _doc(field)
+
+
+def _kind(annotation: Any) -> str:  # noqa: ANN401 - any field's annotation
+    """A type as it is written in code, without the bounds in it.
+
+    >>> _kind(float | None), _kind(tuple[int, ...])
+    ('float | None', 'tuple[int, ...]')
+    """
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kind(inner[0])
+    if origin in (Union, UnionType):
+        return " | ".join(map(_kind, inner))
+    if origin is not None and origin is not Literal:
+        return f"{origin.__name__}[{', '.join(map(_kind, inner))}]"
+    if annotation in (None, type(None), ...):
+        return "..." if annotation is ... else "None"
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+
+
+def _doc(field: FieldInfo) -> str:
+    """What a setting means, and its bounds where it is a number."""
+    return "; ".join(part for part in (field.description or "", in_words(field)) if part)
 
 
 def _documented_value(value: Any, doc: str) -> Text:  # noqa: ANN401 - anything that TOML holds
@@ -278,10 +303,8 @@ def _schema(options: type[BaseModel]) -> tuple[Text, Table]:
         drawn.add_column(column, overflow="fold")
     for key, field in options.model_fields.items():
         default = field.get_default(call_default_factory=True) if not field.is_required() else PydanticUndefined
-        kinds = getattr(field.annotation, "__name__", None) if isinstance(field.annotation, type) else None
-        kinds = kinds or str(field.annotation).replace("typing.", "")
         shown = "must be given" if default is PydanticUndefined else _plain(default) or '""'
-        drawn.add_row(key, shown, f"{field.description or ''} [{kinds}]".strip())
+        drawn.add_row(key, shown, f"{_doc(field)} [{_kind(field.annotation)}]".strip())
     return _subheading("options"), drawn
 
 
@@ -293,7 +316,7 @@ def _values(heading: str, values: Mapping[str, Any], module: ModuleType) -> list
     grid = _grid()
     for key, value in values.items():
         field = options.model_fields.get(key) if options is not None else None
-        grid.add_row(key, _documented_value(value, (field.description if field is not None else None) or ""))
+        grid.add_row(key, _documented_value(value, "" if field is None else _doc(field)))
     return [_subheading(heading), grid]
 
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from sparc_bench.cards.bounds import Count
 from sparc_bench.cards.card import Extended
 from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.datasets._coco_json import (
@@ -48,7 +49,7 @@ class Options(Extended):
     tuning: str = Field(
         default="", description="captions file of other images, to choose the constant caption on; empty: none"
     )
-    captions_per_image: int = Field(default=0, ge=0, description="first captions of each image to keep; 0: all")
+    captions_per_image: Count = Field(default=0, description="first captions of each image to keep; 0: all")
     absent: Absent = Field(default="refuse", description="annotated images that are not on disk: refuse or skip")
 
     FORMER: ClassVar[Mapping[str, Any]] = {"tuning": ""}

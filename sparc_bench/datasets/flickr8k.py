@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from sparc_bench.cards.bounds import Number
 from sparc_bench.cards.card import Extended
 from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.datasets._photos import Photos, flickr_photo
@@ -38,7 +39,7 @@ class Options(Extended):
     folder: str = Field(default="flickr8k", description="folder of the data set, under the data root")
     images: str = Field(default="images", description="folder of the photos, in the folder")
     absent: Absent = Field(default="refuse", description="captions whose photo is not on disk: refuse or skip")
-    first: int | None = Field(default=None, gt=0, description="number of photos, the first of the split; none: all")
+    first: Number | None = Field(default=None, description="number of photos, the first of the split; none: all")
     tuning: Literal["", "train", "val", "test"] = Field(
         default="", description="another split, to choose the constant caption on; empty: none"
     )

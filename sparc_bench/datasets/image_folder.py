@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from sparc_bench.cards.bounds import Number
 from sparc_bench.cards.card import Strict
 from sparc_bench.cards.prompts import class_list
 from sparc_bench.dataset import DataSplit, Example
@@ -56,7 +57,7 @@ class Options(Strict):
     photo_names: str = Field(
         default="", description="name of the photos' source, for exposure; a photo is named NAME:FILE without ending"
     )
-    train_per_class: int | None = Field(
+    train_per_class: Number | None = Field(
         default=None,
         gt=0,
         description="number of photos of each class tagged train, those whose paths have the lowest sha256 (names are "

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import Field
 
+from sparc_bench.cards.bounds import Count
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.datasets._photos import Photos, coco_photo, flickr_photo
@@ -45,7 +46,7 @@ class Options(Strict):
     images: str = Field(
         default="", description="folder of the photos, in the folder; an image's filepath (val2014) is relative to it"
     )
-    captions_per_image: int = Field(default=0, ge=0, description="first captions of each image to keep; 0: all")
+    captions_per_image: Count = Field(default=0, description="first captions of each image to keep; 0: all")
     absent: Absent = Field(default="refuse", description="annotated images that are not on disk: refuse or skip")
 
 

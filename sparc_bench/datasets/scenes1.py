@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from sparc_bench.cards.bounds import Number
 from sparc_bench.cards.card import Extended, canonical_hash
 from sparc_bench.dataset import DataSplit, Example, Region
 from sparc_bench.errors import UserError, nearest
@@ -57,8 +58,8 @@ class Options(Extended):
         default="scenes",
         description="scenes: 1 to 4 objects; single: one object, balanced over shape x colour; pairs: minimal pairs",
     )
-    n: int | None = Field(
-        default=None, gt=0, description="number of images (pairs: groups); none: 20000 in train, else 1000"
+    n: Number | None = Field(
+        default=None, description="number of images (pairs: groups); none: 20000 in train, else 1000"
     )
     label: Literal["shape", "colour"] = Field(default="shape", description="meaning of labels and semantic masks")
     negatives: tuple[Kind, ...] = Field(

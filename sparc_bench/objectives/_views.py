@@ -11,6 +11,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from sparc_bench.cards.bounds import Captions, Temperature
 from sparc_bench.cards.card import Strict
 from sparc_bench.objective import Ctx, ImageOut, TextOut
 from sparc_bench.objectives.clip import full_precision
@@ -20,8 +21,8 @@ from sparc_bench.two_towers.heads import HeadedObjective, HeadOptions
 class ViewOptions(HeadOptions):
     """Number of views, and the fixed temperature."""
 
-    captions: int = Field(default=2, ge=1, description="captions per image; the views are the image and these captions")
-    temperature: float = Field(default=0.1, gt=0, description="fixed, not learned (arXiv 2507.06979: 0.1 to 0.5)")
+    captions: Captions = Field(default=2, description="captions per image; the views are the image and these captions")
+    temperature: Temperature = Field(default=0.1, description="fixed, not learned (arXiv 2507.06979: 0.1 to 0.5)")
 
     @model_validator(mode="after")
     def _nothing_to_bound(self) -> ViewOptions:

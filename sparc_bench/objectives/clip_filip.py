@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from sparc_bench.cards.bounds import Weight
 from sparc_bench.cards.card import Strict
 from sparc_bench.objective import Ctx, ImageOut, TextOut
 from sparc_bench.objectives.clip import contrastive_loss
@@ -26,8 +27,8 @@ SOURCE = "Bica et al. 2024, arXiv 2401.09865, section D.3; Yao et al. 2022, arXi
 class ClipFilipOptions(TokenMaxOptions):
     """Weights of the sum, which the paper does not state."""
 
-    global_weight: float = Field(default=1.0, description="weight of the global loss (not stated; a plain sum)")
-    token_max_weight: float = Field(default=1.0, description="weight of FILIP's loss (not stated; a plain sum)")
+    global_weight: Weight = Field(default=1.0, description="weight of the global loss (not stated; a plain sum)")
+    token_max_weight: Weight = Field(default=1.0, description="weight of FILIP's loss (not stated; a plain sum)")
 
 
 class Objective(HeadedObjective):

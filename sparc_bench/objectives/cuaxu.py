@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
+from sparc_bench.cards.bounds import Weight
 from sparc_bench.cards.card import Strict
 from sparc_bench.objective import Ctx, ImageOut, TextOut
 from sparc_bench.objectives.clip import contrastive_loss, full_precision
@@ -79,9 +80,9 @@ def _potential(cosine_NN: Tensor, left_out_NN: Tensor | None) -> Tensor:
 class CuaxuOptions(HeadOptions):
     """Weights of the terms, 1 as in the paper; without the last term the loss is the paper's CUA."""
 
-    alignment_weight: float = Field(default=1.0, description="weight of the alignment term")
-    uniformity_weight: float = Field(default=1.0, description="weight of the mean of both modalities' uniformity")
-    cross_uniformity_weight: float = Field(default=1.0, description="weight of the cross-modal uniformity; 0 for CUA")
+    alignment_weight: Weight = Field(default=1.0, description="weight of the alignment term")
+    uniformity_weight: Weight = Field(default=1.0, description="weight of the mean of both modalities' uniformity")
+    cross_uniformity_weight: Weight = Field(default=1.0, description="weight of the cross-modal uniformity; 0 for CUA")
 
 
 class Objective(HeadedObjective):

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
+from sparc_bench.cards.bounds import Number
 from sparc_bench.cards.card import Strict
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures
 from sparc_bench.objective import Ctx, ImageOut, ImageVectors, TextOut
@@ -170,8 +171,8 @@ class TokenMaxOptions(HeadOptions):
         "matrix first; SPARC used '20 % token dropping' without stating a rule (0.2 here). A choice by similarity "
         "within the pair would be cheap, but it would leak the caption into the contrast.",
     )
-    text_chunk: int | None = Field(
-        default=8, ge=1, description="texts at once, recomputed in the backward pass; none for all of them"
+    text_chunk: Number | None = Field(
+        default=8, description="texts at once, recomputed in the backward pass; none for all of them"
     )
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from sparc_bench.cards.bounds import Bias, Captions, Heads, Number
 from sparc_bench.cards.card import Strict
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures
 from sparc_bench.objective import Ctx, ImageOut, ImageVectors, TextOut
@@ -150,11 +151,11 @@ class AttentionPool(nn.Module):
 class FlairOptions(HeadOptions):
     """Options of FLAIR; the defaults are the paper's."""
 
-    captions: int = Field(default=8, ge=1, description="captions per image in a step (K; the paper: 8)")
-    heads: int = Field(default=8, ge=1, description="heads of the attention pooling (the paper: 8); a divisor of dim")
-    bias: float = Field(default=-10.0, description="initial bias of the logits (the paper: -10); learned")
-    text_chunk: int | None = Field(
-        default=8, ge=1, description="texts at once, recomputed in the backward pass; none for all of them"
+    captions: Captions = Field(default=8, description="captions per image in a step (K; the paper: 8)")
+    heads: Heads = Field(default=8, description="heads of the attention pooling (the paper: 8); a divisor of dim")
+    bias: Bias = Field(default=-10.0, description="initial bias of the logits (the paper: -10); learned")
+    text_chunk: Number | None = Field(
+        default=8, description="texts at once, recomputed in the backward pass; none for all of them"
     )
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
+from sparc_bench.cards.bounds import Number, Weight
 from sparc_bench.cards.card import Strict
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures
 from sparc_bench.objective import Ctx, ImageOut, TextOut
@@ -106,11 +107,9 @@ class GloriaOptions(HeadOptions):
         description="divisor of the inner products in the softmax over words - sqrt_dim: SPARC's change, 'crucial' "
         "(section D.3); one: the original",
     )
-    global_weight: float = Field(default=1.0, description="weight of the global loss (original: 1)")
-    local_weight: float = Field(default=1.0, description="weight of the local loss (original: 1)")
-    text_chunk: int | None = Field(
-        default=8, ge=1, description="texts at once in the local score; none for all of them"
-    )
+    global_weight: Weight = Field(default=1.0, description="weight of the global loss (original: 1)")
+    local_weight: Weight = Field(default=1.0, description="weight of the local loss (original: 1)")
+    text_chunk: Number | None = Field(default=8, description="texts at once in the local score; none for all of them")
 
 
 class Objective(HeadedObjective):

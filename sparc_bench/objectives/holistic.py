@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from sparc_bench.cards.bounds import Captions, Weight
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import Example
 from sparc_bench.errors import UserError
@@ -73,7 +74,7 @@ def branch_diversity_loss(
 class HolisticOptions(HeadOptions):
     """Number of branches, the captions that each of them learns from, and the weight of the diversity loss."""
 
-    branches: int = Field(
+    branches: Captions = Field(
         default=5,
         ge=2,
         description="class tokens of the image tower, and captions per image: as many as the data have kinds of "
@@ -84,7 +85,7 @@ class HolisticOptions(HeadOptions):
         description="kind of caption (`caption_tags`) of each branch, for data with tagged captions; empty: the k-th "
         "caption for the k-th branch",
     )
-    diversity_weight: float = Field(default=1.0, description="weight of the diversity term (1 in the official code)")
+    diversity_weight: Weight = Field(default=1.0, description="weight of the diversity term (1 in the official code)")
 
     @model_validator(mode="after")
     def _one_kind_per_branch(self) -> HolisticOptions:

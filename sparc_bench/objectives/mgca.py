@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
+from sparc_bench.cards.bounds import Iterations, Prototypes, Temperature, Weight
 from sparc_bench.cards.card import Strict
 from sparc_bench.objective import Ctx, ImageOut, TextOut
 from sparc_bench.objectives.clip import contrastive_loss, full_precision
@@ -141,14 +142,14 @@ def prototype_loss(
 class MgcaOptions(HeadOptions):
     """Options of MGCA; the defaults are those of SPARC's comparison (section D.4)."""
 
-    instance_weight: float = Field(default=1.0, description="lambda_1, weight of the instance loss")
-    token_weight: float = Field(default=1.0, description="lambda_2, weight of the sum of the word and the patch loss")
-    prototype_weight: float = Field(default=1.0, description="lambda_3, weight of the prototype loss")
-    local_temperature: float = Field(default=0.1, gt=0, description="fixed temperature of the word and patch losses")
-    prototype_temperature: float = Field(default=0.2, gt=0, description="fixed temperature of the prototype loss")
-    prototypes: int = Field(default=500, ge=2, description="number of prototypes")
-    epsilon: float = Field(default=0.05, gt=0, description="temperature of the assignment; lower is harder")
-    iterations: int = Field(default=3, ge=1, description="iterations of Sinkhorn's algorithm")
+    instance_weight: Weight = Field(default=1.0, description="lambda_1, weight of the instance loss")
+    token_weight: Weight = Field(default=1.0, description="lambda_2, weight of the sum of the word and the patch loss")
+    prototype_weight: Weight = Field(default=1.0, description="lambda_3, weight of the prototype loss")
+    local_temperature: Temperature = Field(default=0.1, description="fixed temperature of the word and patch losses")
+    prototype_temperature: Temperature = Field(default=0.2, description="fixed temperature of the prototype loss")
+    prototypes: Prototypes = Field(default=500, ge=2, description="number of prototypes")
+    epsilon: Temperature = Field(default=0.05, description="temperature of the assignment; lower is harder")
+    iterations: Iterations = Field(default=3, description="iterations of Sinkhorn's algorithm")
 
 
 class Objective(HeadedObjective):

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
+from sparc_bench.cards.bounds import Number
 from sparc_bench.cards.card import Strict
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures
 from sparc_bench.objective import Ctx, ImageOut, ImageVectors, TextOut
@@ -94,8 +95,8 @@ class PaclOptions(HeadOptions):
     """Options of PACL on the shared heads: g_v is part of its vision embedder; images are pooled only for a text."""
 
     image_head: Literal["none"] = Field(default="none", description="no text-free image vector, so no h_v")
-    text_chunk: int | None = Field(
-        default=8, ge=1, description="texts at once, recomputed in the backward pass; none for all of them"
+    text_chunk: Number | None = Field(
+        default=8, description="texts at once, recomputed in the backward pass; none for all of them"
     )
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
+from sparc_bench.cards.bounds import Bias, Temperature
 from sparc_bench.cards.card import Strict
 from sparc_bench.objective import Ctx, ImageOut, TextOut
 from sparc_bench.objectives._pairwise import to_text_rows
@@ -66,8 +67,8 @@ def sigmoid_loss(
 class SiglipOptions(HeadOptions):
     """Initial temperature and bias, as in the paper; both are learned."""
 
-    temperature: float = Field(default=0.1, description="initial temperature (section 3.2: scale 10); learned")
-    bias: float = Field(default=-10.0, description="initial bias of the logits (section 3.2: -10); learned")
+    temperature: Temperature = Field(default=0.1, description="initial temperature (section 3.2: scale 10); learned")
+    bias: Bias = Field(default=-10.0, description="initial bias of the logits (section 3.2: -10); learned")
 
 
 class Objective(HeadedObjective):

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from sparc_bench.cards.bounds import Share, Weight
 from sparc_bench.cards.card import Strict
 from sparc_bench.objective import Ctx, ImageOut, TextOut
 from sparc_bench.objectives.clip import contrastive_loss, full_precision
@@ -141,8 +142,8 @@ def fine_grained_loss(
 class SparcOptions(HeadOptions):
     """Weights of the losses, and the points that the paper leaves open."""
 
-    global_weight: float = Field(default=0.5, description="lambda_g, weight of the global loss (section D.4: 0.5)")
-    fine_weight: float = Field(
+    global_weight: Weight = Field(default=0.5, description="lambda_g, weight of the global loss (section D.4: 0.5)")
+    fine_weight: Weight = Field(
         default=1.0,
         description="lambda_f, weight of the fine loss (section D.4: sweep of 0.5, 1, 5, 10; choice not stated)",
     )
@@ -151,7 +152,7 @@ class SparcOptions(HeadOptions):
         description="alignment weights: sparse (eqs. 2 to 4); the ablations dense (no threshold) and softmax (table 8);"
         " sum_normalised, with the threshold on weights that sum to 1, as in section 2's prose",
     )
-    threshold: float | None = Field(
+    threshold: Share | None = Field(
         default=None, description="sigma of sparse and sum_normalised weights; none: 1/P (section 2)"
     )
     reduction: Literal["caption", "token"] = Field(

@@ -12,8 +12,8 @@ from itertools import combinations, product
 import numpy as np
 from jaxtyping import Float, Float32
 from numpy import ndarray
-from pydantic import Field
 
+from sparc_bench.cards.bounds import Number
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder, pairwise, text_need
@@ -46,7 +46,7 @@ class Options(Strict):
     """tag whose groups the macro mean averages; empty: no macro mean"""
     exclude: tuple[str, ...]
     """groups left out of the macro mean"""
-    min_count: int = Field(ge=1)
+    min_count: Number
     """least number of items of a group in the macro mean"""
     group_metrics: bool
     """whether the accuracy of each group of the macro mean is a metric with the group's name"""

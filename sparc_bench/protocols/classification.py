@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
+from sparc_bench.cards.bounds import Number
 from sparc_bench.cards.card import Strict
 from sparc_bench.cards.prompts import class_words, templates
 from sparc_bench.dataset import DataSplit
@@ -40,7 +41,7 @@ class Options(Strict):
     """prompt set: a card of tasks/prompts, `openai80` or `openai7`"""
     classes: str
     """class names in the prompts: a class list (`imagenet` or a card of tasks/classes), or `own`: the data set's"""
-    top_k: tuple[int, ...]
+    top_k: tuple[Number, ...]
     """k of the top-k accuracies; a k at or above the number of classes (always 1) is left out, with a note"""
     ties: Literal["expected"]
     """expected: the mean credit over random orders of the tied classes; duplicate class names tie"""

@@ -14,6 +14,7 @@ from numpy import ndarray
 from pydantic import Field
 from torch import Tensor
 
+from sparc_bench.cards.bounds import Number, Share
 from sparc_bench.cards.card import Strict
 from sparc_bench.cards.prompts import class_words, templates
 from sparc_bench.dataset import DataSplit
@@ -40,9 +41,9 @@ class Options(Strict):
     """prompt set: a card of tasks/prompts, `openai80` or `openai7`"""
     classes: str
     """class names in the prompts: a class list (`imagenet` or a card of tasks/classes), or `own`: the data set's"""
-    severities: tuple[int, ...]
+    severities: tuple[Number, ...]
     """severities of each corruption, equally weighted"""
-    baseline_error: dict[str, float] = Field(min_length=1)
+    baseline_error: dict[str, Share] = Field(min_length=1)
     """corruption -> top-1 error of mCE's baseline model (AlexNet), averaged over the severities, above 0"""
     ties: Literal["expected"]
     """expected: the mean credit over random orders of the tied classes; duplicate class names tie"""

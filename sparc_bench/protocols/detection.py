@@ -14,8 +14,9 @@ from jaxtyping import Int
 from numpy import ndarray
 from pycocotools import mask as coco_mask
 from pycocotools.cocoeval import COCOeval
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
+from sparc_bench.cards.bounds import Area, Number
 from sparc_bench.cards.card import Strict
 from sparc_bench.cards.prompts import class_words, templates
 from sparc_bench.dataset import DataSplit, Region
@@ -57,11 +58,11 @@ class Options(Strict):
     """coco: every image is annotated for every class; lvis: only for the classes that it names (federated)"""
     engine: Literal["pycocotools", "faster-coco-eval"]
     """implementation of AP: pycocotools, or faster-coco-eval, which must agree with pycocotools to 1e-6"""
-    max_detections: int = Field(ge=1)
+    max_detections: Number
     """most detections kept, best first: per image and class under coco (COCO: 100), per image under lvis (LVIS: 300)"""
-    recall_at: tuple[int, ...]
+    recall_at: tuple[Number, ...]
     """k of ar_at_k, the recall with the best k detections per image and class (COCO: 1, 10, 100; LVIS: 300)"""
-    area_edges: tuple[float, float]
+    area_edges: tuple[Area, Area]
     """least areas of a medium and of a large object, in pixels (COCO and LVIS: 1024 and 9216)"""
     categories: Literal["all"] | tuple[str, ...]
     """scored classes, by the data set's names; detections of other classes are left out"""

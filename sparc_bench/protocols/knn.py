@@ -9,6 +9,7 @@ Shapes: X train images, N images, J neighbours, D joint width, C classes.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy import ndarray
 from pydantic import Field, model_validator
 from sklearn.neighbors import NearestNeighbors
 
+from sparc_bench.cards.bounds import Count, Number
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder
@@ -36,13 +38,13 @@ _CELLS = 4_000_000
 class Options(Strict):
     """Options of the protocol in a task card."""
 
-    k: tuple[int, ...]
+    k: tuple[Count, ...]
     """number of voting neighbours; of several, the one with the best accuracy on held-out train images"""
     held_out: Annotated[float, Field(ge=0, lt=1)]
     """share of each class's train images held out to choose k (on equal accuracy the largest k); 0 for a single k"""
-    temperature: Annotated[float, Field(gt=0)]
+    temperature: Annotated[float, Field(gt=0, le=math.inf, allow_inf_nan=True)]
     """temperature of a neighbour's vote, exp(cosine similarity / temperature); inf: equal votes"""
-    top_k: tuple[int, ...]
+    top_k: tuple[Number, ...]
     """k of the top-k accuracies; a k at or above the number of classes (always 1) is left out, with a note"""
     ties: Literal["expected"]
     """expected: neighbours that tie for the last of the k places share them, and tied classes get the mean credit over

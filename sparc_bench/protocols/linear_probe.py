@@ -20,6 +20,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from sparc_bench.cards.bounds import Iterations, Number, Strength
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder
@@ -44,13 +45,13 @@ class Options(Strict):
     """unit: L2-normalised image vectors, independent of the scale of a model's head; given: the model's own length"""
     standardise: bool
     """whether each dimension is scaled to mean 0 and variance 1 over the fitted images"""
-    C: tuple[float, ...]
+    C: tuple[Strength, ...]
     """grid of scikit-learn's C (1 / strength of the L2 penalty; the loss is summed over images), ascending"""
     held_out: Annotated[float, Field(gt=0, lt=1)]
     """share of each class's train images held out to choose C (on equal accuracy the smallest C)"""
-    max_iter: Annotated[int, Field(gt=0)]
+    max_iter: Iterations
     """most iterations of L-BFGS for each C; a note names fits that did not converge"""
-    top_k: tuple[int, ...]
+    top_k: tuple[Number, ...]
     """k of the top-k accuracies; a k at or above the number of classes (always 1) is left out, with a note"""
     ties: Literal["expected"]
     """expected: the mean credit over random orders of the classes with equal scores in float32"""

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from pydantic import Field
 
+from sparc_bench.cards.bounds import Number
 from sparc_bench.cards.card import Strict
 from sparc_bench.cards.prompts import class_words, templates
 from sparc_bench.dataset import DataSplit
@@ -41,7 +42,7 @@ class Options(Strict):
     """prompt set: a card of tasks/prompts, `openai80` or `openai7`"""
     classes: str
     """object names in the prompts: a card of tasks/classes, or `own`: the data set's own names"""
-    folds: int = Field(ge=2)
+    folds: Number = Field(ge=2)
     """number of folds of the images; a fold is answered at the threshold with the best F1 on the other folds"""
 
 

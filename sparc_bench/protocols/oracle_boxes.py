@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float32
 from numpy import ndarray
 from pycocotools.cocoeval import COCOeval
-from pydantic import Field
 
+from sparc_bench.cards.bounds import Number
 from sparc_bench.cards.prompts import class_words, templates
 from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder
@@ -52,7 +52,7 @@ DATA = frozenset({"boxes"})
 class Options(RegionOptions):
     """Options of the protocol in a task card."""
 
-    max_detections: int = Field(ge=1)
+    max_detections: Number
     """most detections kept per image and class, best first (COCO: 100)"""
 
 

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int
 from numpy import ndarray
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
+from sparc_bench.cards.bounds import Area
 from sparc_bench.cards.card import Strict
 from sparc_bench.cards.prompts import class_words, templates
 from sparc_bench.dataset import DataSplit, Example, Region
@@ -49,7 +50,7 @@ class RegionOptions(Strict):
     """area of a region for the size groups: the object's own pixels (COCO), or its box"""
     area_unit: Literal["pixels", "image"]
     """unit of `area_edges`: pixels of the original image (COCO), or fractions of the image"""
-    area_edges: tuple[float, float]
+    area_edges: tuple[Area, Area]
     """least areas of a medium and of a large region (COCO: 1024 and 9216 pixels)"""
 
     @model_validator(mode="after")
@@ -64,7 +65,7 @@ class Options(RegionOptions):
 
     region: Literal["box", "mask"]
     """patches that are averaged: those under the box, or those under the mask (under the box if the mask is empty)"""
-    min_side: float = Field(ge=0)
+    min_side: Area
     """least width and height of a scored region's box, in pixels of the original image (CLIPSelf: 8)"""
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 from numpy import ndarray
 
+from sparc_bench.cards.bounds import Number
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder
@@ -47,7 +48,7 @@ _QUERIES_AT_ONCE = 64
 class Options(Strict):
     """Options of the protocol in a task card."""
 
-    ks: tuple[int, ...]
+    ks: tuple[Number, ...]
     """k of the hit rates R@k"""
     truth: Literal["own", "full"]
     """own: a caption is true of its own image only; full: of every image that it describes, by the data set's truth"""

@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 from numpy import ndarray
-from pydantic import Field
 
+from sparc_bench.cards.bounds import Number
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder, pairwise
@@ -43,9 +43,9 @@ _COLUMNS_AT_ONCE = 512
 class Options(Strict):
     """Options of the protocol in a task card."""
 
-    ks: tuple[int, ...]
+    ks: tuple[Number, ...]
     """k of the hit rates R@k"""
-    candidates: int = Field(ge=1)
+    candidates: Number
     """number of each query's best candidates, by cosine of global vectors, that the model's own score re-ranks"""
     ties: Literal["expected"]
     """expected: the mean credit over random orders of the tied candidates"""

@@ -23,6 +23,7 @@ from jaxtyping import Float32, Float64, Int, Shaped
 from numpy import ndarray
 from pydantic import model_validator
 
+from sparc_bench.cards.bounds import Real
 from sparc_bench.cards.card import Strict
 from sparc_bench.cards.prompts import class_words, templates
 from sparc_bench.dataset import DataSplit, Example
@@ -68,7 +69,7 @@ class Options(Strict):
     """rule for background pixels: ignore (not scored) or class (background is one more class)"""
     background_words: tuple[str, ...]
     """words for background in the prompts; the class's score is the best of them at each pixel; [] for none"""
-    background_score: float | Literal["none"]
+    background_score: Real | Literal["none"]
     """constant score of the background class, on the scale of the model's own scores, or "none" """
     upsample: Literal["bilinear", "nearest"]
     """bilinear: interpolate the scores, then take the best class; nearest: a pixel has the class of its patch"""

@@ -17,6 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from sparc_bench.cards.bounds import Scale, Temperature, Width
 from sparc_bench.cards.card import Strict
 from sparc_bench.objective import ImageOut, ImageVectors, Objective, TextOut
 
@@ -28,7 +29,7 @@ class HeadOptions(Strict):
     `image_head` to "none".
     """
 
-    dim: int = Field(default=512, description="joint width d (section D.1: 512)")
+    dim: Width = Field(default=512, description="joint width d (section D.1: 512)")
     image_head: Literal["gelu", "relu", "residual", "none"] = Field(
         default="gelu",
         description="h_v, 'a single non-linear layer' of unstated form: Linear + GELU or ReLU, x + GELU(Linear(x)), or "
@@ -39,8 +40,10 @@ class HeadOptions(Strict):
         description="tokens that the text mean runs over: words (an open_clip checkpoint's tower gives its own pooled "
         "output instead), words with BOS and EOS (not stated), or every position, padding included (listing 1)",
     )
-    temperature: float = Field(default=0.07, description="initial temperature; learned, as in the paper throughout")
-    max_scale: float = Field(default=100.0, description="upper bound of the inverse temperature (CLIP's)")
+    temperature: Temperature = Field(
+        default=0.07, description="initial temperature; learned, as in the paper throughout"
+    )
+    max_scale: Scale = Field(default=100.0, description="upper bound of the inverse temperature (CLIP's)")
 
 
 class HeadedObjective(Objective):

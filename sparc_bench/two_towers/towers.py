@@ -71,6 +71,7 @@ class RecipeImageTower(ImageTower):
                 f"timm cannot make '{card.model}' with {card.size} px and {changes} ({error}): "
                 "name a vision transformer of timm and sizes that divide."
             ) from None
+        _refuse_cut_edge(card, tuple(self.trunk.patch_embed.patch_size))
         self.width = self.trunk.num_features
         self.grid = cast("tuple[int, int]", tuple(self.trunk.patch_embed.grid_size))
         if branches:
@@ -83,6 +84,15 @@ class RecipeImageTower(ImageTower):
             return ImageOut(patches_BPW, patches_BPW.mean(1, keepdim=True), self.grid)
         outputs_BSW = self.trunk.forward_features(pixels_BCHW, attn_mask=self.sees_SS)
         return ImageOut(outputs_BSW[:, self.branches :], outputs_BSW[:, : self.branches], self.grid)
+
+
+def _refuse_cut_edge(card: ImageTowerTable, patch: tuple[int, ...]) -> None:
+    """Raise UserError for an image size that is no multiple of the patch size, of which an edge would not be seen."""
+    if any(card.size % side for side in patch):
+        raise UserError(
+            f"The patches of '{card.model}' have {patch[0]} x {patch[-1]} pixels, of which image.size ({card.size}) is "
+            "no multiple: change image.size, or set image.patch."
+        )
 
 
 def _branch_mask(branches: int, patches: int) -> Tensor:

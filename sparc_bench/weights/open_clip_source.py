@@ -13,6 +13,7 @@ from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from pydantic import Field
 
+from sparc_bench.cards.bounds import Pixels
 from sparc_bench.cards.card import Strict
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.weights import hub
@@ -42,7 +43,7 @@ class Options(Strict):
         description="last layer of the patch path: plain, MaskCLIP's value path, SCLIP's or ClearCLIP's attention; "
         "default: plain, where the architecture projects patches into the joint space",
     )
-    size: int | None = Field(default=None, description="input rows and columns, where they differ from the model's")
+    size: Pixels | None = Field(default=None, description="input rows and columns, where they differ from the model's")
 
 
 @dataclass(frozen=True)
