@@ -86,7 +86,7 @@ def _is_table(annotation: Any) -> TypeGuard[type[BaseModel]]:  # noqa: ANN401 - 
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file as a dictionary; raises UserError with the line of a syntax error."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error}): check the path.") from None
     except tomllib.TOMLDecodeError as error:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import numpy as np
 from jaxtyping import Bool
 from numpy import ndarray
-from pydantic import Field
+from pydantic import BeforeValidator, Field, FiniteFloat
 
 from sparc_bench.dataset import Region
 from sparc_bench.errors import UserError
 from sparc_bench.files.annotations import AnyRows, CocoRow, DataFolder, read_json, repeated, some
+from sparc_bench.files.boxes import CocoBox, outside_notes
 from sparc_bench.files.run_lengths import RunLengths
 
 COCO_SPLITS = {
@@ -29,8 +30,15 @@ COCO_SPLITS = {
 }
 """Labels of splits in COCO's format: of other files in it, and of COCO itself."""
 
-Polygons = list[list[float]]
-ImageId = int | str
+Polygons = list[list[FiniteFloat]]
+
+
+def _plain_number(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+ImageId = Annotated[str, Field(coerce_numbers_to_str=True), BeforeValidator(_plain_number)]
+"""Id of an image: a string, so that 1, 1.0 and "1" in the tables of a file are the same image."""
 AnyImage = TypeVar("AnyImage", bound="CocoImage")
 
 
@@ -68,8 +76,8 @@ class Object(CocoRow):
     id: ImageId
     image_id: ImageId
     category_id: int
-    bbox: tuple[float, float, float, float]
-    area: float
+    bbox: CocoBox
+    area: float = Field(ge=0, allow_inf_nan=False)
     iscrowd: bool = False
     segmentation: RunLengths | Polygons = Field(default=[])
 
@@ -127,9 +135,9 @@ def images_by_id(images: Sequence[AnyImage], annotated: Iterable[ImageId], where
     """
     by_id = {image.id: image for image in images}
     if len(by_id) != len(images):
-        twice = some([str(image_id) for image_id in repeated([image.id for image in images])])
+        twice = some(repeated([image.id for image in images]))
         raise UserError(f'{where} lists image {twice} more than once: take the repeated entries of "images" out.')
-    unknown = sorted({str(image_id) for image_id in annotated if image_id not in by_id})
+    unknown = sorted({image_id for image_id in annotated if image_id not in by_id})
     if unknown:
         raise UserError(f'{where} has annotations of image {some(unknown)}, which its "images" lack: add or drop them.')
     return by_id
@@ -145,9 +153,13 @@ def captions_by_image(rows: Iterable[CocoCaption], images: Iterable[ImageId]) ->
 
 
 def objects_by_image(
-    rows: Sequence[Object], images: Iterable[ImageId], name: str
+    rows: Sequence[Object], images: Mapping[ImageId, SizedImage], name: str
 ) -> tuple[dict[ImageId, list[Object]], tuple[str, ...]]:
-    """The objects of each of these images whose box has an area, and a note about the others of the file `name`."""
+    """The objects of each of these images whose box has an area, and notes about the others and about odd boxes.
+
+    Raises:
+        UserError: the boxes are not left, top, width and height in pixels.
+    """
     objects: dict[ImageId, list[Object]] = {image_id: [] for image_id in images}
     flat = 0
     for row in rows:
@@ -155,8 +167,15 @@ def objects_by_image(
             objects[row.image_id].append(row)
         else:
             flat += 1
-    note = f"{flat} objects of {name} have a box without width or height and are left out."
-    return objects, (note,) if flat else ()
+    notes = outside_notes(
+        np.array([row.bbox for row in rows], dtype=np.float64).reshape(-1, 4),
+        np.array([(one.width, one.height) for row in rows for one in [images[row.image_id]]]).reshape(-1, 2),
+        name,
+        lambda index: f"image {rows[index].image_id} (annotation {rows[index].id})",
+    )
+    if flat:
+        notes = (f"{flat} objects of {name} have a box without width or height and are left out.", *notes)
+    return objects, notes
 
 
 def labels_of(categories: Sequence[Category], objects: Sequence[Object], where: Path) -> dict[int, int]:
@@ -178,25 +197,32 @@ def labels_of(categories: Sequence[Category], objects: Sequence[Object], where: 
 def region_of(row: Object, label: int, image: SizedImage) -> Region:
     """An object of that image."""
     left, top, box_width, box_height = row.bbox
+    owner = f"image {image.id} (annotation {row.id})"
     return Region(
         box=(left, top, left + box_width, top + box_height),
         label=label,
         area=row.area,
-        mask=partial(decode_mask, row.segmentation, image.height, image.width) if row.segmentation else None,
+        mask=partial(decode_mask, row.segmentation, image.height, image.width, owner) if row.segmentation else None,
         crowd=row.iscrowd,
     )
 
 
-def decode_mask(segmentation: RunLengths | Polygons, height: int, width: int) -> Bool[ndarray, "H W"]:
-    """The pixels of polygons (their union) or run lengths, by pycocotools.
+def decode_mask(
+    segmentation: RunLengths | Polygons, height: int, width: int, owner: str = "an image"
+) -> Bool[ndarray, "H W"]:
+    """The pixels of polygons (their union) or run lengths, by pycocotools; errors name the owner.
 
     Raises:
-        UserError: run lengths of another size than the image, or what pycocotools refuses.
+        UserError: a polygon of less than three points, run lengths of another size than the image, or what
+            pycocotools refuses.
     """
     from pycocotools import mask as coco_mask
 
     try:
         if isinstance(segmentation, list):
+            odd = [points for points in segmentation if len(points) < 6 or len(points) % 2]
+            if odd:  # pycocotools would take two points for a box
+                raise ValueError(f"a polygon has {len(odd[0])} numbers, not three points or more")
             lengths = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
         elif isinstance(segmentation.counts, str):
             lengths = {"counts": segmentation.counts.encode(), "size": list(segmentation.size)}
@@ -206,10 +232,12 @@ def decode_mask(segmentation: RunLengths | Polygons, height: int, width: int) ->
             )
         mask: ndarray = coco_mask.decode(lengths)
     except Exception as error:
-        raise UserError(f"A mask cannot be decoded ({error}): mend its segmentation in the instances file.") from error
+        raise UserError(
+            f"The mask of {owner} cannot be decoded ({error}): mend its segmentation in the instances file."
+        ) from error
     if mask.shape != (height, width):
         raise UserError(
-            f"A mask of {mask.shape[0]} x {mask.shape[1]} pixels belongs to an image of {height} x {width}: "
+            f"A mask of {mask.shape[0]} x {mask.shape[1]} pixels belongs to {owner} of {height} x {width}: "
             "mend its size in the instances file."
         )
     return mask.astype(np.bool_)

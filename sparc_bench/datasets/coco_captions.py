@@ -98,8 +98,8 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         split=split,
         examples=tuple(
             Example(
-                id=str(image_id),
-                image=photos.item(str(image_id), file_name),
+                id=image_id,
+                image=photos.item(image_id, file_name),
                 captions=tuple(captions[image_id][:first]),
                 photo=coco_photo(file_name),
             )

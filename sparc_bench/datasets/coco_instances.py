@@ -63,12 +63,12 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     """
     known_split(split, SPLITS, "coco_instances")
     files = CocoFiles(DataFolder.find(root, options.folder, NEEDS_ON_DISK), split)
-    name, where = files.filled(options.annotations), files.path(options.annotations)
+    where = files.path(options.annotations)
     file = files.read(_InstanceFile, options.annotations)
     folder = files.home.folder(files.filled(options.images))
     by_id = images_by_id(file.images, (row.image_id for row in file.annotations), where)
     label_of = labels_of(file.categories, file.annotations, where)
-    objects, flat_note = objects_by_image(file.annotations, by_id, name)
+    objects, box_notes = objects_by_image(file.annotations, by_id, files.filled(options.annotations))
     rows = {image.file_name: len(objects[image_id]) for image_id, image in by_id.items()}
     photos = Photos.find(folder, rows, options.absent, f"the photos of {where}: mend the option 'images'")
     present = {image_id: image for image_id, image in by_id.items() if image.file_name in photos.sizes}
@@ -78,8 +78,8 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         split=split,
         examples=tuple(
             Example(
-                id=str(image_id),
-                image=photos.item(str(image_id), image.file_name),
+                id=image_id,
+                image=photos.item(image_id, image.file_name),
                 regions=tuple(region_of(row, label_of[row.category_id], image) for row in objects[image_id]),
                 photo=coco_photo(image.file_name),
                 facts={"width": image.width, "height": image.height},
@@ -91,5 +91,5 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         fingerprint=photos.fingerprint(
             files.contents, {str(image_id): image.file_name for image_id, image in present.items()}
         ),
-        notes=photos.notes + flat_note,
+        notes=photos.notes + box_notes,
     )

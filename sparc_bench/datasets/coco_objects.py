@@ -18,12 +18,13 @@ from sparc_bench.datasets._coco_json import (
     CocoCaptionFile,
     CocoFiles,
     CocoImage,
+    ImageId,
     captions_by_image,
     images_by_id,
 )
 from sparc_bench.datasets._photos import Photos, coco_photo
 from sparc_bench.errors import UserError
-from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, known_split, some
+from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, decoded, known_split, some
 
 TITLE = "COCO photos with captions, the objects in them and the words for these objects (CHAIR)"
 SOURCE = (
@@ -56,7 +57,7 @@ class Options(Strict):
 
 
 class _Object(CocoRow):
-    image_id: int
+    image_id: ImageId
     category_id: int
 
 
@@ -67,7 +68,7 @@ class _InstanceFile(CocoRow):
 
 
 class _KarpathyImage(CocoRow):
-    cocoid: int
+    cocoid: ImageId
     split: str
 
 
@@ -104,7 +105,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     annotated = images_by_id(instances.images, (), files.path(options.instances))
     wanted = [image_id for image_id in by_id if image_id in annotated and (listed is None or image_id in listed)]
     captions = captions_by_image(file.annotations, wanted)
-    objects: dict[int | str, set[str]] = {image_id: set() for image_id in captions}
+    objects: dict[ImageId, set[str]] = {image_id: set() for image_id in captions}
     for thing in instances.annotations:
         if thing.image_id in objects and thing.category_id in class_of:
             objects[thing.image_id].add(class_of[thing.category_id])
@@ -121,8 +122,8 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         split=split,
         examples=tuple(
             Example(
-                id=str(image_id),
-                image=photos.item(str(image_id), file_name),
+                id=image_id,
+                image=photos.item(image_id, file_name),
                 captions=tuple(captions[image_id]),
                 photo=coco_photo(file_name),
                 facts={label: label in objects[image_id] for label in class_of.values()},
@@ -140,12 +141,8 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
 
 def _synonyms(content: bytes, where: Path) -> dict[str, str]:
     """Word -> the head of its row; a row is `head, word, two words, ...`."""
-    try:
-        lines = content.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{where} is no UTF-8 text (byte {error.start}): copy CHAIR's own file.") from None
     found: dict[str, str] = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(decoded(content, where).splitlines(), start=1):
         words = [word.strip().lower() for word in line.split(",") if word.strip()]
         for word in words:
             if found.setdefault(word, words[0]) != words[0]:
@@ -153,6 +150,6 @@ def _synonyms(content: bytes, where: Path) -> dict[str, str]:
     return found
 
 
-def _karpathy_test(file: _KarpathyFile) -> set[int]:
+def _karpathy_test(file: _KarpathyFile) -> set[ImageId]:
     """The COCO ids of Karpathy's test images."""
     return {image.cocoid for image in file.images if image.split == "test"}

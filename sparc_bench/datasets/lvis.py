@@ -126,7 +126,7 @@ def _refuse_unknown(file: _File, label_of: Mapping[int, int], where: Path) -> No
 
 
 def _example(image: _Image, photos: Photos | None, objects: list[Object], label_of: Mapping[int, int]) -> Example:
-    item_id = str(image.id)
+    item_id = image.id
     facts: dict[str, Any] = {
         "width": image.width,
         "height": image.height,

@@ -17,7 +17,7 @@ from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.datasets._photos import Photos, coco_photo
 from sparc_bench.errors import UserError
-from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, known_split
+from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, decoded, known_split
 
 TITLE = "POPE: is the named object in the photo? Six questions on each of 500 photos of COCO"
 SOURCE = (
@@ -101,7 +101,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
 def _asked(content: bytes, where: Path) -> dict[str, dict[str, bool]]:
     """Photo -> object -> whether the answer is yes."""
     asked: dict[str, dict[str, bool]] = {}
-    for number, line in enumerate(content.splitlines(), start=1):
+    for number, line in enumerate(decoded(content, where).splitlines(), start=1):
         if not line.strip():
             continue
         try:

@@ -13,7 +13,7 @@ from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit
 from sparc_bench.datasets._photo_items import PhotoItem, photo_split
 from sparc_bench.errors import UserError
-from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, known_split, read_json
+from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, decoded, known_split, read_json
 
 TITLE = "Winoground: 400 times two photos and two captions of the same words in another order"
 SOURCE = "Thrush et al. 2022, Winoground (arXiv:2204.03162), facebook/winoground on the Hugging Face hub"
@@ -55,7 +55,8 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     assert root is not None
     content = home.read(options.annotations)
     where = home.path / options.annotations
-    rows = [read_json(_Row, line, where) for line in content.splitlines() if line.strip()]
+    lines = enumerate(decoded(content, where).splitlines(), start=1)
+    rows = [read_json(_Row, line.encode(), f"line {number} of {where}") for number, line in lines if line.strip()]
     if not rows:
         raise UserError(f"{where} holds no lines: copy it again.")
     folder = home.folder(options.images)

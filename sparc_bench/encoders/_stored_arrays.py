@@ -17,6 +17,7 @@ from numpy import ndarray
 from safetensors import SafetensorError, safe_open
 
 from sparc_bench.errors import UserError
+from sparc_bench.files.annotations import decoded
 from sparc_bench.weights.weights_file import refuse_escaping_members
 
 VECTORS = ("image_embeddings", "text_embeddings", "image_patches", "image_areas", "patch_grid")
@@ -110,7 +111,7 @@ def _inputs(file: Path) -> _Content:
 
 def _metadata(file: Path) -> _Content:
     try:
-        rows = csv.reader(io.StringIO(file.read_text(encoding="utf-8-sig"), newline=""), strict=True)
+        rows = csv.reader(io.StringIO(decoded(file.read_bytes(), file), newline=""), strict=True)
         header, *table = [row for row in rows if row]
     except (UnicodeDecodeError, csv.Error, ValueError) as error:
         raise UserError(f"{file} is no CSV file in UTF-8 ({error}): save it again.") from None

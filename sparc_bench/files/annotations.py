@@ -5,7 +5,9 @@ Every mistake on disk is a `UserError` of one sentence that ends in the fix.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,13 +73,8 @@ class DataFolder:
             raise UserError(f"{path} {reason}: the data set needs {self.needs}.") from None
 
     def text(self, name: str) -> str:
-        """The text of a UTF-8 file (a byte order mark is dropped)."""
-        try:
-            return self.read(name).decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{self.path / name} is no UTF-8 text (byte {error.start}): save it again in that encoding."
-            ) from None
+        """The text of a file (see `decoded`)."""
+        return decoded(self.read(name), self.path / name)
 
     def lines(self, name: str) -> list[str]:
         """The lines of an id list, stripped, without empty ones; raises UserError for a repeated line."""
@@ -95,15 +92,59 @@ class DataFolder:
         return path
 
 
-def read_json(cls: type[AnyRows], data: bytes, where: Path) -> AnyRows:
-    """JSON validated against a pydantic model; raises UserError that names the first value that does not fit."""
+def decoded(data: bytes, where: Path | str) -> str:
+    """The text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark, as Windows writes it.
+
+    Raises:
+        UserError: the bytes are not in that encoding.
+    """
+    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
     try:
-        return cls.model_validate_json(data)
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{where} is no {encoding.removesuffix('-sig').upper()} text (byte {error.start}): save it again as UTF-8."
+        ) from None
+
+
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",  # begins as that of UTF-16 does
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+def read_json(cls: type[AnyRows], data: bytes, where: Path | str) -> AnyRows:
+    """JSON validated against a pydantic model; raises UserError that names the first value that does not fit."""
+    marked = any(data.startswith(mark) for mark in _MARKS)
+    text = decoded(data, where) if marked else data
+    try:
+        return cls.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
+        errors = error.errors(include_url=False)
+        same_row = [one for one in errors if one["loc"][:2] == errors[0]["loc"][:2]]
+        first = max(same_row, key=lambda one: len(one["loc"]))  # of several forms of a value, the one that fits best
+        place = ".".join(str(part) for part in first["loc"] if "[" not in str(part))
         at = f" at {place}" if place else ""
-        raise UserError(f"{where} is not the expected JSON{at} ({first['msg']}): mend or copy it again.") from None
+        reason = f"{_owner(text, first['loc'])}{first['msg'].removeprefix('Value error, ')}"
+        raise UserError(f"{where} is not the expected JSON{at} ({reason}): mend or copy it again.") from None
+
+
+def _owner(text: str | bytes, place: Sequence[int | str]) -> str:
+    """`image 3, annotation 7: ` for a place in such a row; empty elsewhere."""
+    try:
+        value = json.loads(text)
+        for part in place:
+            value = value[part]
+            if isinstance(value, dict) and "image_id" in value:
+                return f"image {value['image_id']}" + (f", annotation {value['id']}: " if "id" in value else ": ")
+            if isinstance(value, dict) and "file_name" in value and "id" in value:
+                return f"image {value['id']}: "
+    except (ValueError, LookupError, TypeError, RecursionError):
+        pass
+    return ""
 
 
 class CocoRow(BaseModel):

@@ -6,18 +6,20 @@ Shapes: D detections.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int
 from numpy import ndarray
 from pycocotools import mask as coco_mask
-from pydantic import AfterValidator, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.errors import UserError
 from sparc_bench.files.annotations import CocoRow, some
+from sparc_bench.files.boxes import CocoBox, outside_notes
 from sparc_bench.files.json_rows import validated_rows
 from sparc_bench.files.run_lengths import RunLengths
 from sparc_bench.outputs.ids import IdMatch
@@ -30,19 +32,11 @@ FORMAT = (
 )
 
 
-def _box(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-    if not all(map(math.isfinite, box)):
-        raise ValueError(f"the box {list(box)} is not finite")
-    if box[2] < 0 or box[3] < 0:
-        raise ValueError(f"the box {list(box)} has a negative width or height (a box is left, top, width, height)")
-    return box
-
-
 class _Row(CocoRow):
     image_id: int | str
     category_id: int
     score: float = Field(allow_inf_nan=False)
-    bbox: Annotated[tuple[float, float, float, float], AfterValidator(_box)] | None = None
+    bbox: CocoBox | None = None
     segmentation: RunLengths | None = None
 
 
@@ -123,6 +117,8 @@ class DetectionRows:
             scores.append(np.array([row.score for row in part], dtype=np.float64))
             boxes.append(np.array([row.bbox or (math.nan,) * 4 for row in part], dtype=np.float64))
             masks += [row.segmentation for row in part]
+        if not rows:
+            return cls(where, (), np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros((0, 4)), ())
         return cls(
             where, tuple(ids), np.concatenate(categories), np.concatenate(scores), np.concatenate(boxes), tuple(masks)
         )
@@ -175,7 +171,19 @@ class DetectionRows:
             if masks
             else None,
         )
-        return found, places.notes(self.where)
+        return found, places.notes(self.where) + self._outside_notes(found, data, chosen_D)
+
+    def _outside_notes(self, found: SplitDetections, data: DataSplit, row_D: Int[ndarray, "D"]) -> tuple[str, ...]:
+        """Note about boxes that leave their image, if any; `row_D` are their rows in the file."""
+        if found.box_D4 is None or not all(_states_size(example) for example in data):
+            return ()
+        size_N2 = np.array([(one.facts["width"], one.facts["height"]) for one in data], dtype=np.float64)
+        return outside_notes(
+            found.box_D4,
+            size_N2[found.example_D],
+            self.where,
+            lambda index: f"image {self.image_id_D[row_D[index]]} (row {row_D[index]})",
+        )
 
     def _mask(self, mask: RunLengths | None, example: Example) -> dict[str, Any]:
         assert mask is not None
@@ -193,13 +201,17 @@ class DetectionRows:
         return packed
 
 
+def _states_size(example: Example) -> bool:
+    return isinstance(example.facts, Mapping) and {"width", "height"} <= example.facts.keys()
+
+
 def parse(file: OutputsFile) -> DetectionRows | None:
-    """The detections, or None for a file of another kind.
+    """The detections, or None for a file of another kind; an empty list holds none at all.
 
     Raises:
         UserError: a row is malformed, such as by a number that is not finite or a negative width.
     """
     rows = file.rows
-    if not (isinstance(rows, list) and rows and isinstance(rows[0], dict) and "category_id" in rows[0]):
+    if not isinstance(rows, list) or (rows and not (isinstance(rows[0], dict) and "category_id" in rows[0])):
         return None
     return DetectionRows.joined(str(file.path), rows)

@@ -19,6 +19,7 @@ from numpy import ndarray
 from PIL import Image
 
 from sparc_bench.errors import UserError, nearest
+from sparc_bench.files.annotations import decoded
 from sparc_bench.outputs.ids import IdMatch
 from sparc_bench.outputs.outputs_file import CLASSES_FILE, OutputsFile
 
@@ -155,7 +156,7 @@ def _of_folder(path: Path, files: Sequence[str]) -> Masks:
         raise UserError(f"The folder {path} holds no PNG files: masks are named by image id, such as 2007_000033.png.")
     names = None
     if CLASSES_FILE in files:
-        lines = (path / CLASSES_FILE).read_text(encoding="utf-8-sig").splitlines()
+        lines = decoded((path / CLASSES_FILE).read_bytes(), path / CLASSES_FILE).splitlines()
         names = _named([line.strip() for line in lines if line.strip()], str(path / CLASSES_FILE))
     return Masks(str(path), tuple(pictures), names, lambda index: _opened(path / pictures[index]))
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy import ndarray
 
 from sparc_bench.errors import UserError
+from sparc_bench.files.annotations import decoded
 
 CLASSES_FILE = "classes.txt"
 """File in a folder of masks with the class names, one per line, in the order of the pixel values."""
@@ -94,8 +95,8 @@ def _safetensors(data: bytes, path: Path) -> dict[str, ndarray]:
 
 def _json(data: bytes, path: Path) -> Any:  # noqa: ANN401 - any JSON value
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
+        text = decoded(data, path)
+    except UserError:
         raise UserError(
             f"{path} is no folder, .npz, .safetensors or JSON file: sparc-bench show TASK says what a task takes."
         ) from None

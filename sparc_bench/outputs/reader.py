@@ -47,6 +47,6 @@ def read(path: Path, wanted: Collection[str]) -> tuple[str, Any, str]:
         found = module.parse(file)
         if found is not None and name in wanted:
             return name, found, file.sha256
-        if found is not None:
+        if found is not None and file.rows != []:
             raise UserError(f"{path} holds {module.TITLE}, which this task does not take: give {formats(wanted)}.")
     raise UserError(f"{path} holds no known outputs: give {formats(wanted)}.")

@@ -39,7 +39,7 @@ from sparc_bench.protocols._coco_evaluation import (
     recalled,
 )
 from sparc_bench.protocols._federated import FREQUENCIES, checked_for, ignore_unmatched, judged
-from sparc_bench.protocols.regions import SIZES
+from sparc_bench.protocols.regions import SIZES, refuse_odd_region
 
 VERSION = 1
 TITLE = "detection: average precision and recall of scored boxes or masks"
@@ -195,6 +195,7 @@ class _Truth:
         wanted = _labels(data, options)
         pairs = [(i, region) for i, example in enumerate(data.examples) for region in example.regions]
         for number, (index, region) in enumerate(pairs, start=1):
+            refuse_odd_region(data.examples[index], region)
             if region.label in wanted:
                 self._rows.setdefault(region.label, []).append(self._row(number, index, region))
         self.labels = [label for label, rows in sorted(self._rows.items()) if not all(row["iscrowd"] for row in rows)]

@@ -90,13 +90,14 @@ class ChosenRegions:
         """Regions of all examples without crowds and without those with a side under `min_side` pixels.
 
         Raises:
-            UserError: no region is left.
+            UserError: no region is left, or a box or area is not finite.
         """
         rows: list[int] = []
         regions: list[Region] = []
         left_out: Counter[str] = Counter()
         for index, region in ((i, region) for i, example in enumerate(data.examples) for region in example.regions):
             left, top, right, bottom = region.box
+            refuse_odd_region(data.examples[index], region)
             if region.crowd:
                 left_out["crowd"] += 1
             elif min(right - left, bottom - top) < min_side:
@@ -211,6 +212,16 @@ def region_scores(
 
             blocks[path].append(classes.scores(score).detach().float().cpu().numpy())
     return {path: np.concatenate(parts) for path, parts in blocks.items()}
+
+
+def refuse_odd_region(example: Example, region: Region) -> None:
+    """Raise UserError for a box or an area that is not finite or negative."""
+    left, top, right, bottom = region.box
+    if not np.isfinite((*region.box, region.area)).all() or right < left or bottom < top or region.area < 0:
+        raise UserError(
+            f"The image {example.id} has a region with the box {list(region.box)} (left, top, right, bottom) and the "
+            f"area {region.area}: mend its annotations."
+        )
 
 
 def untrained_notes(encoder: Encoder) -> list[str]:

@@ -11,6 +11,7 @@ from sparc_bench.errors import UserError
 from sparc_bench.files.run_lengths import RunLengths
 
 FILE = "coco/annotations/instances_val2017.json"
+NAN, INF = float("nan"), float("inf")
 
 
 def test_boxes_labels_and_masks(coco_root):
@@ -126,3 +127,72 @@ def test_photos_are_measured_as_stored(coco_root):
         else:
             with pytest.raises(UserError, match="its EXIF orientation would turn it, which is not applied"):
                 read(coco_root, "val2017", Options())
+
+
+def polygon(points):
+    return lambda c: c["annotations"][0].update(segmentation=[points])
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda c: c["annotations"][1].update(bbox=[NAN, 0, 2, 6]), r"image 3, annotation 2: the box .* is not finite"),
+        (lambda c: c["annotations"][1].update(bbox=[0, 0, 2, INF]), r"image 3, annotation 2: the box .* is not finite"),
+        (lambda c: c["annotations"][0].update(bbox=[1, 1, -4, 3]), r"image 3, annotation 1: the box .* negative width"),
+        (lambda c: c["annotations"][0].update(area=NAN), r"annotations\.0\.area \(image 3, annotation 1: "),
+        (lambda c: c["annotations"][0].update(area=-1), r"annotations\.0\.area \(image 3, annotation 1: "),
+        (polygon([NAN] * 8), r"annotations\.0\.segmentation\.0\.0 \(image 3, annotation 1: Input should be a finite"),
+        (lambda c: c["images"].append({**c["images"][1], "id": "3"}), "lists image 3 more than once"),
+        (lambda c: c["images"][0].update(width=0), r"images\.0\.width \(image 7: "),
+    ],
+)
+def test_numbers_that_no_annotation_has_are_refused_by_name(coco_root, edit_json, change, sentence):
+    edit_json(coco_root / FILE, change)
+    with pytest.raises(UserError, match=sentence):
+        read(coco_root, "val2017", Options())
+
+
+@pytest.mark.parametrize("points", [[1.0, 1.0, 4.0, 3.0], [1.0, 1.0, 4.0], [1.0, 1.0, 5.0, 1.0, 5.0, 4.0, 1.0], []])
+def test_polygons_of_less_than_three_points(coco_root, edit_json, points):
+    edit_json(coco_root / FILE, polygon(points))
+    dog = read(coco_root, "val2017", Options())[1].regions[0]
+    has = f"a polygon has {len(points)} numbers"
+    with pytest.raises(UserError, match=rf"mask of image 3 \(annotation 1\) cannot be decoded \({has}"):
+        dog.mask()
+
+
+def test_ids_of_two_types_are_joined(coco_root, edit_json):
+    whole = read(coco_root, "val2017", Options())
+    for kind in (str, float):
+        edit_json(
+            coco_root / FILE, lambda c, kind=kind: [a.update(image_id=kind(a["image_id"])) for a in c["annotations"]]
+        )
+        split = read(coco_root, "val2017", Options())
+        assert [e.id for e in split] == [e.id for e in whole] == ["7", "3"]
+        assert [len(e.regions) for e in split] == [0, 2]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_marked_encodings(coco_root, encoding):
+    path = coco_root / FILE
+    path.write_text(path.read_text(encoding="utf-8"), encoding=encoding)
+    assert len(read(coco_root, "val2017", Options())[1].regions) == 2
+
+
+def test_corners_given_as_extents(coco_root, edit_json):
+    def add(content):
+        first = {"image_id": 3, "category_id": 1, "area": 4.0}
+        boxes = [[left, top, left + 2, top + 2] for left in (0, 2, 4, 6) for top in (0, 2, 4)]
+        content["annotations"] = [{**first, "id": k, "bbox": box} for k, box in enumerate(boxes)]
+
+    edit_json(coco_root / FILE, add)
+    with pytest.raises(
+        UserError, match=r"boxes of annotations/instances_val2017\.json leave .*of image 3 \(annotation"
+    ):
+        read(coco_root, "val2017", Options())
+
+
+def test_boxes_as_coco_rounds_them(coco_root, edit_json):
+    edit_json(coco_root / FILE, lambda content: content["annotations"][0].update(bbox=[3.99, 0.0, 4.02, 6.01], area=0))
+    split = read(coco_root, "val2017", Options())
+    assert (split.notes, len(split[1].regions)) == ((), 2)

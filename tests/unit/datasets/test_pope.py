@@ -91,3 +91,11 @@ def test_the_published_counts(test_data, tmp_path, photo, split):
     counts = data.counts()
     assert (counts["images"], counts["questions"], counts["yes"], counts["classes"]) == (500, 3000, 1500, 79)
     assert {(len(e.facts), sum(e.facts.values())) for e in data} == {(6, 3)}
+
+
+def test_marked_encodings(pope_root):
+    path = pope_root / "pope/coco_pope_random.json"
+    text = path.read_text(encoding="utf-8")
+    for encoding in ("utf-8-sig", "utf-16"):
+        path.write_text(text, encoding=encoding)
+        assert len(read(pope_root, "random", Options())) == 2

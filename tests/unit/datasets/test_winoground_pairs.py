@@ -85,3 +85,12 @@ def test_malformed_files(root, content, sentence):
     (root / "winoground/data/examples.jsonl").write_text(content)
     with pytest.raises(UserError, match=sentence):
         read(root, "test", Options())
+
+
+def test_marked_encodings(root):
+    path = root / "winoground/data/examples.jsonl"
+    text = path.read_text(encoding="utf-8")
+    whole = len(read(root, "test", Options()))
+    for encoding in ("utf-8-sig", "utf-16"):
+        path.write_text(text, encoding=encoding)
+        assert len(read(root, "test", Options())) == whole

@@ -1,7 +1,7 @@
 import pytest
 
 from sparc_bench.errors import UserError
-from sparc_bench.files.annotations import DataFolder, absent_notes, file_sizes, fingerprint, repeated
+from sparc_bench.files.annotations import DataFolder, absent_notes, decoded, file_sizes, fingerprint, repeated
 
 
 def test_no_root_names_both_ways_to_give_one():
@@ -64,3 +64,15 @@ def test_fingerprint_knows_annotations_ids_and_sizes_but_no_order():
 def test_repeated():
     assert repeated(["a", "b", "b", "a", "b"]) == ["b", "a"]
     assert repeated([]) == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_text_is_decoded_by_its_mark(encoding):
+    assert decoded("für 1\n".encode(encoding), "x") == "für 1\n"
+
+
+def test_text_in_another_encoding_is_refused():
+    with pytest.raises(UserError, match=r"x is no UTF-8 text \(byte 1\): save it again as UTF-8"):
+        decoded("für".encode("latin-1"), "x")
+    with pytest.raises(UserError, match="x is no UTF-16 text"):
+        decoded(b"\xff\xfe\x00", "x")

@@ -269,3 +269,44 @@ def test_a_model_that_detects_by_name(data, monkeypatch):
         detection.run(detector, data, OPTIONS.model_copy(update={"iou": "segm"}))
     with pytest.raises(UserError, match="one prompt for a class, but 'openai7' has 7"):
         detection.run(detector, data, OPTIONS.model_copy(update={"prompts": "openai7"}))
+
+
+def test_no_detections_at_all(scored):
+    outcome = scored([])
+    assert set(values(outcome).values()) == {0.0}
+    assert outcome.counts["images_without_detections"] == 3
+
+
+def test_an_empty_list_is_no_list_of_captions(json_file):
+    with pytest.raises(UserError, match="holds no known outputs"):
+        reader.read(json_file([]), {"captions"})
+
+
+def test_boxes_that_leave_their_image_are_named(scored):
+    outcome = scored([*PERFECT, row(12, 1, [80, 10, 30, 20])])
+    assert outcome.notes[0].startswith("1 of 4 boxes of ")
+    assert "[80.0, 10.0, 30.0, 20.0] of image 12 (row 3) in 100 x 100 pixels" in outcome.notes[0]
+
+
+def test_boxes_in_another_format(scored):
+    fractions = [row(each["image_id"], each["category_id"], [side / SIDE for side in each["bbox"]]) for each in PERFECT]
+    with pytest.raises(UserError, match=r"All 3 boxes .* fractions of the image"):
+        scored(fractions)
+    corners = [row(9, 1, [left, left, left + 20, left + 20]) for left in range(0, 80, 10)]
+    with pytest.raises(UserError, match=r"3 of 8 boxes .* of image 9 .row 5. .* as left, top, right, bottom"):
+        scored(corners)
+
+
+def test_a_data_set_with_odd_boxes(scored, data):
+    odd = split_of(
+        [example("12", region(0, float("nan"), 10, 20, 20))], classes=data.classes, category_ids=data.category_ids
+    )
+    with pytest.raises(UserError, match=r"The image 12 has a region with the box \[nan"):
+        scored(PERFECT, split=odd)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_marked_encodings(json_file, encoding):
+    path = json_file(PERFECT)
+    path.write_text(path.read_text(encoding="utf-8"), encoding=encoding)
+    assert len(reader.read(path, {"detections"})[1].score_D) == 3

@@ -59,8 +59,7 @@ def test_files_are_told_by_what_they_hold(tmp_path, matrix, json_file):
     [
         (b"\x89PNG\r\n", "is no folder, .npz, .safetensors or JSON file"),
         (b"import sys\nprint(1)\n", "is no folder, .npz, .safetensors or JSON file"),
-        (b"[]", "holds no known outputs: give detections"),
-        (b'{"a": 1}', "holds no known outputs"),
+        (b'{"a": 1}', "holds no known outputs: give detections"),
         (b"PK\x03\x04 cut off", "cannot be read as .npz"),
         (b'{"image_id": 1, "caption": "a"}\n{"image_id"\n', "is no JSON Lines file, see its line 2"),
     ],
