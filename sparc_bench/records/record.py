@@ -260,8 +260,8 @@ def model_hash(card: ModelCard) -> str:
 
 def recipe_hash(recipe: Recipe) -> str:
     """Hash of the fields of a recipe that decide its weights, without the seed and without keys at their default."""
-    prose = {"name", "title", "source", "notes", "cost", "reaches", "attempts", "weights", "sees"}
-    return canonical_hash(recipe.model_dump(mode="json", exclude=prose, exclude_defaults=True))
+    others = {"name", "title", "source", "notes", "cost", "reaches", "attempts", "weights", "sees", "checkpoint_every"}
+    return canonical_hash(recipe.model_dump(mode="json", exclude=others, exclude_defaults=True))
 
 
 def record_path(results: Path, model: str, seed: int, task: str, *, sample: bool, limit: int | None) -> Path:

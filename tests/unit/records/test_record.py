@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sparc_bench.cards import discovery
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.errors import UserError
 from sparc_bench.files.atomic import write_atomic
@@ -16,6 +17,7 @@ from sparc_bench.records.record import (
     model_hash,
     pretty_json,
     read_record,
+    recipe_hash,
     record_files,
     record_path,
     write_record,
@@ -187,3 +189,9 @@ def test_records_from_before_reference_rows_had_their_name_are_read():
     assert Record.model_validate({**values, "reference": rows}) == Record.model_validate(
         {**values, "reference_rows": rows}
     )
+
+
+def test_the_spacing_of_checkpoints_enters_no_hash():
+    recipe = discovery.recipe("scenes_clip")
+    assert recipe_hash(recipe.model_copy(update={"checkpoint_every": 7})) == recipe_hash(recipe)
+    assert recipe_hash(recipe.model_copy(update={"eval_every": 7})) != recipe_hash(recipe)
