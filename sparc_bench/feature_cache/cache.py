@@ -68,7 +68,7 @@ class FeatureCache:
     def _store(self, model: str, key: dict[str, Any]) -> FeatureStore:
         name = canonical_hash(key)[:16]
         if name not in self._stores:
-            self._stores[name] = FeatureStore(cache_folder() / FEATURES / name, {"model": model, **key})
+            self._stores[name] = FeatureStore(cache_folder() / FEATURES / name, {"model": model, **key}, self._say)
         return self._stores[name]
 
     def _say(self, sentence: str) -> None:

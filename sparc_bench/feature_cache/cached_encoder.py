@@ -71,6 +71,7 @@ class CachedEncoder(EncoderWrapper):
             return
         store.refresh()
         rows = [image_row(item, size) for item in items]
+        self._columns.check(store, need, rows)
         lacking = {kind: self._columns.lacking(store, kind, rows) for kind in need}
         absent = frozenset(kind for kind, places in lacking.items() if places)
         missing = sorted(set().union(*lacking.values()))
@@ -109,6 +110,7 @@ class CachedEncoder(EncoderWrapper):
 
     def _texts_together(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
         rows = text_rows(texts)
+        self._texts.check(("global",), rows)
         if not self._texts.lacks("global", rows):
             return TextFeatures(tuple(texts), self._texts.read("global", rows).to(self.device))
         features = self.inner.texts(texts, need)

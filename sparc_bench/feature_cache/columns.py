@@ -61,6 +61,10 @@ class ImageColumns:
         names = self._names.get(kind, ())
         return set().union(*(store.lacks(name, rows) for name in names)) if names else set(range(len(rows)))
 
+    def check(self, store: FeatureStore, kinds: frozenset[str], rows: Sequence[str]) -> None:
+        """Remove damaged features of these kinds from the store (see `FeatureStore.check`)."""
+        store.check([name for kind in sorted(kinds) for name in self._names.get(kind, ())], rows)
+
     def to_columns(self, features: ImageFeatures) -> dict[str, Tensor]:
         """Column name -> kept values on the CPU, N first; empty where nothing is kept."""
         vectors = {"global": features.global_ND, "branches": features.branches_NKD}

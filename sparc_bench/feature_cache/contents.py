@@ -113,8 +113,8 @@ def _features(folder: Path, root: Path) -> CacheEntry:
 
 
 def _pixels(file: Path, root: Path) -> CacheEntry:
-    beside = file.with_suffix(".unreadable")
-    files = [file, *([beside] if beside.is_file() else [])]
+    beside = [file.with_suffix(suffix) for suffix in (".unreadable", ".crc32")]
+    files = [file, *(each for each in beside if each.is_file())]
     data = ":".join(file.stem.rsplit("-", 2)[:2])
     return CacheEntry(
         "", data, "decoded pixels", "", _bytes(files), file.stat().st_atime, str(file.relative_to(root)), tuple(files)

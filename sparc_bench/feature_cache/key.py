@@ -10,7 +10,7 @@ from typing import Any
 from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder
 
-VERSION = 1
+VERSION = 2
 """Version of the file format; another one makes all cached features stale."""
 
 LIBRARIES = ("torch", "torchvision", "timm", "open_clip_torch", "transformers", "tokenizers", "pillow", "numpy")

@@ -3,7 +3,7 @@
 A row has a name (a text; an image's id, crop and size) and a tensor in each of some columns ("global",
 "patches:local", ...). A shard is one safetensors file with up to 1,024 rows or 64 MB, written whole or not at all under
 a random name, so that no process waits for another; the first shard with a row's column wins. Shards are memory-mapped,
-so that only requested rows are read.
+so that only requested rows are read; each column has a checksum, and what does not match is computed again.
 
 Shapes: R rows.
 """
@@ -17,19 +17,17 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from sparc_bench.errors import UserError
-from sparc_bench.feature_cache import KEY_FILE, ROWS
+from sparc_bench.feature_cache import KEY_FILE
+from sparc_bench.feature_cache.shard import DamagedShardError, RowBlock, open_shard, shard_bytes, shard_names
 from sparc_bench.files.atomic import write_atomic
 
 _STRIDE = 2**32
@@ -41,29 +39,6 @@ SHARD_SECONDS = 60.0
 """Age at which a shard is written even if it is not full; a killed process loses at most these rows."""
 
 
-@dataclass(frozen=True, eq=False)
-class RowBlock:
-    """Rows of one shard (memory-mapped), or rows that are not yet written.
-
-    Attributes:
-        rows: names of the rows.
-        columns: name of the column -> tensor on the CPU, R first.
-    """
-
-    rows: tuple[str, ...]
-    columns: Mapping[str, Tensor]
-
-    @property
-    def bytes(self) -> int:
-        """Size of all columns."""
-        return sum(column.numel() * column.element_size() for column in self.columns.values())
-
-    @property
-    def layout(self) -> dict[str, tuple[torch.Size, torch.dtype]]:
-        """Column -> shape of a row and dtype; blocks of equal layout can share a shard."""
-        return {name: (column.shape[1:], column.dtype) for name, column in self.columns.items()}
-
-
 class FeatureStore:
     """All rows of one key.
 
@@ -72,8 +47,10 @@ class FeatureStore:
         error: reason why rows could not be written (new rows are dropped from then on); empty without an error.
     """
 
-    def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
-        self.folder, self.error = folder, ""
+    def __init__(
+        self, folder: Path, about: Mapping[str, Any], say: Callable[[str], None] = lambda _sentence: None
+    ) -> None:
+        self.folder, self.error, self._say = folder, "", say
         self._about = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
         self._read: set[str] = set()
         self._blocks: dict[int, RowBlock] = {}
@@ -86,10 +63,29 @@ class FeatureStore:
         """Index the shards written by any process since the last call; delete damaged shards."""
         found = set(shard_names(self.folder))
         for name in sorted(found - self._read):
-            block = open_shard(self.folder / name)
+            try:
+                block = open_shard(self.folder / name)
+            except DamagedShardError:
+                self._remove(self.folder / name)
+                continue
             if block is not None:
                 self._index(block)
         self._read |= found
+
+    def check(self, columns: Collection[str], rows: Sequence[str]) -> None:
+        """Compare these columns of the shards that hold these rows with their checksums; delete damaged shards.
+
+        Before `lacks`: the rows of a deleted shard are lacking in all its columns.
+        """
+        for column in columns:
+            held = self._places.get(column, {})
+            for number in {held[row] // _STRIDE for row in rows if row in held}:
+                block = self._blocks[number]
+                if block.intact(column):
+                    continue
+                self._forget({number: block})
+                if block.file is not None:
+                    self._remove(block.file)
 
     def holds(self, column: str, row: str) -> bool:
         """Whether a row has a value in the column."""
@@ -143,11 +139,11 @@ class FeatureStore:
         try:
             if not (self.folder / KEY_FILE).is_file():
                 write_atomic(self.folder / KEY_FILE, self._about.encode())
-            write_atomic(self.folder / name, save(columns, {ROWS: json.dumps(rows, ensure_ascii=False)}))
+            write_atomic(self.folder / name, shard_bytes(rows, columns))
         except UserError as error:
             self.error = getattr(error.__cause__, "strerror", None) or str(error)
             return
-        written = open_shard(self.folder / name)
+        written = open_shard(self.folder / name, written_here=True)
         self._read.add(name)
         if written is not None:  # read from the file from now on
             self._forget(self._pending)
@@ -163,6 +159,11 @@ class FeatureStore:
         """Set the time of last use to now."""
         with contextlib.suppress(OSError):
             os.utime(self.folder / KEY_FILE)
+
+    def _remove(self, shard: Path) -> None:
+        with contextlib.suppress(OSError):
+            shard.unlink(missing_ok=True)
+        self._say(f"Damaged features in {self.folder} are deleted, and computed again where they are needed.")
 
     def _fits(self, block: RowBlock) -> bool:
         together = [*self._pending.values(), block]
@@ -191,29 +192,3 @@ class FeatureStore:
                     if held.get(row, -1) // _STRIDE == number:
                         del held[row]
             del self._blocks[number]
-
-
-def shard_names(folder: Path) -> list[str]:
-    """File names of a folder's shards; empty where the folder is missing."""
-    try:
-        names = [path.name for path in folder.iterdir()]
-    except OSError:
-        return []
-    return [name for name in names if name.endswith(".safetensors") and not name.startswith(".")]
-
-
-def open_shard(path: Path) -> RowBlock | None:
-    """The memory-mapped rows of a shard; None where it cannot be read; a damaged shard is deleted."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            rows = tuple(json.loads(file.metadata()[ROWS]))
-            columns = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        if any(len(column) != len(rows) for column in columns.values()):
-            raise ValueError("another number of rows than names")
-    except OSError:
-        return None
-    except (SafetensorError, ValueError, KeyError, TypeError):
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
-        return None
-    return RowBlock(rows, columns)

@@ -1,5 +1,7 @@
 """Pixels of a split for training: decoded once into a cached file, or on the fly where that file would be too large.
 
+A checksum lies beside the file; pixels that do not match it are decoded again.
+
 Shapes: N images, S size (rows and columns).
 """
 
@@ -7,6 +9,8 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
+import zlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +29,11 @@ from sparc_bench.two_towers.image_transform import ImageTransform
 
 CACHE_LIMIT = 4 * 2**30
 """Largest size of the cached file of a split, in bytes; loader workers decode a larger split on the fly."""
+
+UNREADABLE, CHECKSUM = ".unreadable", ".crc32"
+"""Suffixes of the files beside the pixels: ids of unreadable images, checksum of both."""
+
+_BLOCK = 2**22
 
 
 @dataclass(frozen=True)
@@ -79,21 +88,42 @@ def load_pixels(
         return Pixels(data, transform, tuple(range(len(data))), (), None)
     key = canonical_hash([data.fingerprint, [e.id for e in data], *transform.key])[:24]
     file = cache_folder() / "pixels" / f"{as_part(data.dataset)}-{as_part(data.split)}-{key}.npy"
+    # ids of unreadable images lie beside the file, so that a cache hit reports them too
+    names = file.with_suffix(UNREADABLE)
+    if file.is_file() and not _intact(file):
+        sys.stderr.write(f"The decoded pixels {file} are damaged: they are decoded again.\n")
+        for each in (file, names, file.with_suffix(CHECKSUM)):
+            each.unlink(missing_ok=True)
     if not file.is_file():
         _write(file, data.items, transform, shape, advance)
     array_NSS3 = np.load(file, mmap_mode="r")
-    # ids of unreadable images lie beside the file, so that a cache hit reports them too
-    names = file.with_suffix(".unreadable")
     unreadable = tuple(names.read_text(encoding="utf-8").splitlines()) if names.is_file() else ()
     try:
         refuse_too_many(unreadable, data, max_unreadable)
     except UserError:
-        file.unlink()
-        names.unlink()
+        for each in (file, names, file.with_suffix(CHECKSUM)):
+            each.unlink(missing_ok=True)
         raise
     gone = set(unreadable)
     index = tuple(row for row, example in enumerate(data) if example.id not in gone)
     return Pixels(data, transform, index, unreadable, array_NSS3[: len(index)])
+
+
+def _intact(file: Path) -> bool:
+    """Whether the pixels and the ids of unreadable images are as they were written."""
+    try:
+        return file.with_suffix(CHECKSUM).read_text(encoding="utf-8") == _checksum(file, file.with_suffix(UNREADABLE))
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _checksum(pixels: Path, names: Path) -> str:
+    """CRC-32 (2 GB/s) of the pixels' file and of the names beside it, as text."""
+    found = zlib.crc32(names.read_bytes()) if names.is_file() else 0
+    with pixels.open("rb") as opened:
+        while block := opened.read(_BLOCK):
+            found = zlib.crc32(block, found)
+    return f"{found:08x}\n"
 
 
 def _opened(transform: ImageTransform, item: ImageItem) -> ndarray:
@@ -134,8 +164,11 @@ def _write(
                     advance(done, len(items))
             array.flush()
             del array
+            names = file.with_suffix(UNREADABLE)
+            names.unlink(missing_ok=True)
             if unreadable:
-                write_atomic(file.with_suffix(".unreadable"), ("\n".join(unreadable) + "\n").encode())
+                write_atomic(names, ("\n".join(unreadable) + "\n").encode())
+            write_atomic(file.with_suffix(CHECKSUM), _checksum(temporary, names).encode())
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
             raise UserError(

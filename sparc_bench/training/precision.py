@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -52,9 +53,8 @@ def choose(
         parts += [init_record.towers.model_dump(), recipe.freeze]
     key = canonical_hash([*parts, device_name(device), torch.get_num_threads(), torch.__version__])[:24]
     file = cache_folder() / "precision" / f"{key}.json"
-    if file.is_file():
-        seconds: dict[str, float | None] = json.loads(file.read_text())
-    else:
+    seconds = _kept(file)
+    if seconds is None:
         # emulated bf16 can take 25 times as long for a step, so one matrix product is timed first
         slow = _product_seconds(torch.bfloat16, device) > 2 * _product_seconds(torch.float32, device)
         seconds = {
@@ -64,6 +64,20 @@ def choose(
         write_atomic(file, json.dumps(seconds).encode())
     float32, bf16 = seconds["float32"], seconds["bf16"]
     return bf16 is not None and float32 is not None and float32 > MARGIN * bf16, seconds
+
+
+def _kept(file: Path) -> dict[str, float | None] | None:
+    """The seconds in a file; None where it is missing or damaged, the latter with a line about it."""
+    if not file.is_file():
+        return None
+    try:
+        seconds = json.loads(file.read_text(encoding="utf-8"))
+        if all(seconds[name] is None or seconds[name] > 0 for name in ("float32", "bf16")):
+            return {name: seconds[name] for name in ("float32", "bf16")}
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    sys.stderr.write(f"The times of a step in {file} are damaged: they are measured again.\n")
+    return None
 
 
 def _product_seconds(dtype: torch.dtype, device: torch.device) -> float:

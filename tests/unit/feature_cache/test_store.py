@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
+from sparc_bench.feature_cache import shard as shard_module
 from sparc_bench.feature_cache import store as stores
 from sparc_bench.feature_cache.store import FeatureStore
 
@@ -132,7 +134,7 @@ def test_what_other_processes_add_is_seen(folder):
     assert store.holds("global", "row 1")
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "noise", "nameless"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "noise", "nameless", "no checksums", "a row renamed"])
 def test_a_damaged_shard_is_deleted(folder, damage):
     filled(folder, 3)
     filled(folder, 3, first=3)
@@ -143,12 +145,59 @@ def test_a_damaged_shard_is_deleted(folder, damage):
         "empty": b"",
         "noise": b"\xff" * 64,
         "nameless": whole.replace(b'"rows"', b'"rowz"'),
+        "no checksums": whole.replace(b'"checksums"', b'"chicksums"'),
+        "a row renamed": whole.replace(b"row 1", b"row 8"),
     }
     broken.write_bytes(damaged[damage])
-    store = fresh(folder)
+    said = []
+    store = FeatureStore(folder, {"model": "m"}, said.append)
+    store.refresh()
     assert not broken.exists()
     assert not store.holds("global", "row 0")
     assert store.read("global", rows_of(3, 3))[:, 0].tolist() == [3, 4, 5]
+    assert said == [f"Damaged features in {folder} are deleted, and computed again where they are needed."]
+
+
+CHANGES = {
+    "negated": lambda column: -column,
+    "half zeroed": lambda column: column * (torch.arange(len(column)) % 2).view(-1, *[1] * (column.ndim - 1)),
+    "reversed": lambda column: column.flip(0).contiguous(),
+    "another shape": lambda column: column.reshape(len(column), -1, 2),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("width", [4, 2**14], ids=["small", "large"])
+def test_other_values_than_were_written_are_deleted(folder, change, width):
+    other = "patches:p"
+    filled(folder, 6, **{"global": torch.rand(6, width), other: torch.rand(6, width)})
+    (shard,) = shards(folder)
+    with safe_open(shard, framework="pt") as file:
+        metadata, columns = file.metadata(), {n: file.get_tensor(n).clone() for n in ("global", other)}
+    save_file({**columns, "global": CHANGES[change](columns["global"])}, shard, metadata)
+    said = []
+    store = FeatureStore(folder, {"model": "m"}, said.append)
+    store.refresh()
+    store.check(["global"], rows_of(2))
+    assert not shard.exists()
+    assert store.lacks("global", rows_of(6)) == store.lacks(other, rows_of(6)) == list(range(6))
+    assert len(said) == 1
+    store.check(["global", other], rows_of(6))
+    store.add(rows_of(6), columns)
+    assert torch.equal(store.read("global", rows_of(6)), columns["global"])
+
+
+def test_a_large_column_is_compared_once_and_only_if_it_is_needed(folder, monkeypatch):
+    filled(folder, 4, **{"global": torch.rand(4, 4), "patches:p": torch.rand(4, 2**15)})
+    checked = []
+    plain = shard_module._checksum
+    monkeypatch.setattr(shard_module, "_checksum", lambda column: checked.append(column.shape[1]) or plain(column))
+    store = fresh(folder)
+    store.check(["global"], rows_of(4))
+    assert checked == [4]
+    for _ in range(2):
+        store.check(["patches:p", "absent"], rows_of(4))
+    assert checked == [4, 2**15]
 
 
 def test_a_reader_keeps_what_it_has_when_the_cache_is_cleared(folder):
