@@ -9,10 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 from PIL import ExifTags, Image
 
 from sparc_bench.errors import UnreadableImageError, UserError
+from sparc_bench.images.depth import is_deep, shallow
+
+MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+"""Most pixels of an image that Pillow decodes, since a small file of many can fill the memory."""
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels of the original image; right and bottom are exclusive."""
@@ -28,17 +31,26 @@ def open_image_file(path: Path) -> Image.Image:
 
 
 def decoded_image(source: Path | BinaryIO, name: str) -> Image.Image:
-    """The RGB image of a path or an open file, as `open_image_file`; errors call it `name`."""
+    """The RGB image of a path or an open file, as `open_image_file`; errors call it `name`.
+
+    Raises:
+        UnreadableImageError: as `open_image_file`, or it has more than `MOST_PIXELS`.
+        UserError: more than 8 bits a channel, and a range that is not known.
+    """
     try:
         with Image.open(source) as image:
-            if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip to white instead of scaling
-                return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+            if is_deep(image):
+                return shallow(image, name)
             if "transparency" in image.info:  # through RGBA, since Pillow warns where RGB is made at once
                 return image.convert("RGBA").convert("RGB")
             return image.convert("RGB")
     except FileNotFoundError as error:
         raise UnreadableImageError(f"{name} does not exist: check --data-root.") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise UnreadableImageError(
+            f"{name} has more than the {MOST_PIXELS / 1e6:.0f} megapixels that are decoded: save it smaller."
+        ) from error
+    except (OSError, ValueError, SyntaxError) as error:
         raise UnreadableImageError(f"{name} cannot be decoded ({error}): copy the file again.") from error
 
 
