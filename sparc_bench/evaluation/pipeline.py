@@ -22,6 +22,7 @@ from sparc_bench.evaluation import new_record
 from sparc_bench.evaluation.counted_encoder import WatchedEncoder
 from sparc_bench.evaluation.new_record import Provenance
 from sparc_bench.evaluation.reference_rows import reference_rows
+from sparc_bench.evaluation.token_marks import token_mark_notes
 from sparc_bench.protocol import Outcome
 from sparc_bench.records.record import Record, record_path
 
@@ -138,6 +139,8 @@ class Pipeline:
             reference, notes = reference_rows(task, data, outcome, scorer.encoder, has_towers=scorer.has_towers)
         if bare.patch_precision != "float32":
             notes.append(f"Patch vectors were rounded to {bare.patch_precision}, as the feature cache kept them.")
+        if scorer.has_towers:
+            notes += token_mark_notes(data)
         return new_record.finished(bare, task, data, outcome, reference, notes, seconds, provenance.train_words)
 
 

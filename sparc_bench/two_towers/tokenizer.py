@@ -38,6 +38,7 @@ class Tokenizer:
         self.pad_id: int
         if state:
             fast = Fast.from_str(state)
+            fast.encode_special_tokens = True  # "<eos>" in a caption is three words, not the end
             self._words = lambda text: fast.encode(text, add_special_tokens=False).ids
             # the order of build_vocabulary's special tokens
             self.pad_id, self._bos, self._eos = 0, 1, 2

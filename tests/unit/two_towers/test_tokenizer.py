@@ -34,3 +34,9 @@ def test_words_beyond_the_context_have_no_place(tokenizer):
 def test_a_caption_that_does_not_fall_into_its_words_is_refused():
     with pytest.raises(UserError, match=r"do not fall into its words: write it without odd signs\.$"):
         Tokenizer(40, "").places(["â€", "œhi"])  # together open_clip's cleaning takes them for a quotation mark
+
+
+def test_marks_of_the_own_vocabulary_are_words_of_a_caption():
+    tokenizer = Tokenizer(40, build_vocabulary(["a < b > c , eos pad"] * 3, 300))
+    (ids,) = tokenizer([["a <eos> b <pad> c <bos>"]]).ids_BKL[0].tolist()
+    assert [place for place, number in enumerate(ids) if number in (0, 1, 2)] == [0, len(ids) - 1]
