@@ -115,8 +115,8 @@ class DataSplit(Sequence[Example]):
         split: name of the split.
         examples: in the data set's order.
         classes: class names as the data set's owner writes them; labels index them.
-        fingerprint: sha256 over annotation bytes and sorted image ids with file sizes (scenes: the version and
-            the arguments), the record's data hash.
+        fingerprint: sha256 over annotation bytes and sorted image ids with the hashes of their contents (scenes: the
+            version and the arguments), the record's data hash.
         caption_truth: function from examples of this data set to the full truth, the matrix NM of which caption (all
             captions of the examples, in order) is true of which image; None if unknown.
         keep_captions: function that returns an example with the chosen ones of its captions; for `caption_truth`.
@@ -128,8 +128,8 @@ class DataSplit(Sequence[Example]):
         category_ids: the owner's number of each class, ascending, by which detections name classes.
         frequencies: frequency of each class, "r" (rare), "c" (common) or "f" (frequent), as LVIS states it.
         sizes: further counts by name, for the card's [expect] (items of each group).
-        pixels_hash: hash of the images alone, without labels and selection; splits with equal hashes share cached
-            features; empty: the fingerprint.
+        pixels_hash: hash of the images alone, without labels and selection, for images without `content`: splits with
+            equal hashes share cached features; empty: the fingerprint.
     """
 
     dataset: str

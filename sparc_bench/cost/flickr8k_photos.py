@@ -12,7 +12,8 @@ from pydantic import Field
 
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit, Example
-from sparc_bench.files.annotations import DataFolder, file_sizes, fingerprint
+from sparc_bench.files.annotations import DataFolder, fingerprint
+from sparc_bench.files.file_hashes import file_hashes
 from sparc_bench.images.item import ImageItem
 
 TITLE = "Flickr8k's photos with arbitrary labels, to measure the time of encoding"
@@ -33,12 +34,14 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     """The photos by name, with ImageNet's first 100 class names in turn."""
     images = DataFolder.find(root, "flickr8k", NEEDS_ON_DISK).folder("images")
     names = sorted(path.name for path in images.glob("*.jpg"))[: options.n]
+    hashes = file_hashes(images, names)
     return DataSplit(
         dataset="flickr8k_photos",
         split=split,
         examples=tuple(
-            Example(name, ImageItem.file(name, images / name), label=row % CLASSES) for row, name in enumerate(names)
+            Example(name, ImageItem.file(name, images / name, content=hashes[name]), label=row % CLASSES)
+            for row, name in enumerate(names)
         ),
         classes=tuple(open_clip.IMAGENET_CLASSNAMES[:CLASSES]),
-        fingerprint=fingerprint([], file_sizes(images, names)),
+        fingerprint=fingerprint([], hashes),
     )

@@ -25,6 +25,7 @@ from sparc_bench.files.annotations import (
     repeated,
     some,
 )
+from sparc_bench.files.file_hashes import UNREADABLE, file_hashes
 from sparc_bench.images.item import Box, ImageItem
 
 _COCO_2017_FILE = re.compile(r"\d{12}\.jpg")
@@ -77,7 +78,7 @@ def photo_split(
     split: str,
     root: Path,
     items: Sequence[PhotoItem],
-    contents: Iterable[bytes],
+    annotations: Iterable[bytes],
     absent: Absent,
     counted: str = "",
 ) -> DataSplit:
@@ -91,7 +92,7 @@ def photo_split(
         split: name of the split.
         root: data root, the base of the items' files.
         items: items in the benchmark's order.
-        contents: bytes of the annotation files.
+        annotations: bytes of the annotation files.
         absent: "refuse" or "skip" items of absent photos.
         counted: tag whose values are counted, or "".
 
@@ -106,17 +107,17 @@ def photo_split(
         raise UserError(_absence(dataset, root, rows, bytes_of))
     torn = {item.group for item in items if item.group is not None and item.file not in bytes_of}
     here = [item for item in items if item.file in bytes_of and item.group not in torn]
-    sizes = {_image_id(item.file): bytes_of[item.file] for item in here}
+    hashes = file_hashes(root, dict.fromkeys(item.file for item in here))
+    contents = {_image_id(item.file): hashes.get(item.file, UNREADABLE) for item in here}
     of_group = Counter(item.tags[counted] for item in here) if counted else Counter[str]()
     groups = sorted({item.tags[counted] for item in items}) if counted else []
     return DataSplit(
         dataset=dataset,
         split=split,
-        examples=tuple(_example(item, root) for item in here),
-        fingerprint=fingerprint(contents, sizes),
-        pixels_hash=fingerprint((), sizes),
+        examples=tuple(_example(item, root, hashes.get(item.file, UNREADABLE)) for item in here),
+        fingerprint=fingerprint(annotations, contents),
         notes=notes,
-        sizes={"items": len(here), "photos": len(sizes), **{group: of_group[group] for group in groups}},
+        sizes={"items": len(here), "photos": len(contents), **{group: of_group[group] for group in groups}},
     )
 
 
@@ -138,10 +139,10 @@ def _image_id(file: str) -> str:
     return str(int(name[:12])) if _COCO_2017_FILE.fullmatch(name) else name
 
 
-def _example(item: PhotoItem, root: Path) -> Example:
+def _example(item: PhotoItem, root: Path, content: str) -> Example:
     return Example(
         id=item.id,
-        image=ImageItem.file(_image_id(item.file), root / item.file, item.crop),
+        image=ImageItem.file(_image_id(item.file), root / item.file, item.crop, content),
         captions=item.captions,
         negatives=item.negatives,
         tags=item.tags,

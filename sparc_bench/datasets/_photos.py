@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sparc_bench.errors import UserError
 from sparc_bench.files.annotations import Absent, absent_notes, file_sizes, fingerprint
+from sparc_bench.files.file_hashes import UNREADABLE, file_hashes
 from sparc_bench.images.item import ImageItem, is_stored_turned, stored_size
 
 _COCO_FILE = re.compile(r"(?:.*/)?(?:COCO_(?:train|val)2014_)?(\d{12})\.jpg")
@@ -22,11 +23,13 @@ class Photos:
     Attributes:
         folder: folder of the photos.
         sizes: file name -> bytes, of the photos on disk.
+        hashes: file name -> sha256 of the content, of the photos on disk.
         notes: sentences about absent photos.
     """
 
     folder: Path
     sizes: Mapping[str, int]
+    hashes: Mapping[str, str]
     notes: tuple[str, ...]
 
     @classmethod
@@ -46,15 +49,15 @@ class Photos:
         notes = absent_notes(rows, sizes, folder, absent)
         if not sizes:
             raise UserError(f"{folder} has none of {what}.")
-        return cls(folder, sizes, notes)
+        return cls(folder, sizes, file_hashes(folder, sizes), notes)
 
     def item(self, image_id: str, file: str) -> ImageItem:
         """A photo, not yet opened."""
-        return ImageItem.file(image_id, self.folder / file)
+        return ImageItem.file(image_id, self.folder / file, content=self.hashes.get(file, UNREADABLE))
 
     def fingerprint(self, annotations: Iterable[bytes], file_of: Mapping[str, str]) -> str:
         """Hash of the annotation files and of images (`file_of`: image id -> file name)."""
-        return fingerprint(annotations, {image_id: self.sizes[file] for image_id, file in file_of.items()})
+        return fingerprint(annotations, {id_: self.hashes.get(file, UNREADABLE) for id_, file in file_of.items()})
 
 
 def refuse_other_sizes(photos: Mapping[Path, tuple[int, int]], where: str) -> None:

@@ -116,7 +116,11 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
             examples.append(
                 Example(
                     id=picture_id,
-                    image=ImageItem(picture_id, partial(_opened, picture.pixels)),
+                    image=ImageItem(
+                        picture_id,
+                        partial(_opened, picture.pixels),
+                        content=hashlib.sha256(picture.pixels).hexdigest(),
+                    ),
                     label=picture.label,
                     photo=f"{options.name}:{Path(picture.file_name).stem}" if picture.file_name else "",
                     tags={"split": part} if len(parts) > 1 else {},

@@ -19,6 +19,7 @@ from sparc_bench.cards.prompts import class_list
 from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.errors import UserError
 from sparc_bench.files.annotations import DataFolder, fingerprint, known_split, some
+from sparc_bench.files.file_hashes import file_hashes
 from sparc_bench.images.item import ImageItem
 
 TITLE = "image folder: photos in one folder per class (ImageNet and its kin, CIFAR as PNG, any ImageFolder)"
@@ -81,7 +82,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
             f"The split '{split}' is two folders and the reader's option folder = '{options.folder}' names one: put "
             "{split} where their names differ, or set train_per_class."
         )
-    sizes: dict[str, int] = {}
+    contents: dict[str, str] = {}
     examples: list[Example] = []
     classes: tuple[str, ...] = ()
     for part in parts:
@@ -91,20 +92,23 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
             odd = sorted({*folders} ^ {*classes})
             raise UserError(f"{home.path} has other classes than its '{parts[0]}' ({some(odd)}): complete both.")
         classes = tuple(folders)
+        photos_of = {name: photo_names(folder) for name, folder in folders.items()}
+        paths = [f"{folders[name].name}/{photo}" for name, photos in photos_of.items() for photo in photos]
+        hashes = photo_hashes(home.path, paths)
         for label, (name, folder) in enumerate(folders.items()):
-            photos = photo_sizes(folder)
+            photos = photos_of[name]
             if not photos:
                 raise UserError(f"{folder} has no photo of the class '{name}': it needs {NEEDS_ON_DISK}.")
             drawn = sorted(photos, key=lambda photo: hashlib.sha256(f"{folder.name}/{photo}".encode()).digest())
             place_of = {photo: place for place, photo in enumerate(drawn)}
-            for photo, size in photos.items():
+            for photo in photos:
                 path = f"{folder.name}/{photo}"
                 photo_id = path if len(parts) == 1 else f"{part}/{path}"
-                sizes[photo_id] = size
+                contents[photo_id] = hashes[path]
                 examples.append(
                     Example(
                         id=photo_id,
-                        image=ImageItem.file(photo_id, home.path / path),
+                        image=ImageItem.file(photo_id, home.path / path, content=hashes[path]),
                         label=label,
                         photo=f"{options.photo_names}:{Path(photo).stem}" if options.photo_names else "",
                         tags=_tag(parts, part, place_of[photo], options.train_per_class),
@@ -116,7 +120,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         split=split,
         examples=tuple(examples),
         classes=classes,
-        fingerprint=fingerprint([], sizes),
+        fingerprint=fingerprint([], contents),
         sizes={each: tags.count(each) for each in ("train", "test") if tags},
     )
 
@@ -163,12 +167,21 @@ def class_folders(home: Path, classes: str, named: str) -> dict[str, Path]:
     return {name: there[folder] for name, folder in folder_of.items()}
 
 
-def photo_sizes(folder: Path) -> dict[str, int]:
-    """Path in the folder -> bytes, of every photo of a class, sorted; links are followed."""
-    return dict(sorted(_photos(str(folder), "")))
+def photo_names(folder: Path) -> list[str]:
+    """Path in the folder of every photo of a class, sorted; links are followed."""
+    return sorted(_photos(str(folder), ""))
 
 
-def _photos(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
+def photo_hashes(home: Path, names: Sequence[str]) -> dict[str, str]:
+    """Name -> sha256 of each photo; raises UserError for one that is a link to nothing."""
+    found = file_hashes(home, names)
+    gone = [name for name in names if name not in found]
+    if gone:
+        raise UserError(f"{home / gone[0]} cannot be read (it is a link to nothing): mend it.")
+    return found
+
+
+def _photos(folder: str, prefix: str) -> Iterator[str]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -177,6 +190,6 @@ def _photos(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
                 if entry.is_dir():
                     yield from _photos(entry.path, f"{prefix}{entry.name}/")
                 elif entry.name.lower().endswith(EXTENSIONS):
-                    yield f"{prefix}{entry.name}", entry.stat().st_size
+                    yield f"{prefix}{entry.name}"
     except OSError as error:
         raise UserError(f"{error.filename or folder} cannot be read ({error.strerror}): mend it.") from None

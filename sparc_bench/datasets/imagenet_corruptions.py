@@ -14,7 +14,7 @@ from pydantic import Field
 
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit, Example
-from sparc_bench.datasets.image_folder import class_folders, photo_sizes
+from sparc_bench.datasets.image_folder import class_folders, photo_hashes, photo_names
 from sparc_bench.errors import UserError
 from sparc_bench.files.annotations import DataFolder, fingerprint, known_split, some
 from sparc_bench.images.item import ImageItem
@@ -81,21 +81,19 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     for corruption in corruptions:
         for severity in SEVERITIES:
             folders = class_folders(home.folder(f"{corruption}/{severity}"), options.classes, "by class")
-            sizes: dict[str, int] = {}
             label_of: dict[str, int] = {}
             for label, folder in enumerate(folders.values()):
-                of_class = {f"{folder.name}/{name}": size for name, size in photo_sizes(folder).items()}
-                sizes |= of_class
-                label_of |= dict.fromkeys(of_class, label)
+                label_of |= {f"{folder.name}/{name}": label for name in photo_names(folder)}
             if not digests:
                 photos, classes = label_of, tuple(folders)
-            odd = sorted(photos.keys() ^ sizes.keys())
-            if odd or not sizes:
+            odd = sorted(photos.keys() ^ label_of.keys())
+            if odd or not label_of:
                 raise UserError(
                     f"{home.path / corruption / str(severity)} has other photos than {corruptions[0]}/1 "
                     f"({some(odd)}): unpack it again."
                 )
-            digests.append(hashlib.sha256(fingerprint([], sizes).encode()).digest())
+            hashes = photo_hashes(home.path / corruption / str(severity), list(label_of))
+            digests.append(hashlib.sha256(fingerprint([], hashes).encode()).digest())
     return DataSplit(
         dataset="imagenet_corruptions",
         split=split,

@@ -19,6 +19,7 @@ from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.datasets._photos import refuse_other_sizes
 from sparc_bench.errors import UnreadableImageError, UserError
 from sparc_bench.files.annotations import Absent, DataFolder, absent_notes, file_sizes, fingerprint, known_split
+from sparc_bench.files.file_hashes import UNREADABLE, file_hashes
 from sparc_bench.images.item import ImageItem, stored_size
 
 TITLE = "PASCAL VOC 2012 segmentation: photos with one of 20 classes, background or void for every pixel"
@@ -74,6 +75,8 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         raise UserError(f"{home.path / list_name} lists nothing that is on disk: the data set needs {NEEDS_ON_DISK}.")
     mask_of = {photos / f"{name}.jpg": stored_size(masks / f"{name}.png") for name in present}
     refuse_other_sizes({photo: size for photo, size in mask_of.items() if size is not None}, f"its mask in {masks}")
+    hashes = file_hashes(photos, (f"{name}.jpg" for name in present))
+    content_of = {name: hashes.get(f"{name}.jpg", UNREADABLE) for name in present}
     annotations = (home.read(f"{options.masks}/{name}.png") for name in sorted(present))
     return DataSplit(
         dataset="voc_segmentation",
@@ -81,16 +84,14 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         examples=tuple(
             Example(
                 id=name,
-                image=ImageItem.file(name, photos / f"{name}.jpg"),
+                image=ImageItem.file(name, photos / f"{name}.jpg", content=content_of[name]),
                 photo=f"voc:{name}",
                 semantic=partial(read_mask, masks / f"{name}.png"),
             )
             for name in present
         ),
         classes=CLASSES,
-        fingerprint=fingerprint(
-            [home.read(list_name), *annotations], {name: photo_sizes[f"{name}.jpg"] for name in present}
-        ),
+        fingerprint=fingerprint([home.read(list_name), *annotations], content_of),
         notes=notes,
     )
 

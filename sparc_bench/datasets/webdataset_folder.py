@@ -1,6 +1,7 @@
 """Labelled photos in tar files, in the layout of the data sets clip-benchmark/wds_* on the Hugging Face hub.
 
-Photos are read from the tar files on demand, by their byte offset, without unpacking.
+Photos are read from the tar files on demand, by their byte offset, without unpacking. A photo's content is known by the
+hash of its tar file and its place there: a tar file is hashed once, and writing it anew makes all of its photos new.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from sparc_bench.cards.prompts import class_list
 from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.errors import UnreadableImageError, UserError
 from sparc_bench.files.annotations import DataFolder, fingerprint, known_split, repeated, some
+from sparc_bench.files.file_hashes import UNREADABLE, file_hashes
 from sparc_bench.images.item import ImageItem, decoded_image
 
 TITLE = "webdataset: labelled photos in tar files, the layout of clip-benchmark/wds_* (VTAB and others)"
@@ -62,17 +64,19 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     classes = _classes(home, options.classes)
     parts = split.split("+")
     examples: list[Example] = []
-    sizes: dict[str, int] = {}
+    contents: dict[str, str] = {}
     for part in parts:
-        for shard in range(_shards(home, part)):
-            path = home.path / part / f"{shard}.tar"
+        shards = [f"{part}/{shard}.tar" for shard in range(_shards(home, part))]
+        hashes = file_hashes(home.path, shards)
+        for shard, name in enumerate(shards):
+            path = home.path / name
             for key, (label, place) in _members(path, len(classes)).items():
                 photo_id = f"{shard}/{key}" if len(parts) == 1 else f"{part}/{shard}/{key}"
-                sizes[photo_id] = place.size
+                contents[photo_id] = f"{hashes.get(name, UNREADABLE)} {place.offset} {place.size}"
                 examples.append(
                     Example(
                         id=photo_id,
-                        image=ImageItem(photo_id, partial(_opened, path, place)),
+                        image=ImageItem(photo_id, partial(_opened, path, place), content=contents[photo_id]),
                         label=label,
                         tags={"split": part} if len(parts) > 1 else {},
                     )
@@ -84,7 +88,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         split=split,
         examples=tuple(examples),
         classes=classes,
-        fingerprint=fingerprint(["\n".join(classes).encode(), labels.encode()], sizes),
+        fingerprint=fingerprint(["\n".join(classes).encode(), labels.encode()], contents),
         sizes={part: tags.count(part) for part in parts if tags},
     )
 

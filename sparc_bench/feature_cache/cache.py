@@ -12,7 +12,7 @@ from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder
 from sparc_bench.feature_cache import FEATURES, CacheMode
 from sparc_bench.feature_cache.cached_encoder import CachedEncoder
-from sparc_bench.feature_cache.key import image_key, text_key
+from sparc_bench.feature_cache.key import image_key, pixels_of, text_key
 from sparc_bench.feature_cache.store import FeatureStore
 from sparc_bench.files.cache_folder import cache_folder
 
@@ -45,6 +45,7 @@ class FeatureCache:
             encoder,
             None if images is None else self._store(model, images),
             self._store(model, texts),
+            pixels_of(data),
             self.keep,
             partial(self.around, data=data),
             self._say,

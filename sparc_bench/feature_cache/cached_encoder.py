@@ -37,6 +37,7 @@ class CachedEncoder(EncoderWrapper):
         inner: the wrapped encoder.
         images: store of the image features of one data set; None where the images have no key.
         texts: store of the text features.
+        pixels: hash that stands for the content of images that have none.
         keep: the kept features; "half" rounds all patch vectors to float16, newly computed ones too.
         around: function that wraps the encoder of a reference row in the cache.
         say: function that shows the user a sentence.
@@ -47,12 +48,14 @@ class CachedEncoder(EncoderWrapper):
         inner: Encoder,
         images: FeatureStore | None,
         texts: FeatureStore,
+        pixels: str,
         keep: CacheMode,
         around: Callable[[Encoder], Encoder],
         say: Callable[[str], None],
     ) -> None:
         super().__init__(inner)
         self._images, self._texts, self._around, self._say = images, texts, around, say
+        self._pixels = pixels
         self._columns = ImageColumns(tuple(inner.paths), keep, inner.card.name)
 
     def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:
@@ -70,7 +73,7 @@ class CachedEncoder(EncoderWrapper):
             yield from stream(self.inner, items, need, most, size)
             return
         store.refresh()
-        rows = [image_row(item, size) for item in items]
+        rows = [image_row(item, size, self._pixels) for item in items]
         self._columns.check(store, need, rows)
         lacking = {kind: self._columns.lacking(store, kind, rows) for kind in need}
         absent = frozenset(kind for kind, places in lacking.items() if places)

@@ -24,9 +24,10 @@ _GRID, _AREA = "grid", "area"
 _JSON = json.JSONEncoder(ensure_ascii=False)
 
 
-def image_row(item: ImageItem, size: int | None) -> str:
-    """The row name of an image within a data set: id, crop, size."""
-    return f"[{_JSON.encode(item.id)}, {_crop_and_size(item.crop, size)}]"
+def image_row(item: ImageItem, size: int | None, pixels: str) -> str:
+    """The row name of an image within a data set: id, content (else `pixels`), crop, size."""
+    content = _JSON.encode(item.content or pixels)
+    return f"[{_JSON.encode(item.id)}, {content}, {_crop_and_size(item.crop, size)}]"
 
 
 @lru_cache(maxsize=1)

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from sparc_bench.feature_cache import FEATURES, KEY_FILE, ROWS
 from sparc_bench.files.cache_folder import cache_folder
+from sparc_bench.files.file_hashes import HASHES
 from sparc_bench.terminal import table
 
 PIXELS = "pixels"
@@ -69,13 +70,15 @@ def show() -> tuple[Table, str]:
 
 
 def clear() -> str:
-    """Remove all features and decoded pixels (no other files); returns a sentence that says what was removed."""
+    """Remove all features, decoded pixels and remembered hashes of files; returns a sentence about the first two."""
     found, root = entries(), cache_folder()
     for entry in found:
         for file in entry.files:
             file.unlink(missing_ok=True)
         _remove_empty(root / entry.place)
-    for folder in (root / FEATURES, root / PIXELS):
+    for file in _inside(root / HASHES):
+        file.unlink(missing_ok=True)
+    for folder in (root / FEATURES, root / PIXELS, root / HASHES):
         _remove_empty(folder)
     features = sum(entry.place.startswith(FEATURES) for entry in found)
     what = f"{_count(features, 'folder')} of features and {_count(len(found) - features, 'file')} of decoded pixels"

@@ -36,11 +36,16 @@ def text_key(encoder: Encoder) -> dict[str, Any] | None:
 
 
 def image_key(encoder: Encoder, data: DataSplit) -> dict[str, Any] | None:
-    """The key of an encoder's vectors of a split's images: all but id, crop and size; None where a part is unknown."""
-    shared, pixels = text_key(encoder), data.pixels_hash or data.fingerprint
-    if shared is None or not pixels:
+    """The key of an encoder's vectors of a split's images: all but the image, crop and size; None where it has none."""
+    shared = text_key(encoder)
+    if shared is None or not pixels_of(data):
         return None
-    return {**shared, "dataset": data.dataset, "split": data.split, "pixels": pixels}
+    return {**shared, "dataset": data.dataset, "split": data.split}
+
+
+def pixels_of(data: DataSplit) -> str:
+    """Hash that stands for the content of images that have none; empty where nothing is known."""
+    return data.pixels_hash or data.fingerprint
 
 
 @cache

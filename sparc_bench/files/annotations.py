@@ -190,13 +190,13 @@ def absent_notes(rows: Mapping[str, int], present: Mapping[str, int], folder: Pa
     return (f"{len(missing)} of {len(rows)} files ({lost} annotations) are absent and left out: {some(missing)}.",)
 
 
-def fingerprint(annotations: Iterable[bytes], sizes: Mapping[str, int]) -> str:
-    """Sha256 over the bytes of the annotation files and the sorted image ids with their file sizes in bytes."""
+def fingerprint(annotations: Iterable[bytes], contents: Mapping[str, str]) -> str:
+    """Sha256 over the bytes of the annotation files and the sorted image ids with the hashes of their contents."""
     digest = hashlib.sha256()
     for content in annotations:
         digest.update(hashlib.sha256(content).digest())
-    for image_id in sorted(sizes):
-        digest.update(f"{image_id}\t{sizes[image_id]}\n".encode())
+    for image_id in sorted(contents):
+        digest.update(f"{image_id}\t{contents[image_id]}\n".encode())
     return digest.hexdigest()
 
 

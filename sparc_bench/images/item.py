@@ -80,11 +80,14 @@ class ImageItem:
         id: name of the image, unique within the data set; items of the same image share it.
         opener: function that returns the RGB image; a module-level function or a `functools.partial` of one.
         crop: rectangle of the opened image that is this item's image; None for the whole image.
+        content: hash of the bytes that `opener` decodes, by which features and pixels are cached; empty: the data
+            split's `pixels_hash` or `fingerprint` stands for it.
     """
 
     id: str
     opener: Callable[[], Image.Image]
     crop: Box | None = None
+    content: str = ""
 
     def open(self) -> Image.Image:
         """The RGB image, cropped to `crop`.
@@ -105,6 +108,6 @@ class ImageItem:
         return image.crop((left, top, right, bottom))
 
     @classmethod
-    def file(cls, item_id: str, path: Path, crop: Box | None = None) -> ImageItem:
+    def file(cls, item_id: str, path: Path, crop: Box | None = None, content: str = "") -> ImageItem:
         """The item of an image file."""
-        return cls(item_id, partial(open_image_file, path), crop)
+        return cls(item_id, partial(open_image_file, path), crop, content)

@@ -86,7 +86,8 @@ def load_pixels(
     shape = (len(data), *transform.shape)
     if int(np.prod(shape)) > limit:
         return Pixels(data, transform, tuple(range(len(data))), (), None)
-    key = canonical_hash([data.fingerprint, [e.id for e in data], *transform.key])[:24]
+    contents = [[example.id, example.image.content or data.fingerprint] for example in data]
+    key = canonical_hash([contents, *transform.key])[:24]
     file = cache_folder() / "pixels" / f"{as_part(data.dataset)}-{as_part(data.split)}-{key}.npy"
     # ids of unreadable images lie beside the file, so that a cache hit reports them too
     names = file.with_suffix(UNREADABLE)

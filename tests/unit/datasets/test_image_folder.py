@@ -97,7 +97,7 @@ def test_mistakes_on_disk_are_one_sentence(pets_root):
         read(pets_root, "train", Options(folder="pets/{split}/cat/deeper"))
 
 
-def test_the_fingerprint_knows_names_and_sizes_not_tags(pets_root):
+def test_the_fingerprint_knows_names_and_contents_not_tags(pets_root):
     options = Options(folder="pets/{split}")
     before = read(pets_root, "train", options).fingerprint
     assert read(pets_root, "train", options.model_copy(update={"train_per_class": 1})).fingerprint == before

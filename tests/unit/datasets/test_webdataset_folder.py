@@ -75,7 +75,7 @@ def test_a_class_list_stands_for_names_that_repeat(toys_root, monkeypatch):
     assert read(toys_root, "test", Options(folder="wds_toys", classes="toys")).classes == ("n1", "n2", "n3")
 
 
-def test_labels_names_and_sizes_are_in_the_fingerprint(toys_root):
+def test_labels_names_and_contents_are_in_the_fingerprint(toys_root):
     home = toys_root / "wds_toys"
     found = {read(toys_root, "test", FOLDER).fingerprint}
     write_tar(home / "test/1.tar", {"s0.png": photo_bytes(30, "png"), "s0.cls": b"1"})

@@ -50,6 +50,8 @@ def test_clear_removes_what_is_ours_alone(capsys, cache_root):
     folder = next(path for path in (cache_root / "features").iterdir() if path.is_dir())
     (folder / ".x.safetensors.7.part").touch()  # of a killed process
     (cache_root / "pixels" / ".x.npy.7.part").touch()
+    (cache_root / "hashes").mkdir()
+    (cache_root / "hashes" / "a.json").touch()
     assert main(["cache", "clear"]) == 0
     assert (
         capsys.readouterr().out

@@ -48,15 +48,15 @@ def test_absent_files_are_refused_or_noted(tmp_path):
     assert absent_notes({"a.jpg": 5}, sizes, tmp_path, "refuse") == ()
 
 
-def test_fingerprint_knows_annotations_ids_and_sizes_but_no_order():
-    base = fingerprint([b"captions"], {"a": 1, "b": 2})
-    assert base == fingerprint([b"captions"], {"b": 2, "a": 1})
+def test_fingerprint_knows_annotations_ids_and_contents_but_no_order():
+    base = fingerprint([b"captions"], {"a": "1", "b": "2"})
+    assert base == fingerprint([b"captions"], {"b": "2", "a": "1"})
     others = [
-        fingerprint([b"Captions"], {"a": 1, "b": 2}),
-        fingerprint([b"capt", b"ions"], {"a": 1, "b": 2}),
-        fingerprint([b"captions"], {"a": 1, "b": 3}),
-        fingerprint([b"captions"], {"a": 1, "c": 2}),
-        fingerprint([b"captions"], {"a": 1}),
+        fingerprint([b"Captions"], {"a": "1", "b": "2"}),
+        fingerprint([b"capt", b"ions"], {"a": "1", "b": "2"}),
+        fingerprint([b"captions"], {"a": "1", "b": "3"}),
+        fingerprint([b"captions"], {"a": "1", "c": "2"}),
+        fingerprint([b"captions"], {"a": "1"}),
     ]
     assert len({base, *others}) == 6
 
