@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 from typing import Any, cast
 
 import typer
 
 from sparc_bench.errors import nearest
+from sparc_bench.files.refusal import remedy
 
 UsageError = cast("type[Exception]", typer.BadParameter.__mro__[1])
 """The base of every mistake in the arguments; typer exports only its subclasses."""
-
-_REMEDIES = {
-    errno.ENOSPC: "free some space and run the command again",
-    errno.EDQUOT: "free some of your quota and run the command again",
-    errno.EACCES: "choose one that you may use",
-    errno.EPERM: "choose one that you may use",
-    errno.EROFS: "choose a folder that can be written to",
-    errno.ENOTDIR: "choose a folder, not a file",
-    errno.EEXIST: "choose a folder, not a file",
-    errno.EISDIR: "choose a file, not a folder",
-    errno.ENAMETOOLONG: "choose a shorter name",
-}
-"""Error number of the file system -> remedy; any other OSError is a fault of the program."""
 
 
 def usage(error: Exception) -> str:
@@ -44,7 +31,5 @@ def usage(error: Exception) -> str:
 
 def disk(error: OSError) -> str | None:
     """One sentence about a file system that refuses, or None where the error is of another kind."""
-    remedy = _REMEDIES.get(error.errno or 0)
-    if remedy is None:
-        return None
-    return f"{error.filename or 'A file'} cannot be used ({error.strerror}): {remedy}."
+    mend = remedy(error)
+    return None if mend is None else f"{error.filename or 'A file'} cannot be used ({error.strerror}): {mend}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +11,7 @@ from typing import Any, Self
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 
 from sparc_bench.errors import UserError
-from sparc_bench.files.atomic import write_atomic
+from sparc_bench.files.atomic import write_atomic, written
 from sparc_bench.terminal import ProgressDisplay
 from sparc_bench.training.loop import StepReport
 
@@ -29,7 +30,8 @@ class RunLog:
         folder.mkdir(parents=True, exist_ok=True)
         self._file = folder / "log.jsonl"
         self.validated = any("val" in line and line["step"] == start for line in _keep_until(self._file, start))
-        self._opened = self._file.open("a", encoding="utf-8")
+        with written(self._file):
+            self._opened = self._file.open("a", encoding="utf-8")
         self._board = _tensorboard(folder / "tensorboard") if tensorboard else None
         self._progress = ProgressDisplay(
             TextColumn("{task.description}", markup=False),
@@ -49,14 +51,14 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
-        self._opened.close()
+        with contextlib.suppress(OSError):  # a full disk has been reported by the line that it refused
+            self._opened.close()
         if self._board is not None:
             self._board.close()
 
     def step(self, report: StepReport) -> None:
         """Log a training step."""
         self._line({"step": report.step, **report.figures})
-        self._opened.flush()
         for item in report.unreadable:
             self.event({"step": report.step, "unreadable": item})
         if report.step % 5 == 0:
@@ -75,10 +77,11 @@ class RunLog:
         if "val" in values:
             figures = " ".join(f"{name} {value:.3f}" for name, value in values["val"].items())
             self._progress.console.print(f"step {values['step']}: val {figures}", highlight=False, soft_wrap=True)
-        self._opened.flush()
 
     def _line(self, values: dict[str, Any]) -> None:
-        self._opened.write(json.dumps(values) + "\n")
+        with written(self._file):
+            self._opened.write(json.dumps(values) + "\n")
+            self._opened.flush()
         if self._board is not None and "step" in values:
             figures = values.get("val", values)
             prefix = "val" if "val" in values else "train"
