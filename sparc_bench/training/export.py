@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from functools import partial
@@ -27,7 +26,8 @@ from torch import Tensor, nn
 from sparc_bench.encoder import Encoder, Runtime
 from sparc_bench.encoders import open_clip, own
 from sparc_bench.errors import UserError
-from sparc_bench.files.atomic import draft
+from sparc_bench.files.atomic import draft, draft_path, remove_drafts, written
+from sparc_bench.files.tensor_file import write_tensors
 from sparc_bench.images.item import ImageItem
 from sparc_bench.models.resolve import ResolvedModel
 from sparc_bench.objective import Objective
@@ -102,7 +102,7 @@ def _to_open_clip(run: own.OwnEncoder, weights: Path, folder: Path) -> tuple[flo
         whole = {"model_cfg": config, "preprocess_cfg": towers.preprocess}
         (path / CONFIG).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
         single = {name: tensor.to(torch.float32) for name, tensor in named.items()}
-        checkpoint.write_tensors(single, {"format": "pt"}, path / WEIGHTS)
+        write_tensors(single, {"format": "pt"}, path / WEIGHTS)
         again = open_clip.load(run.card.model_copy(update={"family": "open_clip"}), path, Runtime())
         difference = _checked(run, again, frozenset({"global"}))
     scored = type(objective).similarity is not Objective.similarity
@@ -153,10 +153,12 @@ def _noise(seed: int, size: tuple[int, int]) -> Image.Image:
 @contextlib.contextmanager
 def _draft_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder beside `folder`, renamed to it when the block succeeds and removed when it fails."""
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    temporary.mkdir(parents=True)
+    temporary = draft_path(folder)
     try:
-        yield temporary
-        temporary.rename(folder)
+        with written(folder):
+            temporary.mkdir(parents=True)
+            remove_drafts(folder.parent)
+            yield temporary
+            temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

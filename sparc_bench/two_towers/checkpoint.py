@@ -8,7 +8,6 @@ captions that contain each word.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,14 +16,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sparc_bench.cards.card import parse
 from sparc_bench.cards.model_card import UNKNOWN
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.errors import UserError
-from sparc_bench.files.atomic import draft
+from sparc_bench.files.tensor_file import write_tensors
 from sparc_bench.two_towers.architecture import InitRecord, OpenClipArchitecture, OwnArchitecture, architecture_of
 from sparc_bench.weights.weights_file import refuse_odd_values
 
@@ -90,21 +88,8 @@ class Meta:
 
 
 def write_checkpoint(tensors: Mapping[str, Tensor], meta: Meta, file: Path) -> None:
-    """Write a checkpoint whole or not at all; raises UserError on a full disk."""
+    """Write a checkpoint whole or not at all; raises UserError where the file system refuses."""
     write_tensors(tensors, meta.to_strings(), file)
-
-
-def write_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], file: Path) -> None:
-    """Write a safetensors file whole or not at all; raises UserError on a full disk."""
-    try:
-        with draft(file) as path:
-            save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, path, dict(metadata))
-    except (OSError, SafetensorError) as error:
-        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
-            raise UserError(
-                f"{file} cannot be written, the disk is full: free space and run the command again."
-            ) from None
-        raise
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -169,7 +154,9 @@ def _opened(file: Path) -> Iterator[Any]:
                     f"{file} is no checkpoint of sparc-bench: name a run folder, or a card of the family it belongs to."
                 )
             yield opened
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):  # safetensors calls a file missing that it may not read
+        if file.is_file():
+            raise UserError(f"{file} may not be read by this user: have its owner allow it (chmod a+r).") from None
         raise UserError(f"{file} does not exist: train first, or check the path.") from None
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file} is damaged ({error}): delete it and train or copy it again.") from None

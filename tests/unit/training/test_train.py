@@ -39,6 +39,7 @@ def test_same_seed_gives_the_same_losses_bit_for_bit_and_another_seed_others(tin
     assert losses(first) == losses(second)
     assert losses(first) != losses(other)
     assert_same_weights(first, second)
+    assert (first / own.WEIGHTS_FILE).read_bytes() == (second / own.WEIGHTS_FILE).read_bytes()
 
 
 @pytest.mark.slow
