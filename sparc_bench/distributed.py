@@ -9,13 +9,17 @@ Shapes: B rows of this rank, N rows of all ranks.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from sparc_bench.errors import ElsewhereError, UserError
 
 Result = TypeVar("Result")
 
@@ -30,32 +34,93 @@ def several() -> bool:
     return rank_and_world()[1] > 1
 
 
+TIMEOUT = "SPARC_BENCH_TIMEOUT"
+"""Environment variable: seconds after which a process that does not answer in a training step is given up."""
+SECONDS = 300
+"""Its default."""
+ALONE = 12
+"""So many times as long may rank 0 work alone: decode, validate, write."""
+
+_control: Any = None
+"""Group in which the processes tell each other whether all is well."""
+
+
+def timeout() -> int:
+    """Seconds after which a process that does not answer in a training step is given up."""
+    value = os.environ.get(TIMEOUT, str(SECONDS))
+    if not (value.isascii() and value.isdigit() and 0 < int(value) <= 86_400):
+        raise UserError(f"{TIMEOUT} is '{value}': set it to a number of seconds from 1 to 86400, or unset it.")
+    return int(value)
+
+
 @contextmanager
 def process_group(device: str) -> Iterator[str]:
     """This process's device, within torchrun's process group (gloo on CPUs, NCCL on GPUs); no group for one process."""
-    _, world = rank_and_world()
-    if world == 1:
+    global _control
+    if not several():
         yield device
         return
     if device == "cuda":
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    seconds = timeout()
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=timedelta(seconds=seconds))
+    _control = dist.new_group(backend="gloo", timeout=timedelta(seconds=ALONE * seconds))
     try:
         yield device
     finally:
+        _control = None
         dist.destroy_process_group()
 
 
-def rank_0_first(work: Callable[[], Result]) -> Result:
-    """The result of `work()`, called on rank 0 first and then on the others, which find its files on disk."""
-    rank, world = rank_and_world()
-    if world > 1 and rank > 0:
-        dist.barrier()
-    result = work()
-    if world > 1 and rank == 0:
-        dist.barrier()
+def together(work: Callable[[], Result]) -> Result:
+    """The result of `work()`, called by every process; where one of them fails, all do.
+
+    Raises:
+        ElsewhereError: the work failed in a process of lower rank, or in another one alone.
+    """
+    if not several():
+        return work()
+    try:
+        result = work()
+    except ElsewhereError:
+        raise
+    except BaseException as error:
+        if _first_failure(failed=True) < rank_and_world()[0] and isinstance(error, UserError):
+            raise ElsewhereError from None
+        raise
+    if _first_failure(failed=False) < rank_and_world()[1]:
+        raise ElsewhereError
     return result
+
+
+def rank_0_first(work: Callable[[], Result]) -> Result:
+    """The result of `work()`, called on rank 0 first and then on the others, which find its files on disk.
+
+    Within `together`, where rank 0's failure reaches those that wait.
+    """
+    rank, world = rank_and_world()
+    if world > 1 and rank > 0 and _first_failure(failed=False) < world:
+        raise ElsewhereError
+    result = work()
+    if world > 1 and rank == 0 and _first_failure(failed=False) < world:
+        raise ElsewhereError
+    return result
+
+
+def _first_failure(failed: bool) -> int:
+    """The lowest rank that failed; the number of processes where none did."""
+    rank, world = rank_and_world()
+    answer = torch.tensor(rank if failed else world)
+    dist.all_reduce(answer, dist.ReduceOp.MIN, group=_control)
+    return int(answer)
+
+
+def is_lost(error: RuntimeError) -> bool:
+    """Whether an error says that another process ended or does not answer."""
+    return (
+        isinstance(error, dist.DistError) or re.search("gloo|[Cc]onnection|NCCL|[Tt]imed out", str(error)) is not None
+    )
 
 
 def flag_of_rank_0(flag: bool, device: torch.device) -> bool:

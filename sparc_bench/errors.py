@@ -18,6 +18,13 @@ class UserError(Exception):
         super().__init__(visible(sentence))
 
 
+class ElsewhereError(UserError):
+    """Another of several processes failed and says why; this one ends with code 2 and says nothing."""
+
+    def __init__(self) -> None:
+        super().__init__("Another process failed: read what it says.")
+
+
 class StoppedError(BaseException):
     """A signal asked the command to stop; the command line prints the sentence and exits with `code`.
 

@@ -6,8 +6,10 @@ stderr, or no command at all, which prints the list of commands; 130, 143, 138 s
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -30,7 +32,7 @@ from sparc_bench.cli.options import (
     writable,
 )
 from sparc_bench.cli.overview import Commands
-from sparc_bench.errors import StoppedError, UserError
+from sparc_bench.errors import ElsewhereError, StoppedError, UserError
 from sparc_bench.feature_cache import CacheMode
 
 app = typer.Typer(
@@ -336,6 +338,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("RANK", "0") == "0":  # of several processes one says it
             print(error, file=sys.stderr)
         return error.code
+    except ElsewhereError:
+        return 2
     except UserError as error:
         return _fail(str(error))
     except UsageError as error:
@@ -357,4 +361,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _fail(sentence: str) -> int:
     print(sentence, file=sys.stderr)
+    _tell_torchrun(sentence)
     return 2
+
+
+def _tell_torchrun(sentence: str) -> None:
+    """Leave the sentence for torchrun's report, which ends in it; the report calls the earliest failure the cause."""
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if file:
+        earlier = int(time.time()) - 1  # whole seconds: before those that end because of this one
+        about = {"py_callstack": sentence, "timestamp": str(earlier)}
+        Path(file).write_text(json.dumps({"message": {"message": sentence, "extraInfo": about}}), encoding="utf-8")

@@ -74,6 +74,12 @@ class RunLog:
             new = f"; new: {', '.join(begins['heads_new'])}" if begins["heads_new"] else ""
             sentence = f"starts with the towers of {begins['init']} and its {', '.join(begins['heads_taken'])}{new}"
             self._progress.console.print(sentence, highlight=False, soft_wrap=True)
+        if "begun_with" in values:
+            sentence = (
+                f"goes on after step {values['resumed']} with {_processes(values['processes'])}; it began with "
+                f"{values['begun_with']}: batches are the same, sums in another order may differ in their last digits"
+            )
+            self._progress.console.print(sentence, highlight=False, soft_wrap=True)
         if "val" in values:
             figures = " ".join(f"{name} {value:.3f}" for name, value in values["val"].items())
             self._progress.console.print(f"step {values['step']}: val {figures}", highlight=False, soft_wrap=True)
@@ -88,6 +94,10 @@ class RunLog:
             for name, value in figures.items():
                 if name != "step" and isinstance(value, int | float):
                     self._board.add_scalar(f"{prefix}/{name}", value, values["step"])
+
+
+def _processes(number: int) -> str:
+    return "1 process" if number == 1 else f"{number} processes"
 
 
 class SilentLog:

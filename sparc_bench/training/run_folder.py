@@ -23,6 +23,8 @@ from sparc_bench.two_towers.checkpoint import Meta
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 SUMMARY_FILE = "summary.json"
+ENVIRONMENT_FILE = "environment.json"
+"""Of the beginning; a run that goes on elsewhere after step N has `environment.stepN.json` too."""
 SHOWN_DIGITS = 12
 """Digits of a hash in a sentence."""
 
@@ -109,3 +111,20 @@ def environment(
         "platform": platform.platform(),
         "libraries": {name: version(name) for name in libraries},
     }
+
+
+def write_environment(folder: Path, now: Mapping[str, Any], start: int) -> dict[str, Any] | None:
+    """Write what a training runs on, a resumed one beside what it began with; returns what to say about processes."""
+    file = folder / ENVIRONMENT_FILE
+    try:
+        before = json.loads(file.read_text(encoding="utf-8")) if start else {}
+    except (OSError, ValueError):
+        before = {}
+    if not before:
+        write_json(file, now)
+        return None
+    if {**before, "probe_seconds_per_step": None} != {**now, "probe_seconds_per_step": None}:
+        write_json(file.with_suffix(f".step{start}.json"), now)
+    if before.get("processes") == now["processes"]:
+        return None
+    return {"resumed": start, "processes": now["processes"], "begun_with": before.get("processes")}

@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,9 @@ from sparc_bench import distributed
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.encoder import Runtime
 from sparc_bench.encoders.own import IN_TRAINING, WEIGHTS_FILE, OwnEncoder
-from sparc_bench.errors import StoppedError
+from sparc_bench.errors import ElsewhereError, StoppedError, UserError
+from sparc_bench.files.atomic import remove_drafts
+from sparc_bench.files.lock import locked
 from sparc_bench.stop_signals import StopRequest, name_of
 from sparc_bench.training import precision
 from sparc_bench.training.data_needs import refuse_missing
@@ -47,6 +51,7 @@ from sparc_bench.training.run_folder import (
     refuse_other,
     refuse_other_data,
     refuse_other_start,
+    write_environment,
     write_json,
 )
 from sparc_bench.training.run_inputs import RunInputs, read_run_inputs
@@ -75,34 +80,90 @@ def train(
     Raises:
         StoppedError: a signal came; during a step, that step ends first and its checkpoint is written.
         UserError: an option is misspelt, the data lack captions or negatives for the loss, a split is kept for
-            evaluation, the initial model is missing, the folder holds a run of another recipe, seed or data or a
-            damaged checkpoint, the loss, a gradient or a weight is not finite, or the disk is full.
+            evaluation, the initial model is missing, another process trains there, the folder holds a run of another
+            recipe, seed or data or a damaged checkpoint, the loss, a gradient or a weight is not finite, or the disk
+            is full.
+        ElsewhereError: another of several processes raised one of these.
     """
-    refuse_missing(recipe)
-    summary = finished(recipe, run_folder, data_root, seed)
-    if summary is not None:
-        return summary
+    file = run_folder / CHECKPOINT_FILE
+    rank = distributed.rank_and_world()[0]
     stop = StopRequest()
     try:
-        return _train(recipe, run_folder, data_root, seed, device, tensorboard, data, on_step, stop)
+        summary = distributed.together(lambda: _finished(recipe, run_folder, data_root, seed))
+        if summary is not None:
+            return summary if rank == 0 else {}
+        with ExitStack() as stack:
+            run = distributed.together(lambda: _prepared(recipe, run_folder, data_root, seed, device, data, stack))
+            return _train(run, tensorboard, on_step, stop)
     except (StoppedError, KeyboardInterrupt) as error:
         number = error.code - 128 if isinstance(error, StoppedError) else int(signal.SIGINT)
-        sentence = f"Stopped by {name_of(number)}: {last_good(run_folder / CHECKPOINT_FILE)}."
-        raise StoppedError(sentence, number) from None
+        raise StoppedError(f"Stopped by {name_of(number)}: {last_good(file)}.", number) from None
+    except ElsewhereError:
+        if stop.number:
+            raise StoppedError(f"Stopped by {name_of(stop.number)}: {last_good(file)}.", stop.number) from None
+        raise
+    except NotFiniteError as error:
+        if rank > 0:  # the same in every process
+            raise ElsewhereError from None
+        raise NotFiniteError(
+            f"{error}: {last_good(file)}; where it stops there again, lower optim.lr or set optim.clip in the "
+            f"recipe and delete {run_folder}."
+        ) from None
+    except RuntimeError as error:
+        if not (distributed.several() and distributed.is_lost(error)):
+            raise
+        if stop.number:
+            raise StoppedError(f"Stopped by {name_of(stop.number)}: {last_good(file)}.", stop.number) from None
+        if rank > 1:  # two of the others say it
+            raise ElsewhereError from None
+        raise UserError(
+            f"Another process ended, or did not answer for {distributed.timeout()} s ({distributed.TIMEOUT}): "
+            f"{last_good(file)}."
+        ) from None
 
 
-def _train(
+@dataclass(frozen=True)
+class _Run:
+    """What a run trains with, in this process."""
+
+    recipe: Recipe
+    folder: Path
+    seed: int
+    data: RunInputs
+    model: TwoTowerModel
+    optimizer: torch.optim.AdamW
+    batches: Batches
+    device: torch.device
+    start: int
+    begins: dict[str, Any]
+    autocast: bool
+    probe: Mapping[str, float | None]
+
+
+def _finished(recipe: Recipe, run_folder: Path, data_root: Path | None, seed: int) -> dict[str, Any] | None:
+    refuse_missing(recipe)
+    world = distributed.rank_and_world()[1]
+    if recipe.batch_size < world:
+        raise UserError(
+            f"{world} processes cannot share a batch of {recipe.batch_size}: start {recipe.batch_size} at most, or "
+            "raise batch_size in the recipe."
+        )
+    return finished(recipe, run_folder, data_root, seed)
+
+
+def _prepared(
     recipe: Recipe,
     run_folder: Path,
     data_root: Path | None,
     seed: int,
     device: str,
-    tensorboard: bool,
     data: RunInputs | None,
-    on_step: Callable[[int], None],
-    stop: StopRequest,
-) -> dict[str, Any]:
+    stack: ExitStack,
+) -> _Run:
     rank, world = distributed.rank_and_world()
+    if rank == 0:
+        nobody_else = stack.enter_context(locked(run_folder))
+        remove_drafts(run_folder, whoever=nobody_else)
     # cuBLAS is deterministic only with a fixed workspace; a few CUDA kernels have no deterministic form and warn
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=device != "cpu")
@@ -121,7 +182,7 @@ def _train(
     batches = Batches(
         pixels=data.pixels,
         objective=model.objective,
-        tokenize=lambda captions: data.tokenizer(captions, model.full_context),
+        tokenize=partial(data.tokenizer, full_context=model.full_context),
         batch_size=recipe.batch_size,
         seed=seed,
         mask_known_true=recipe.data.false_negatives == "mask",
@@ -132,14 +193,22 @@ def _train(
     autocast, probe = precision.choose(
         recipe, data.init_record, where, lambda on: _probe_step(model, batches, where, on)
     )
-    autocast = distributed.flag_of_rank_0(autocast, where)
+    return _Run(recipe, run_folder, seed, data, model, optimizer, batches, where, start, begins, autocast, probe)
+
+
+def _train(run: _Run, tensorboard: bool, on_step: Callable[[int], None], stop: StopRequest) -> dict[str, Any]:
+    rank, world = distributed.rank_and_world()
+    recipe, run_folder, seed, data, model, start = run.recipe, run.folder, run.seed, run.data, run.model, run.start
+    file = run_folder / CHECKPOINT_FILE
+    autocast = distributed.flag_of_rank_0(run.autocast, run.device)
+    others: dict[str, Any] | None = None
     if rank == 0:
-        run_folder.mkdir(parents=True, exist_ok=True)
         write_json(run_folder / "recipe.json", recipe.model_dump())
-        write_json(run_folder / "environment.json", environment(seed, where, autocast, probe, world) | begins)
+        now = environment(seed, run.device, autocast, run.probe, world) | run.begins
+        others = write_environment(run_folder, now, start)
 
     def encoder() -> OwnEncoder:
-        return OwnEncoder(recipe.model_card(), model, meta(0), data.tokenizer, IN_TRAINING, Runtime(device))
+        return OwnEncoder(recipe.model_card(), model, meta(0), data.tokenizer, IN_TRAINING, Runtime(str(run.device)))
 
     def meta(step: int) -> Meta:
         return Meta(recipe, seed, step, data.tokenizer.state, data.words, data.init_record, data.hashes)
@@ -147,9 +216,11 @@ def _train(
     began = time.perf_counter()
     scores: dict[str, float] = {}
     with RunLog(run_folder, recipe.name, start, recipe.steps, tensorboard) if rank == 0 else SilentLog() as log:
-        log.event({"precision": "bf16" if autocast else "float32", **probe})
-        if begins:
-            log.event(begins)
+        log.event({"precision": "bf16" if autocast else "float32", **run.probe})
+        if run.begins:
+            log.event(run.begins)
+        if others is not None:
+            log.event(others)
         for note in (*data.train.notes, *data.val.notes):
             log.event({"note": note})
         for item in (*data.pixels.unreadable, *data.val_pixels.unreadable):
@@ -162,40 +233,34 @@ def _train(
             unreadable.update(report.unreadable)
             refuse_too_many(unreadable, data.train, recipe.data.max_unreadable)
 
-        def on_checkpoint(step: int) -> None:
-            refuse_not_finite(model, optimizer, step)
+        def write(step: int) -> None:
+            refuse_not_finite(model, run.optimizer, step)
             if rank == 0:
-                checkpoint.save_training(file, model, optimizer, meta(step))
+                checkpoint.save_training(file, model, run.optimizer, meta(step))
 
-        def on_evaluation(step: int) -> None:
+        def validate(step: int) -> None:
             if rank == 0:
                 with stop.at_once():  # the checkpoint is written: what is left out is done when the run goes on
                     scores.update(validation_scores(encoder(), data.val, data.val_pixels))
                 log.event({"step": step, "val": dict(scores)})
 
-        if is_evaluated(start, recipe) and not log.validated:
-            on_evaluation(start)
+        if is_evaluated(start, recipe) and not distributed.flag_of_rank_0(log.validated, run.device):
+            distributed.together(lambda: validate(start))
         workers = 0 if data.pixels.array_NSS3 is not None else (os.cpu_count() or 1)
-        try:
-            with stop.noted():
-                fit(
-                    model=model if world == 1 else DistributedDataParallel(model),
-                    optimizer=optimizer,
-                    recipe=recipe,
-                    batches=loader(batches, start, recipe.steps, workers),
-                    start=start,
-                    device=where,
-                    autocast=autocast,
-                    on_step=after_step,
-                    on_checkpoint=on_checkpoint,
-                    on_evaluation=on_evaluation,
-                    stop=stop,
-                )
-        except NotFiniteError as error:
-            raise NotFiniteError(
-                f"{error}: {last_good(file)}; where it stops there again, lower optim.lr or set optim.clip in the "
-                f"recipe and delete {run_folder}."
-            ) from None
+        with stop.noted():
+            fit(
+                model=model if world == 1 else DistributedDataParallel(model),
+                optimizer=run.optimizer,
+                recipe=recipe,
+                batches=loader(run.batches, start, recipe.steps, workers),
+                start=start,
+                device=run.device,
+                autocast=autocast,
+                on_step=after_step,
+                on_checkpoint=lambda step: distributed.together(lambda: write(step)),
+                on_evaluation=lambda step: distributed.together(lambda: validate(step)),
+                stop=stop,
+            )
     if rank > 0:
         return {}
     summary = {
@@ -209,7 +274,7 @@ def _train(
         "unreadable": len(unreadable),
         "data": dict(data.hashes),
         "val": scores or validation_scores(encoder(), data.val, data.val_pixels),
-        "held_out": held_out(model, data.tokenizer, data.val, data.val_pixels, where),
+        "held_out": held_out(model, data.tokenizer, data.val, data.val_pixels, run.device),
     }
     checkpoint.write_checkpoint(checkpoint.model_tensors(model), meta(recipe.steps), run_folder / WEIGHTS_FILE)
     write_json(run_folder / SUMMARY_FILE, summary)

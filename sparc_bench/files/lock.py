@@ -1,0 +1,93 @@
+"""A lock on a folder that one process at a time writes to; it ends with its process, however that ends."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sparc_bench.errors import UserError
+from sparc_bench.files.atomic import written
+
+LOCK_FILE = "run.lock"
+_FAR = 2**30
+"""Byte that is locked on Windows, where a locked byte cannot be read by others."""
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[bool]:
+    """Hold the lock of a folder, which is made; a folder that is empty at the end is removed.
+
+    Yields:
+        Whether the lock is held: a file system without locks has none, and then nothing is refused.
+
+    Raises:
+        UserError: another process holds the lock; the sentence names it.
+    """
+    path = folder / LOCK_FILE
+    with written(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        file, held = _opened(path)
+    try:
+        if held is False:
+            holder = file.read().decode(errors="replace").strip() or "another process"
+            raise UserError(f"{folder} is being written by {holder}: wait for it, or name another folder with --runs.")
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%F %T')}\n".encode())
+        file.flush()
+        yield held is True
+    finally:
+        if held is not False:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        file.close()
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _opened(path: Path) -> tuple[Any, bool | None]:
+    """The open lock file, and whether its lock is ours; None where there are no locks."""
+    while True:
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+        held = _lock(file)
+        try:
+            # its former holder may have removed the file between our opening and our locking it
+            if held is not True or os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file, held
+        except FileNotFoundError:
+            pass
+        file.close()
+
+
+def _lock(file: Any) -> bool | None:  # noqa: ANN401 - an open file
+    try:
+        fcntl = importlib.import_module("fcntl")
+    except ImportError:
+        return _lock_on_windows(file)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _lock_on_windows(file: Any) -> bool | None:  # noqa: ANN401 - an open file
+    try:
+        msvcrt = importlib.import_module("msvcrt")
+    except ImportError:
+        return None
+    file.seek(_FAR)
+    try:
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    except OSError:
+        return False
+    finally:
+        file.seek(0)
+    return True
