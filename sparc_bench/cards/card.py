@@ -71,6 +71,8 @@ def _sentence(cls: type[BaseModel], error: ValidationError) -> str:
                 break
             known = tables[0]
         return f"unknown key '{key}': {nearest(str(first['loc'][-1]), known.model_fields)}"
+    if not key and first["type"] != "value_error":
+        return "it holds no table of keys: mend it."
     if first["type"] == "missing":
         return f"the key '{key}' is missing: add it."
     message = first["msg"].removeprefix("Value error, ")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sparc_bench.cards.bounds import (
     Batch,
@@ -43,6 +44,13 @@ class ImageTowerTable(Strict):
     depth: Depth | None = Field(default=None, description="number of layers; none: the timm model's")
     heads: Heads | None = Field(default=None, description="number of attention heads; none: the timm model's")
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+
+    @field_validator("model")
+    @classmethod
+    def _of_timm(cls, name: str) -> str:
+        if not re.fullmatch(r"\w+(\.\w+)?", name):
+            raise ValueError("is a name of timm's own: hf-hub: and local-dir: would be fetched or read unasked")
+        return name
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy import ndarray
 from safetensors import SafetensorError, safe_open
 
 from sparc_bench.errors import UserError
+from sparc_bench.files import archives
 from sparc_bench.files.annotations import decoded
+from sparc_bench.files.json_text import json_value
 from sparc_bench.weights.weights_file import refuse_escaping_members
 
 VECTORS = ("image_embeddings", "text_embeddings", "image_patches", "image_areas", "patch_grid")
@@ -71,18 +70,19 @@ _Content = Iterator[tuple[str, "ndarray | list[str]"]]
 
 def _npy(file: Path) -> _Content:
     if file.stem in (*VECTORS, *NAMES):
-        yield file.stem, _checked(file, file.stem, lambda: np.load(file, mmap_mode="r", allow_pickle=False))
+        with _checked(file):
+            array = archives.npy(file)
+        yield file.stem, _named(file, file.stem, array)
 
 
 def _npz(file: Path) -> _Content:
     refuse_escaping_members(file)
-    archive = _checked(file, "", lambda: np.load(file, allow_pickle=False))
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise UserError(f"{file} is no archive of arrays: save it with numpy.savez.")
-    with archive:
+    with _checked(file), archives.arrays(file) as archive:
         for key in archive.files:
             if key in (*VECTORS, *NAMES):
-                yield key, _checked(file, key, lambda key=key: archive[key])
+                with archives.odd_arrays():
+                    array = archive[key]
+                yield key, _named(file, key, array)
 
 
 def _safetensors(file: Path) -> _Content:
@@ -126,18 +126,23 @@ def _metadata(file: Path) -> _Content:
 _READERS = {".npy": _npy, ".npz": _npz, ".safetensors": _safetensors, ".json": _inputs, ".csv": _metadata}
 
 
-def _checked(file: Path, key: str, load: Any) -> Any:  # noqa: ANN401 - an array or an open archive
-    """The array that `load` returns, or a list of strings for row names; raises UserError for damaged files."""
+@contextmanager
+def _checked(file: Path) -> Iterator[None]:
+    """A context in which arrays are read; raises UserError for damaged files."""
     try:
-        loaded = load()
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        yield
+    except ValueError as error:
         if "Python objects" in str(error) or "Object arrays" in str(error) or _starts_as_pickle(file):
             raise UserError(
                 f"{file} holds Python objects, which only unpickling reads and which can run code: save numbers as "
                 "float32 and names with numpy.array(names, dtype=str)."
             ) from None
         raise _damaged(file, error) from None
-    return _strings(file, key, loaded.tolist()) if key in NAMES else loaded
+
+
+def _named(file: Path, key: str, array: ndarray) -> ndarray | list[str]:
+    """The array, or a list of strings for row names."""
+    return _strings(file, key, array.tolist()) if key in NAMES else array
 
 
 def _starts_as_pickle(file: Path) -> bool:
@@ -147,7 +152,7 @@ def _starts_as_pickle(file: Path) -> bool:
 
 def _json(file: Path, text: str | bytes) -> Any:  # noqa: ANN401 - anything JSON can hold
     try:
-        return json.loads(text)
+        return json_value(text)
     except ValueError as error:
         raise UserError(f"{file} holds no valid JSON where its names should be ({error}): write it again.") from None
 

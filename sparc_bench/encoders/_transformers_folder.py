@@ -7,7 +7,6 @@ The folder is local, or comes from a repository of the hub through `sparc_bench.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,9 @@ import torch
 from torch import nn
 
 from sparc_bench.errors import UserError
+from sparc_bench.files.json_text import json_value
 from sparc_bench.weights import hub
+from sparc_bench.weights.configuration import refuse_absurd
 from sparc_bench.weights.weights_file import file_sha256, read_tensors
 
 CONFIG = "config.json"
@@ -72,7 +73,7 @@ class Folder:
     def json(self, file: str) -> dict[str, Any]:
         """A JSON file of the folder; raises UserError where it is missing or damaged."""
         try:
-            found = json.loads((self.path / file).read_text(encoding="utf-8"))
+            found = json_value((self.path / file).read_bytes())
         except FileNotFoundError:
             raise UserError(f"{self.path} has no {file}: name a folder that save_pretrained wrote.") from None
         except (OSError, ValueError) as error:
@@ -126,8 +127,9 @@ def hub_folder(repo: str, revision: str | None, sha256: str | None, file: str | 
     found = hub.obtain_all(repo, pins, revision)[-1]
     folder = Folder(found.parent, found, repo)
     if sharded:
-        shards = sorted(set(folder.json(weights).get("weight_map", {}).values()))
-        hub.obtain_all(repo, dict.fromkeys(map(str, shards)), revision)
+        listed = folder.json(weights).get("weight_map")
+        shards = sorted({str(each) for each in listed.values()}) if isinstance(listed, dict) else []
+        hub.obtain_all(repo, dict.fromkeys(shards), revision)
     _pinned(found, sha256)
     return folder
 
@@ -145,12 +147,15 @@ def trusts(folder: Folder, settings: Mapping[str, Any], remote_code: str | None)
     """
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    kind = settings.get("model_type")
+    kind, code = settings.get("model_type"), settings.get("auto_map")
+    if not isinstance(kind, str | None) or not isinstance(code, dict | None):
+        raise UserError(f"{folder.path / CONFIG} has a model_type or auto_map of another type: copy it again.")
+    refuse_absurd(settings, str(folder.path / CONFIG), folder.weights)
     if kind in CONFIG_MAPPING:
         if remote_code is not None:
             raise UserError(f"{folder.name} is of transformers' own '{kind}' and runs no code: leave remote_code out.")
         return False
-    reference = settings.get("auto_map", {}).get("AutoModel")
+    reference = (code or {}).get("AutoModel")
     if reference is None and kind is None:
         raise UserError(
             f"{folder.path / CONFIG} names no architecture of transformers (model_type): a model of open_clip is "

@@ -6,7 +6,6 @@ have the same schema; `model_family` is "outputs", and `weights_hash` that of th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from sparc_bench.errors import UserError
 from sparc_bench.evaluation.counted_encoder import WatchedEncoder
 from sparc_bench.evaluation.new_record import Provenance
 from sparc_bench.evaluation.pipeline import Pipeline, Result, Scorer
+from sparc_bench.files.json_text import json_value
 from sparc_bench.outputs import reader
 from sparc_bench.outputs.scores_encoder import ScoresEncoder
 from sparc_bench.outputs.similarity import Similarity
@@ -127,7 +127,7 @@ def refuse_name(name: str, results: Path) -> None:
 def _family(file: Path) -> str | None:
     """The family that a record says; None where it says none, so that a damaged one can be replaced."""
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = json_value(file.read_bytes())
     except (OSError, ValueError):
         return None
     return values.get("model_family") if isinstance(values, dict) else None

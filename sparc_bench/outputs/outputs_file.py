@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,9 @@ import numpy as np
 from numpy import ndarray
 
 from sparc_bench.errors import UserError
+from sparc_bench.files import archives
 from sparc_bench.files.annotations import decoded
+from sparc_bench.files.json_text import json_value
 
 CLASSES_FILE = "classes.txt"
 """File in a folder of masks with the class names, one per line, in the order of the pixel values."""
@@ -67,9 +66,9 @@ class OutputsFile:
 
 def _npz(data: bytes, path: Path) -> dict[str, ndarray]:
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        with archives.arrays(path, data) as file, archives.odd_arrays():
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except ValueError as error:
         if "allow_pickle" in str(error):
             raise UserError(
                 f"{path} holds Python objects, which are never unpickled: save texts and ids as arrays of strings, "
@@ -86,11 +85,12 @@ def _safetensors(data: bytes, path: Path) -> dict[str, ndarray]:
     try:
         arrays: dict[str, ndarray] = dict(load(data))
         length = int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-        lists = {name: json.loads(value) for name, value in metadata.items() if value.startswith("[")}
+        metadata = json_value(data[8 : 8 + length]).get("__metadata__", {})
+        lists = {name: json_value(value) for name, value in metadata.items() if value.startswith("[")}
+        named = {name: np.array(values, dtype=str) for name, values in lists.items()}
     except (SafetensorError, ValueError, KeyError) as error:
         raise UserError(f"{path} cannot be read as safetensors ({error}): save it again.") from None
-    return arrays | {name: np.array(values, dtype=str) for name, values in lists.items()}
+    return arrays | named
 
 
 def _json(data: bytes, path: Path) -> Any:  # noqa: ANN401 - any JSON value
@@ -101,7 +101,7 @@ def _json(data: bytes, path: Path) -> Any:  # noqa: ANN401 - any JSON value
             f"{path} is no folder, .npz, .safetensors or JSON file: sparc-bench show TASK says what a task takes."
         ) from None
     try:
-        return json.loads(text)
+        return json_value(text)
     except ValueError as error:
         lines = [line for line in text.splitlines() if line.strip()]
         if len(lines) < 2 or not _starts_an_object(lines[0]):
@@ -112,7 +112,7 @@ def _json(data: bytes, path: Path) -> Any:  # noqa: ANN401 - any JSON value
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
+            rows.append(json_value(line))
         except ValueError as error:
             raise UserError(f"{path} is no JSON Lines file, see its line {number} ({error}): mend that line.") from None
     return rows
@@ -120,6 +120,6 @@ def _json(data: bytes, path: Path) -> Any:  # noqa: ANN401 - any JSON value
 
 def _starts_an_object(line: str) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
+        return isinstance(json_value(line), dict)
     except ValueError:
         return False

@@ -15,7 +15,6 @@ import hashlib
 import io
 import json
 import lzma
-import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +25,8 @@ import numpy as np
 from numpy import ndarray
 
 from sparc_bench.errors import UserError
+from sparc_bench.files import archives
+from sparc_bench.files.json_text import json_value
 from sparc_bench.metrics.statistic import SparseMean, Statistic
 
 MAX_BYTES = 200_000
@@ -257,9 +258,9 @@ def _opened(path: Path, content: bytes | None = None) -> Iterator[tuple[Mapping[
     """Members, unpacked one by one as they are asked for, and the manifest."""
     try:
         content = path.read_bytes() if content is None else content
-        with np.load(io.BytesIO(content), allow_pickle=False) as members:
-            yield members, json.loads(str(members["manifest"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, lzma.LZMAError) as error:
+        with archives.arrays(path, content) as members, archives.odd_arrays():
+            yield members, json_value(str(members["manifest"]))
+    except (OSError, ValueError, KeyError) as error:
         raise UserError(f"The outcomes {path} cannot be read ({error}): {_AGAIN}") from None
 
 
@@ -291,8 +292,17 @@ def _refuse_outside(statistic: Statistic, name: str, path: Path) -> None:
 
 def _ids(member: ndarray) -> tuple[str, ...]:
     if member.dtype == np.uint8:
-        return tuple(json.loads(lzma.decompress(member.tobytes())))
+        return tuple(map(str, json_value(_unpacked(member.tobytes()))))
     return tuple(str(item) for item in member)
+
+
+def _unpacked(packed: bytes) -> bytes:
+    """The bytes of an LZMA stream; raises ValueError where it is cut, or unpacks beyond the limits of archives."""
+    stream = lzma.LZMADecompressor(memlimit=archives.FREE)
+    found = stream.decompress(packed, archives.RATIO * len(packed) + archives.FREE)
+    if not stream.eof:
+        raise ValueError("its ids are cut, or unpack to far more than their size")
+    return found
 
 
 def _arrays(members: Mapping[str, ndarray], manifest: Mapping[str, Any], keys: Iterable[str]) -> dict[str, ndarray]:

@@ -27,6 +27,7 @@ from sparc_bench.cards.name import ModelName, Name
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.errors import UserError
 from sparc_bench.files.atomic import write_atomic
+from sparc_bench.files.json_text import json_value
 from sparc_bench.metrics.bootstrap import Estimate
 from sparc_bench.metrics.metric_name import MetricName
 from sparc_bench.metrics.statistic import Statistic
@@ -283,7 +284,7 @@ def read_record(path: Path) -> Record:
     """
     again = "run sparc-bench eval on this model and task again, with --force."
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json_value(path.read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(f"The record {path} cannot be read ({error}): {again}") from None
     if not isinstance(values, dict) or values.get("schema_version") != SCHEMA:

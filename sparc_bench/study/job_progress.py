@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from typing import Self
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from sparc_bench.files.json_text import json_value
 from sparc_bench.study.jobs import Job, JobResult
 from sparc_bench.study.study_rows import RunRow, TrialRow
 from sparc_bench.terminal import PlainConsole
@@ -114,7 +114,7 @@ def last_step(log: Path) -> int:
         return 0
     for line in reversed(lines):
         try:
-            return int(json.loads(line)["step"])
+            return int(json_value(line)["step"])
         except (ValueError, KeyError, TypeError):
             continue  # a line that is still being written, or a line without a step
     return 0

@@ -6,7 +6,6 @@ A worker keeps data sets in memory, because reading and decoding them takes long
 from __future__ import annotations
 
 import contextlib
-import json
 import multiprocessing
 import os
 import re
@@ -30,6 +29,7 @@ from sparc_bench.cards.recipe import Recipe, training_settings
 from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.errors import StoppedError, UserError
 from sparc_bench.evaluation.evaluate import Settings, evaluate
+from sparc_bench.files.json_text import json_value
 from sparc_bench.stop_signals import raise_stopped
 from sparc_bench.study.study_rows import RunRow, TrialRow
 from sparc_bench.study.trial_choice import training_hash
@@ -234,7 +234,7 @@ def _clear_other(folder: Path, recipe: Recipe) -> None:
     if not file.is_file():
         return
     try:
-        there = training_settings(parse(Recipe, json.loads(file.read_text(encoding="utf-8")), str(file)))
+        there = training_settings(parse(Recipe, json_value(file.read_bytes()), str(file)))
     except (ValueError, UserError):
         there = {}
     if there != training_settings(recipe):

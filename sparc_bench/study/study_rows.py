@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field, model_validator
 from sparc_bench.cards.card import Strict, parse
 from sparc_bench.errors import UserError
 from sparc_bench.files.atomic import write_atomic
+from sparc_bench.files.json_text import json_value
 from sparc_bench.foreign_text import csv_cell
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -38,7 +39,7 @@ class StudyRow(Strict):
     @classmethod
     def _from_cells(cls, cells: Any) -> Any:  # noqa: ANN401 - what pydantic hands over
         return {
-            name: json.loads(cell) if name in ("values", "val") and isinstance(cell, str) else cell
+            name: json_value(cell) if name in ("values", "val") and isinstance(cell, str) else cell
             for name, cell in cells.items()
             if cell != ""
         }

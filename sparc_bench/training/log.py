@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 
 from sparc_bench.errors import UserError
 from sparc_bench.files.atomic import write_atomic, written
+from sparc_bench.files.json_text import json_value
 from sparc_bench.terminal import ProgressDisplay
 from sparc_bench.training.loop import StepReport
 
@@ -123,12 +124,15 @@ def _keep_until(file: Path, step: int) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
     kept = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_bytes().splitlines():
         try:
-            values = json.loads(line)
-        except json.JSONDecodeError:
+            values = json_value(line)
+        except ValueError:
             break  # an interrupted write
-        if step > 0 and values.get("step", 0) <= step:
+        done = values.get("step", 0) if isinstance(values, dict) else None
+        if not isinstance(done, int):
+            break  # no line of ours
+        if step > 0 and done <= step:
             kept.append(values)
     write_atomic(file, "".join(json.dumps(values) + "\n" for values in kept).encode())
     return kept

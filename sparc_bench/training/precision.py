@@ -17,6 +17,7 @@ from sparc_bench.cards.card import canonical_hash
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.files.atomic import write_atomic
 from sparc_bench.files.cache_folder import cache_folder
+from sparc_bench.files.json_text import json_value
 from sparc_bench.two_towers.architecture import InitRecord
 
 STEPS = 10
@@ -71,7 +72,7 @@ def _kept(file: Path) -> dict[str, float | None] | None:
     if not file.is_file():
         return None
     try:
-        seconds = json.loads(file.read_text(encoding="utf-8"))
+        seconds = json_value(file.read_bytes())
         if all(seconds[name] is None or seconds[name] > 0 for name in ("float32", "bf16")):
             return {name: seconds[name] for name in ("float32", "bf16")}
     except (OSError, ValueError, KeyError, TypeError):

@@ -16,6 +16,7 @@ from sparc_bench.cards.recipe import Recipe, training_settings
 from sparc_bench.encoders.own import WEIGHTS_FILE
 from sparc_bench.errors import UserError
 from sparc_bench.files.atomic import write_atomic
+from sparc_bench.files.json_text import json_value
 from sparc_bench.training.run_inputs import data_hashes, read_splits
 from sparc_bench.two_towers import checkpoint
 from sparc_bench.two_towers.architecture import InitRecord
@@ -51,7 +52,7 @@ def finished(recipe: Recipe, folder: Path, data_root: Path | None, seed: int) ->
     if meta.data and on_disk:
         refuse_other_data(meta, folder, data_hashes(*read_splits(recipe, data_root)))
     try:
-        values: dict[str, Any] = json.loads(summary.read_text(encoding="utf-8"))
+        values: dict[str, Any] = json_value(summary.read_bytes())
     except (OSError, ValueError):
         raise UserError(f"{summary} is damaged: delete {weights} and run the command again.") from None
     return values

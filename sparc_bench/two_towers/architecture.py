@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sparc_bench.cards.card import Strict
 from sparc_bench.cards.name import Name
@@ -44,6 +44,13 @@ class OpenClipArchitecture(Strict):
     kind: Literal["open_clip"] = "open_clip"
     config: dict[str, Any] = Field(description="table `model_cfg` of open_clip_config.json")
     preprocess: dict[str, Any] = Field(description="table `preprocess_cfg` of the same file, with the image size")
+
+    @field_validator("config")
+    @classmethod
+    def _has_both_sides(cls, config: dict[str, Any]) -> dict[str, Any]:
+        if not all(isinstance(config.get(side), dict) for side in ("vision_cfg", "text_cfg")):
+            raise ValueError("has the tables vision_cfg and text_cfg")
+        return config
 
     def image_transform(self, name: str) -> ImageTransform:
         """Transform with the checkpoint's own preprocessing; `name`: the model's name, for errors."""

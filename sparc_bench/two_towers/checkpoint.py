@@ -15,20 +15,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from sparc_bench.cards.bounds import Count
 from sparc_bench.cards.card import parse
 from sparc_bench.cards.model_card import UNKNOWN
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.errors import UserError
+from sparc_bench.files.json_text import json_value
 from sparc_bench.files.tensor_file import write_tensors
 from sparc_bench.two_towers.architecture import InitRecord, OpenClipArchitecture, OwnArchitecture, architecture_of
+from sparc_bench.weights.configuration import refuse_absurd
 from sparc_bench.weights.weights_file import refuse_odd_values
 
 FORMAT = "sparc-bench 1"
 EXPORTED = "sparc-bench plain 1"
 """Format of an exported model: float32 tensors under names that need no knowledge of this package."""
+
+_COUNT: TypeAdapter[int] = TypeAdapter(Count)
+_WORDS: TypeAdapter[dict[str, int]] = TypeAdapter(dict[str, Count])
+_HASHES: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
 
 EXPORTED_NAMES = {
     "image.": "model.towers.image.trunk.",
@@ -164,15 +172,22 @@ def _opened(file: Path) -> Iterator[Any]:
 
 def _meta(file: Path, opened: Any) -> Meta:  # noqa: ANN401 - safetensors has no types
     strings: dict[str, str] = opened.metadata()
-    return Meta(
-        recipe=parse(Recipe, json.loads(strings["recipe"]), str(file)),
-        seed=int(strings["seed"]),
-        step=int(strings["step"]),
-        tokenizer=strings["tokenizer"],
-        train_words=json.loads(strings["train_words"]),
-        init_record=parse(InitRecord, json.loads(strings["start"]), str(file)) if "start" in strings else None,
-        data=json.loads(strings.get("data", "{}")),
-    )
+    try:
+        meta = Meta(
+            recipe=parse(Recipe, json_value(strings["recipe"]), str(file)),
+            seed=_COUNT.validate_python(strings["seed"]),
+            step=_COUNT.validate_python(strings["step"]),
+            tokenizer=strings["tokenizer"],
+            train_words=_WORDS.validate_python(json_value(strings["train_words"])),
+            init_record=parse(InitRecord, json_value(strings["start"]), str(file)) if "start" in strings else None,
+            data=_HASHES.validate_python(json_value(strings.get("data", "{}"))),
+        )
+    except KeyError as error:
+        raise UserError(f"{file} lacks {error} in its metadata: copy it again, or train anew.") from None
+    except (ValueError, TypeError):
+        raise UserError(f"{file} has metadata that sparc-bench never writes: copy it again, or train anew.") from None
+    refuse_absurd(meta.architecture.model_dump(), f"{file}, its towers", file)
+    return meta
 
 
 def write_exported(file: Path, meta: Meta, tensors: Mapping[str, Tensor]) -> None:

@@ -87,9 +87,18 @@ def open_clip_towers(config: Mapping[str, Any]) -> TowerPair:
 
     Args:
         config: the model's configuration (`model_cfg` of an open_clip_config.json).
+
+    Raises:
+        UserError: open_clip cannot build them.
     """
-    model = open_clip.CustomTextCLIP(**{key: value for key, value in config.items() if key != "custom_text"})
-    return TowerPair(OpenClipImageTower(model.visual), OpenClipTextTower(model.text))
+    try:
+        model = open_clip.CustomTextCLIP(**{key: value for key, value in config.items() if key != "custom_text"})
+        return TowerPair(OpenClipImageTower(model.visual), OpenClipTextTower(model.text))
+    except Exception as error:  # a configuration from a stranger's file can raise anything
+        raise UserError(
+            f"open_clip {open_clip.__version__} cannot build the towers of the checkpoint ({type(error).__name__}): "
+            "copy it again, or run pip install -U open_clip_torch."
+        ) from error
 
 
 def refuse_other_towers(name: str, config: Mapping[str, Any]) -> None:

@@ -37,7 +37,7 @@ class Tokenizer:
         self._words: Callable[[str], list[int]]
         self.pad_id: int
         if state:
-            fast = Fast.from_str(state)
+            fast = _own_words(state)
             fast.encode_special_tokens = True  # "<eos>" in a caption is three words, not the end
             self._words = lambda text: fast.encode(text, add_special_tokens=False).ids
             # the order of build_vocabulary's special tokens
@@ -83,6 +83,17 @@ class Tokenizer:
                 mask_BKL[b, k, 1 : len(row) - 1] = True
                 special_BKL[b, k, 0] = special_BKL[b, k, len(row) - 1] = True
         return Tokens(ids_BKL, mask_BKL, special_BKL)
+
+
+def _own_words(state: str) -> Fast:
+    """The vocabulary of a checkpoint; raises UserError for one that `build_vocabulary` never wrote."""
+    try:
+        fast = Fast.from_str(state)
+    except Exception as error:  # the library raises its base class alone
+        raise UserError(f"The vocabulary of the checkpoint is damaged ({error}): copy it again.") from None
+    if [fast.token_to_id(special) for special in ("<pad>", "<bos>", "<eos>")] != [0, 1, 2]:
+        raise UserError("The vocabulary of the checkpoint lacks <pad>, <bos> and <eos>: copy it again.")
+    return fast
 
 
 @cache

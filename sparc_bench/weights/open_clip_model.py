@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sparc_bench.errors import UserError
 from sparc_bench.weights import hub
 from sparc_bench.weights.open_clip_source import OpenClipSource, has_both_forms
-from sparc_bench.weights.weights_file import read_tensors
+from sparc_bench.weights.weights_file import read_tensors, refuse_escaping_members
 
 TORCHSCRIPT_ONLY = ("input_resolution", "context_length", "vocab_size")
 """Numbers that OpenAI's TorchScript archives hold among the tensors."""
@@ -114,6 +114,11 @@ def _load(model: nn.Module, source: OpenClipSource) -> None:
         tensors = convert_to_custom_text_state_dict(tensors)
     for name in ("logit_scale", "logit_bias"):
         if name in tensors and name in own:
+            if tensors[name].numel() != own[name].numel():
+                raise UserError(
+                    f"{source.file}: '{name}' holds {tensors[name].numel()} values instead of {own[name].numel()}: "
+                    "take the weights from their authors anew."
+                )
             tensors[name] = tensors[name].reshape(own[name].shape)
     if "logit_bias" in own and "logit_bias" not in tensors:
         tensors["logit_bias"] = torch.zeros_like(own["logit_bias"])
@@ -136,7 +141,9 @@ def _load(model: nn.Module, source: OpenClipSource) -> None:
 def is_openai(tensors: Mapping[str, Tensor]) -> bool:
     """Whether weights look like OpenAI's: logit scale ln 100, and all parameters exact in fp16."""
     scale = tensors.get("logit_scale")
-    if scale is None or abs(scale.float().max().item() - math.log(100)) > 0.004:  # above half the spacing of fp16 here
+    if scale is None or not scale.numel():
+        return False
+    if abs(scale.float().max().item() - math.log(100)) > 0.004:  # above half the spacing of fp16 here
         return False
     parameters = (
         tensor
@@ -148,6 +155,7 @@ def is_openai(tensors: Mapping[str, Tensor]) -> bool:
 
 def _load_big_vision(model: nn.Module, source: OpenClipSource) -> None:
     """Load a SigLIP from big_vision's arrays, with the library's own conversion; nothing is unpickled."""
+    refuse_escaping_members(source.file)
     try:
         load_big_vision_weights(model, str(source.file))
     except (KeyError, AttributeError, AssertionError, RuntimeError, ValueError, OSError, zipfile.BadZipFile) as error:

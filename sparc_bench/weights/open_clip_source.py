@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +15,9 @@ from pydantic import Field
 from sparc_bench.cards.bounds import Pixels
 from sparc_bench.cards.card import Strict
 from sparc_bench.errors import UserError, nearest
+from sparc_bench.files.json_text import json_value
 from sparc_bench.weights import hub
+from sparc_bench.weights.configuration import refuse_absurd
 from sparc_bench.weights.open_clip_names import listed_by, named_weights
 from sparc_bench.weights.weights_file import file_sha256
 
@@ -225,13 +226,15 @@ def _of_folder(folder: Path, weights: Path | None) -> OpenClipSource:
 def _configured(config: Path, file: Path) -> OpenClipSource:
     """The source of a folder with a configuration file."""
     try:
-        values = json.loads(config.read_text(encoding="utf-8"))
+        values = json_value(config.read_bytes())
         model_cfg, preprocess_cfg = dict(values["model_cfg"]), dict(values.get("preprocess_cfg", {}))
-        _ = model_cfg["vision_cfg"], model_cfg["text_cfg"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        for table in ("vision_cfg", "text_cfg"):
+            model_cfg[table] = dict(model_cfg[table])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{config} is no configuration of open_clip ({error}): take it from its authors anew."
         ) from None
+    refuse_absurd(model_cfg, str(config), file)
     return OpenClipSource(
         name=str(config.parent),
         create_as=f"local-dir:{config.parent}",

@@ -11,6 +11,7 @@ import shlex
 import tarfile
 import zipfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,6 +26,12 @@ TORCH_MAGIC = b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 HARMLESS = ("torch", "torch._utils", "torch.storage", "torch.serialization", "collections")
 """Modules that every checkpoint imports from; left out of the error sentences."""
 
+
+MOST_OPERATIONS = 3_000_000
+"""Operations of a pickle, at most: enough for 80,000 tensors."""
+
+LARGEST_PICKLE = 64 * 2**20
+"""Bytes of the pickle of a torch.save archive, at most: it holds names and shapes alone."""
 
 Operation = tuple[str, Any]
 """Name of a pickle operation, and its argument where that is a string or an integer."""
@@ -54,12 +61,42 @@ def runs_code(path: Path) -> UserError:
 def is_pickle(path: Path) -> bool:
     """Whether a file holds one pickle and nothing else."""
     with path.open("rb") as file:
-        return _operations(file) is not None and not file.read(1)
+        found = _operations(file)
+        return found is not None and (len(found) > MOST_OPERATIONS or not file.read(1))
 
 
 def is_whole(path: Path) -> bool:
     """Whether all pickles of a torch.save file are complete."""
     return all(each is not None for each in _streams(path))
+
+
+def refuse_bombs(path: Path) -> None:
+    """Raise UserError for a torch.save file whose unpickling would take minutes, or more memory than its size."""
+    with path.open("rb") as file:
+        is_zip = file.read(2) == b"PK"
+    if is_zip:
+        with zipfile.ZipFile(path) as archive:
+            packed = [info.filename for info in archive.infolist() if info.compress_type != zipfile.ZIP_STORED]
+            pickles = [info.file_size for info in archive.infolist() if info.filename.endswith("data.pkl")]
+            whole = sum(info.file_size for info in archive.infolist())
+        if packed or whole > path.stat().st_size:
+            raise UserError(
+                f"{path} is a packed archive, which torch.save never writes: pack it anew without compression, or "
+                "take the file from its authors anew."
+            )
+        if max(pickles, default=0) < MOST_OPERATIONS:  # each takes a byte at least
+            return
+        if max(pickles) > LARGEST_PICKLE:
+            raise _too_many(path)
+    if any(len(operations or ()) > MOST_OPERATIONS for operations in _streams(path)):
+        raise _too_many(path)
+
+
+def _too_many(path: Path) -> UserError:
+    return UserError(
+        f"{path} lists its tensors in over {MOST_OPERATIONS:,} operations, as an attack would have it: save the "
+        "model's state_dict() as safetensors."
+    )
 
 
 def _conversion(path: Path, expression: str) -> str:
@@ -87,20 +124,28 @@ def _streams(path: Path) -> Iterator[list[Operation] | None]:
         if start.startswith(b"PK"):
             with zipfile.ZipFile(file) as archive:
                 name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
-                yield _operations(io.BytesIO(archive.read(name)))
+                yield _operations(_opened(archive, name))
         elif tarfile.is_tarfile(path):
             with tarfile.open(fileobj=file) as tar:
-                yield _operations(tar.extractfile("pickle") or io.BytesIO())
+                member = next((each for each in tar if each.name == "pickle" and each.isreg()), None)
+                yield _operations((member and tar.extractfile(member)) or io.BytesIO())
         else:  # pickles of magic number, version and system come before the object's
             for _ in range(4 if TORCH_MAGIC in start else 1):
                 yield _operations(file)
+
+
+def _opened(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    try:
+        return io.BytesIO(archive.read(name))
+    except Exception:  # an encrypted member, a wrong checksum
+        return io.BytesIO()
 
 
 def _operations(file: IO[bytes]) -> list[Operation] | None:
     try:
         return [
             (operation.name, argument if isinstance(argument, str | int) else None)  # drops the bytes of large arrays
-            for operation, argument, _ in pickletools.genops(file)
+            for operation, argument, _ in islice(pickletools.genops(file), MOST_OPERATIONS + 1)
         ]
     except Exception:  # no pickle
         return None

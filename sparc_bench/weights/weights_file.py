@@ -8,26 +8,28 @@ or written. Torch is imported where a tensor is read: the sha256 of a file takes
 
 from __future__ import annotations
 
-import json
 import pickle
-import tarfile
 import warnings
-import zipfile
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from hashlib import file_digest, sha256
 from itertools import islice
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
 from sparc_bench.errors import UserError
+from sparc_bench.files import archives
+from sparc_bench.files.json_text import json_value
 from sparc_bench.weights import unsafe_weights
 from sparc_bench.weights.unsafe_weights import NESTED, TORCH_MAGIC
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+DEEPEST = 8
+"""Dictionaries within each other in which a model's tensors are looked for, at most."""
 
 INDEX = ".index.json"
 """Suffix of the index file of a sharded checkpoint."""
@@ -43,8 +45,6 @@ FOLDER_FILES = (
 
 AN_EARLIER_ONE = "take an earlier checkpoint of that training, or copy the file again."
 """What to do about weights that are not finite."""
-
-_ZIP = b"PK\x03\x04"
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -70,11 +70,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def refuse_odd_values(path: Path, name: str, tensor: Tensor, remedy: str = AN_EARLIER_ONE) -> None:
-    """Raise UserError for sparse, quantised or empty tensors, and NaN or infinite values (-inf passes in masks)."""
+    """Raise UserError for sparse, quantised, empty or repeated tensors, and for NaN or infinite values.
+
+    -inf passes in masks.
+    """
     import torch
 
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
         raise UserError(f"{path}: {name!r} is a sparse, quantised or empty tensor: save it as a dense one.")
+    if tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
+        raise UserError(
+            f"{path}: {name!r} is {tuple(tensor.shape)}, but has {tensor.untyped_storage().nbytes():,} bytes, which "
+            "are repeated: save it with .contiguous(), or take the file from its authors anew."
+        )
     if not tensor.is_floating_point() and not tensor.is_complex():
         return
     values = tensor.float() if tensor.itemsize == 1 else tensor
@@ -132,12 +140,13 @@ def file_sha256(path: Path) -> str:
 
 
 def refuse_escaping_members(path: Path) -> None:
-    """Raise UserError for a zip or tar archive with a member that would be unpacked outside of its folder.
+    """Raise UserError for a zip or tar archive that would unpack outside of its folder, or to far more than its size.
 
     Raises:
-        UserError: a member's path is absolute or has `..`, a link leads out of the folder, or the archive is damaged.
+        UserError: a member's path is absolute or has `..`, a link leads out of the folder, the archive inflates or is
+            damaged.
     """
-    _refuse_escaping(path, _members(path))
+    archives.refuse_escaping(path, _members(path))
 
 
 @lru_cache(maxsize=256)
@@ -172,12 +181,12 @@ def _all_files(path: Path) -> list[Path]:
 
 def _shards(index: Path) -> list[Path]:
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted(set(json_value(index.read_bytes())["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError):
         raise UserError(f"{index} is no index of a sharded checkpoint: copy or download it again.") from None
     for name in names:
-        if not isinstance(name, str) or _escapes(name):
-            raise UserError(f"{index} names {name!r} as a shard: take the checkpoint from its authors anew.")
+        if not isinstance(name, str) or archives.escapes(name):
+            raise UserError(f"{index} names {name!r:.100} as a shard: take the checkpoint from its authors anew.")
         if not (index.parent / name).is_file():
             raise UserError(f"{index} is incomplete, {name} is missing: copy or download all {len(names)} shards.")
     return [index.parent / name for name in names]
@@ -193,9 +202,9 @@ def _load(path: Path) -> Mapping[str, Any]:
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**40:
         return _load_safetensors(path)
     names = _members(path)
-    _refuse_escaping(path, names)
-    if start.startswith(_ZIP) or names:
-        _refuse_other_archives(path, names, start.startswith(_ZIP))
+    archives.refuse_escaping(path, names)
+    if start.startswith(archives.ZIP) or names:
+        _refuse_other_archives(path, names, start.startswith(archives.ZIP))
     return _load_torch(path, start)
 
 
@@ -210,10 +219,11 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
 def _load_torch(path: Path, start: bytes) -> Mapping[str, Any]:
     import torch
 
-    if not start.startswith(_ZIP) and TORCH_MAGIC not in start[:32]:
+    if not start.startswith(archives.ZIP) and TORCH_MAGIC not in start[:32]:
         if unsafe_weights.is_pickle(path):
             raise unsafe_weights.runs_code(path)
         raise _damaged(path, "neither safetensors nor of torch.save" if start else "it is empty")
+    unsafe_weights.refuse_bombs(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's warnings about older formats
@@ -236,30 +246,12 @@ def _damaged(path: Path, reason: str) -> UserError:
 
 def _members(path: Path) -> list[str]:
     """Names of the members and targets of the links of a zip or tar archive; empty for any other file."""
-    with path.open("rb") as file:
-        is_zip = file.read(len(_ZIP)) == _ZIP
     try:
-        if is_zip:
-            with zipfile.ZipFile(path) as archive:
-                return archive.namelist()
-        if not tarfile.is_tarfile(path):
-            return []
-        with tarfile.open(path) as tar:
-            members = tar.getmembers()
+        return archives.members(path)
+    except UserError:
+        raise
     except Exception as error:  # a hostile or truncated archive can raise anything
         raise _damaged(path, str(error)) from None
-    if not members:
-        raise _damaged(path, "it is all zeros")
-    return [member.name for member in members] + [member.linkname for member in members if member.linkname]
-
-
-def _refuse_escaping(path: Path, names: Sequence[str]) -> None:
-    escaping = [name for name in names if _escapes(name)]
-    if escaping:
-        raise UserError(
-            f"{path} is an archive with a path that leaves its folder ({escaping[0]!r}), as an attack would have it: "
-            "do not unpack it, and take the file from its authors anew."
-        )
 
 
 def _refuse_other_archives(path: Path, names: Sequence[str], is_zip: bool) -> None:
@@ -275,16 +267,16 @@ def _refuse_other_archives(path: Path, names: Sequence[str], is_zip: bool) -> No
     raise UserError(f"{path} is an archive (of {first}): unpack it and name the file of weights in it.")
 
 
-def _escapes(name: str) -> bool:
-    parts = name.replace("\\", "/").split("/")
-    return ".." in parts or PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor)
-
-
 def _model_part(found: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     from torch import Tensor
 
-    while (key := next((key for key in NESTED if isinstance(found.get(key), Mapping)), None)) is not None:
+    for _ in range(DEEPEST):
+        key = next((key for key in NESTED if isinstance(found.get(key), Mapping)), None)
+        if key is None:
+            break
         found = found[key]
+    else:
+        raise UserError(f"{path} holds a {key!r} within a {key!r} over and over: save the model's state_dict() anew.")
     tensors = {str(name): value.detach() for name, value in found.items() if isinstance(value, Tensor)}
     if not tensors:
         keys = ", ".join(map(repr, islice(found, 5))) or "nothing"
