@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from sparc_bench.errors import UserError
 from sparc_bench.weights import hub
-from sparc_bench.weights.open_clip_source import OpenClipSource, has_both_forms
+from sparc_bench.weights.open_clip_source import CONTEXT, OpenClipSource, has_both_forms
 from sparc_bench.weights.weights_file import read_tensors, refuse_escaping_members
 
 TORCHSCRIPT_ONLY = ("input_resolution", "context_length", "vocab_size")
@@ -40,7 +40,7 @@ def build(source: OpenClipSource, size: int | None) -> Any:  # noqa: ANN401 - on
     if source.file.suffix in (".npz", ".npy"):
         _load_big_vision(model, source)
     else:
-        _load(model, source)
+        _load(model, source, size)
     if size is not None and hasattr(model.visual, "set_input_size"):
         model.visual.set_input_size(size)  # as open_clip does: a timm tower is resized after its weights are loaded
     model.visual.preprocess_cfg = {**source.preprocess_cfg, "size": size or model.visual.image_size}
@@ -100,7 +100,7 @@ def _quiet() -> Iterator[None]:
         root.removeHandler(handler)
 
 
-def _load(model: nn.Module, source: OpenClipSource) -> None:
+def _load(model: nn.Module, source: OpenClipSource, size: int | None) -> None:
     """Load the weights, with the library's own conversions in the order of `open_clip.load_checkpoint`."""
     tensors = read_tensors(source.file)
     own = model.state_dict()
@@ -127,6 +127,7 @@ def _load(model: nn.Module, source: OpenClipSource) -> None:
         if name.endswith("num_batches_tracked"):  # missing in files of old torch versions, unused in evaluation
             tensors[name] = own[name]
     _refuse_difference(own, tensors, source)
+    _refuse_other_positions(own, tensors, source, size)
     if not source.listed and not source.quick_gelu and has_both_forms(source.model_cfg) and is_openai(tensors):
         raise UserError(
             f"{source.file} looks like OpenAI's weights (every tensor exact in fp16, logit scale ln 100), which were "
@@ -183,6 +184,35 @@ def _refuse_difference(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor],
         f"{source.file} holds another architecture than {source.name}: its '{first}' {here} where {source.name} "
         f"{there}; {change} as model."
     )
+
+
+def _refuse_other_positions(
+    own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: OpenClipSource, size: int | None
+) -> None:
+    """Raise UserError for weights of another input size or text length, unless the card asks to interpolate them."""
+    vision, text = source.model_cfg["vision_cfg"], source.model_cfg["text_cfg"]
+    positions = tensors.get("visual.positional_embedding")
+    if positions is not None and positions.ndim == 2 and len(positions) != len(own["visual.positional_embedding"]):
+        patch, usual = vision.get("patch_size", 16), vision.get("image_size", 224)
+        there = math.isqrt(len(positions) - 1) * patch
+        if size is None or there != usual // patch * patch:
+            wanted = f"size = {size}" if size is not None else source.name
+            fitting = [name for name in fitting_architectures(tensors) if name != source.create_as]
+            named = f"name {' or '.join(fitting)} as model, or " if fitting else ""
+            here = size or usual
+            raise UserError(
+                f"{source.file} is of {there} x {there} pixels and {wanted} of {here} x {here}, so that its "
+                f"positions would be interpolated: {named}write size = {there} into the [options] of a card."
+            )
+    for name in ("positional_embedding", "text.positional_embedding"):
+        if name in tensors and name in own and len(tensors[name]) != len(own[name]):
+            length = text.get("context_length", CONTEXT)
+            there = length + len(tensors[name]) - len(own[name])
+            if there != source.own_context:
+                raise UserError(
+                    f"{source.file} is of texts of {there} tokens and {source.name} of {length}, so that its positions "
+                    f"would be interpolated: write context = {there} into the [options] of a card."
+                )
 
 
 def _fits(name: str, own: Tensor, given: Tensor | None) -> bool:

@@ -12,7 +12,7 @@ from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from pydantic import Field
 
-from sparc_bench.cards.bounds import Pixels
+from sparc_bench.cards.bounds import Context, Pixels
 from sparc_bench.cards.card import Strict
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.files.json_text import json_value
@@ -22,6 +22,9 @@ from sparc_bench.weights.open_clip_names import listed_by, named_weights
 from sparc_bench.weights.weights_file import file_sha256
 
 CONFIG = "open_clip_config.json"
+CONTEXT = 77
+"""Tokens of a text where a configuration names no number."""
+
 URL_CACHE = Path("~/.cache/clip")
 """Folder where open_clip and OpenAI's clip keep files downloaded by URL."""
 
@@ -44,7 +47,14 @@ class Options(Strict):
         description="last layer of the patch path: plain, MaskCLIP's value path, SCLIP's or ClearCLIP's attention; "
         "default: plain, where the architecture projects patches into the joint space",
     )
-    size: Pixels | None = Field(default=None, description="input rows and columns, where they differ from the model's")
+    size: Pixels | None = Field(
+        default=None,
+        description="input rows and columns, where they differ from the model's: positions of weights of the model's "
+        "own size are interpolated, those of weights of this size are taken as they are",
+    )
+    context: Context | None = Field(
+        default=None, description="tokens of a text, where they differ from the model's; positions as for size"
+    )
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,7 @@ class OpenClipSource:
         quick_gelu: whether both towers use QuickGELU (where the architecture has a choice).
         listed: True where the activation comes from open_clip's own list of tags, which is trusted.
         tokenizer: folder of the tokenizer; None where the configuration names it.
+        own_context: tokens of a text by the configuration, where the card asks for another number.
     """
 
     name: str
@@ -70,6 +81,7 @@ class OpenClipSource:
     quick_gelu: bool
     listed: bool = False
     tokenizer: Path | None = None
+    own_context: int | None = None
 
 
 def find(options: Options, weights: Path | None, where: str) -> OpenClipSource:
@@ -102,7 +114,7 @@ def find(options: Options, weights: Path | None, where: str) -> OpenClipSource:
         found = _of_hub(model.removeprefix("hf-hub:"), weights, options)
     else:
         found = _of_architecture(model.replace("/", "-"), pretrained, weights, options, where)
-    found = _with_activation(found, options, where)
+    found = _with_context(_with_activation(found, options, where), options)
     if options.sha256 is not None and (digest := file_sha256(found.file)) != options.sha256:
         raise UserError(
             f"{found.file} has the sha256 {digest[:12]}..., but {where} says {options.sha256[:12]}...: restore the "
@@ -244,6 +256,16 @@ def _configured(config: Path, file: Path) -> OpenClipSource:
         quick_gelu=bool(model_cfg.get("quick_gelu")),
         tokenizer=config.parent,
     )
+
+
+def _with_context(found: OpenClipSource, options: Options) -> OpenClipSource:
+    """The source with the text length that the card asks for."""
+    if options.context is None:
+        return found
+    text = dict(found.model_cfg["text_cfg"])
+    own = text.get("context_length", CONTEXT)
+    model_cfg = {**found.model_cfg, "text_cfg": {**text, "context_length": options.context}}
+    return replace(found, model_cfg=model_cfg, own_context=own)
 
 
 def _with_activation(found: OpenClipSource, options: Options, where: str) -> OpenClipSource:

@@ -305,6 +305,48 @@ def test_sizes_are_whole_patches_or_refused(tmp_path):
     assert encoder(tmp_path, size=48).images(items()[:1], PATCHES).grid == (6, 6)
 
 
+def renamed(path, side, **changes):
+    """The folder's configuration with other values: its weights stay."""
+    file = path / "open_clip_config.json"
+    config = json.loads(file.read_text())
+    config["model_cfg"][side] |= changes
+    file.write_text(json.dumps(config))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["vit", "vit_average", "coca"])
+def test_weights_of_another_size_or_text_length_are_refused_or_asked_for(kind, tmp_path):
+    """Their positions would be interpolated, and no vector be the model's."""
+    pictures, images, texts = items()[:2], frozenset({"global"}), TEXTS[:2]
+    theirs = encoder(folder(tmp_path, kind))
+    length = 19 if kind == "coca" else 20
+    renamed(tmp_path, "vision_cfg", image_size=48)
+    with pytest.raises(UserError, match=r"is of 32 x 32 pixels and .* of 48 x 48, so that .* write size = 32 into"):
+        encoder(tmp_path)
+    with pytest.raises(UserError, match=r"is of 32 x 32 pixels and size = 64 of 64 x 64"):
+        encoder(tmp_path, size=64)
+    found = encoder(tmp_path, size=32)
+    assert torch.equal(found.images(pictures, images).global_ND, theirs.images(pictures, images).global_ND)
+    renamed(tmp_path, "vision_cfg", image_size=32)
+    renamed(tmp_path, "text_cfg", context_length=30)
+    with pytest.raises(UserError, match=rf"of {length} tokens and .* of 30, .* write context = {length} into"):
+        encoder(tmp_path)
+    with pytest.raises(UserError, match=rf"is of texts of {length} tokens"):
+        encoder(tmp_path, context=25)
+    found = encoder(tmp_path, context=length)
+    assert torch.equal(found.texts(texts, images).global_MD, theirs.texts(texts, images).global_MD)
+
+
+def test_a_card_can_ask_for_interpolation(tmp_path):
+    theirs = encoder(folder(tmp_path, "vit"))
+    assert encoder(tmp_path, size=48).images(items()[:1], PATCHES).grid == (6, 6)
+    longer = encoder(tmp_path, context=40)
+    text = TEXTS[4:5]
+    need = frozenset({"global"})
+    assert longer.texts(text, need).global_MD.shape == theirs.texts(text, need).global_MD.shape
+    assert not torch.allclose(longer.texts(text, need).global_MD, theirs.texts(text, need).global_MD)
+
+
 def test_opening_is_picklable(tmp_path):
     ours = encoder(folder(tmp_path, "vit_average"))
     again = pickle.loads(pickle.dumps(ours._open))
