@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -37,7 +38,7 @@ SPLITS = {
 }
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""Suffixes of photos, as in torchvision.datasets.folder; other files are ignored."""
+"""Suffixes of photos, as in torchvision.datasets.folder; files with others are left out, with a note."""
 
 
 class Options(Strict):
@@ -83,6 +84,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
             "{split} where their names differ, or set train_per_class."
         )
     contents: dict[str, str] = {}
+    others: Counter[str] = Counter()
     examples: list[Example] = []
     classes: tuple[str, ...] = ()
     for part in parts:
@@ -92,7 +94,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
             odd = sorted({*folders} ^ {*classes})
             raise UserError(f"{home.path} has other classes than its '{parts[0]}' ({some(odd)}): complete both.")
         classes = tuple(folders)
-        photos_of = {name: photo_names(folder) for name, folder in folders.items()}
+        photos_of = {name: photo_names(folder, others) for name, folder in folders.items()}
         paths = [f"{folders[name].name}/{photo}" for name, photos in photos_of.items() for photo in photos]
         hashes = photo_hashes(home.path, paths)
         for label, (name, folder) in enumerate(folders.items()):
@@ -122,6 +124,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         classes=classes,
         fingerprint=fingerprint([], contents),
         sizes={each: tags.count(each) for each in ("train", "test") if tags},
+        notes=left_out(others),
     )
 
 
@@ -167,9 +170,12 @@ def class_folders(home: Path, classes: str, named: str) -> dict[str, Path]:
     return {name: there[folder] for name, folder in folder_of.items()}
 
 
-def photo_names(folder: Path) -> list[str]:
-    """Path in the folder of every photo of a class, sorted; links are followed."""
-    return sorted(_photos(str(folder), ""))
+def photo_names(folder: Path, others: Counter[str]) -> list[str]:
+    """Path in the folder of every photo of a class, sorted; links are followed.
+
+    The endings of files that are no photos are counted in `others`.
+    """
+    return sorted(_photos(str(folder), "", others))
 
 
 def photo_hashes(home: Path, names: Sequence[str]) -> dict[str, str]:
@@ -181,15 +187,29 @@ def photo_hashes(home: Path, names: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _photos(folder: str, prefix: str) -> Iterator[str]:
+def left_out(others: Counter[str]) -> tuple[str, ...]:
+    """A note about files whose endings are no photo's; none where there are none.
+
+    >>> left_out(Counter({".gif": 2, ".jfif": 1}))
+    ("Files whose endings are no photo's are left out: .gif (2), .jfif (1).",)
+    """
+    if not others:
+        return ()
+    listed = some([f"{ending or 'no ending'} ({count})" for ending, count in others.most_common()], 5)
+    return (f"Files whose endings are no photo's are left out: {listed}.",)
+
+
+def _photos(folder: str, prefix: str, others: Counter[str]) -> Iterator[str]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
                 if entry.is_dir():
-                    yield from _photos(entry.path, f"{prefix}{entry.name}/")
+                    yield from _photos(entry.path, f"{prefix}{entry.name}/", others)
                 elif entry.name.lower().endswith(EXTENSIONS):
                     yield f"{prefix}{entry.name}"
+                else:
+                    others[Path(entry.name).suffix.lower()] += 1
     except OSError as error:
         raise UserError(f"{error.filename or folder} cannot be read ({error.strerror}): mend it.") from None

@@ -7,6 +7,7 @@ An example is a photo. Its corrupted versions are `Example.facts.item(corruption
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from pydantic import Field
 
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit, Example
-from sparc_bench.datasets.image_folder import class_folders, photo_hashes, photo_names
+from sparc_bench.datasets.image_folder import class_folders, left_out, photo_hashes, photo_names
 from sparc_bench.errors import UserError
 from sparc_bench.files.annotations import DataFolder, fingerprint, known_split, some
 from sparc_bench.images.item import ImageItem
@@ -78,12 +79,13 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     photos: dict[str, int] = {}
     classes: tuple[str, ...] = ()
     digests: list[bytes] = []
+    others: Counter[str] = Counter()
     for corruption in corruptions:
         for severity in SEVERITIES:
             folders = class_folders(home.folder(f"{corruption}/{severity}"), options.classes, "by class")
             label_of: dict[str, int] = {}
             for label, folder in enumerate(folders.values()):
-                label_of |= {f"{folder.name}/{name}": label for name in photo_names(folder)}
+                label_of |= {f"{folder.name}/{name}": label for name in photo_names(folder, others)}
             if not digests:
                 photos, classes = label_of, tuple(folders)
             odd = sorted(photos.keys() ^ label_of.keys())
@@ -105,6 +107,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
             "severities": len(SEVERITIES),
             "corrupted_images": len(photos) * len(corruptions) * len(SEVERITIES),
         },
+        notes=left_out(others),
     )
 
 

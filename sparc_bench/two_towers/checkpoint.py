@@ -28,7 +28,7 @@ from sparc_bench.files.json_text import json_value
 from sparc_bench.files.tensor_file import write_tensors
 from sparc_bench.two_towers.architecture import InitRecord, OpenClipArchitecture, OwnArchitecture, architecture_of
 from sparc_bench.weights.configuration import refuse_absurd
-from sparc_bench.weights.weights_file import refuse_odd_values
+from sparc_bench.weights.weights_file import refuse_odd_values, refuse_whole_numbers
 
 FORMAT = "sparc-bench 1"
 EXPORTED = "sparc-bench plain 1"
@@ -223,4 +223,5 @@ def load_model(file: Path, model: nn.Module, tensors: Mapping[str, Tensor]) -> N
             f"{file} holds another architecture (first difference: '{odd[0]}'): evaluate it by its run folder, or "
             "delete it to train this recipe anew."
         )
+    refuse_whole_numbers(file, own, given)
     model.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in given.items()})

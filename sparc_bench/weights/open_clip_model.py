@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sparc_bench.errors import UserError
 from sparc_bench.weights import hub
 from sparc_bench.weights.open_clip_source import CONTEXT, OpenClipSource, has_both_forms
-from sparc_bench.weights.weights_file import read_tensors, refuse_escaping_members
+from sparc_bench.weights.weights_file import read_tensors, refuse_escaping_members, refuse_whole_numbers
 
 TORCHSCRIPT_ONLY = ("input_resolution", "context_length", "vocab_size")
 """Numbers that OpenAI's TorchScript archives hold among the tensors."""
@@ -128,6 +128,7 @@ def _load(model: nn.Module, source: OpenClipSource, size: int | None) -> None:
             tensors[name] = own[name]
     _refuse_difference(own, tensors, source)
     _refuse_other_positions(own, tensors, source, size)
+    refuse_whole_numbers(source.file, own, tensors)
     if not source.listed and not source.quick_gelu and has_both_forms(source.model_cfg) and is_openai(tensors):
         raise UserError(
             f"{source.file} looks like OpenAI's weights (every tensor exact in fp16, logit scale ln 100), which were "

@@ -9,6 +9,8 @@ or written. Torch is imported where a tensor is read: the sha256 of a file takes
 from __future__ import annotations
 
 import pickle
+import re
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -22,11 +24,14 @@ from safetensors import SafetensorError, safe_open
 from sparc_bench.errors import UserError
 from sparc_bench.files import archives
 from sparc_bench.files.json_text import json_value
+from sparc_bench.foreign_text import visible
 from sparc_bench.weights import unsafe_weights
 from sparc_bench.weights.unsafe_weights import NESTED, TORCH_MAGIC
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+_AVERAGES = re.compile(r"(^|_)(ema|swa|averaged?)(_|$)", re.IGNORECASE)
 
 DEEPEST = 8
 """Dictionaries within each other in which a model's tensors are looked for, at most."""
@@ -83,11 +88,17 @@ def refuse_odd_values(path: Path, name: str, tensor: Tensor, remedy: str = AN_EA
             f"{path}: {name!r} is {tuple(tensor.shape)}, but has {tensor.untyped_storage().nbytes():,} bytes, which "
             "are repeated: save it with .contiguous(), or take the file from its authors anew."
         )
+    last = name.rpartition(".")[2]
+    if tensor.dtype in (torch.uint8, torch.int8) and tensor.numel() > 1 and "mask" not in last:
+        raise UserError(
+            f"{path}: {name!r} is quantised ({str(tensor.dtype).partition('.')[2]}), and its numbers mean nothing "
+            "without their scales: take the checkpoint in float32, float16 or bfloat16."
+        )
     if not tensor.is_floating_point() and not tensor.is_complex():
         return
     values = tensor.float() if tensor.itemsize == 1 else tensor
     finite = torch.isfinite(values)
-    if "mask" in name.rpartition(".")[2]:
+    if "mask" in last:
         finite |= torch.isneginf(values)
     if not finite.all():
         raise UserError(
@@ -119,6 +130,7 @@ def load_into(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> No
                 f"{path} is of another architecture, {name!r} is {tuple(tensor.shape)} instead of "
                 f"{tuple(own[name].shape)}: build the {type(model).__name__} with the sizes of these weights."
             )
+    refuse_whole_numbers(path, own, tensors)
     model.load_state_dict(tensors)
 
 
@@ -274,6 +286,7 @@ def _model_part(found: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
         key = next((key for key in NESTED if isinstance(found.get(key), Mapping)), None)
         if key is None:
             break
+        _say_averages(found, key, path)
         found = found[key]
     else:
         raise UserError(f"{path} holds a {key!r} within a {key!r} over and over: save the model's state_dict() anew.")
@@ -282,6 +295,34 @@ def _model_part(found: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
         keys = ", ".join(map(repr, islice(found, 5))) or "nothing"
         raise UserError(f"{path} holds {keys} and no tensors by name: save the model's state_dict().")
     return tensors
+
+
+def _say_averages(found: Mapping[str, Any], taken: str, path: Path) -> None:
+    """Print a line where averaged weights lie beside those that are taken."""
+    other = next((key for key in found if isinstance(key, str) and _AVERAGES.search(key) and key != taken), None)
+    if other is not None and isinstance(found[other], Mapping):
+        print(  # noqa: T201 - which of the two is evaluated decides every number
+            visible(
+                f"{path} holds {other!r} beside {taken!r}, and the weights of {taken!r} are taken: for the others name "
+                f"a file that torch.save(torch.load(...)[{other!r}], ...) wrote."
+            ),
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def refuse_whole_numbers(path: Path, own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Raise UserError for whole numbers in a checkpoint where its model has fractions, as after quantisation."""
+    odd = next((name for name, tensor in tensors.items() if _is_whole(tensor) and not _is_whole(own[name])), None)
+    if odd is not None:
+        raise UserError(
+            f"{path}: {odd!r} holds whole numbers ({str(tensors[odd].dtype).partition('.')[2]}) where the model has "
+            "fractions: take the checkpoint in float32, float16 or bfloat16."
+        )
+
+
+def _is_whole(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() and not tensor.is_complex()
 
 
 def _model_names(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:

@@ -37,6 +37,14 @@ def test_photos_by_class_and_name(pets_root):
     assert data.counts()["images"] == 6
 
 
+def test_files_with_other_endings_are_left_out_and_said(pets_root):
+    for name in ("x.gif", "y.JFIF", "deeper/z.jfif", "w"):
+        (pets_root / "pets/train/cat" / name).write_bytes(b"some bytes")
+    (note,) = read(pets_root, "train", Options(folder="pets/{split}")).notes
+    assert note == "Files whose endings are no photo's are left out: .jfif (2), .gif (1), no ending (1), .txt (1)."
+    assert read(pets_root, "test", Options(folder="pets/{split}")).notes == ()
+
+
 def test_two_splits_are_tagged_whatever_the_second_is_called(pets_root):
     data = read(pets_root, "train+test", Options(folder="pets/{split}"))
     assert [example.tags["split"] for example in data] == ["train"] * 6 + ["test"] * 2

@@ -34,6 +34,13 @@ def test_an_example_is_a_photo_under_all_corruptions(corrupted_root):
     assert data[1].image.id == data[1].id
 
 
+def test_files_with_other_endings_are_left_out_and_said(corrupted_root):
+    assert read(corrupted_root, "validation", Options()).notes == ()
+    (corrupted_root / "imagenet-c/saturate/5/n2/x.jfif").write_bytes(b"some bytes")
+    (note,) = read(corrupted_root, "validation", Options()).notes
+    assert note == "Files whose endings are no photo's are left out: .jfif (1)."
+
+
 def test_sets_that_differ_or_are_missing(corrupted_root):
     with pytest.raises(UserError, match=r"gaussian_noise/1 is no folder: the data set needs imagenet-c/CORRUPTION"):
         read(corrupted_root, "test", Options())

@@ -257,6 +257,37 @@ def test_eight_bit_floats_are_read_and_sparse_tensors_refused():
         refused("x.pt", "'odd' is a sparse, quantised or empty tensor")
 
 
+@pytest.mark.parametrize("save", [save_file, torch.save, legacy], ids=["safetensors", "zip", "legacy"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8])
+def test_quantised_weights_are_refused_by_name(save, dtype):
+    save({"fine": torch.ones(2), "a.weight": torch.zeros(3, 4).to(dtype)}, "x.pt")
+    refused("x.pt", f"'a.weight' is quantised .{str(dtype)[6:]}., and its numbers mean nothing without their scales")
+    save({"fine": torch.ones(2), "attn_mask": torch.zeros(3, 4).to(dtype), "n": torch.tensor([3]).to(dtype)}, "x.pt")
+    read_tensors(Path("x.pt"))
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int64, torch.bool])
+def test_whole_numbers_are_no_weights(dtype):
+    save_file({"weight": torch.ones(2, 3).to(dtype), "bias": torch.ones(2)}, "x.pt")
+    with pytest.raises(UserError, match=r"'weight' holds whole numbers .* where the model has fractions"):
+        load_into(torch.nn.Linear(3, 2), read_tensors(Path("x.pt")), Path("x.pt"))
+
+
+@pytest.mark.parametrize("other", ["state_dict_ema", "ema", "model_ema", "EMA_state_dict", "swa_state_dict"])
+def test_averaged_weights_beside_those_that_are_taken_are_said(other, capsys):
+    torch.save({"state_dict": TENSORS, other: TENSORS, "epoch": 1}, "x.pt")
+    assert_same(read_tensors(Path("x.pt")))
+    said = capsys.readouterr().err
+    assert f"x.pt holds '{other}' beside 'state_dict', and the weights of 'state_dict' are taken" in said
+    assert said.count("\n") == 1
+
+
+def test_other_parts_of_a_checkpoint_are_not_said(capsys):
+    torch.save({"model": TENSORS, "optimizer": {"a": 1}, "schema": {}, "ema_decay": 0.9}, "x.pt")
+    read_tensors(Path("x.pt"))
+    assert capsys.readouterr().err == ""
+
+
 def test_a_model_is_filled_or_the_other_architecture_named():
     model = torch.nn.Linear(3, 2)
     tensors = {"weight": TENSORS["a.weight"], "bias": TENSORS["a.bias"]}
