@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from sparc_bench.cards import discovery, prompts
-from sparc_bench.cards.card import Strict, canonical_hash, parse
+from sparc_bench.cards.card import Strict, canonical_hash, is_card_path, parse
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.errors import UserError, nearest
@@ -33,10 +33,10 @@ class BoundTask:
             {
                 "dataset": self.card.dataset,
                 "split": self.card.split,
-                "data": self.data_options.model_dump(mode="json"),
+                "data": _without_paths(self.data_options.model_dump(mode="json")),
                 "protocol": self.card.protocol,
                 "version": self.protocol.VERSION,
-                "options": self.options.model_dump(mode="json"),
+                "options": _without_paths(self.options.model_dump(mode="json")),
                 "files": [_named_content(self.card.options), _named_content(self.card.data)],
                 "limit": limit,
             }
@@ -145,6 +145,12 @@ def bind_split(recipe: Recipe, modules: Modules = discovery.load, *, val: bool) 
             f"{where}: '{split}' of {data.dataset} is kept for {kept}: for {wanted} name {' or '.join(allowed)}."
         )
     return BoundSplit(dataset, split, options)
+
+
+def _without_paths(options: dict[str, Any]) -> dict[str, Any]:
+    """Options with the names of class lists and prompt sets alone: where a file lies decides no number."""
+    own_files = {key for key in ("classes", "prompts") if is_card_path(options.get(key))}
+    return {key: "a file" if key in own_files else value for key, value in options.items()}
 
 
 def _named_content(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -85,6 +85,11 @@ def _is_table(annotation: Any) -> TypeGuard[type[BaseModel]]:  # noqa: ANN401 - 
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
+def is_card_path(name: object) -> bool:
+    """Whether the name of a card is the path of its file."""
+    return isinstance(name, str) and name.endswith(".toml")
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file as a dictionary; raises UserError with the line of a syntax error."""
     try:

@@ -1,6 +1,7 @@
 """Class lists and prompt templates: cards `tasks/classes/NAME.toml` and `tasks/prompts/NAME.toml`, and open_clip's.
 
-ImageNet's names and the 80 and 7 templates are those of open_clip (`imagenet`, `openai80`, `openai7`).
+ImageNet's names and the 80 and 7 templates are those of open_clip (`imagenet`, `openai80`, `openai7`). A name that ends
+in .toml is the path of such a card, which begins at the card that names it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-from sparc_bench.cards.card import Strict, parse, read_toml
+from sparc_bench.cards.card import Strict, is_card_path, parse, read_toml
 from sparc_bench.cards.discovery import cards_folder
 from sparc_bench.errors import UserError, nearest
 
@@ -48,7 +49,7 @@ IMAGENET_LISTS = {
 
 def is_class_list(name: str) -> bool:
     """Whether there is a class list of this name."""
-    return name in IMAGENET_LISTS or name in _card_names("classes")
+    return name in IMAGENET_LISTS or name in _card_names("classes") or is_card_path(name)
 
 
 def class_list(name: str) -> Mapping[str, str]:
@@ -67,8 +68,12 @@ def class_list(name: str) -> Mapping[str, str]:
         known = [*_card_names("classes"), *IMAGENET_LISTS]
         where = f"ls {cards_folder('tasks') / 'classes'}"
         raise UserError(f"There is no class list '{name}': {nearest(name, [*known, 'own'], where)}")
-    path = cards_folder("tasks") / "classes" / f"{name}.toml"
+    path = _class_card(name)
     return parse(ClassNames, read_toml(path), str(path)).words
+
+
+def _class_card(name: str) -> Path:
+    return Path(name) if is_card_path(name) else cards_folder("tasks") / "classes" / f"{name}.toml"
 
 
 def _wordnet_ids(name: str) -> list[str]:
@@ -106,7 +111,7 @@ def class_words(name: str, classes: Sequence[str]) -> list[str]:
     words = class_list(name)
     missing = [label for label in classes if label not in words]
     if missing:
-        where = name if name in IMAGENET_LISTS else cards_folder("tasks") / "classes" / f"{name}.toml"
+        where = name if name in IMAGENET_LISTS else _class_card(name)
         raise UserError(f"{where} has no words for the class '{missing[0]}': add it to [words].")
     return [words[label] for label in classes]
 
@@ -117,6 +122,8 @@ def templates(name: str) -> tuple[str, ...]:
         words = _open_clips_words()
         source = words.OPENAI_IMAGENET_TEMPLATES if name == "openai80" else words.SIMPLE_IMAGENET_TEMPLATES
         return tuple(template("{}") for template in source)
+    if is_card_path(name):
+        return expanded(parse(Prompts, read_toml(Path(name)), name), Path(name))
     if name not in _card_names("prompts"):
         known = [*_card_names("prompts"), "openai80", "openai7"]
         where = f"ls {cards_folder('tasks') / 'prompts'}"
@@ -135,7 +142,8 @@ def expanded(card: Prompts, path: Path) -> tuple[str, ...]:
         raise UserError(f"{path}: write either templates, or prefixes and suffixes.")
     found = card.templates
     if card.prefixes:
-        before = [template.removesuffix(".") for template in templates(card.prefixes)]
+        prefixes = str(path.parent / card.prefixes) if is_card_path(card.prefixes) else card.prefixes
+        before = [template.removesuffix(".") for template in templates(prefixes)]
         found = tuple(f"{prefix}, {suffix}" for prefix in before for suffix in card.suffixes)
     bad = [template for template in found if template.count("{}") != 1]
     if bad:

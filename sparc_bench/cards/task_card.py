@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from sparc_bench.cards.bounds import Count, Real
-from sparc_bench.cards.card import Strict, parse, read_toml
+from sparc_bench.cards.card import Strict, is_card_path, parse, read_toml
 from sparc_bench.cards.name import Name
 
 
@@ -36,5 +36,11 @@ class TaskCard(Strict):
 
 
 def read_task(path: Path) -> TaskCard:
-    """The task card in a file."""
-    return parse(TaskCard, {"name": path.stem, **read_toml(path)}, str(path))
+    """The task card in a file; class lists and prompt sets that it names by path begin at its folder."""
+    card = parse(TaskCard, {"name": path.stem, **read_toml(path)}, str(path))
+    own_files = {
+        table: {**options, **{key: str(path.parent / options[key]) for key in named if is_card_path(options[key])}}
+        for table, options in (("data", card.data), ("options", card.options))
+        if (named := [key for key in ("prompts", "classes") if is_card_path(options.get(key))])
+    }
+    return card.model_copy(update=own_files)

@@ -20,6 +20,7 @@ from sparc_bench.catalogue.expected_counts import check_counts
 from sparc_bench.encoders.precomputed import stored_id
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation.guessing_encoders import HasGeometry, RandomEncoder
+from sparc_bench.evaluation.pipeline import read_data
 from sparc_bench.features import ImageFeatures, TextFeatures
 from sparc_bench.files.atomic import write_atomic
 from sparc_bench.images.item import ImageItem
@@ -54,7 +55,7 @@ def task_inputs(card: TaskCard, data_root: Path | None) -> TaskInputs:
         raise UserError(
             f"{card.name} needs {', '.join(odd)} of a model, which embeddings do not give: leave --out out."
         )
-    data = task.dataset.read(data_root, card.split, task.data_options)
+    data = read_data(task, data_root, opens_images=False)
     check_counts(card, data.counts())
     listener = _Listener()
     task.protocol.run(listener, data, task.options)

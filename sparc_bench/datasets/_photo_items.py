@@ -15,9 +15,9 @@ from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.datasets._photos import coco_photo
 from sparc_bench.errors import UserError
 from sparc_bench.files.annotations import (
-    Absent,
     AnyRows,
     DataFolder,
+    Missing,
     absent_notes,
     file_sizes,
     fingerprint,
@@ -79,7 +79,7 @@ def photo_split(
     root: Path,
     items: Sequence[PhotoItem],
     annotations: Iterable[bytes],
-    absent: Absent,
+    absent: Missing,
     counted: str = "",
 ) -> DataSplit:
     """The data split of these items; with `absent` "skip", items of absent photos and their groups are left out.
@@ -93,7 +93,7 @@ def photo_split(
         root: data root, the base of the items' files.
         items: items in the benchmark's order.
         annotations: bytes of the annotation files.
-        absent: "refuse" or "skip" items of absent photos.
+        absent: "refuse", "skip" or "keep" items of absent photos.
         counted: tag whose values are counted, or "".
 
     Raises:
@@ -102,7 +102,10 @@ def photo_split(
     _refuse_odd(dataset, items)
     rows = Counter(item.file for item in items)
     bytes_of = file_sizes(root, rows)
-    notes = absent_notes(rows, bytes_of, root, "skip")
+    notes = absent_notes(rows, bytes_of, root, "keep" if absent == "keep" else "skip")
+    unopened = absent == "keep" and len(bytes_of) < len(rows)
+    if unopened:
+        bytes_of = {file: bytes_of.get(file, 0) for file in rows}
     if len(bytes_of) < len(rows) and (absent == "refuse" or not bytes_of):
         raise UserError(_absence(dataset, root, rows, bytes_of))
     torn = {item.group for item in items if item.group is not None and item.file not in bytes_of}
@@ -115,7 +118,7 @@ def photo_split(
         dataset=dataset,
         split=split,
         examples=tuple(_example(item, root, hashes.get(item.file, UNREADABLE)) for item in here),
-        fingerprint=fingerprint(annotations, contents),
+        fingerprint=fingerprint(annotations, {} if unopened else contents),
         notes=notes,
         sizes={"items": len(here), "photos": len(contents), **{group: of_group[group] for group in groups}},
     )

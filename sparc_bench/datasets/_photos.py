@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparc_bench.errors import UserError
-from sparc_bench.files.annotations import Absent, absent_notes, file_sizes, fingerprint
+from sparc_bench.files.annotations import Missing, absent_notes, file_sizes, fingerprint
 from sparc_bench.files.file_hashes import UNREADABLE, file_hashes
 from sparc_bench.images.item import ImageItem, is_stored_turned, stored_size
 
@@ -25,21 +25,23 @@ class Photos:
         sizes: file name -> bytes, of the photos on disk.
         hashes: file name -> sha256 of the content, of the photos on disk.
         notes: sentences about absent photos.
+        unopened: whether some are absent and kept all the same, so that the hash knows no photo.
     """
 
     folder: Path
     sizes: Mapping[str, int]
     hashes: Mapping[str, str]
     notes: tuple[str, ...]
+    unopened: bool = False
 
     @classmethod
-    def find(cls, folder: Path, rows: Mapping[str, int], absent: Absent, what: str) -> Photos:
+    def find(cls, folder: Path, rows: Mapping[str, int], absent: Missing, what: str) -> Photos:
         """The annotated photos that are on disk.
 
         Args:
             folder: folder of the photos.
             rows: file name -> number of its annotations.
-            absent: "refuse" or "skip" absent photos.
+            absent: "refuse", "skip" or "keep" absent photos; kept ones have 0 bytes.
             what: end of the error if all photos are absent: "the photos of FILE: WHAT TO DO".
 
         Raises:
@@ -47,6 +49,9 @@ class Photos:
         """
         sizes = file_sizes(folder, rows)
         notes = absent_notes(rows, sizes, folder, absent)
+        if absent == "keep" and len(sizes) < len(rows):
+            kept = {name: sizes.get(name, 0) for name in rows}
+            return cls(folder, kept, file_hashes(folder, sizes), notes, unopened=True)
         if not sizes:
             raise UserError(f"{folder} has none of {what}.")
         return cls(folder, sizes, file_hashes(folder, sizes), notes)
@@ -57,6 +62,8 @@ class Photos:
 
     def fingerprint(self, annotations: Iterable[bytes], file_of: Mapping[str, str]) -> str:
         """Hash of the annotation files and of images (`file_of`: image id -> file name)."""
+        if self.unopened:
+            return fingerprint(annotations, {})
         return fingerprint(annotations, {id_: self.hashes.get(file, UNREADABLE) for id_, file in file_of.items()})
 
 

@@ -69,7 +69,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     files = CocoFiles(DataFolder.find(root, options.folder, NEEDS_ON_DISK), split)
     name, where = files.filled(options.annotations), files.path(options.annotations)
     file = files.read(CocoCaptionFile, options.annotations)
-    folder = files.home.folder(files.filled(options.images))
+    folder = files.home.folder(files.filled(options.images), options.absent)
     by_id = images_by_id(file.images, (row.image_id for row in file.annotations), where)
     captions = captions_by_image(file.annotations, by_id)
     file_of = {image_id: image.file_name for image_id, image in by_id.items() if captions[image_id]}

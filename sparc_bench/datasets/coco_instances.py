@@ -65,7 +65,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     files = CocoFiles(DataFolder.find(root, options.folder, NEEDS_ON_DISK), split)
     where = files.path(options.annotations)
     file = files.read(_InstanceFile, options.annotations)
-    folder = files.home.folder(files.filled(options.images))
+    folder = files.home.folder(files.filled(options.images), options.absent)
     by_id = images_by_id(file.images, (row.image_id for row in file.annotations), where)
     label_of = labels_of(file.categories, file.annotations, where)
     objects, box_notes = objects_by_image(file.annotations, by_id, files.filled(options.annotations))

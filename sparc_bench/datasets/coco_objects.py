@@ -110,7 +110,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         if thing.image_id in objects and thing.category_id in class_of:
             objects[thing.image_id].add(class_of[thing.category_id])
 
-    folder = home.folder(files.filled(options.images))
+    folder = home.folder(files.filled(options.images), options.absent)
     rows = {by_id[image_id].file_name: len(texts) for image_id, texts in captions.items() if texts}
     photos = Photos.find(folder, rows, options.absent, f"the photos of {where}: mend the option 'images'")
     present = {

@@ -62,7 +62,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     if options.tuning == split or (options.tuning and split == "all"):
         raise UserError(f"tuning = '{options.tuning}' would choose on the photos of '{split}': name another split.")
     lists = {each: home.lines(name) for each, name in _LISTS.items() if split in (each, "all")}
-    images = home.folder(options.images)
+    images = home.folder(options.images, options.absent)
     captions = _captions(home.text("captions.txt"), home.path / "captions.txt")
     listed = sorted(captions) if split == "all" else lists[split]
     source = "captions.txt" if split == "all" else _LISTS[split]

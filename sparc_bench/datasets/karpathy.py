@@ -107,7 +107,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     if twice:
         raise UserError(f"{where} lists image {some(twice)} more than once: take the repeated entries out.")
 
-    folder = home.folder(options.images) if options.images else home.path
+    folder = home.folder(options.images, options.absent) if options.images else home.path
     captions = {image.id: [row.raw for row in image.sentences if row.raw.strip()] for image in listed}
     captioned = [image for image in listed if captions[image.id]]
     rows = {image.file: len(captions[image.id]) for image in captioned}

@@ -69,7 +69,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     name = f"coco_pope_{split}.json"
     content = home.read(name)
     asked = _asked(content, home.path / name)
-    folder = DataFolder(root, NEEDS_ON_DISK).folder(options.photos)
+    folder = DataFolder(root, NEEDS_ON_DISK).folder(options.photos, options.absent)
     file_of = {photo: photo if options.names == 2014 else f"{_number(photo)}.jpg" for photo in asked}
     rows = {file_of[photo]: len(objects) for photo, objects in asked.items()}
     what = f"the photos of {home.path / name}: mend the options photos and names"

@@ -16,11 +16,10 @@ from pydantic import Field
 
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit, Example
-from sparc_bench.datasets._photos import refuse_other_sizes
+from sparc_bench.datasets._photos import Photos, refuse_other_sizes
 from sparc_bench.errors import UnreadableImageError, UserError
-from sparc_bench.files.annotations import Absent, DataFolder, absent_notes, file_sizes, fingerprint, known_split
-from sparc_bench.files.file_hashes import UNREADABLE, file_hashes
-from sparc_bench.images.item import ImageItem, stored_size
+from sparc_bench.files.annotations import Absent, DataFolder, absent_notes, file_sizes, known_split
+from sparc_bench.images.item import stored_size
 
 TITLE = "PASCAL VOC 2012 segmentation: photos with one of 20 classes, background or void for every pixel"
 SOURCE = "Everingham et al. 2010, The PASCAL Visual Object Classes Challenge (IJCV 88); VOC2012 development kit"
@@ -63,20 +62,18 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)
     list_name = f"{options.lists}/{split}.txt"
     listed = home.lines(list_name)
-    photos, masks = home.folder(options.images), home.folder(options.masks)
-    photo_sizes = file_sizes(photos, (f"{name}.jpg" for name in listed))
+    masks = home.folder(options.masks)
+    what = f"the photos of {home.path / list_name}: the data set needs {NEEDS_ON_DISK}"
+    folder = home.folder(options.images, options.absent)
+    photos = Photos.find(folder, {f"{name}.jpg": 1 for name in listed}, options.absent, what)
     mask_sizes = file_sizes(masks, (f"{name}.png" for name in listed))
-    notes = (
-        *absent_notes({f"{name}.jpg": 1 for name in listed}, photo_sizes, photos, options.absent),
-        *absent_notes({f"{name}.png": 1 for name in listed}, mask_sizes, masks, options.absent),
-    )
-    present = [name for name in listed if f"{name}.jpg" in photo_sizes and f"{name}.png" in mask_sizes]
+    masks_absent: Absent = "skip" if options.absent == "skip" else "refuse"
+    notes = photos.notes + absent_notes({f"{name}.png": 1 for name in listed}, mask_sizes, masks, masks_absent)
+    present = [name for name in listed if f"{name}.jpg" in photos.sizes and f"{name}.png" in mask_sizes]
     if not present:
         raise UserError(f"{home.path / list_name} lists nothing that is on disk: the data set needs {NEEDS_ON_DISK}.")
-    mask_of = {photos / f"{name}.jpg": stored_size(masks / f"{name}.png") for name in present}
+    mask_of = {folder / f"{name}.jpg": stored_size(masks / f"{name}.png") for name in present}
     refuse_other_sizes({photo: size for photo, size in mask_of.items() if size is not None}, f"its mask in {masks}")
-    hashes = file_hashes(photos, (f"{name}.jpg" for name in present))
-    content_of = {name: hashes.get(f"{name}.jpg", UNREADABLE) for name in present}
     annotations = (home.read(f"{options.masks}/{name}.png") for name in sorted(present))
     return DataSplit(
         dataset="voc_segmentation",
@@ -84,14 +81,14 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         examples=tuple(
             Example(
                 id=name,
-                image=ImageItem.file(name, photos / f"{name}.jpg", content=content_of[name]),
+                image=photos.item(name, f"{name}.jpg"),
                 photo=f"voc:{name}",
                 semantic=partial(read_mask, masks / f"{name}.png"),
             )
             for name in present
         ),
         classes=CLASSES,
-        fingerprint=fingerprint([home.read(list_name), *annotations], content_of),
+        fingerprint=photos.fingerprint([home.read(list_name), *annotations], {name: f"{name}.jpg" for name in present}),
         notes=notes,
     )
 

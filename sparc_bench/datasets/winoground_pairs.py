@@ -59,8 +59,9 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     rows = [read_json(_Row, line.encode(), f"line {number} of {where}") for number, line in lines if line.strip()]
     if not rows:
         raise UserError(f"{where} holds no lines: copy it again.")
-    folder = home.folder(options.images)
-    file_of = {path.stem: path.name for path in sorted(folder.iterdir()) if path.is_file()}
+    folder = home.folder(options.images, options.absent)
+    there = sorted(folder.iterdir()) if folder.is_dir() else []
+    file_of = {path.stem: path.name for path in there if path.is_file()}
     items = []
     for row in rows:
         captions, images = (row.caption_0, row.caption_1), (row.image_0, row.image_1)

@@ -14,14 +14,15 @@ bfloat16, float32 or float64, of any length; scores are cosines. image_ids and t
 that name, JSON in the metadata of a .safetensors file, inputs.json ({"image_ids": [...], "texts": [...]}), or
 metadata.csv with the columns image_id and caption and one row for each row of both arrays. Rows with the same name
 must have the same vector. `sparc-bench show TASK --out inputs.json` writes the ids and texts that a task needs, in the
-wording of its prompts. Texts match by their exact string, images by id, with or without a suffix such as .jpg; the id
-of a crop ends in its box: photo.jpg[left,top,right,bottom].
+wording of its prompts. Texts match by their exact string, images by id or by the name of their file, with or without a
+suffix such as .jpg; the id of a crop ends in its box: photo.jpg[left,top,right,bottom].
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,11 @@ class StoredEncoder(ImageTextEncoder):
         )
         self.paths = {PATH_NAME: options.trained_patches} if stored.patches_NPD is not None else {}
 
+    @property
+    def opens_images(self) -> bool:
+        """Whether photos are opened: for the size of images whose patches cover the whole of them."""
+        return self._stored.patches_NPD is not None and self._stored.areas_N4 is None
+
     def held(self) -> tuple[list[str], list[str]]:
         """Image ids and texts with stored vectors."""
         return list(self._stored.images or ()), list(self._stored.texts or ())
@@ -114,12 +120,23 @@ class StoredEncoder(ImageTextEncoder):
     def _image_rows(self, items: Sequence[ImageItem], size: int | None) -> list[int]:
         if size is not None:
             raise UserError(f"{self.card.name} holds vectors of one input size only: leave the size out.")
-        names = [stored_id(item) for item in items]
-        rows, missing = _found(self._side(self._stored.images, "image"), names)
+        stored = self._side(self._stored.images, "image")
+        rows: list[int] = []
+        missing: dict[str, str] = {}
+        for item in items:
+            named = [stored_id(item), *([stored_id(replace(item, id=item.file_name))] if item.file_name else [])]
+            row = next((row for name in named if (row := stored.find(name)) is not None), None)
+            if row is None:
+                missing[named[0]] = named[-1]
+            else:
+                rows.append(row)
         if missing:
+            first, file_name = next(iter(missing.items()))
+            or_file = f" (or {file_name!r})" if file_name != first else ""
             raise UserError(
-                f"{self.card.name} has no vectors of {len(missing)} of {len(set(names))} images, the first is "
-                f"{missing[0]!r}: embed the images that sparc-bench show TASK --out inputs.json lists, and add them."
+                f"{self.card.name} has no vectors of {len(missing)} of {len({stored_id(item) for item in items})} "
+                f"images, the first is {first!r}{or_file}: embed the images that sparc-bench show TASK --out "
+                "inputs.json lists, and add them."
             )
         return rows
 

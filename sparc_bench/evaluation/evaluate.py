@@ -94,6 +94,11 @@ class _Model:
     progress: Progress | None
     cache: FeatureCache
 
+    @property
+    def opens_images(self) -> bool:
+        """Whether the encoder looks at photos; stored vectors do not."""
+        return getattr(self.encoder, "opens_images", True)
+
     def result(self, pipeline: Pipeline, card: TaskCard) -> Result:
         """The result of one task, or the sentence of its error."""
         try:

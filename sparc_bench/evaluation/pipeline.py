@@ -74,6 +74,11 @@ class Candidate(Protocol):
     card: ModelCard
     seed: int
 
+    @property
+    def opens_images(self) -> bool:
+        """Whether it looks at photos."""
+        ...
+
     def provenance(self, task: BoundTask, data: DataSplit) -> Provenance:
         """Provenance of its numbers on this task."""
         ...
@@ -125,7 +130,7 @@ class Pipeline:
     def _data(self, task: BoundTask) -> DataSplit:
         key = f"{task.card.dataset}:{task.card.split}:{task.data_options.model_dump_json()}"
         if key not in self._splits:
-            self._splits[key] = task.dataset.read(self.data_root, task.card.split, task.data_options)
+            self._splits[key] = read_data(task, self.data_root, opens_images=self.candidate.opens_images)
         data = self._splits[key]
         check_counts(task.card, data.counts())
         return limited(data, self.limit, spread="splits" in task.protocol.DATA)
@@ -142,6 +147,19 @@ class Pipeline:
         if scorer.has_towers:
             notes += token_mark_notes(data)
         return new_record.finished(bare, task, data, outcome, reference, notes, seconds, provenance.train_words)
+
+
+def read_data(task: BoundTask, data_root: Path | None, *, opens_images: bool) -> DataSplit:
+    """The data split of a task; where no image is opened, photos that are not on disk are kept, with a note.
+
+    Raises:
+        UserError: the data are not on disk, or malformed.
+    """
+    options = task.data_options
+    if not opens_images and getattr(options, "absent", None) == "refuse":
+        options = options.model_copy(update={"absent": "keep"})
+    data: DataSplit = task.dataset.read(data_root, task.card.split, options)
+    return data
 
 
 def limited(data: DataSplit, limit: int | None, spread: bool = False) -> DataSplit:

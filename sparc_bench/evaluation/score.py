@@ -40,6 +40,7 @@ class _System:
         weights_hash: sha256 of the file.
         run: scores the outputs, as the task's protocol has it.
         seed: always the first.
+        opens_images: never.
     """
 
     card: ModelCard
@@ -47,6 +48,7 @@ class _System:
     weights_hash: str
     run: Callable[[Any, DataSplit, Any], Outcome]
     seed: int = 0
+    opens_images: bool = False
 
     def provenance(self, task: BoundTask, data: DataSplit) -> Provenance:  # noqa: ARG002 - the same for every task
         """The file."""

@@ -20,6 +20,9 @@ from sparc_bench.errors import UserError, nearest
 Absent = Literal["refuse", "skip"]
 """Treatment of annotations of images that are not on disk: stop with an error, or leave them out with a note."""
 
+Missing = Literal["refuse", "skip", "keep"]
+"""The same, where "keep" keeps them, for whoever opens no image (stored vectors, files of outputs)."""
+
 AnyRows = TypeVar("AnyRows", bound=BaseModel)
 AnyId = TypeVar("AnyId", int | str, str, int)
 
@@ -84,10 +87,10 @@ class DataFolder:
             raise UserError(f"{self.path / name} lists {some(twice)} more than once: take the repeated lines out.")
         return found
 
-    def folder(self, name: str) -> Path:
-        """The path of a folder inside; raises UserError with the expected layout where the folder is missing."""
+    def folder(self, name: str, missing: Missing = "refuse") -> Path:
+        """The path of a folder inside; raises UserError with the expected layout where it is missing and not "keep"."""
         path = self.path / name
-        if not path.is_dir():
+        if not path.is_dir() and missing != "keep":
             raise UserError(f"{path} is no folder: the data set needs {self.needs}.")
         return path
 
@@ -166,14 +169,14 @@ def file_sizes(folder: Path, names: Iterable[str]) -> dict[str, int]:
     return sizes
 
 
-def absent_notes(rows: Mapping[str, int], present: Mapping[str, int], folder: Path, absent: Absent) -> tuple[str, ...]:
+def absent_notes(rows: Mapping[str, int], present: Mapping[str, int], folder: Path, absent: Missing) -> tuple[str, ...]:
     """Notes about annotated files that are missing; empty where all are present.
 
     Args:
         rows: file name -> number of its annotations.
         present: names of the files that exist (see `file_sizes`).
         folder: the folder that they belong in.
-        absent: "refuse" or "skip".
+        absent: "refuse", "skip" or "keep" them.
 
     Raises:
         UserError: files are missing and `absent` is "refuse".
@@ -183,6 +186,8 @@ def absent_notes(rows: Mapping[str, int], present: Mapping[str, int], folder: Pa
         return ()
     lost = sum(rows[name] for name in missing)
     what = f"{len(missing)} of {len(rows)} files ({lost} annotations) are not in {folder}"
+    if absent == "keep":
+        return (f"{what}; their annotations are kept, for no image is opened.",)
     if absent == "refuse":
         raise UserError(
             f'{what}, such as {some(missing)}: copy them there, or set the reader\'s option absent = "skip".'

@@ -82,12 +82,14 @@ class ImageItem:
         crop: rectangle of the opened image that is this item's image; None for the whole image.
         content: hash of the bytes that `opener` decodes, by which features and pixels are cached; empty: the data
             split's `pixels_hash` or `fingerprint` stands for it.
+        file_name: name of the image's file, by which other programs may know it; empty without one.
     """
 
     id: str
     opener: Callable[[], Image.Image]
     crop: Box | None = None
     content: str = ""
+    file_name: str = ""
 
     def open(self) -> Image.Image:
         """The RGB image, cropped to `crop`.
@@ -110,4 +112,4 @@ class ImageItem:
     @classmethod
     def file(cls, item_id: str, path: Path, crop: Box | None = None, content: str = "") -> ImageItem:
         """The item of an image file."""
-        return cls(item_id, partial(open_image_file, path), crop, content)
+        return cls(item_id, partial(open_image_file, path), crop, content, path.name)

@@ -8,10 +8,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from sparc_bench.dataset import Example
 from sparc_bench.errors import UserError
 from sparc_bench.files.annotations import CocoRow
 from sparc_bench.files.json_rows import validated_rows
-from sparc_bench.outputs.ids import IdMatch
+from sparc_bench.outputs.ids import IdMatch, file_names
 from sparc_bench.outputs.outputs_file import OutputsFile
 
 TITLE = "a caption for each image"
@@ -44,13 +45,14 @@ class Captions:
     image_ids: tuple[str, ...]
     texts: tuple[str, ...]
 
-    def of(self, ids: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    def of(self, examples: Sequence[Example]) -> tuple[list[str], tuple[str, ...]]:
         """Captions of a task's images, and notes about entries for other images.
 
         Raises:
             UserError: an image has no caption.
         """
-        places = IdMatch.of(ids, self.image_ids, self.where)
+        ids = [example.id for example in examples]
+        places = IdMatch.of(ids, self.image_ids, self.where, file_names(examples))
         places.refuse_missing(ids, self.where)
         return [self.texts[places.index_of[item_id]] for item_id in ids], places.notes(self.where)
 

@@ -22,7 +22,7 @@ from sparc_bench.files.annotations import CocoRow, some
 from sparc_bench.files.boxes import CocoBox, outside_notes
 from sparc_bench.files.json_rows import validated_rows
 from sparc_bench.files.run_lengths import RunLengths
-from sparc_bench.outputs.ids import IdMatch
+from sparc_bench.outputs.ids import IdMatch, file_names
 from sparc_bench.outputs.outputs_file import OutputsFile
 
 TITLE = "detections"
@@ -148,7 +148,7 @@ class DetectionRows:
                 "own category ids."
             )
         given = list(dict.fromkeys(self.image_id_D))
-        places = IdMatch.of([example.id for example in data], given, self.where)
+        places = IdMatch.of([example.id for example in data], given, self.where, file_names(data.examples))
         index_of = {given[at]: index for index, e in enumerate(data) if (at := places.index_of.get(e.id)) is not None}
         example_D = np.array([index_of.get(item_id, -1) for item_id in self.image_id_D], dtype=np.int64)
         chosen_D = np.flatnonzero(example_D >= 0)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
+from types import MappingProxyType
 
+from sparc_bench.dataset import Example
 from sparc_bench.errors import UserError
 from sparc_bench.files.annotations import repeated, some
 
@@ -25,8 +27,16 @@ class IdMatch:
     beyond: tuple[str, ...]
 
     @classmethod
-    def of(cls, wanted: Sequence[str], given: Sequence[str], where: str) -> IdMatch:
+    def of(
+        cls, wanted: Sequence[str], given: Sequence[str], where: str, files: Mapping[str, str] = MappingProxyType({})
+    ) -> IdMatch:
         """Match ids exactly, else without the image file's suffix and without leading zeros of a number.
+
+        Args:
+            wanted: image ids of the task.
+            given: ids of the entries.
+            where: the file, for errors.
+            files: image id -> name of the image's file, by which an entry may be known too.
 
         Raises:
             UserError: the file repeats an id, two of its ids match one image, or no id belongs to the task.
@@ -40,7 +50,9 @@ class IdMatch:
             loose.setdefault(bare_id(item_id), []).append(index)
         index_of: dict[str, int] = {}
         for item_id in wanted:
-            candidates = [exact[item_id]] if item_id in exact else loose.get(bare_id(item_id), [])
+            names = [item_id, *([files[item_id]] if files.get(item_id) else [])]
+            found = ([exact[name]] if name in exact else loose.get(bare_id(name), []) for name in names)
+            candidates = next((indices for indices in found if indices), [])
             if len(candidates) > 1:
                 both = " and ".join(given[index] for index in candidates[:2])
                 raise UserError(f"{where} has {both}, and either could be the image {item_id}: keep one of them.")
@@ -68,6 +80,11 @@ class IdMatch:
         if not self.beyond:
             return ()
         return (f"{len(self.beyond)} images of {where} are not of this task and are left out ({some(self.beyond)}).",)
+
+
+def file_names(examples: Sequence[Example]) -> dict[str, str]:
+    """Id of each example -> name of its image's file; empty without one."""
+    return {example.id: example.image.file_name for example in examples}
 
 
 def bare_id(item_id: str) -> str:

@@ -18,9 +18,10 @@ from jaxtyping import Int, Integer
 from numpy import ndarray
 from PIL import Image
 
+from sparc_bench.dataset import Example
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.files.annotations import decoded
-from sparc_bench.outputs.ids import IdMatch
+from sparc_bench.outputs.ids import IdMatch, file_names
 from sparc_bench.outputs.outputs_file import CLASSES_FILE, OutputsFile
 
 TITLE = "index masks"
@@ -50,9 +51,10 @@ class Masks:
     names: tuple[str, ...] | None
     open: Callable[[int], ndarray]
 
-    def places(self, ids: Sequence[str]) -> IdMatch:
+    def places(self, examples: Sequence[Example]) -> IdMatch:
         """Match of a task's images with the masks; raises UserError where an image has no mask."""
-        found = IdMatch.of(ids, self.image_ids, self.where)
+        ids = [example.id for example in examples]
+        found = IdMatch.of(ids, self.image_ids, self.where, file_names(examples))
         found.refuse_missing(ids, self.where)
         return found
 

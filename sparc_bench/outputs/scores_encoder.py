@@ -41,8 +41,9 @@ class ScoresEncoder:
     def __init__(self, similarity: Similarity, items: Sequence[ImageItem]) -> None:
         """Match the images with the rows; raises UserError where an image has no row."""
         self._similarity = similarity
-        ids = list(dict.fromkeys(stored_id(item) for item in items))
-        self._places = IdMatch.of(ids, similarity.image_ids, similarity.where)
+        files = {stored_id(item): item.file_name and stored_id(replace(item, id=item.file_name)) for item in items}
+        ids = list(files)
+        self._places = IdMatch.of(ids, similarity.image_ids, similarity.where, files)
         self._places.refuse_missing(ids, similarity.where)
         self._asked: set[int] = set()
 

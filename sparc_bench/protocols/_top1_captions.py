@@ -54,7 +54,7 @@ def output_captions(outputs: Captions, data: DataSplit) -> tuple[list[str], tupl
     A caption that differs from one of the image's own only in case or punctuation is replaced by it, so that it counts
     as the image's own. The candidates must end with these strings.
     """
-    captions_N, notes = outputs.of([example.id for example in data.examples])
+    captions_N, notes = outputs.of(data.examples)
     texts_N = [_own_wording(caption, example) for caption, example in zip(captions_N, data.examples, strict=True)]
 
     def chosen(candidates: DistinctTexts) -> Iterator[tuple[slice, Bool[ndarray, "N U"]]]:

@@ -134,7 +134,7 @@ def score(outputs: Masks, data: DataSplit, options: Options) -> Outcome:
     """
     names = _scored_classes(data, options)
     readings = [_Reading(numbering) for numbering in outputs.numberings(names)]
-    places = outputs.places([example.id for example in data.examples])
+    places = outputs.places(data.examples)
     for example in data.examples:
         truth_HW = _truth(example, len(data.classes), options.background)
         values_HW = outputs.read(places.index_of[example.id], truth_HW.shape, example.id)

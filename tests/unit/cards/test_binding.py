@@ -3,7 +3,7 @@
 import pytest
 
 from sparc_bench.cards import discovery
-from sparc_bench.cards.binding import bind_split, splits_for
+from sparc_bench.cards.binding import bind, bind_split, splits_for
 from sparc_bench.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("toy_plugins")
@@ -61,3 +61,16 @@ def test_names_without_a_mark_are_for_evaluation_alone(monkeypatch):
 def test_a_misspelt_split_is_named():
     with pytest.raises(UserError, match="flickr8k has no split 'trian': did you mean 'train'"):
         bind_split(recipe(split="trian"), val=False)
+
+
+def test_prompts_named_by_path_begin_at_the_card_and_count_by_content(tmp_path):
+    hashes = []
+    for folder, prompt in (("a", "a {}"), ("b", "a {}"), ("c", "the {}")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.toml").write_text(f'source = "me"\ntemplates = ["{prompt}"]\n')
+        text = (discovery.cards_folder("tasks") / "scenes_classification_shape.toml").read_text(encoding="utf-8")
+        (tmp_path / folder / "card.toml").write_text(text.replace('prompts = "scenes"', 'prompts = "mine.toml"'))
+        task = bind(discovery.task(str(tmp_path / folder / "card.toml")))
+        assert task.options.prompts == str(tmp_path / folder / "mine.toml")
+        hashes.append(task.protocol_hash())
+    assert hashes[0] == hashes[1] != hashes[2]

@@ -8,7 +8,7 @@ import torch
 
 from sparc_bench.cards import discovery, prompts
 from sparc_bench.cards.card import parse
-from sparc_bench.cards.prompts import Prompts, class_list, expanded, templates
+from sparc_bench.cards.prompts import Prompts, class_list, class_words, expanded, templates
 from sparc_bench.datasets import image_folder
 from sparc_bench.errors import UserError
 from sparc_bench.features import TextFeatures
@@ -114,3 +114,16 @@ def test_a_constant_encoder_scores_exactly_chance_on_real_photos(test_data, name
     assert outcome.ties == len(data)
     notes = ["2 class words repeat an earlier class's and always tie with it."] if "imagenet" in name else []
     assert list(outcome.notes) == notes
+
+
+def test_a_set_and_a_list_named_by_path(tmp_path):
+    (tmp_path / "mine.toml").write_text('source = "me"\ntemplates = ["a {}", "one {}"]\n')
+    (tmp_path / "more.toml").write_text('source = "me"\nprefixes = "mine.toml"\nsuffixes = ["a pet."]\n')
+    (tmp_path / "words.toml").write_text('source = "me"\n[words]\ncat = "tabby"\n')
+    assert templates(str(tmp_path / "mine.toml")) == ("a {}", "one {}")
+    assert templates(str(tmp_path / "more.toml")) == ("a {}, a pet.", "one {}, a pet.")
+    assert class_words(str(tmp_path / "words.toml"), ["cat"]) == ["tabby"]
+    with pytest.raises(UserError, match=r"words\.toml has no words for the class 'dog'"):
+        class_words(str(tmp_path / "words.toml"), ["dog"])
+    with pytest.raises(UserError, match=r"none\.toml cannot be read .*: check the path"):
+        templates(str(tmp_path / "none.toml"))

@@ -1,4 +1,5 @@
 import pickle
+import shutil
 
 import pytest
 from pydantic import ValidationError
@@ -125,3 +126,18 @@ def test_captions_of_other_images_to_choose_on(coco_root):
     assert tuned.tuning == (("nine, first", "nine, second"),)
     assert tuned.fingerprint != plain.fingerprint
     assert "tuning" not in Options().model_dump()
+
+
+def test_photos_that_nobody_opens_may_be_absent(coco_root):
+    whole = read(coco_root, "val2017", Options())
+    kept = Options().model_copy(update={"absent": "keep"})
+    assert read(coco_root, "val2017", kept).fingerprint == whole.fingerprint
+    (coco_root / "coco/val2017/three.jpg").unlink()
+    hashes = set()
+    for _ in range(2):
+        split = read(coco_root, "val2017", kept)
+        assert [example.id for example in split] == [example.id for example in whole]
+        assert "their annotations are kept, for no image is opened" in split.notes[0]
+        hashes.add(split.fingerprint)
+        shutil.rmtree(coco_root / "coco/val2017", ignore_errors=True)
+    assert len(hashes - {whole.fingerprint}) == 1

@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -409,3 +410,39 @@ def test_the_length_of_a_vector_decides_no_score(folder, factor):
             folder / f"{name}.npy", (np.load(folder / f"{name}.npy").astype(np.float64) * factor).astype(np.float32)
         )
     torch.testing.assert_close(cosine(), plain, rtol=1e-5, atol=1e-6)
+
+
+def test_images_are_found_by_the_names_of_their_files(folder):
+    encoder = load(folder)
+    named = [ImageItem.file("139", Path("photos") / IDS[0]), ImageItem.file("285", Path("photos") / IDS[1])]
+    found = encoder.images(named, frozenset({"global"}))
+    assert found.ids == ("139", "285")
+    assert torch.equal(found.global_ND, encoder.images(items(*IDS[:2]), frozenset({"global"})).global_ND)
+    with pytest.raises(UserError, match=r"the first is '7' \(or 'zebra\.jpg'\): embed"):
+        encoder.images([ImageItem.file("7", Path("photos/zebra.jpg"))], frozenset({"global"}))
+
+
+def test_captions_are_scored_without_a_photo_on_disk(tmp_path):
+    """Neither the list of inputs nor the evaluation opens an image; vectors are known by the names of files."""
+    home = tmp_path / "root/mine"
+    home.mkdir(parents=True)
+    images = [{"id": k, "file_name": f"photo_{k}.jpg"} for k in range(3)]
+    captions = [{"id": k, "image_id": k, "caption": f"caption {k}"} for k in range(3)]
+    (home / "captions.json").write_text(json.dumps({"images": images, "annotations": captions}))
+    card = discovery.task("coco_val2017_mini_retrieval").model_copy(
+        update={"data": {"folder": "mine", "annotations": "captions.json", "images": "images"}, "expect": {}}
+    )
+    inputs = task_inputs(card, tmp_path / "root")
+    assert list(inputs.items) == ["0", "1", "2"]
+    np.savez(
+        tmp_path / "all.npz",
+        image_ids=np.array([image["file_name"] for image in images]),
+        texts=np.array(inputs.texts),
+        image_embeddings=np.eye(3, dtype=np.float32),
+        text_embeddings=np.eye(3, dtype=np.float32),
+    )
+    settings = Settings(results=tmp_path / "results", data_root=tmp_path / "root")
+    (result,) = evaluate(f"precomputed:{tmp_path}/all.npz", [card], settings)
+    assert result.error is None
+    assert result.record.metrics["image_to_text_r1"].value == 1
+    assert "3 of 3 files (3 annotations) are not in" in result.record.notes[0]

@@ -34,3 +34,10 @@ def test_ids_that_cannot_be_told_apart(given, sentence):
         return
     with pytest.raises(UserError, match=sentence):
         IdMatch.of(wanted, given, "f")
+
+
+def test_entries_by_the_names_of_files():
+    files = {"7": "seven.jpg", "3": "three.jpg"}
+    found = IdMatch.of(["7", "3"], ["three", "seven.jpg"], "x", files)
+    assert found.index_of == {"7": 1, "3": 0}
+    assert IdMatch.of(["7"], ["seven.jpg", "7"], "x", files).index_of == {"7": 1}  # ids come first
