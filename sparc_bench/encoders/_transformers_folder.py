@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import textwrap
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -173,6 +174,20 @@ def trusts(folder: Folder, settings: Mapping[str, Any], remote_code: str | None)
     return True
 
 
+def refuse_missing_parts(folder: Folder) -> None:
+    """Raise UserError where the folder lacks its image processor, as after the `save_pretrained` of a model alone."""
+    if any((folder.path / name).is_file() for name in PROCESSORS):
+        return
+    lacking = {"AutoImageProcessor": f"image processor ({PROCESSORS[0]})"}
+    if not any((folder.path / name).is_file() for name in VOCABULARIES):
+        lacking["AutoTokenizer"] = f"tokenizer ({VOCABULARIES[0]})"
+    lines = [f"transformers.{kind}.from_pretrained(NAME).save_pretrained({str(folder.path)!r})" for kind in lacking]
+    raise UserError(
+        f"{folder.path} lacks its {' and its '.join(lacking.values())}, which a model's own save_pretrained does not "
+        f"write: with the checkpoint that it was trained from as NAME, run {' and '.join(lines)}."
+    )
+
+
 def configuration(folder: Folder, trusted: bool) -> Any:  # noqa: ANN401 - a class of transformers
     """Configuration of the model."""
     from transformers import AutoConfig
@@ -303,4 +318,4 @@ def _pinned(file: Path, sha256: str | None) -> Path:
 
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:160] if lines else type(error).__name__
+    return textwrap.shorten(lines[0], 160, placeholder=" ...") if lines else type(error).__name__

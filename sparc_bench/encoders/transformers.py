@@ -146,6 +146,8 @@ def load(card: ModelCard, weights: Path | None, runtime: Runtime) -> Transformer
     with files.quiet():
         folder = _folder(card, weights, options)
         trusted = files.trusts(folder, folder.json(files.CONFIG), options.remote_code)
+        if not trusted:
+            files.refuse_missing_parts(folder)
         config = files.configuration(folder, trusted)
         layout = None if trusted else LAYOUTS.get(config.model_type)
         way = _way(options.patches, layout, card.name)

@@ -186,7 +186,7 @@ def test_damaged_and_missing_files_are_a_sentence(own):
     (folder / "tokenizer.json").write_text("version https://git-lfs.github.com/spec/v1")
     assert "by its tokenizer's files" in refusal(folder)
     shutil.move(folder / "preprocessor_config.json", folder / "kept.json")
-    assert "by preprocessor_config.json" in refusal(folder)
+    assert "lacks its image processor (preprocessor_config.json), which" in refusal(folder)
     (folder / "preprocessor_config.json").write_text("{")
     assert "by preprocessor_config.json" in refusal(folder)
     (folder / "config.json").write_text("[]")
@@ -195,6 +195,19 @@ def test_damaged_and_missing_files_are_a_sentence(own):
     assert "has no config.json: name a folder that save_pretrained wrote." in refusal(folder)
     (folder / "model.safetensors").unlink()
     assert "holds none of model.safetensors" in refusal(folder)
+
+
+def test_a_model_saved_without_its_processor_and_tokenizer(own, monkeypatch):
+    """What `CLIPModel.save_pretrained` writes; nothing is loaded before it is said."""
+    folder = own("clip")
+    for file in folder.iterdir():
+        if file.name not in ("config.json", "model.safetensors"):
+            file.unlink()
+    monkeypatch.setattr(family.files, "read_tensors", None)
+    sentence = refusal(folder)
+    assert "lacks its image processor (preprocessor_config.json) and its tokenizer (tokenizer.json), which" in sentence
+    for part in ("AutoImageProcessor", "AutoTokenizer"):
+        assert f"transformers.{part}.from_pretrained(NAME).save_pretrained('{folder}')" in sentence
 
 
 def test_other_models_are_a_sentence(own):
