@@ -17,8 +17,10 @@ from sparc_bench.cards.study_card import read_study
 from sparc_bench.cards.task_card import TaskCard, read_task
 from sparc_bench.catalogue.problems import catalogue_problems
 from sparc_bench.errors import UserError
+from sparc_bench.metrics.estimate import METHOD
 from sparc_bench.records import outcome_file
 from sparc_bench.records.record import OUTPUTS, Record, read_record, record_files
+from sparc_bench.records.renew_intervals import COMMAND
 from sparc_bench.report import leaderboard, published
 from sparc_bench.study import study_table
 from sparc_bench.study.trial_choice import recipes_of
@@ -185,7 +187,7 @@ def name_problems() -> list[str]:
 def result_problems(results: Path, tasks: Path, models: Path) -> list[str]:
     """Records that are damaged or stale, and leaderboard files that their records would not give."""
     found = []
-    readable = True
+    readable, older = True, 0
     for path in record_files(results):
         try:
             record = read_record(path)
@@ -193,9 +195,12 @@ def result_problems(results: Path, tasks: Path, models: Path) -> list[str]:
             found.append(str(error))
             readable = False
             continue
+        older += record.interval_version != METHOD
         sentence = stale(path, record, tasks, models)
         if sentence is not None:
             found.append(f"{path} is stale: {sentence}; run {_command(record)}.")
+    if older:
+        found.append(f"{older} records under {results} have intervals of an older method: run {COMMAND} {results}.")
     if readable and record_files(results):
         try:
             sections = leaderboard.build(results)

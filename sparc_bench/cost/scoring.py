@@ -1,10 +1,10 @@
-"""Time and memory of scoring cached features, at the sizes of ImageNet and COCO, with 10,000 resamples.
+"""Time and memory of scoring cached features and of intervals, at the sizes of ImageNet and COCO.
 
     python -m sparc_bench.cost.scoring
 
 The features are synthetic, 512 wide. One process writes them to a feature cache on disk; a fresh process measures: the
-protocol, from the first read of the cache to the outcome; 10,000 resamples of its metrics, and of its table by class
-too; and a whole evaluation with 2,000 resamples, the random reference row and the written record with its outcomes.
+protocol, from the first read of the cache to the outcome; the intervals of its metrics, and those of its table by class
+too; and a whole evaluation with the random reference row and the written record with its outcomes.
 Memory is the peak of the process, libraries included.
 """
 
@@ -37,7 +37,7 @@ from sparc_bench.evaluation.evaluate import Settings, evaluate_encoder
 from sparc_bench.evaluation.reference_rows import estimated
 from sparc_bench.feature_cache.cache import FeatureCache
 from sparc_bench.files.atomic import write_atomic
-from sparc_bench.metrics.bootstrap import bootstrap_all
+from sparc_bench.metrics.estimate import estimate
 from sparc_bench.protocol import Outcome
 from sparc_bench.records.environment import library_versions
 from sparc_bench.records.outcome_file import MAX_BYTES
@@ -46,7 +46,6 @@ from sparc_bench.training.precision import device_name
 
 FILE = Path("cost") / "scoring.csv"
 CACHE = "SPARC_BENCH_CACHE"
-RESAMPLES = 10_000
 THREADS = 1
 """Threads of torch and numpy; with more, the time depends on other programs, since threads wait for one another."""
 
@@ -96,7 +95,7 @@ class Benchmark:
 
 IMAGENET = Benchmark("ImageNet, 50,000 x 1,000, 80 prompts", 50_000, 1000, 0, 5.0, 3.0)
 COCO = Benchmark("COCO, 5,000 x 25,000, both ways", 5000, 0, 5, 2.2, 10.0)
-RESAMPLED_IN = 10.0
+INTERVALS_IN = 10.0
 
 Answer = TypeVar("Answer")
 
@@ -124,8 +123,8 @@ class Spent:
 
     Attributes:
         scored: time of the protocol, from cached features.
-        metrics: time of 10,000 resamples of all metrics.
-        groups: time of 10,000 resamples of all metrics and of the table by group.
+        metrics: time of the intervals of all metrics.
+        groups: time of the intervals of all metrics and of the table by group.
         evaluated: time of a whole evaluation.
         bytes: size of the file of outcomes.
         gib: peak memory in GiB before the evaluation.
@@ -175,9 +174,10 @@ def measure(benchmark: Benchmark, cache: Path, results: Path) -> Spent:
     times = [Time.now()]
     outcome = bench.scored()
     times.append(Time.now())
-    bootstrap_all(outcome.metrics, RESAMPLES)
+    for statistic in outcome.metrics.values():
+        estimate(statistic)
     times.append(Time.now())
-    estimated(outcome, RESAMPLES)
+    estimated(outcome)
     times.append(Time.now())
     gib = _peak_gib()
     settings = Settings(results, cache="full")
@@ -199,8 +199,8 @@ def rows(benchmark: Benchmark, spent: Spent) -> list[tuple[str, str, str]]:
     """The rows (measure, value, unit) of the table, with the promised limit of each stage."""
     stages = [
         ("scored", spent.scored, f"of at most {benchmark.most:g}"),
-        (f"{RESAMPLES} resamples of the metrics", spent.metrics, f"of at most {RESAMPLED_IN:g}"),
-        (f"{RESAMPLES} resamples, every group too", spent.groups, f"of at most {RESAMPLED_IN:g}"),
+        ("intervals of the metrics", spent.metrics, f"of at most {INTERVALS_IN:g}"),
+        ("intervals, every group too", spent.groups, f"of at most {INTERVALS_IN:g}"),
         ("whole evaluation", spent.evaluated, "nothing promised"),
     ]
     return [

@@ -18,6 +18,7 @@ from sparc_bench.errors import UserError, nearest
 from sparc_bench.evaluation.exposure import classes_seen, exposure
 from sparc_bench.evaluation.reference_rows import estimated
 from sparc_bench.files.atomic import write_atomic
+from sparc_bench.metrics.estimate import METHOD
 from sparc_bench.metrics.metric_name import MetricName
 from sparc_bench.protocol import Outcome
 from sparc_bench.records import outcome_file
@@ -32,6 +33,7 @@ from sparc_bench.records.record import (
     rounded_values,
     write_record,
 )
+from sparc_bench.records.renew_intervals import renewed
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def bare_record(
         protocol_version=task.protocol.VERSION,
         protocol_hash=task.protocol_hash(limit),
         data_hash=data.fingerprint,
+        interval_version=METHOD,
         outcome_hash="",
         package_version=__version__,
         commit=commit,
@@ -189,7 +192,10 @@ def write(path: Path, record: Record, outcomes: bytes) -> None:
 
 
 def kept(path: Path, bare: Record) -> Record | None:
-    """The record that is there, if inputs are the same and outcomes lie beside it; words and exposure are renewed."""
+    """The record that is there, if inputs are the same and outcomes lie beside it.
+
+    Words, exposure and intervals of older methods are renewed.
+    """
     if not (path.is_file() and path.with_suffix(".npz").is_file()):
         return None
     there = read_record(path)
@@ -197,9 +203,14 @@ def kept(path: Path, bare: Record) -> Record | None:
         return None
     if outcome_file.sha256(path.with_suffix(".npz").read_bytes()) != there.outcome_hash:
         return None
+    if there.interval_version != METHOD:
+        newer = renewed(path, there)
+        if newer is None:
+            return None
+        there = newer
     keys = ("title", "model_title", "task_family", "headline", "chance", "recipe_hash", "exposure")
     fresh = there.model_copy(update={key: getattr(bare, key) for key in keys})
-    if fresh != there:
+    if fresh != read_record(path):
         write_record(path, fresh)
     return fresh
 

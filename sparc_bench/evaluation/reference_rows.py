@@ -7,8 +7,7 @@ from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder
 from sparc_bench.evaluation.counted_encoder import WatchedEncoder
 from sparc_bench.evaluation.guessing_encoders import ConstantEncoder, RandomEncoder
-from sparc_bench.metrics.bootstrap import bootstrap_all
-from sparc_bench.metrics.statistic import RESAMPLES, Statistic
+from sparc_bench.metrics.estimate import estimate
 from sparc_bench.protocol import Outcome
 from sparc_bench.records.record import Metric, rounded_values
 
@@ -47,14 +46,11 @@ def reference_rows(
     return rows, notes
 
 
-def estimated(outcome: Outcome, resamples: int = RESAMPLES) -> tuple[dict[str, Metric], dict[str, dict[str, Metric]]]:
+def estimated(outcome: Outcome) -> tuple[dict[str, Metric], dict[str, dict[str, Metric]]]:
     """Metrics, and grouping -> group -> metric, each with its interval."""
-    statistics: dict[tuple[str, ...], Statistic] = {(name,): stat for name, stat in outcome.metrics.items()}
-    statistics |= {(grouping, group): stat for grouping, of in outcome.groups.items() for group, stat in of.items()}
-    estimates = bootstrap_all(statistics, resamples)
-    metrics = {name: Metric.of(estimates[(name,)], stat) for name, stat in outcome.metrics.items()}
+    metrics = {name: Metric.of(estimate(stat), stat) for name, stat in outcome.metrics.items()}
     groups = {
-        grouping: {group: Metric.of(estimates[grouping, group], stat) for group, stat in of.items()}
+        grouping: {group: Metric.of(estimate(stat), stat) for group, stat in of.items()}
         for grouping, of in outcome.groups.items()
     }
     return metrics, groups

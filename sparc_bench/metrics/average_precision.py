@@ -1,10 +1,11 @@
-"""COCO's average precision as a statistic with image weights, for the bootstrap.
+"""COCO's average precision as a statistic with image weights, for its interval.
 
 pycocotools matches detections to objects within each image and class. Image weights leave the matches as they are and
 change only the counts after them: objects, and true and false positives ahead of each true positive. A false positive
 is therefore kept as its image and its place among the true positives, without its score.
 
-Shapes: G images, S resamples, K classes, T IoU thresholds, A marks, F plain false positives, D detections of a class.
+Shapes: G images, S sets of weights, K classes, T IoU thresholds, A marks, F plain false positives, D detections of a
+class.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from sparc_bench.metrics.statistic import Statistic
 RECALLS = np.linspace(0.0, 1.0, 101)
 """The recall levels at which COCO reads the precision."""
 _CELLS = 4_000_000
+_FEW_IMAGES = 5
+"""Images with objects of a class, on average, under which no spread between images shows how unsure AP is."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,6 @@ class AveragePrecision(Statistic):
     """
 
     kind: ClassVar[str] = "average_precision"
-    resamples: ClassVar[int] = 500
     truths_GK: UInt[ndarray, "G K"]
     false_GK: UInt[ndarray, "G K"]
     false_place_F: UInt[ndarray, "F"]
@@ -125,6 +127,13 @@ class AveragePrecision(Statistic):
     def objects_GC(self) -> Bool[ndarray, "G K"]:
         """Mask of the images with objects of a class; the rarest class limits the interval of a score of 0 or 1."""
         return self.truths_GK > 0
+
+    @property
+    def most_n(self) -> float | int:
+        """Largest n of the interval: that of a share, where classes have fewer than five images on average."""
+        per_class_C = self.clusters_per_class
+        few = per_class_C is not None and len(per_class_C) and per_class_C.mean() < _FEW_IMAGES
+        return self.effective_n if few else float("inf")
 
     def placed(self, place_G: Int[ndarray, "G"], clusters: int) -> AveragePrecision:
         """The same statistic with image g as cluster `place_G[g]` of `clusters` (reordered, or among more images)."""

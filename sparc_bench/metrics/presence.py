@@ -3,7 +3,7 @@
 Both depend on the order of the scores alone, so only the level of a score is kept, its rank among the distinct scores.
 Equal scores have one level: they count half in AUROC and are one point of the curve in AP.
 
-Shapes: G images, Q questions (image by image), S resamples, C objects.
+Shapes: G images, Q questions (image by image), S sets of weights, C objects.
 """
 
 from __future__ import annotations
@@ -60,6 +60,16 @@ class ScoredQuestions:
         image_Q, images = self.image_Q, len(self.asked_G)
         counts = [np.bincount(image_Q[self.yes_Q == answer], minlength=images) for answer in (True, False)]
         return np.stack(counts, axis=1) > 0
+
+    @property
+    def most_n(self) -> int:
+        """Largest n of the interval: near 0 and 1 no order of the questions is surer than a share of them."""
+        return len(self.level_Q)
+
+    @property
+    def freedom(self) -> float | int:
+        """Degrees of freedom of the variance: images with the rarer answer."""
+        return max(1, int(self.objects_GC.sum(axis=0).min()))
 
     def _by_level(self, chosen_Q: ndarray, weights_SG: ndarray) -> tuple[ndarray, ndarray]:
         """Weights of yes and of no questions at each level, each (S, levels), best score first."""

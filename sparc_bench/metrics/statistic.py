@@ -1,16 +1,16 @@
-"""Statistics that can be re-weighted by cluster, so that one bootstrap serves every metric.
+"""Statistics that can be re-weighted by cluster, so that one way to an interval serves every metric.
 
-A cluster is an image: its captions, regions and pixels are drawn together. A statistic keeps per-cluster sufficient
-statistics and computes its value for any cluster weights; weights of one give the plain metric, multinomial weights
-give the bootstrap, and the same weights for two models give the paired difference.
+A cluster is an image: its captions, regions and pixels belong together. A statistic keeps per-cluster sufficient
+statistics and computes its value for any cluster weights; weights of one give the plain metric, and weights of zero for
+some clusters show what it rests on (`sparc_bench.metrics.influence`).
 
-Shapes: G clusters, C classes, S resamples, E cells (a cluster and a class with at least one item), O clusters that hold
-items.
+Shapes: G clusters, C classes, S sets of weights, E cells (a cluster and a class with at least one item), O clusters
+that hold items.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import ClassVar
@@ -19,17 +19,16 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 from numpy import ndarray
 
+from sparc_bench.metrics.influence import Influence, class_mean_influence, left_out, mean_influence
 from sparc_bench.metrics.unit import Unit
 from sparc_bench.metrics.wilson import wilson_interval
-
-RESAMPLES = 2000
 
 _CELLS_AT_ONCE = 2_000_000
 
 
 @dataclass(frozen=True)
 class Statistic:
-    """A metric with what it takes to resample it; subclasses hold arrays whose first axis is the cluster.
+    """A metric with what its interval takes; subclasses hold arrays whose first axis is the cluster.
 
     Attributes:
         kind: name of the statistic in records and in the file of outcomes.
@@ -75,19 +74,48 @@ class Statistic:
         return self.clusters if cells is None else len(np.unique(cells[0]))
 
     @property
-    def effective_n(self) -> float | int:
-        """N of a Wilson interval: clusters; for means over classes the classes times the rarest class's clusters."""
+    def clusters_per_class(self) -> Int[ndarray, "C"] | None:
+        """Number of clusters of each class that has any; None where every cluster counts and there are no classes."""
         cells = self.holdings()
         if cells is None and self.objects_GC is not None:
             cells = _cells_of(self.objects_GC)
         if cells is None:
-            return self.clusters
+            return None
         per_class_C = np.bincount(cells[1])
-        per_class_C = per_class_C[per_class_C > 0]
-        return float(min(len(per_class_C) * per_class_C.min(), len(np.unique(cells[0])))) if len(per_class_C) else 0.0
+        return np.asarray(per_class_C[per_class_C > 0])
+
+    @property
+    def effective_n(self) -> float | int:
+        """N of a Wilson interval: clusters; for means over classes the classes times the rarest class's clusters."""
+        per_class_C = self.clusters_per_class
+        if per_class_C is None:
+            return self.clusters
+        holding = self.occupied if self.objects_GC is None else int((self.objects_GC > 0).any(axis=1).sum())
+        return float(min(len(per_class_C) * per_class_C.min(), holding)) if len(per_class_C) else 0.0
+
+    @property
+    def most_n(self) -> float | int:
+        """Largest n of the interval: no statistic of few positives is surer than a share of as many answers."""
+        return float("inf")
+
+    @property
+    def freedom(self) -> float | int:
+        """Degrees of freedom of the variance: clusters less one; over classes the repeated clusters of all."""
+        per_class_C = self.clusters_per_class
+        if per_class_C is None:
+            return max(1, self.clusters - 1)
+        return max(1, min(int(per_class_C.sum()) - len(per_class_C), self.occupied - 1))
+
+    def influence(self) -> Influence:
+        """Influence of each cluster on the value; by leaving clusters out, where a class knows no closed form."""
+        return left_out(self.values_S, self.clusters, self.freedom)
+
+    def weighted_sum(self, statistics: Sequence[Statistic], weights: Sequence[float]) -> Statistic | None:  # noqa: ARG002
+        """The statistic that a weighted sum of several is, of which this is one; None where it is none of its class."""
+        return None
 
     def interval_without_spread(self, value: float) -> tuple[float, float]:
-        """95 % interval of a value that no resample changes: Wilson's of its place in the range."""
+        """95 % interval of a value on which all clusters agree: Wilson's of its place in the range."""
         reach = self.most - self.least
         low, high = wilson_interval((value - self.least) / reach, self.effective_n)
         return self.least + reach * low, self.least + reach * high
@@ -96,17 +124,6 @@ class Statistic:
     def value(self) -> float:
         """The metric itself (every cluster once)."""
         return float(self.values_S(np.ones((1, self.clusters)))[0])
-
-    def cells(self) -> tuple[Int[ndarray, "E"], tuple[Shaped[ndarray, "E"], ...]] | None:
-        """All that a weighted sum knows of the clusters: rows of values, and the cluster that each belongs to.
-
-        Clusters with equal rows can be weighted as one (`sparc_bench.metrics.cluster_kinds`). None where they cannot.
-        """
-        return None
-
-    def of_clusters(self, place_G: Int[ndarray, "G"], first_P: Int[ndarray, "P"]) -> Statistic:
-        """The same with equal clusters as one: cluster g becomes place_G[g], of which first_P is one; needs `cells`."""
-        raise NotImplementedError
 
     def as_sparse_mean(self) -> SparseMean | None:
         """The statistic as a `SparseMean`, for tables of groups; None where it is no plain mean over items."""
@@ -179,13 +196,12 @@ class Mean(Statistic):
         weights_SO = weights_SG[:, occupied]
         return _ratio(weights_SO @ self.sum_G[occupied], weights_SO @ self.count_G[occupied])
 
-    def cells(self) -> tuple[ndarray, tuple[ndarray, ...]]:
-        """Sum and number of every cluster."""
-        return np.arange(self.clusters), (self.sum_G, self.count_G)
-
-    def of_clusters(self, place_G: ndarray, first_P: ndarray) -> Mean:  # noqa: ARG002
-        """One cluster of each kind."""
-        return replace(self, sum_G=self.sum_G[first_P], count_G=self.count_G[first_P])
+    def influence(self) -> Influence:
+        """Influence of each cluster with items, in closed form; a subclass may compute something else."""
+        if type(self) is not Mean:
+            return super().influence()
+        cluster_O = np.flatnonzero(self.count_G)
+        return mean_influence(cluster_O, self.sum_G[cluster_O], self.count_G[cluster_O])
 
     def as_sparse_mean(self) -> SparseMean | None:
         """The mean over its clusters with items; None for a subclass, which may compute something else."""
@@ -241,14 +257,9 @@ class SparseMean(Statistic):
         weights_SO = weights_SG[:, self.cluster_O]
         return _ratio(weights_SO @ self.sum_O, weights_SO @ self.count_O)
 
-    def cells(self) -> tuple[ndarray, tuple[ndarray, ...]]:
-        """Sum and number of the clusters that hold items."""
-        return self.cluster_O, (self.sum_O, self.count_O)
-
-    def of_clusters(self, place_G: ndarray, first_P: ndarray) -> SparseMean:
-        """One cluster of each kind that holds items."""
-        place_O, first_O = np.unique(place_G[self.cluster_O], return_index=True)
-        return SparseMean(place_O, self.sum_O[first_O], self.count_O[first_O], len(first_P))
+    def influence(self) -> Influence:
+        """Influence of each cluster with items, in closed form."""
+        return mean_influence(self.cluster_O, self.sum_O, self.count_O)
 
     def as_sparse_mean(self) -> SparseMean:
         """The mean itself."""
@@ -320,16 +331,23 @@ class ClassMean(Statistic):
             values.append(_mean_of_present(_ratio(np.add.reduceat(weights_SE, starts_C, axis=1), count_SC)))
         return np.concatenate(values)
 
-    def cells(self) -> tuple[ndarray, tuple[ndarray, ...]]:
-        """Class, sum and number of every cell."""
-        return self.cluster_E, (self.class_E, self.sum_E, self.count_E)
+    def influence(self) -> Influence:
+        """Influence of each cluster, class by class."""
+        return class_mean_influence(self.cluster_E, self.class_E, self.sum_E, self.count_E)
 
-    def of_clusters(self, place_G: ndarray, first_P: ndarray) -> ClassMean:
-        """The cells of one cluster of each kind."""
-        kept_E = np.flatnonzero(first_P[place_G[self.cluster_E]] == self.cluster_E)
-        kept_E = kept_E[np.lexsort((place_G[self.cluster_E[kept_E]], self.class_E[kept_E]))]
-        place_E = place_G[self.cluster_E[kept_E]]
-        return ClassMean(place_E, self.class_E[kept_E], self.sum_E[kept_E], self.count_E[kept_E], len(first_P))
+    def weighted_sum(self, statistics: Sequence[Statistic], weights: Sequence[float]) -> ClassMean | None:
+        """The class mean of the weighted credits, where all are of the same items."""
+        sums = []
+        for each in statistics:
+            if type(each) is not ClassMean or each.size != self.size:
+                return None
+            if not all(
+                np.array_equal(getattr(each, key), getattr(self, key)) for key in ("cluster_E", "class_E", "count_E")
+            ):
+                return None
+            sums.append(each.sum_E)
+        sum_E = np.asarray(sum(weight * sum_E for weight, sum_E in zip(weights, sums, strict=True)))
+        return replace(self, sum_E=sum_E)
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, ndarray]) -> ClassMean:

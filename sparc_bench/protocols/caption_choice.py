@@ -75,8 +75,8 @@ class _Scores:
 def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     """Score every item: `accuracy` over all items, `macro_accuracy` over the groups of `options.group_by`.
 
-    Metrics of the text-only task begin with `text_only_`; `groups` are of the image-to-text task. The bootstrap
-    resamples photos: the credits of a photo's items belong to the cluster of its first item. `correct` is the
+    Metrics of the text-only task begin with `text_only_`; `groups` are of the image-to-text task. The interval
+    is over photos: the credits of a photo's items belong to the cluster of its first item. `correct` is the
     credit of each item. The tie count is the number of items decided by a tie (with `text_only`, in both tasks).
     """
     _refuse_other_shapes(data, options)

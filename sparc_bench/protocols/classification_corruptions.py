@@ -21,6 +21,7 @@ from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError
 from sparc_bench.features import ImageFeatures, TextFeatures
+from sparc_bench.metrics.influence import Influence
 from sparc_bench.metrics.statistic import Mean, Statistic
 from sparc_bench.metrics.topk import topk_score
 from sparc_bench.protocol import Outcome
@@ -68,9 +69,17 @@ class CorruptionError(Statistic):
 
     def values_S(self, weights_SG: Float[ndarray, "S G"]) -> Float[ndarray, "S"]:
         """MCE under photo weights; a photo under all its corruptions is one cluster."""
-        relative_G = (self.error_GK / self.baseline_K).mean(axis=1)
-        values_S: ndarray = weights_SG @ relative_G / weights_SG.sum(axis=1)
+        values_S: ndarray = weights_SG @ self._relative_G / weights_SG.sum(axis=1)
         return values_S
+
+    @property
+    def _relative_G(self) -> Float[ndarray, "G"]:
+        relative_G: ndarray = (self.error_GK / self.baseline_K).mean(axis=1)
+        return relative_G
+
+    def influence(self) -> Influence:
+        """Influence of each photo: that on a mean."""
+        return Mean.of(self._relative_G).influence()
 
     @property
     def most(self) -> float:

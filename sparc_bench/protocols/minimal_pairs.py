@@ -40,7 +40,7 @@ class Options(Strict):
 def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     """Score every group of two examples with one caption each.
 
-    The bootstrap resamples groups: a group's credit belongs to the cluster of its first example. `correct` of an
+    The interval is over groups: a group's credit belongs to the cluster of its first example. `correct` of an
     example is 1 if its image prefers its caption and its caption its image. The tie count is the number of groups in
     which one of the four comparisons is a tie. Tables by tag show the group score.
     """

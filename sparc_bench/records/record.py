@@ -28,7 +28,7 @@ from sparc_bench.cards.recipe import Recipe
 from sparc_bench.errors import UserError
 from sparc_bench.files.atomic import write_atomic
 from sparc_bench.files.json_text import json_value
-from sparc_bench.metrics.bootstrap import Estimate
+from sparc_bench.metrics.estimate import Estimate
 from sparc_bench.metrics.metric_name import MetricName
 from sparc_bench.metrics.statistic import Statistic
 from sparc_bench.metrics.unit import Unit
@@ -56,7 +56,11 @@ class Metric(Finite):
     high: float | None
     kind: str = Field(description="kind of statistic: mean, class_mean, iou, ...")
     n_clusters: int = Field(ge=0, description="images that hold anything that was scored")
-    method: str = Field(description="bootstrap over images, or wilson where there is no variance to resample")
+    method: str = Field(
+        description="wilson: of means; jackknife: of other statistics; equal: no image differs from another; in older "
+        "records bootstrap over images, or wilson where no image differs"
+    )
+    bias: float = Field(default=0.0, description="estimated excess of the value over its expectation on more images")
     unit: Unit = Field(default="percent", description="percent: a fraction of 1; number: printed as it is")
     less_is_better: bool = Field(default=False, description="an error: never a headline")
     least: float = Field(default=0.0, description="smallest possible value")
@@ -79,6 +83,7 @@ class Metric(Finite):
                 kind=statistic.kind,
                 n_clusters=estimate.clusters,
                 method=estimate.method,
+                bias=_rounded(estimate.bias) or 0.0,
                 unit=unit,
                 less_is_better=less_is_better,
                 least=round(statistic.least, DIGITS),
@@ -114,7 +119,7 @@ class Metric(Finite):
     @model_serializer(mode="wrap")
     def _as_in_older_records(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = handler(self)
-        usual = {"unit": "percent", "less_is_better": False, "least": 0.0, "most": None}
+        usual = {"unit": "percent", "less_is_better": False, "bias": 0.0, "least": 0.0, "most": None}
         return {key: value for key, value in values.items() if key not in usual or value != usual[key]}
 
 
@@ -155,6 +160,9 @@ class Record(Finite):
     protocol_version: int
     protocol_hash: str
     data_hash: str
+    interval_version: int = Field(
+        default=1, description="version of the methods of intervals: 2; 1 is the bootstrap of older records"
+    )
     outcome_hash: str = Field(description="sha256 of the .npz beside the record")
     package_version: str
     commit: str

@@ -31,7 +31,7 @@ class Recorded:
         return self.record.recipe_hash or self.record.model_hash
 
     def statistic(self, metric: str) -> Statistic:
-        """A headline metric with what it takes to resample it.
+        """A headline metric with what its interval takes.
 
         Raises:
             UserError: the outcomes beside the record are missing, damaged, another one's, or were too large to keep.

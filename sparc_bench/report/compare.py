@@ -15,8 +15,9 @@ from rich.text import Text
 from sparc_bench.cards import discovery
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.foreign_text import visible
-from sparc_bench.metrics.bootstrap import Estimate, paired_differences
+from sparc_bench.metrics.estimate import PairedEstimate, paired_difference
 from sparc_bench.metrics.metric_name import MetricName
+from sparc_bench.metrics.sign_flips import LEVEL, holm
 from sparc_bench.metrics.statistic import Statistic
 from sparc_bench.metrics.unit import Unit, in_unit
 from sparc_bench.records import outcome_file
@@ -28,22 +29,32 @@ SHOWN_GROUPS = 16
 
 @dataclass(frozen=True)
 class Difference:
-    """One metric of both models and their paired difference (first minus second)."""
+    """One metric of both models and their paired difference (first minus second).
+
+    Attributes:
+        name: of the metric or group.
+        a: value of the first model.
+        b: value of the second.
+        estimate: of the difference.
+        p: its p value, corrected for all rows of the table; NaN where there is nothing to compare.
+        less_is_better: the metric is an error.
+        unit: of the values.
+    """
 
     name: str
     a: float
     b: float
-    estimate: Estimate
+    estimate: PairedEstimate
+    p: float
     less_is_better: bool = False
     unit: Unit = "percent"
 
     @property
     def verdict(self) -> str:
-        """The model ahead: `a` or `b` where the interval of the difference leaves out 0, else `open`."""
-        more, less = ("b", "a") if self.less_is_better else ("a", "b")
-        if self.estimate.low > 0:
-            return more
-        return less if self.estimate.high < 0 else "open"
+        """The model ahead: `a` or `b` where the corrected p value is under .05, else `open`."""
+        if not self.p < LEVEL:
+            return "open"
+        return "a" if (self.estimate.value > 0) != self.less_is_better else "b"
 
 
 @dataclass(frozen=True)
@@ -170,9 +181,11 @@ def _pairs(a: Record, b: Record) -> list[tuple[MetricName, MetricName]]:
 
 
 def _differences(pairs: Mapping[str, tuple[Statistic, Statistic]]) -> tuple[Difference, ...]:
-    estimates = paired_differences(pairs)
+    estimates = {name: paired_difference(a, b) for name, (a, b) in pairs.items()}
+    corrected = holm([estimate.p for estimate in estimates.values()])
     return tuple(
-        Difference(name, a.value, b.value, estimates[name], a.less_is_better, a.unit) for name, (a, b) in pairs.items()
+        Difference(name, a.value, b.value, estimates[name], p, a.less_is_better, a.unit)
+        for (name, (a, b)), p in zip(pairs.items(), corrected, strict=True)
     )
 
 
@@ -229,8 +242,10 @@ def render(comparison: Comparison, ids: bool = False) -> RenderableType:
     points = "in percentage points" + ", of plain numbers as they are" * plain
     parts.append(
         Text(
-            f"Differences are of the same images (first minus second), {points}, with 95 % intervals, not corrected "
-            "for the number of rows: of twenty rows without a difference one is expected to look like one."
+            f"Differences are of the same images (first minus second), {points}, with 95 % intervals. A model is ahead "
+            "where p is under .05: by an exact test of the images that differ (McNemar's of right and wrong answers), "
+            "corrected for the number of rows of the table, unprinted groups among them (Holm). Intervals are of one "
+            "row alone."
         )
     )
     if comparison.unshared:
@@ -260,18 +275,31 @@ def _flip_line(winner: str, loser: str, flipped: tuple[str, ...], ids: bool) -> 
 def _table(first: str, a: str, b: str, rows: tuple[Difference, ...]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column(visible(first))
-    for column in (a, b, "difference", "95 % interval", "images"):
+    for column in (a, b, "difference", "95 % interval", "images", "differ", "p"):
         table.add_column(column, justify="right")
     table.add_column("ahead")
     for row in rows:
         estimate = row.estimate
         values = ["-" if np.isnan(value) else in_unit(value, row.unit) for value in (row.a, row.b)]
         if np.isnan(estimate.value):
-            table.add_row(visible(row.name), *values, "-", "-", str(estimate.clusters), "")
+            table.add_row(visible(row.name), *values, "-", "-", str(estimate.clusters), "-", "-", "")
             continue
         difference, low, high = (
             in_unit(value, row.unit, signed=True) for value in (estimate.value, estimate.low, estimate.high)
         )
         ahead = {"a": a, "b": b, "open": "not clear"}[row.verdict]
-        table.add_row(visible(row.name), *values, difference, f"[{low}, {high}]", str(estimate.clusters), ahead)
+        differing = "-" if estimate.differing is None else str(estimate.differing)
+        counts = (str(estimate.clusters), differing, in_p(row.p))
+        table.add_row(visible(row.name), *values, difference, f"[{low}, {high}]", *counts, ahead)
     return table
+
+
+def in_p(p: float) -> str:
+    """A p value as tables print it.
+
+    >>> in_p(0.0312), in_p(0.00004), in_p(1.0)
+    ('.031', '<.001', '1')
+    """
+    if p < 0.001:
+        return "<.001"
+    return f"{p:.3f}".lstrip("0") if p < 0.9995 else "1"

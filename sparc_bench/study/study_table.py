@@ -19,6 +19,7 @@ from rich.text import Text
 from sparc_bench.cards.study_card import StudyCard
 from sparc_bench.files.atomic import write_atomic
 from sparc_bench.foreign_text import csv_cell, markdown, visible
+from sparc_bench.metrics.sign_flips import LEVEL, holm
 from sparc_bench.metrics.unit import SIGNS, Unit, in_unit
 from sparc_bench.report import interval_plot, overview
 from sparc_bench.report.ranking import Row, ranked
@@ -141,18 +142,26 @@ def _cells(result: StudyResult, group: RankedGroup, entry: RecipeResult) -> list
     ]
     if result.main is None:
         return cells
-    return [*cells, overview.cell(row) if row else _absent(entry), _difference(entry, result.main.unit)]
+    clear = _clear_of_zero(result).get(entry.recipe, False)
+    return [*cells, overview.cell(row) if row else _absent(entry), _difference(entry, result.main.unit, clear=clear)]
+
+
+def _clear_of_zero(result: StudyResult) -> dict[str, bool]:
+    """Recipe -> whether its difference is clear of zero: p under .05, corrected for all differences of the table."""
+    entries = [entry for entry in result.entries if entry.difference]
+    corrected = holm([entry.difference.p for entry in entries if entry.difference])
+    return {entry.recipe: p < LEVEL for entry, p in zip(entries, corrected, strict=True)}
 
 
 def _absent(entry: RecipeResult) -> str:
     return "diverged" if entry.state == "diverged" else "missing"
 
 
-def _difference(entry: RecipeResult, unit: Unit) -> str:
+def _difference(entry: RecipeResult, unit: Unit, *, clear: bool) -> str:
     found = entry.difference
     if found is None:
         return ""
-    mark = NOT_CLEAR_OF_ZERO if found.low <= 0 <= found.high else ""
+    mark = "" if clear else NOT_CLEAR_OF_ZERO
     value, low, high = (in_unit(each, unit, signed=True) for each in (found.value, found.low, found.high))
     return f"{value}{mark} [{low}, {high}]"
 
@@ -160,7 +169,7 @@ def _difference(entry: RecipeResult, unit: Unit) -> str:
 def _remarks(result: StudyResult) -> list[str]:
     found = [verdict for group in ranked_groups(result) if (verdict := group.verdict())]
     one = [e.recipe for e in result.entries if e.difference and e.difference.one_seed]
-    if any(e.difference and e.difference.low <= 0 <= e.difference.high for e in result.entries):
+    if not all(_clear_of_zero(result).values()):
         found.append(f"{NOT_CLEAR_OF_ZERO} the difference is not clear of zero.")
     if one:
         found.append(f"Differences with one seed on a side lack the spread between its trainings: {', '.join(one)}.")
@@ -188,8 +197,9 @@ def markdown_text(result: StudyResult) -> str:
     lines += [
         f"Settings were chosen among {study.trials} trials of {study.trial_steps} steps for each recipe by the mean of "
         f"{markdown(' and '.join(study.criterion))} on val. Images, captions and negatives are those of a step; "
-        "methods that see other kinds of captions are ranked apart. Differences are of the same images. Intervals are "
-        "not corrected for the number of rows.",
+        "methods that see other kinds of captions are ranked apart. Differences are of the same images; one is "
+        "clear of zero where its p value, corrected for the number of rows (Holm), is under .05. Intervals are of one "
+        "row alone.",
         "",
     ]
     lines += [f"| {' | '.join(map(markdown, columns))} |", f"|{'---|' * len(columns)}"]
@@ -213,6 +223,7 @@ def markdown_text(result: StudyResult) -> str:
 def csv_text(result: StudyResult) -> str:
     """The content of `table.csv`: one line for each recipe; values are fractions."""
     lines: list[dict[str, object]] = []
+    clear = _clear_of_zero(result)
     for group in ranked_groups(result):
         for entry in group.entries:
             row = group.rows.get(entry.recipe)
@@ -235,7 +246,8 @@ def csv_text(result: StudyResult) -> str:
                     f"minus {result.study.names[0]}": found.value if found else None,
                     "difference_low": found.low if found else None,
                     "difference_high": found.high if found else None,
-                    "clear_of_zero": not found.low <= 0 <= found.high if found else None,
+                    "difference_p": found.p if found else None,
+                    "clear_of_zero": clear.get(entry.recipe) if found else None,
                 }
             for section in result.sections:
                 line |= _values(f"{section.task} {section.metric}", section.rows, entry.recipe)

@@ -10,7 +10,7 @@ from sparc_bench.cli.app import main
 from sparc_bench.cli.overview import GROUPS
 from sparc_bench.evaluation.pipeline import Result
 from sparc_bench.files.atomic import write_atomic
-from sparc_bench.metrics.bootstrap import Estimate
+from sparc_bench.metrics.estimate import PairedEstimate
 from sparc_bench.report.compare import Comparison, Difference
 
 SPARC, CLIP = quickstart.RECIPES
@@ -18,8 +18,8 @@ SPARC, CLIP = quickstart.RECIPES
 
 def compared(tasks=5):
     """Task t<k> where SPARC is k points ahead, u<k> where CLIP is, and v<k> where nobody is."""
-    rows = {f"t{k}": (k, k - 0.5, k + 0.5) for k in range(1, tasks + 1)}
-    rows |= {"u1": (-1, -2, -0.5), "v1": (0, -1, 1), "v2": (1, -1, 3)}
+    rows = {f"t{k}": (k, 0.01) for k in range(1, tasks + 1)}
+    rows |= {"u1": (-1, 0.04), "v1": (0, 1.0), "v2": (1, 0.05)}
     return Comparison(
         SPARC,
         CLIP,
@@ -27,11 +27,11 @@ def compared(tasks=5):
             SimpleNamespace(
                 a=SimpleNamespace(task=name),
                 metrics=(
-                    Difference("top1", 0.5, 0.5, Estimate(value / 100, 0.1, low / 100, high / 100, 9, "bootstrap")),
-                    Difference("twin", 0.5, 0.5, Estimate(0.9, 0.1, 0.8, 0.95, 9, "bootstrap")),
+                    Difference("top1", 0.5, 0.5, PairedEstimate(value / 100, 0.1, -1.0, 1.0, 9, "wilson"), p),
+                    Difference("twin", 0.5, 0.5, PairedEstimate(0.9, 0.1, 0.8, 0.95, 9, "wilson"), 0.001),
                 ),
             )
-            for name, (value, low, high) in rows.items()
+            for name, (value, p) in rows.items()
         ),
     )
 

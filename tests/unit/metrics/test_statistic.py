@@ -7,13 +7,12 @@ import pytest
 from sparc_bench.cli.evaluated import with_interval
 from sparc_bench.errors import UserError
 from sparc_bench.metrics import statistic as module
-from sparc_bench.metrics.bootstrap import bootstrap
+from sparc_bench.metrics.estimate import estimate, paired_difference
 from sparc_bench.metrics.presence import Auroc
 from sparc_bench.metrics.seeds import over_seeds
 from sparc_bench.metrics.statistic import ClassMean, IoU, Mean, SparseMean
 from sparc_bench.metrics.wilson import wilson_interval
 from sparc_bench.records.record import Metric
-from tests.toys.differences import paired_difference
 
 
 @pytest.mark.parametrize("occupied", [0, 1, 7, 19, 20, 21, 40])
@@ -109,18 +108,18 @@ class Rating(Mean):
 
 def test_a_statistic_brings_its_range_unit_and_interval():
     constant = Rating.of(np.full(20, 5.0))
-    estimate = bootstrap(constant)
+    found = estimate(constant)
     low, high = wilson_interval(1.0, 20)
-    assert (estimate.method, estimate.low, estimate.high) == ("wilson", 1 + 4 * low, 1 + 4 * high)
-    metric = Metric.of(estimate, constant)
+    assert (found.method, found.low, found.high) == ("equal", 1 + 4 * low, 1 + 4 * high)
+    metric = Metric.of(found, constant)
     assert with_interval(metric) == f"5.00 [{1 + 4 * low:.2f}, 5.00]"
     assert Metric.model_validate(metric.model_dump(mode="json")) == metric
     assert metric.range == (1.0, 5.0)
-    usual = Metric.of(bootstrap(Mean.of(np.ones(20))), Mean.of(np.ones(20)))
+    usual = Metric.of(estimate(Mean.of(np.ones(20))), Mean.of(np.ones(20)))
     assert usual.range == (0.0, 1.0)
     assert not {"unit", "least", "most"} & usual.model_dump(mode="json").keys()
     with pytest.raises(UserError, match=r"kind 'mean' gives .* impossible \(value 5 is outside 0 to 1\)"):
-        Metric.of(estimate, Mean.of(np.ones(20)))
+        Metric.of(found, Mean.of(np.ones(20)))
 
 
 def test_records_of_mce_from_before_the_direction_was_kept_are_errors():
@@ -169,14 +168,15 @@ class Scored(Mean):
         return 1 + 10 * super().values_S(weights_SG)
 
 
-def test_a_subclass_of_mean_keeps_its_values_where_equal_clusters_are_merged():
-    some = bootstrap(Scored(np.r_[1.0, np.zeros(60)], np.ones(61)))
-    assert some.low == 1.0 < some.value < some.high
-    share = bootstrap(Mean.of(np.r_[1.0, np.zeros(60)]))
-    assert (some.se, some.high) == pytest.approx((10 * share.se, 1 + 10 * share.high))
+def test_a_subclass_of_mean_that_computes_something_else_has_the_interval_of_that():
+    some = estimate(Scored(np.r_[1.0, np.zeros(60)], np.ones(61)))
+    assert 1.0 < some.low < some.value < some.high < 11.0
+    share = estimate(Mean.of(np.r_[1.0, np.zeros(60)]))
+    assert (some.method, share.method) == ("jackknife", "wilson")
+    assert (some.se, some.high) == pytest.approx((10 * share.se, 1 + 10 * share.high), rel=0.03)
 
 
 def test_seeds_and_differences_know_the_range():
     worst, best = Scored(np.zeros(20), np.ones(20)), Scored(np.ones(20), np.ones(20))
-    assert over_seeds([worst, worst]).high == pytest.approx(bootstrap(worst).high)
+    assert over_seeds([worst, worst]).high == pytest.approx(estimate(worst).high)
     assert (over_seeds([best, best]).high, paired_difference(best, worst).high) == (11.0, 10.0)

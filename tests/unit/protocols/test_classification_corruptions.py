@@ -9,11 +9,10 @@ from sparc_bench.dataset import Example
 from sparc_bench.datasets.imagenet_corruptions import CORRUPTIONS, SEVERITIES
 from sparc_bench.errors import UserError
 from sparc_bench.images.item import ImageItem
-from sparc_bench.metrics.bootstrap import Estimate, bootstrap
+from sparc_bench.metrics.estimate import PairedEstimate, estimate, paired_difference
 from sparc_bench.protocols import classification_corruptions
 from sparc_bench.protocols.classification_corruptions import CorruptionError, Options, run
 from sparc_bench.report.compare import Difference
-from tests.toys.differences import paired_difference
 from tests.toys.encoders import LookupEncoder, constant_encoder, item, split_of
 
 CLASSES = ("cat", "dog", "emu", "owl")
@@ -94,13 +93,13 @@ def test_always_wrong_is_above_one_and_so_is_its_interval():
     outcome = run(right_where(lambda *_: False), photos(), options())
     mce = outcome.metrics["mce"]
     assert mce.value == pytest.approx((1 / 0.8 + 1 / 0.5) / 2) == pytest.approx(mce.most)
-    estimate = bootstrap(mce)
-    assert estimate.method == "wilson"
-    assert 1 < estimate.low < estimate.value <= estimate.high == pytest.approx(mce.most)
+    found = estimate(mce)
+    assert found.method == "equal"
+    assert 1 < found.low < found.value <= found.high == pytest.approx(mce.most)
     half = run(right_where(lambda _corruption, _severity, photo: photo == 0), photos(), options()).metrics["mce"]
-    spread = bootstrap(half)
-    assert spread.method == "bootstrap"
-    assert 1 < spread.low < spread.value < spread.high <= half.most
+    spread = estimate(half)
+    assert spread.method == "wilson"
+    assert spread.low < 1 < spread.value < spread.high <= half.most
     assert paired_difference(mce, half).value == pytest.approx(mce.most / 8)
 
 
@@ -153,6 +152,7 @@ def test_the_statistic_is_stored_and_read_back():
 
 def test_the_error_is_known_as_one():
     assert CorruptionError.less_is_better
-    estimate = Estimate(value=0.2, se=0.05, low=0.1, high=0.3, clusters=9, method="bootstrap")
-    assert Difference("mce", 0.9, 0.7, estimate, less_is_better=True).verdict == "b"
-    assert Difference("top1", 0.9, 0.7, estimate).verdict == "a"
+    difference = PairedEstimate(value=0.2, se=0.05, low=0.1, high=0.3, clusters=9, method="wilson")
+    assert Difference("mce", 0.9, 0.7, difference, p=0.01, less_is_better=True).verdict == "b"
+    assert Difference("top1", 0.9, 0.7, difference, p=0.01).verdict == "a"
+    assert Difference("top1", 0.9, 0.7, difference, p=0.05).verdict == "open"

@@ -1,9 +1,11 @@
 import io
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from sparc_bench.errors import UserError
+from sparc_bench.metrics.statistic import Mean
 from sparc_bench.records.record import read_record, write_record
 from sparc_bench.report import compare as module
 from sparc_bench.report.compare import compare, render
@@ -148,3 +150,36 @@ def test_credits_of_one_half_are_no_flips(tmp_path, both):
     half = module.StoredOutcome(outcome.ids, {"correct": 0 * outcome.examples["correct"] + 0.5}, {}, {}, ())
     assert module._flips(half, half) == ((), ())
     assert module._flips(module.StoredOutcome(outcome.ids, {}, {}, {}, ()), half) == (None, None)
+
+
+def rows_that_differ_on(*images):
+    """A table of one row for each number of 825 images that the first model alone gets right."""
+    right = (np.arange(825) < 600).astype(float)
+    return module._differences(
+        {str(count): (Mean.of(right), Mean.of(np.where(np.arange(825) < count, 0.0, right))) for count in images}
+    )
+
+
+def test_one_image_is_no_lead():
+    (row,) = rows_that_differ_on(1)
+    assert (row.verdict, row.estimate.differing, row.p) == ("open", 1, 1.0)
+    assert row.estimate.low < 0 < row.estimate.high
+    assert [rows_that_differ_on(count)[0].verdict for count in (3, 4, 5, 6)] == ["open", "open", "open", "a"]
+
+
+def test_verdicts_are_corrected_for_the_rows_of_their_table():
+    alone, several = rows_that_differ_on(7), rows_that_differ_on(7, 1, 2, 3, 4)
+    assert (alone[0].verdict, several[0].verdict) == ("a", "open")
+    assert several[0].p == pytest.approx(5 * alone[0].p)
+
+
+@pytest.mark.slow
+def test_the_table_names_the_images_that_differ_and_p(both):
+    comparison = compare("good", "bad", both)
+    row = comparison.tasks[1].metrics[0]
+    assert row.estimate.differing == len(comparison.tasks[1].only_a) + len(comparison.tasks[1].only_b)
+    head, line = (
+        next(line for line in shown(comparison).splitlines() if word in line) for word in ("differ ", "local/")
+    )
+    assert head.split()[-5:] == ["interval", "images", "differ", "p", "ahead"]
+    assert line.split()[-4:] == ["60", str(comparison.tasks[0].metrics[0].estimate.differing), "<.001", "good"]

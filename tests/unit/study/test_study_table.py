@@ -13,6 +13,7 @@ from sparc_bench.cards.study_card import drawn_settings, read_study
 from sparc_bench.cards.task_card import read_task
 from sparc_bench.cli import check
 from sparc_bench.metrics.seeds import seeds_difference
+from sparc_bench.metrics.sign_flips import holm
 from sparc_bench.metrics.statistic import Mean
 from sparc_bench.records import outcome_file
 from sparc_bench.records.record import Metric, read_record, recipe_hash, record_path, write_record
@@ -213,7 +214,8 @@ def test_the_difference_is_paired_and_marked_where_it_is_not_clear_of_zero(three
     expected = seeds_difference([right(v) for v in (0.60, 0.65, 0.55)], [right(v) for v in (0.5, 0.5, 0.5, 0.55, 0.45)])
     assert entries["toy_better"].difference == expected
     text = study_table.markdown_text(three.outcome())
-    assert f"| +10.0{'‡' * (expected.low <= 0)} [" in text
+    corrected = holm([entry.difference.p for entry in entries.values() if entry.difference])
+    assert f"| +10.0{'‡' * (corrected[0] >= 0.05)} [" in text
     assert "| +40.0 [" in text
     assert ("‡ the difference is not clear of zero." in text) == ("‡ [" in text)
     again = three.outcome()
