@@ -6,7 +6,7 @@ Shapes: B pairs of this rank, N pairs of all ranks, D joint width.
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,14 +24,33 @@ TITLE = "CUAXU: CLIP's loss plus alignment and uniformity within and across moda
 SOURCE = "arXiv 2405.18570 (CUA and CUAXU); uniformity after Wang and Isola 2020, arXiv 2005.10242"
 
 
-def uniformity_loss(x_ND: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
-    """U(x) = log(1/N sum_{j,k} exp(-2 |x_j - x_k|^2)) of unit vectors, j = k included; normalised here.
+UniformityPairs = Literal["distinct", "all"]
+"""Pairs of the uniformity within a modality.
 
-    The factor is 1/N as in the paper, not 1/N^2: the value grows with log N, the gradient does not change.
+distinct: j < k, and their mean, as in the authors' code (`torch.pdist`; Wang and Isola's `lunif`).
+all: every j and k, j = k too, and 1/N as in the paper's formula; a vector beside itself adds N constant terms, which
+make the gradient .3 to .65 times as large.
+"""
+
+
+def uniformity_loss(x_ND: Float[Tensor, "N D"], pairs: UniformityPairs = "all") -> Float[Tensor, ""]:
+    """U(x) = log(1/N sum_{j,k} exp(-2 |x_j - x_k|^2)) of unit vectors; normalised here.
+
+    The factor of all pairs is 1/N as in the paper, not 1/N^2: the value grows with log N, the gradient does not change.
+    Of distinct pairs it is the logarithm of their mean; 0 for a single vector.
+
+    Args:
+        x_ND: vectors of one modality.
+        pairs: that the sum goes over.
     """
     with torch.autocast(x_ND.device.type, enabled=False):
         unit_ND = F.normalize(full_precision(x_ND), dim=-1)
-        return _potential(unit_ND @ unit_ND.T, None)
+        if pairs == "all":
+            return _potential(unit_ND @ unit_ND.T, None)
+        itself_NN = torch.eye(len(unit_ND), dtype=torch.bool, device=unit_ND.device)
+        several = len(unit_ND) > 1
+        mean = _potential(unit_ND @ unit_ND.T, itself_NN) - math.log(max(1, len(unit_ND) - 1))
+        return mean if several else mean * 0
 
 
 def alignment_loss(
@@ -82,6 +101,11 @@ class CuaxuOptions(HeadOptions):
 
     alignment_weight: Weight = Field(default=1.0, description="weight of the alignment term")
     uniformity_weight: Weight = Field(default=1.0, description="weight of the mean of both modalities' uniformity")
+    uniformity_pairs: UniformityPairs = Field(
+        default="distinct",
+        description="pairs of the uniformity within a modality: distinct, as the authors' code has it, or all, as the "
+        "paper's formula has it, each vector beside itself too",
+    )
     cross_uniformity_weight: Weight = Field(default=1.0, description="weight of the cross-modal uniformity; 0 for CUA")
 
 
@@ -101,7 +125,8 @@ class Objective(HeadedObjective):
         image_ND, text_ND = (ctx.gather(full_precision(x)) for x in (image_BD, text_BD))
         global_loss = contrastive_loss(image_BD, text_BD, self.scale, ctx.known_true(), ctx)
         alignment = alignment_loss(image_BD, text_BD, ctx)
-        uniformity = (uniformity_loss(image_ND) + uniformity_loss(text_ND)) / 2
+        pairs = self.options.uniformity_pairs
+        uniformity = (uniformity_loss(image_ND, pairs) + uniformity_loss(text_ND, pairs)) / 2
         cross_uniformity = cross_uniformity_loss(image_ND, text_ND, ctx.known_true())
         return {
             "loss": global_loss

@@ -24,6 +24,29 @@ def test_by_hand():
     assert float(cross_uniformity_loss(x_ND, text_ND)) == pytest.approx(math.log(crossed / 3), rel=1e-6)
 
 
+def test_distinct_pairs_are_the_authors_pdist():
+    x_ND = torch.randn(7, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    mine, theirs = x_ND.clone().requires_grad_(), x_ND.clone().requires_grad_()
+    expected = torch.pdist(torch.nn.functional.normalize(theirs, dim=-1)).pow(2).mul(-2).exp().mean().log()
+    value = uniformity_loss(mine, "distinct")
+    torch.testing.assert_close(value, expected)
+    for each in (value, expected):
+        each.backward()
+    torch.testing.assert_close(mine.grad, theirs.grad)
+    with_itself = x_ND.clone().requires_grad_()
+    uniformity_loss(with_itself, "all").backward()
+    assert with_itself.grad.norm() < 0.7 * theirs.grad.norm()
+    assert CuaxuOptions().uniformity_pairs == "distinct"
+
+
+def test_a_single_vector_has_no_distinct_pair():
+    x_ND = torch.ones(1, 4, requires_grad=True)
+    loss = uniformity_loss(x_ND, "distinct")
+    loss.backward()
+    assert loss == 0
+    assert torch.isfinite(x_ND.grad).all()
+
+
 def test_known_true_pairs_repel_each_other_not():
     image_ND, text_ND = torch.stack([RIGHT, UP, LEFT]), torch.stack([UP, UP, LEFT])
     known_NN = torch.zeros(3, 3, dtype=torch.bool)
@@ -74,3 +97,4 @@ def test_weights():
     weighted = figures(alignment_weight=0.0, uniformity_weight=2.0, cross_uniformity_weight=0.5)
     expected = all_one["global_loss"] + 2 * all_one["uniformity_loss"] + 0.5 * all_one["cross_uniformity_loss"]
     torch.testing.assert_close(weighted["loss"], expected)
+    assert figures(uniformity_pairs="all")["uniformity_loss"] != all_one["uniformity_loss"]
