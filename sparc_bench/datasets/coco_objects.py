@@ -80,8 +80,8 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     """The images that both files list, in the order of the captions file; ids are COCO's image ids.
 
     `facts` says of every class whether an object of it is annotated, crowds and all. `classes` are the categories in
-    order of their ids, `synonyms` the listed words in lower case, each for the class at the head of its row. The pool
-    is as `coco_captions` has it.
+    order of their ids, `synonyms` the listed words without capitals, each for the class at the head of its row. The
+    pool is as `coco_captions` has it.
 
     Raises:
         UserError: something is missing or malformed on disk, or a category has no row of synonyms.
@@ -140,10 +140,14 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
 
 
 def _synonyms(content: bytes, where: Path) -> dict[str, str]:
-    """Word -> the head of its row; a row is `head, word, two words, ...`."""
+    """Word -> the head of its row; a row is `head, word, two words, ...`.
+
+    Captions are compared in lower case: a word with a capital ("iPhone") is never found, as by the official code.
+    """
     found: dict[str, str] = {}
     for number, line in enumerate(decoded(content, where).splitlines(), start=1):
-        words = [word.strip().lower() for word in line.split(",") if word.strip()]
+        words = [word.strip() for word in line.split(",") if word.strip()]
+        words = words[:1] + [word for word in words[1:] if word == word.lower()]
         for word in words:
             if found.setdefault(word, words[0]) != words[0]:
                 raise UserError(f"{where} has '{word}' for {found[word]} and, in line {number}, {words[0]}: keep one.")

@@ -17,6 +17,8 @@ ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "z
 """Animals that `YOUNG_AND_OLD` words may precede: a "baby elephant" is an elephant and no person."""
 VEHICLES = ("jet", "train")
 """Vehicles that "passenger" may precede: a "passenger train" is a train and no person."""
+NO_OBJECTS = ("home plate", "train track")
+"""Pairs of words that are one word and no object: a "train track" shows no train."""
 _IRREGULAR = {"man": "men", "child": "children", "mouse": "mice", "goose": "geese", "person": "people"}
 
 
@@ -25,8 +27,8 @@ class ObjectMentions:
 
     Words are compared in lower case and as singulars (of the listed words only, not of all English words). A listed
     pair of words ("hot dog", "cell phone") is one mention; "baby" or "adult" before an animal and "passenger" before a
-    jet or train are no person; a "toilet seat" is a toilet, and in a caption with a toilet "seat" is no chair. An
-    object mentioned twice counts twice, as in the official code.
+    jet or train are no person; a "train track" is no train; a "toilet seat" is a toilet, and in a caption with a toilet
+    "seat" is no chair. An object mentioned twice counts twice, as in the official code.
 
     Unlike here, the official code misses "bus" and "ties", which its general rules turn into "bu" and "ty", and list
     entries written with an extra space.
@@ -37,12 +39,13 @@ class ObjectMentions:
         self._object_of = dict(synonyms)
         self._singular: dict[str, str] = {}
         words = {part for entry in synonyms for part in entry.split()} | {*YOUNG_AND_OLD, *ANIMALS, *VEHICLES}
+        words |= {part for pair in NO_OBJECTS for part in pair.split()}
         for word in sorted(words):
             for plural in _plurals(word):
                 self._singular.setdefault(plural, word)
         for word in words:
             self._singular[word] = word
-        pairs = {entry: entry for entry in synonyms if " " in entry}
+        pairs = {pair: pair for pair in NO_OBJECTS} | {entry: entry for entry in synonyms if " " in entry}
         pairs |= {f"{age} {animal}": animal for age in YOUNG_AND_OLD for animal in ANIMALS}
         pairs |= {f"passenger {vehicle}": vehicle for vehicle in VEHICLES}
         self._pairs = pairs | ({"toilet seat": "toilet"} if "toilet" in synonyms else {})

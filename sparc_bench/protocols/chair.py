@@ -31,7 +31,7 @@ from sparc_bench.protocols._top1_captions import (
     retrieved_captions,
 )
 
-VERSION = 1
+VERSION = 2
 TITLE = "CHAIR: hallucinated objects in the caption that an image gets"
 NEEDS = frozenset({"image", "text"})
 DATA = frozenset({"captions", "objects", "synonyms"})

@@ -6,7 +6,7 @@ from sparc_bench.datasets import coco_captions
 from sparc_bench.datasets.coco_objects import Options, read
 from sparc_bench.errors import UserError
 
-SYNONYMS = "person, man,  Woman, \ndog, puppy\n"
+SYNONYMS = "person, man,  woman, \ndog, puppy\n"
 
 
 @pytest.fixture
@@ -98,3 +98,10 @@ def test_real_photos_stand_before_the_same_pool_as_k_precisions(test_data):
     theirs = coco_captions.read(test_data, "val2017", coco_captions.Options(annotations="captions.json", **mini))
     assert sorted((*split.captions, *split.pool)) == sorted((*theirs.captions, *theirs.pool))
     assert len(split.captions) + len(split.pool) == 25014
+
+
+def test_a_word_with_a_capital_is_never_found_as_in_the_official_code(objects_root):
+    (objects_root / "chair/synonyms.txt").write_text(SYNONYMS + "cell phone, phone, iPhone\n")
+    words = read(objects_root, "val2017", Options()).synonyms
+    assert {"phone", "cell phone"} <= words.keys()
+    assert "iphone" not in {word.lower() for word in words}

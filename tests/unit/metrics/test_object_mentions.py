@@ -41,6 +41,7 @@ MENTIONS = ObjectMentions({word: row.split(", ")[0] for row in ROWS for word in 
         ("A baby elephant beside an adult sheep", ("elephant", "sheep")),
         ("a baby animal", ()),
         ("A passenger train and a passenger", ("train", "person")),
+        ("Empty train tracks, and a train on a train track", ("train",)),
         ("A toilet seat", ("toilet",)),
         ("A seat beside the toilet", ("toilet",)),
         ("A seat", ("chair",)),
