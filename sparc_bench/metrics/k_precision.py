@@ -21,8 +21,9 @@ References = Literal["union", "multiset", "max"]
 """Rule for several reference captions of an image.
 
 union: a word counts if any reference contains it, every time it occurs.
-multiset: the references form one bag of words, and a word counts at most as often as the bag contains it.
-max: each reference is a bag of its own, and the best one counts (the rule of the metric's original implementation).
+multiset: the references form one bag of words, and a word counts at most as often as the bag contains it (the rule of
+the metric's original implementation, McGill-NLP/instruct-qa, which joins all evidence before it counts).
+max: each reference is a bag of its own, and the best one counts.
 """
 
 _SHORTLIST = 2000
