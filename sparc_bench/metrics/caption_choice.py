@@ -23,13 +23,16 @@ def caption_choice(
     An item is right if every true caption scores above every false one. With one of each this is SugarCrepe's accuracy
     (Hsieh et al. 2023, strict greater-than) and VALSE's acc_r (Parcalabescu et al. 2022), with four false ones ARO's
     precision at 1, with two true ones the image-to-text task of SugarCrepe++ (Dumpala et al. 2024). A tie is an item
-    whose lowest true score equals its highest false one: an error under "lose"; under "expected" the credit is the mean
-    over random orders of the a true and b false captions at that score, 1 / (a + b choose a): 1/2 for one against one,
-    1/5 for one against four, 1/3 for two against one. NaN scores lose.
+    whose lowest true score equals its highest false one: an error under "lose", right under "win" (the argmax of ARO's
+    order tasks, where the true caption stands first); under "expected" the credit is the mean over random orders of the
+    a true and b false captions at that score, 1 / (a + b choose a): 1/2 for one against one, 1/5 for one against four,
+    1/3 for two against one. NaN scores lose.
     """
     lowest_I, highest_I = true_IT.min(axis=1), false_IF.max(axis=1)
     tied_I = lowest_I == highest_I
     credit_I = (lowest_I > highest_I).astype(np.float64)
+    if ties == "win":
+        credit_I[tied_I] = 1.0
     if ties == "expected":
         among_true_I = (true_IT == lowest_I[:, None]).sum(axis=1)
         among_false_I = (false_IF == highest_I[:, None]).sum(axis=1)

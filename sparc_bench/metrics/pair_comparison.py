@@ -13,8 +13,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-Ties = Literal["expected", "lose"]
-"""Rule for ties. expected: the mean credit over random orders of equal scores; lose: an error (Winoground's rule)."""
+Ties = Literal["expected", "lose", "win"]
+"""Rule for ties.
+
+expected: the mean credit over random orders of equal scores; lose: an error (Winoground's rule); win: right (an argmax
+that finds the true one first, as ARO's order tasks have it), so that a constant model is always right.
+"""
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,15 @@ def compare_pairs(
 
     Captions compete for an image under the image-to-text scores, images for a caption under the text-to-image scores;
     most models have one matrix for both. Under "expected" a credit is the mean over random orders of equal scores: four
-    equal scores give 1/4, 1/4 and 1/6, the same as random scores. Under "lose" they give 0.
+    equal scores give 1/4, 1/4 and 1/6, the same as random scores. Under "lose" they give 0, under "win" 1.
     """
     texts = _margins(image_to_text_G22, axis=2)
     images = _margins(text_to_image_G22, axis=1)
     tied_G = (texts == 0).any(axis=(1, 2)) | (images == 0).any(axis=(1, 2))
     if ties == "lose":
         return _credits(texts > 0, images > 0, tied_G)
+    if ties == "win":
+        return _credits(texts >= 0, images >= 0, tied_G)
     orders = [np.array(order, dtype=np.float64).reshape(1, 2, 2) for order in permutations(range(4))]
     drawn = []
     for order_122 in orders:

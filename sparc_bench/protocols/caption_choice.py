@@ -41,7 +41,8 @@ class Options(Strict):
     """Options of the protocol in a task card."""
 
     ties: Ties
-    """lose: a tie is an error (SugarCrepe's strict greater-than); expected: the mean credit over random orders"""
+    """lose: a tie is an error (SugarCrepe's strict greater-than); win: it is right (ARO's order tasks); expected: the
+    mean credit over random orders"""
     group_by: str
     """tag whose groups the macro mean averages; empty: no macro mean"""
     exclude: tuple[str, ...]

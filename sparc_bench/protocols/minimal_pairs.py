@@ -32,7 +32,8 @@ class Options(Strict):
     """Options of the protocol in a task card."""
 
     ties: Ties
-    """expected: the mean credit over random orders of equal scores; lose: a tie is an error (Winoground's rule)"""
+    """expected: the mean credit over random orders of equal scores; lose: a tie is an error (Winoground's rule);
+    win: it is right"""
     group_by: tuple[str, ...]
     """tags of the per-group tables; "edit+of" is a table over pairs of their values"""
 

@@ -50,3 +50,9 @@ def test_what_is_no_number_loses():
         credit, tied = credits([[np.nan], [0.5]], [[0.1], [np.nan]], ties)
         assert credit.tolist() == [0, 0]
         assert not tied.any()
+
+
+def test_a_tie_wins_where_the_official_argmax_finds_the_true_caption_first():
+    credit, tied = credits([[0.5], [0.5], [0.4], [np.nan]], [[0.5, 0.1], [0.6, 0.5], [0.3, 0.1], [0.1, 0.1]], "win")
+    assert credit.tolist() == [1, 0, 1, 0]
+    assert tied.tolist() == [True, False, False, False]

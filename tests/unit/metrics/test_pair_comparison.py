@@ -45,3 +45,8 @@ def test_own_pairs():
     result = compare_pairs(np.array([[[3.0, 1.0], [2.0, 1.5]]]), np.array([[[3.0, 1.0], [2.0, 1.5]]]), "lose")
     # image 0 and caption 0 prefer each other; image 1 prefers caption 0
     np.testing.assert_array_equal(result.own_G2, [[1, 0]])
+
+
+def test_a_tie_wins_where_it_is_asked_to():
+    assert only([[1, 1], [1, 1]], "win") == (1, 1, 1, True)
+    assert only([[2, 3], [1, 4]], "win") == only([[2, 3], [1, 4]], "lose")
