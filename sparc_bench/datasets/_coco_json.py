@@ -155,7 +155,9 @@ def captions_by_image(rows: Iterable[CocoCaption], images: Iterable[ImageId]) ->
 def objects_by_image(
     rows: Sequence[Object], images: Mapping[ImageId, SizedImage], name: str
 ) -> tuple[dict[ImageId, list[Object]], tuple[str, ...]]:
-    """The objects of each of these images whose box has an area, and notes about the others and about odd boxes.
+    """The objects of each of these images, and notes about odd boxes.
+
+    Objects whose box has no width or height stay: no detection can find them, and COCOeval counts them as missed.
 
     Raises:
         UserError: the boxes are not left, top, width and height in pixels.
@@ -163,10 +165,8 @@ def objects_by_image(
     objects: dict[ImageId, list[Object]] = {image_id: [] for image_id in images}
     flat = 0
     for row in rows:
-        if row.bbox[2] > 0 and row.bbox[3] > 0:
-            objects[row.image_id].append(row)
-        else:
-            flat += 1
+        objects[row.image_id].append(row)
+        flat += is_flat(row)
     notes = outside_notes(
         np.array([row.bbox for row in rows], dtype=np.float64).reshape(-1, 4),
         np.array([(one.width, one.height) for row in rows for one in [images[row.image_id]]]).reshape(-1, 2),
@@ -174,8 +174,21 @@ def objects_by_image(
         lambda index: f"image {rows[index].image_id} (annotation {rows[index].id})",
     )
     if flat:
-        notes = (f"{flat} objects of {name} have a box without width or height and are left out.", *notes)
+        notes = (
+            f"{flat} objects of {name} have a box without width or height: they count, and are never found.",
+            *notes,
+        )
     return objects, notes
+
+
+def is_flat(row: Object) -> bool:
+    """Whether an object's box has no width or no height."""
+    return row.bbox[2] <= 0 or row.bbox[3] <= 0
+
+
+def with_flat(contents: Sequence[bytes], rows: Sequence[Object]) -> list[bytes]:
+    """Contents for a data set's fingerprint; with flat boxes, which once were left out, it is another one."""
+    return [*contents, *[b"objects without width or height count"] * any(map(is_flat, rows))]
 
 
 def labels_of(categories: Sequence[Category], objects: Sequence[Object], where: Path) -> dict[int, int]:

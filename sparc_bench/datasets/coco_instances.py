@@ -22,6 +22,7 @@ from sparc_bench.datasets._coco_json import (
     labels_of,
     objects_by_image,
     region_of,
+    with_flat,
 )
 from sparc_bench.datasets._photos import Photos, coco_photo, refuse_other_sizes
 from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, known_split
@@ -55,8 +56,8 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     """One instances file, images and objects in its order; ids are COCO's image ids.
 
     Labels count the categories from 0 in order of their ids. Boxes are left, top, right, bottom; `area` is the file's
-    own (of the mask). Images without objects stay; objects whose box has no width or height are left out and counted
-    in `notes`. `facts` of an example is {"width", "height"} as the file states them.
+    own (of the mask). Images without objects stay, and so do objects whose box has no width or height, which are
+    counted in `notes`. `facts` of an example is {"width", "height"} as the file states them.
 
     Raises:
         UserError: something is missing or malformed on disk.
@@ -89,7 +90,8 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         classes=tuple(category.name for category in sorted(file.categories, key=lambda category: category.id)),
         category_ids=tuple(label_of),
         fingerprint=photos.fingerprint(
-            files.contents, {str(image_id): image.file_name for image_id, image in present.items()}
+            with_flat(files.contents, file.annotations),
+            {str(image_id): image.file_name for image_id, image in present.items()},
         ),
         notes=photos.notes + box_notes,
     )

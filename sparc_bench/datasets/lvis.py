@@ -25,6 +25,7 @@ from sparc_bench.datasets._coco_json import (
     labels_of,
     objects_by_image,
     region_of,
+    with_flat,
 )
 from sparc_bench.datasets._photos import Photos, coco_photo, refuse_other_sizes
 from sparc_bench.errors import UserError
@@ -100,6 +101,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         rows = {image.photo: len(objects[image.id]) for image in file.images}
         photos = Photos.find(folder, rows, options.absent, f"the photos of {where}: mend the option 'photos'")
         notes = photos.notes + notes
+    contents = with_flat(files.contents, file.annotations)
     present = [image for image in file.images if photos is None or image.photo in photos.sizes]
     if photos is not None:
         refuse_other_sizes({photos.folder / one.photo: (one.width, one.height) for one in present}, str(where))
@@ -110,9 +112,9 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         classes=tuple(category.name for category in sorted(file.categories, key=lambda one: one.id)),
         category_ids=tuple(label_of),
         frequencies=tuple(category.frequency for category in sorted(file.categories, key=lambda one: one.id)),
-        fingerprint=fingerprint(files.contents, {})
+        fingerprint=fingerprint(contents, {})
         if photos is None
-        else photos.fingerprint(files.contents, {str(image.id): image.photo for image in present}),
+        else photos.fingerprint(contents, {str(image.id): image.photo for image in present}),
         notes=notes,
     )
 

@@ -78,16 +78,18 @@ class ChosenRegions:
         regions: the regions.
         crowd: number of crowd regions left out.
         small: number of small regions left out.
+        flat: number of regions without width or height left out.
     """
 
     example_R: Int[ndarray, "R"]
     regions: tuple[Region, ...]
     crowd: int
     small: int
+    flat: int = 0
 
     @classmethod
     def of(cls, data: DataSplit, min_side: float) -> ChosenRegions:
-        """Regions of all examples without crowds and without those with a side under `min_side` pixels.
+        """Regions of all examples without crowds and without those with a side of 0 or under `min_side` pixels.
 
         Raises:
             UserError: no region is left, or a box or area is not finite.
@@ -100,6 +102,8 @@ class ChosenRegions:
             refuse_odd_region(data.examples[index], region)
             if region.crowd:
                 left_out["crowd"] += 1
+            elif min(right - left, bottom - top) <= 0:
+                left_out["flat"] += 1
             elif min(right - left, bottom - top) < min_side:
                 left_out["small"] += 1
             else:
@@ -109,7 +113,8 @@ class ChosenRegions:
             raise UserError(
                 f"{data.dataset}:{data.split} has no region to score: lower min_side or take another split."
             )
-        return cls(np.array(rows, dtype=np.int64), tuple(regions), left_out["crowd"], left_out["small"])
+        out = (left_out[reason] for reason in ("crowd", "small", "flat"))
+        return cls(np.array(rows, dtype=np.int64), tuple(regions), *out)
 
     def __len__(self) -> int:
         return len(self.regions)
@@ -238,6 +243,8 @@ def left_out_notes(chosen: ChosenRegions, min_side: float) -> list[str]:
     notes = []
     if chosen.crowd:
         notes.append(f"{chosen.crowd} crowd regions are left out.")
+    if chosen.flat:
+        notes.append(f"{chosen.flat} regions without width or height are left out.")
     if chosen.small:
         notes.append(f"{chosen.small} regions with a side under {min_side:g} pixels are left out.")
     return notes

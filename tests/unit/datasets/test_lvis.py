@@ -60,7 +60,9 @@ def test_labels_frequencies_and_what_an_image_was_checked_for(root):
     (bun,) = split[1].regions
     assert (bun.box, bun.label, bun.area, bun.crowd, bun.mask().sum()) == ((1.0, 1.0, 5.0, 4.0), 2, 12.0, False, 12)
     assert split[1].image.open().size == (8, 6)
-    assert split.notes == ("1 objects of lvis_v1_val.json have a box without width or height and are left out.",)
+    assert split.notes == (
+        "1 objects of lvis_v1_val.json have a box without width or height: they count, and are never found.",
+    )
 
 
 def test_annotations_without_photos(root):
