@@ -35,7 +35,8 @@ for training, one for watching a training and choosing settings, one for evaluat
 above, are for evaluation alone.
 
 Named by `--plugin squares.py`, it is the `dataset = "squares"` of a task card. A data set that ships with the package
-is the same file in `sparc_bench/datasets/`, with a card of its source, licence and counts in `tasks/data/`.
+is such a file in `sparc_bench/datasets/`, with TITLE, SOURCE and NEEDS_ON_DISK (empty for none), whose `read` refuses
+an unknown split; the card of its source, licence and counts lies in `tasks/data/`.
 """
 
 from __future__ import annotations

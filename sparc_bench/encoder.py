@@ -30,8 +30,10 @@ the model's own and stay inside it. A complete one, which knows three colours an
 
     load = MeanColour
 
-`sparc-bench verify python:mean_colour.py` probes it, `sparc-bench eval python:mean_colour.py --task TASK` evaluates it.
-A family that ships with the package is the same file in `sparc_bench/encoders/`.
+`sparc-bench eval python:mean_colour.py --task TASK` evaluates it. `sparc-bench verify python:mean_colour.py` probes it,
+and would rightly not trust this one: the vector of a text that names no colour is 0.
+A family that ships with the package is such a file in `sparc_bench/encoders/`, with TITLE, SOURCE and VERSION; the
+smallest model of it, for the tests, is `tests/toys/families/NAME.py`.
 
 Shapes: N images, M texts, K branches, P patches, L text tokens, D joint width, R regions.
 """

@@ -21,7 +21,8 @@ scores. A complete one, image-to-text InfoNCE, which gives the same gradients on
             return {"loss": ctx.mean(loss_B, torch.ones_like(loss_B))}
 
 Named by `--plugin image_to_text.py`, it is the `objective = "image_to_text"` of a recipe. A loss that ships with the
-package is the same file in `sparc_bench/objectives/`.
+package is such a file in `sparc_bench/objectives/`, with TITLE and SOURCE; it leaves the pairs of `ctx.known_true()`
+out of its negatives, and notes its scores in `ctx.logits`.
 
 Shapes: B batch, N batch of all processes, K captions per image, L text tokens, P patches, M pooled vectors per image,
 D joint width, W width.

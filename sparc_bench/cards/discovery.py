@@ -192,6 +192,12 @@ def declared(kind: str, name: str) -> ModuleType:
     return declarations.read(module)
 
 
+def needs_on_disk(dataset: str) -> str:
+    """Files that a data set reads below the data root, in words; empty for none, and for a plug-in that names none."""
+    needs: str = getattr(declared("datasets", dataset), "NEEDS_ON_DISK", "")
+    return needs
+
+
 def task(name: str) -> TaskCard:
     """The task card of that name or at that path."""
     if name.endswith(".toml"):

@@ -124,7 +124,7 @@ def tasks_by_card(tasks: Sequence[TaskCard], cards: Sequence[DataCard]) -> dict[
 
 def lies_on_disk(task: TaskCard) -> bool:
     """Whether a task's data set declares files on disk (NEEDS_ON_DISK, optional for a plug-in)."""
-    return bool(getattr(discovery.declared("datasets", task.dataset), "NEEDS_ON_DISK", ""))
+    return bool(discovery.needs_on_disk(task.dataset))
 
 
 def _holds(card: DataCard, folder: str) -> bool:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
+_MOST_DIGITS = 12
+
 OWN_CAPTION = "inventory"
 """Kind of the scenes' captions that name every object: what is drawn where no caption is given."""
 
@@ -98,6 +100,7 @@ def opened(word: str) -> tuple[ImageItem, str | None]:
         UserError: no such file, a data set that is read from files, no such split or number.
     """
     from sparc_bench.cards import discovery
+    from sparc_bench.cards.card import parse
     from sparc_bench.images.item import ImageItem
 
     dataset, colon, rest = word.partition(":")
@@ -105,13 +108,15 @@ def opened(word: str) -> tuple[ImageItem, str | None]:
         if not Path(word).is_file():
             raise UserError(f"There is no image file {word}: check the path.")
         return ImageItem.file(Path(word).name, Path(word)), None
-    module = discovery.load("datasets", dataset)
-    if module.NEEDS_ON_DISK:
+    if discovery.needs_on_disk(dataset):
         raise UserError(f"{dataset} lies in files: name an image file of it instead of {word}.")
     split, _, number = rest.partition(":")
     if not number.isdecimal():
         raise UserError(f"{word} names no image: write {dataset}:SPLIT:NUMBER, such as {dataset}:test:0.")
-    examples = module.read(None, split, module.Options(n=int(number) + 1)).examples
-    example = examples[int(number)]
+    module = discovery.load("datasets", dataset)
+    data = module.read(None, split, parse(module.Options, {}, f"{word} without options"))
+    if len(number) > _MOST_DIGITS or int(number) >= len(data):
+        raise UserError(f"{dataset}:{split} has {len(data)} images: number {number[:_MOST_DIGITS]} is beyond them.")
+    example = data[int(number)]
     captions = dict(zip(example.caption_tags, example.captions, strict=False))
     return example.image, captions.get(OWN_CAPTION, next(iter(example.captions), None))

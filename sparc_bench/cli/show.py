@@ -106,7 +106,7 @@ def flattened(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def _task(card: TaskCard) -> RenderableType:
-    needs = card.needs or discovery.declared("datasets", card.dataset).NEEDS_ON_DISK
+    needs = card.needs or discovery.needs_on_disk(card.dataset)
     protocol = discovery.declared("protocols", card.protocol)
     facts: dict[str, Any] = {
         "family": card.family,
@@ -163,7 +163,6 @@ def _checkpoint(card: ModelCard) -> RenderableType:
 
 
 def _recipe(card: Recipe) -> RenderableType:
-    dataset = discovery.declared("datasets", card.data.dataset)
     facts: dict[str, Any] = {
         "source": card.source,
         "notes": card.notes,
@@ -171,7 +170,7 @@ def _recipe(card: Recipe) -> RenderableType:
         "cost": card.cost,
         "reaches": card.reaches,
         **_weights(card),
-        "on disk": dataset.NEEDS_ON_DISK or "nothing",
+        "on disk": discovery.needs_on_disk(card.data.dataset) or "nothing",
         "run it": f"sparc-bench train {card.name}",
     }
     objective = discovery.declared("objectives", card.objective)
@@ -201,14 +200,14 @@ def _study(card: StudyCard) -> RenderableType:
     return Group(_heading("study", card.name, card.title), _facts(facts), *shown)
 
 
-_TOLD = {"name", "title", "source", "notes", "attempts", "cost", "reaches", "weights", "reference", "objective_options"}
+_TOLD = {"name", "title", "source", "notes", "attempts", "cost", "reaches", "weights", "probe", "objective_options"}
 """Keys of a recipe that have a place of their own."""
 
 
 def _settings(card: Recipe) -> Table:
     grid = _grid()
     for key, value, doc in _documented(card):
-        if key not in _TOLD and not key.startswith("reference.") and value != {}:
+        if key not in _TOLD and not key.startswith("probe.") and value != {}:
             grid.add_row(key, _documented_value(value, doc))
     return grid
 
@@ -265,7 +264,7 @@ def _module(kind: str, name: str, module: ModuleType) -> RenderableType:
         to_train, to_watch = splits_for(module, "train"), splits_for(module, "val")
         facts |= {"splits": list(module.SPLITS), "to train on": to_train, "to watch": to_watch}
         facts["provides"] = sorted(module.PROVIDES)
-        facts["on disk"] = module.NEEDS_ON_DISK or "nothing"
+        facts["on disk"] = discovery.needs_on_disk(name) or "nothing"
         facts["tasks"] = [task for task in discovery.names("tasks") if discovery.task(task).dataset == name]
     elif kind == "protocols":
         facts |= {
@@ -321,7 +320,7 @@ def _values(heading: str, values: Mapping[str, Any], module: ModuleType) -> list
 
 
 def _heading(kind: str, name: str, title: str) -> Text:
-    return Text.assemble((name, "bold"), f" ({kind}): {title}")
+    return Text.assemble((name, "bold"), f" ({kind})", f": {title}" if title else "")
 
 
 def _subheading(text: str) -> Text:

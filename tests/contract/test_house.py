@@ -1,6 +1,7 @@
 """The house holds: private modules stay in their folder, files stay short, tests mirror the package."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,6 @@ def imported(file):
             yield from (alias.name for alias in node.names)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_private_modules_are_imported_within_their_folder_alone(file):
     own = list(file.relative_to(ROOT).parent.parts)
@@ -39,3 +39,18 @@ def test_unit_tests_lie_in_folders_of_the_package():
     folders = {path.name for path in (ROOT / "tests" / "unit").iterdir() if path.is_dir() and path.name[0] != "_"}
     package = {path.name for path in (ROOT / "sparc_bench").iterdir() if path.is_dir()}
     assert folders <= package, folders - package
+
+
+def test_files_of_a_folder_import_each_other_in_no_circle():
+    module_of = {".".join(file.relative_to(ROOT).with_suffix("").parts): file for file in FILES}
+    imports = {
+        name: {found for found in imported_modules(file, module_of) if found != name}
+        for name, file in module_of.items()
+    }
+    TopologicalSorter(imports).prepare()  # raises CycleError, which names the circle
+
+
+def imported_modules(file, module_of):
+    """Modules that a file imports when it is itself imported, or within a function."""
+    for name in imported(file):
+        yield from (found for found in (name, name.rpartition(".")[0]) if found in module_of)

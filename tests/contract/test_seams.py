@@ -51,6 +51,20 @@ def test_the_examples_of_encoder_dataset_and_protocol_evaluate(plugins, tmp_path
     assert record["n"] == 30
 
 
+def test_the_examples_are_shown_and_drawn(plugins, tmp_path, capsys):
+    task = tmp_path / "colours.toml"
+    task.write_text(TASK)
+    words = [word for file in plugins.values() for word in ("--plugin", str(file))]
+    for name in (*PLUGINS.values(), str(task)):
+        assert main(["show", name, *words]) == 0
+    assert "on disk" in capsys.readouterr().out
+    assert main(["list", "datasets", *words]) == 0
+    out = tmp_path / "map.png"
+    drawn = ["scenes_clip", "squares:test:1", "--out", str(out), "--plugin", str(plugins["dataset"])]
+    assert main(["align", *drawn]) == 0
+    assert out.is_file()
+
+
 @pytest.mark.slow
 def test_the_example_of_objective_trains(plugins, tmp_path):
     recipe = (discovery.cards_folder("reference_models") / "scenes_clip.toml").read_text(encoding="utf-8")

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sparc_bench.cli.align import told_apart
+from sparc_bench.cli.align import opened, told_apart
 from sparc_bench.cli.app import main
+from sparc_bench.datasets import scenes1
 from sparc_bench.errors import UserError
 
 
@@ -23,6 +24,19 @@ def test_models_image_and_caption_are_told_apart():
     for words in (["x.jpg"], ["x.jpg", "a dog"], ["scenes_clip", "a red dog"], ["a", "x.jpg", "one", "two"]):
         with pytest.raises(UserError):
             told_apart(words)
+
+
+@pytest.mark.parametrize("number", ["1000", "99999999", "9" * 5000])
+def test_a_number_beyond_the_split_is_refused_before_anything_is_drawn(number):
+    with pytest.raises(UserError, match=r"scenes1:test has 1000 images: number \d+ is beyond them"):
+        opened(f"scenes1:test:{number}")
+
+
+def test_the_image_of_a_number_does_not_depend_on_how_many_are_read():
+    item, caption = opened("scenes1:test:3")
+    [*_, last] = scenes1.read(None, "test", scenes1.Options(n=4)).examples
+    assert (np.asarray(item.open()) == np.asarray(last.image.open())).all()
+    assert caption in last.captions
 
 
 @pytest.mark.slow

@@ -59,6 +59,14 @@ def test_show_of_a_module_gives_options_with_their_docs(capsys):
     assert "arXiv 2401.09865" in printed
 
 
+def test_a_recipe_is_shown_without_the_cosines_of_its_probe(capsys):
+    assert discovery.recipe("scenes_clip").probe is not None
+    assert main(["show", "scenes_clip"]) == 0
+    shown = capsys.readouterr().out
+    assert "optim.lr" in shown
+    assert "probe" not in shown
+
+
 def test_show_of_a_card_by_its_path(tmp_path, capsys):
     card = tmp_path / "their_model.toml"
     published = '[[published]]\ntask = "t"\nmetric = "top1"\nvalue = 0.5\ntolerance = 0.01\nsource = "their paper"\n'
