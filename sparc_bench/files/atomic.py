@@ -15,6 +15,9 @@ from pathlib import Path
 from sparc_bench.errors import UserError
 from sparc_bench.files.refusal import not_written
 
+_PIECE = 2**24
+"""Bytes read and written at once."""
+
 _DRAFT = re.compile(r"\..+\.(?P<place>\w+)-(?P<pid>\d+)-[0-9a-f]{8}\.part")
 
 
@@ -80,6 +83,19 @@ def write_atomic(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def reserve(file: Path, size: int) -> None:
+    """Give a file all blocks of its size, so that a full disk is an OSError here and no fault of a page later."""
+    with file.open("r+b") as opened:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(opened.fileno(), 0, size)
+            return
+        for start in range(0, size, _PIECE):  # macOS and Windows have no such call; what is written has its blocks
+            opened.seek(start)
+            piece = opened.read(min(_PIECE, size - start))
+            opened.seek(start)
+            opened.write(piece)
 
 
 @cache

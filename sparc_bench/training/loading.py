@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -170,7 +171,12 @@ def _leave_signals(_worker: int) -> None:
 
 
 def loader(batches: Batches, start: int, steps: int, workers: int) -> torch.utils.data.DataLoader[Any]:
-    """Loader of the batches `start` to `steps`, in order, with `workers` processes (0 where pixels are cached)."""
+    """Loader of the batches `start` to `steps`, in order, with `workers` processes (0 where pixels are cached).
+
+    Where processes cannot be forked (Windows) this process loads them.
+    """
+    if "fork" not in multiprocessing.get_all_start_methods():
+        workers = 0
     return torch.utils.data.DataLoader(
         batches,
         batch_size=None,

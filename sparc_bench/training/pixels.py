@@ -7,8 +7,6 @@ Shapes: N images, S size (rows and columns).
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
 import zlib
 from collections.abc import Callable, Collection, Sequence
@@ -22,8 +20,9 @@ from sparc_bench.cards.card import canonical_hash
 from sparc_bench.cards.name import as_part
 from sparc_bench.dataset import DataSplit
 from sparc_bench.errors import UnreadableImageError, UserError
-from sparc_bench.files.atomic import draft, write_atomic
+from sparc_bench.files.atomic import draft, reserve, write_atomic
 from sparc_bench.files.cache_folder import cache_folder
+from sparc_bench.files.refusal import remedy
 from sparc_bench.images.item import ImageItem
 from sparc_bench.two_towers.image_transform import ImageTransform
 
@@ -151,9 +150,8 @@ def _write(
     try:
         with draft(file) as temporary:
             array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-            # allocate the blocks now: on a full disk, a later page fault would kill the process
-            with temporary.open("r+b") as opened:
-                os.posix_fallocate(opened.fileno(), 0, temporary.stat().st_size)
+            array.flush()
+            reserve(temporary, temporary.stat().st_size)
             row = 0
             for done, item in enumerate(items):
                 try:
@@ -171,7 +169,7 @@ def _write(
                 write_atomic(names, ("\n".join(unreadable) + "\n").encode())
             write_atomic(file.with_suffix(CHECKSUM), _checksum(temporary, names).encode())
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+        if remedy(error) is not None:
             raise UserError(
                 f"The pixel cache {file.parent} cannot be written ({error.strerror}; it needs "
                 f"{int(np.prod(shape)) / 2**20:.0f} MiB): free space or set SPARC_BENCH_CACHE to another folder."
