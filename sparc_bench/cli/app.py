@@ -18,6 +18,14 @@ import typer
 
 from sparc_bench import __version__, stop_signals
 from sparc_bench.cli import align, data, look
+from sparc_bench.cli.first_checks import (
+    may_be_model,
+    refuse_absent_data,
+    refuse_absent_outputs,
+    refuse_absent_training_data,
+    refuse_taken,
+    refuse_unknown_objectives,
+)
 from sparc_bench.cli.mistakes import UsageError, disk, usage
 from sparc_bench.cli.options import (
     DataRoot,
@@ -79,6 +87,7 @@ def train(
     prepare(data_root, device, plugin)
     card = discovery.recipe(recipe)
     writable(runs)
+    refuse_absent_training_data([card], data_root)
     from sparc_bench.cli.show import summary_table
     from sparc_bench.distributed import process_group
     from sparc_bench.terminal import console
@@ -129,6 +138,9 @@ def evaluate(
     cards |= {card.name: card for card in map(discovery.task, task or ())}
     if not cards:
         raise UserError("No task was named: add --suite NAME or --task NAME, which sparc-bench list tasks names.")
+    writable(results)
+    if all(map(may_be_model, models)):
+        refuse_absent_data(cards.values(), data_root)
     from sparc_bench.cli.evaluated import complain, evaluated, said
     from sparc_bench.encoder import Runtime
     from sparc_bench.evaluation.evaluate import Settings
@@ -138,7 +150,6 @@ def evaluate(
 
     for model in models:  # a misspelt second model is refused before the first is evaluated
         resolve(model, run, seed)
-    writable(results)
     runtime = Runtime(device, precision, batch_size, worker_count(workers))
     settings = Settings(results, data_root, seed, runtime, limit, force, cache=cache)
     done = []
@@ -186,6 +197,9 @@ def export(
 ) -> None:
     """Write a trained model for others, and check that its vectors are the run's."""
     prepare(None, None, plugin)
+    if out is not None:
+        refuse_taken(out)
+        writable(out.parent)
     from sparc_bench.models.resolve import resolve
     from sparc_bench.training import export as exports
 
@@ -214,11 +228,13 @@ def score(
 
     prepare(data_root, None, plugin)
     card = discovery.task(task)
+    writable(results)
+    refuse_absent_outputs(file)
+    refuse_absent_data([card], data_root)
     from sparc_bench.cli.evaluated import evaluated, said
     from sparc_bench.evaluation.score import score as score_outputs
     from sparc_bench.terminal import console
 
-    writable(results)
     done = score_outputs(
         card, file, name, title, tuple(trained_on or ()), results=results, data_root=data_root, force=force
     )
@@ -270,6 +286,8 @@ def study(
     card = discovery.study(name)
     writable(runs)
     writable(results)
+    refuse_absent_training_data(map(discovery.recipe, card.recipes), data_root)
+    refuse_absent_data([discovery.task(task) for task in card.tasks], data_root)
     from sparc_bench.encoder import Runtime
     from sparc_bench.evaluation.evaluate import Settings
     from sparc_bench.study.run_study import run_study
@@ -297,6 +315,9 @@ def cost(
 ) -> None:
     """Measure what a training step of each objective costs: time, memory and FLOPs beside CLIP's."""
     prepare(None, device, plugin)
+    writable(results / "cost")
+    if objectives != "all":
+        refuse_unknown_objectives([name for word in objectives.split(",") if (name := word.strip())])
     from sparc_bench.cost import measure_costs as costs
     from sparc_bench.cost.cost_plot import plot
     from sparc_bench.cost.cost_table import render
@@ -304,7 +325,6 @@ def cost(
 
     plan = costs.make_plan(objectives, batch, model, device, repeats, plugin or ())
     file = results / costs.FILE
-    writable(file.parent)
     with task_bar() as progress:
         bar = progress.add_task("measuring", total=len(plan.cells()))
         rows = costs.run(

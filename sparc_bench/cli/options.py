@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from sparc_bench.cli.first_checks import has_no_gpu
 from sparc_bench.errors import UserError
 
 DataRoot = Annotated[
@@ -34,12 +35,15 @@ def prepare(data_root: Path | None, device: str | None, plugins: list[Path] | No
     if data_root is not None and not data_root.is_dir():
         raise UserError(f"The data root {data_root} does not exist: mend --data-root or SPARC_BENCH_DATA.")
     if device is not None and device != "cpu":
+        refusal = UserError(f"The device '{device}' cannot be used here: leave --device out for the CPU.")
+        if device.partition(":")[0] == "cuda" and has_no_gpu():  # torch takes seconds to say so
+            raise refusal
         import torch
 
         try:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError, NotImplementedError):
-            raise UserError(f"The device '{device}' cannot be used here: leave --device out for the CPU.") from None
+            raise refusal from None
     if plugins:
         from sparc_bench.cards import discovery
 

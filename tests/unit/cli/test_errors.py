@@ -33,11 +33,14 @@ TINY = {
 TASK = """
 title = "a task"
 family = "retrieval"
-dataset = "flickr8k"
+dataset = "scenes1"
 split = "test"
 protocol = "retrieval"
 headline = "text_to_image_r1"
 source = "a test"
+[data]
+kind = "scenes"
+n = 12
 [options]
 ks = [1]
 truth = "own"

@@ -1,0 +1,108 @@
+"""Checks of names and paths, which take no time, before anything is imported that computes, or a model is loaded."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparc_bench.errors import UserError, nearest
+
+if TYPE_CHECKING:  # cards need pydantic, which help does without
+    from sparc_bench.cards.recipe import Recipe
+    from sparc_bench.cards.task_card import TaskCard
+
+
+def refuse_absent_data(cards: Collection[TaskCard], data_root: Path | None) -> None:
+    """Raise UserError where none of the tasks has its data; those that have theirs are evaluated without the others."""
+    reasons = [_of_task(card, data_root) for card in cards]
+    first = next(iter(reasons), None)
+    if first is None or not all(reasons):
+        return
+    several = f"None of the {len(cards)} tasks has its data. " if len(set(reasons)) > 1 else ""
+    raise UserError(f"{several}{first}")
+
+
+def refuse_absent_training_data(recipes: Iterable[Recipe], data_root: Path | None) -> None:
+    """Raise UserError where the data that a recipe trains or is watched on are not there."""
+    from sparc_bench.cards import discovery
+    from sparc_bench.cards.binding import bind_split
+
+    for recipe in recipes:
+        for val in (False, True):
+            bound = bind_split(recipe, discovery.declared, val=val)
+            reason = _absent(recipe.data.dataset, bound.dataset, bound.split, bound.options, data_root)
+            if reason:
+                raise UserError(reason)
+
+
+def may_be_model(word: str) -> bool:
+    """Whether a MODEL argument can name a model; another is a mistake that is said first."""
+    from sparc_bench.cards import discovery
+
+    return ":" in word or word.endswith(".toml") or Path(word).is_dir() or word in discovery.names("models")
+
+
+def refuse_unknown_objectives(names: Sequence[str]) -> None:
+    """Raise UserError with the nearest name for an objective that nothing knows."""
+    from sparc_bench.cards import discovery
+
+    known = discovery.names("objectives")
+    for name in names:
+        if name not in known:
+            raise UserError(f"There is no objective '{name}': {nearest(name, known, 'sparc-bench list objectives')}")
+
+
+def refuse_absent_outputs(file: Path) -> None:
+    """Raise UserError where a file or folder of outputs does not exist."""
+    if not file.exists():
+        raise UserError(f"{file} does not exist: check the path of the outputs.")
+
+
+def refuse_taken(out: Path) -> None:
+    """Raise UserError where a file or folder that is to be written is there already."""
+    if out.exists():
+        raise UserError(f"{out} is there already: name another with --out, or remove it.")
+
+
+def has_no_gpu() -> bool:
+    """Whether this machine plainly has no GPU of NVIDIA or AMD; False wherever that is not plain."""
+    if not sys.platform.startswith("linux"):
+        return False
+    devices = Path("/dev")
+    if any(any(devices.glob(pattern)) for pattern in ("nvidia*", "nvhost*", "nvmap", "dxg", "kfd")):
+        return False
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return True
+    return False
+
+
+def _of_task(card: TaskCard, data_root: Path | None) -> str:
+    from sparc_bench.cards import discovery
+    from sparc_bench.cards.binding import bind
+
+    try:
+        task = bind(card, discovery.declared)
+    except UserError as error:
+        return str(error)
+    return _absent(card.dataset, task.dataset, card.split, task.data_options, data_root)
+
+
+def _absent(dataset: str, declared: Any, split: str, options: Any, data_root: Path | None) -> str:  # noqa: ANN401 - modules and their options
+    """The reader's own sentence about a root or folder that is not there; empty where both are."""
+    if not getattr(declared, "NEEDS_ON_DISK", ""):
+        return ""
+    folder = str(getattr(options, "folder", "")).partition("{")[0]
+    if data_root is not None and (data_root / folder).is_dir():
+        return ""
+    from sparc_bench.cards import discovery
+
+    try:
+        discovery.load("datasets", dataset).read(data_root, split, options)  # which fails at once, if it does
+    except UserError as error:
+        return str(error)
+    return ""
