@@ -136,10 +136,11 @@ def evaluate(
         raise UserError("--run belongs to one model: name one MODEL, or give the run folders themselves as MODEL.")
     cards = {card.name: card for name in suite or () for card in discovery.suite(name)}
     cards |= {card.name: card for card in map(discovery.task, task or ())}
-    if not cards:
+    known = all(map(may_be_model, models))
+    if not cards and known:
         raise UserError("No task was named: add --suite NAME or --task NAME, which sparc-bench list tasks names.")
     writable(results)
-    if all(map(may_be_model, models)):
+    if known:
         refuse_absent_data(cards.values(), data_root)
     from sparc_bench.cli.evaluated import complain, evaluated, said
     from sparc_bench.encoder import Runtime

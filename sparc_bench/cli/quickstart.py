@@ -6,7 +6,9 @@ import io
 import json
 import time
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 from rich.console import Console
 
@@ -37,28 +39,27 @@ EVALUATION_STEPS = 400
 
 
 class Forecast:
-    """Estimate of the remaining time on this machine, printed once, after the first steps of a training.
-
-    Attributes:
-        last_step: of the training under way.
-        later: training steps, or as much work, that come after that training.
-    """
+    """Estimate of the remaining time on this machine, printed after the first steps of each training."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._times: list[float] = []
-        self.last_step, self.later = 0, 0
+        self._last_step, self._later = 0, 0
+
+    def training_begins(self, last_step: int, later: int) -> None:
+        """Time the steps of a training, after which comes as much work as so many steps."""
+        self._times, self._last_step, self._later = [], last_step, later
 
     def step(self, number: int) -> None:
         """Note that a step is done."""
-        if len(self._times) < WARM_UP + TIMED:
-            self._times.append(time.perf_counter())
-            if len(self._times) == WARM_UP + TIMED:
-                self.by_speed((self._times[-1] - self._times[WARM_UP - 1]) / TIMED, self.last_step - number)
+        self._times.append(time.perf_counter())
+        if len(self._times) == WARM_UP + TIMED:
+            seconds = [end - begin for begin, end in pairwise(self._times[WARM_UP - 1 :])]
+            self.by_speed(median(seconds), self._last_step - number + self._later)
 
-    def by_speed(self, seconds_per_step: float, steps_left: int) -> None:
-        """Say how long so many steps and what comes after them take at a speed."""
-        seconds = seconds_per_step * (steps_left + self.later)
+    def by_speed(self, seconds_per_step: float, steps: int) -> None:
+        """Say how long so many steps, or as much work, take at a speed."""
+        seconds = seconds_per_step * steps
         self._say(f"It takes about {in_words(seconds)} from here, by the speed of this machine's training steps.")
 
 
@@ -90,9 +91,8 @@ def quickstart(results: Path, runs: Path, console: Console) -> int:
     report = PlainConsole(file=io.StringIO(), width=140)
     forecast = Forecast(say)
     if len(trained) == len(RECIPES) and not _has_records(results):  # nothing trains now: the speed of the earlier run
-        forecast.later = EVALUATION_STEPS
         summary = trained[RECIPES[0]]
-        forecast.by_speed(summary["seconds"] / max(1, summary["steps"] - summary["resumed_from"]), 0)
+        forecast.by_speed(summary["seconds"] / max(1, summary["steps"] - summary["resumed_from"]), EVALUATION_STEPS)
     _train(folders, trained, forecast, report)
     report.rule(f"Evaluation on the suite {SUITE}", align="left")
     done = []
@@ -152,7 +152,7 @@ def _train(
     for name, folder in folders.items():
         recipe = discovery.recipe(name)
         left.pop(name, None)
-        forecast.last_step, forecast.later = recipe.steps, sum(left.values()) + EVALUATION_STEPS
+        forecast.training_begins(recipe.steps, sum(left.values()) + EVALUATION_STEPS)
         report.rule(f"Training of {name}", align="left")
         report.print(summary_table(train(recipe, folder, None, SEED, "cpu", on_step=forecast.step)))
 

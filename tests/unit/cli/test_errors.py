@@ -135,6 +135,7 @@ def test_an_architecture_points_at_open_clip_and_its_tags(refuse, task, model):
     import open_clip
 
     sentence = refuse("eval", model, "--task", task)
+    assert refuse("eval", model) == sentence
     tags = open_clip.list_pretrained_tags_by_model("ViT-B-32")
     assert "write open_clip:ViT-B-32/TAG, such as openai, " in sentence
     assert f"list all {len(tags)} tags with python -c " in sentence

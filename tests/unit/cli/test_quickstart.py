@@ -136,13 +136,15 @@ def test_the_plan_comes_first_and_the_time_after_the_first_steps(go):
     # a second a step: 288 of the first training, 300 of the second, and the evaluation
     minutes = round((288 + 300 + quickstart.EVALUATION_STEPS) / 60)
     assert lines[2] == f"It takes about {minutes} minutes from here, by the speed of this machine's training steps."
-    assert not any(line.startswith("It takes") for line in lines[3:])
+    minutes = round((288 + quickstart.EVALUATION_STEPS) / 60)
+    assert lines[3] == f"It takes about {minutes} minutes from here, by the speed of this machine's training steps."
+    assert not any(line.startswith("It takes") for line in lines[4:])
 
 
 @pytest.mark.slow
 def test_it_ends_in_fifteen_lines_and_all_tables_are_in_a_file(go):
     _, lines = go.run()
-    end = lines[3:]
+    end = lines[4:]
     assert len(end) <= 15
     assert [line.partition(" ")[0] for line in end if not line.startswith(" ")] == ["Found", "Not", "Files:", "Next:"]
     report = (go.results / "report.txt").read_text()
@@ -199,3 +201,15 @@ def test_where_every_task_fails_there_is_no_summary(go, monkeypatch, tmp_path, c
     captured = capsys.readouterr()
     assert captured.err == "This is broken: mend it.\n"
     assert "Found" not in captured.out
+
+
+def test_the_forecast_is_given_for_each_training_by_its_median_step(monkeypatch):
+    now, said = [0.0], []
+    monkeypatch.setattr(quickstart.time, "perf_counter", lambda: now[0])
+    forecast = quickstart.Forecast(said.append)
+    for last_step, later, seconds in ((300, 700, 1.0), (300, 400, 2.0)):
+        forecast.training_begins(last_step, later)
+        for number in range(1, last_step + 1):
+            now[0] += 60.0 if number in (1, 7) else seconds  # the first step and one of the timed ones are slow
+            forecast.step(number)
+    assert ["about 16 minutes" in said[0], "about 23 minutes" in said[1], len(said)] == [True, True, 2]
