@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from sparc_bench.foreign_text import visible
 from sparc_bench.metrics.unit import SIGNS, in_unit
 from sparc_bench.terminal import table
 
@@ -63,7 +64,7 @@ def evaluated(results: Sequence[Result]) -> Table:
 def said(results: Sequence[Result]) -> str:
     """The notes of a record that stands alone, a line each; they say how a file was read and what was left out."""
     records = [result.record for result in results if result.record is not None]
-    return "".join(f"Note: {note}\n" for note in records[0].notes) if len(results) == len(records) == 1 else ""
+    return "".join(f"Note: {visible(note)}\n" for note in records[0].notes) if len(results) == len(records) == 1 else ""
 
 
 def _clear(metric: Metric, floor: float, less_is_better: bool) -> bool:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sparc_bench.cli.evaluated import evaluated
+from sparc_bench.cli.evaluated import evaluated, said
 from sparc_bench.evaluation.pipeline import Result
 from tests.unit.cli.test_commands import record
 
@@ -37,3 +37,10 @@ def test_an_error_is_clear_of_a_reference_row_where_it_is_below_it():
         console.print(evaluated([Result("model", "task", of, Path("x.json"))]))
     (line,) = [line.split() for line in capture.get().splitlines() if "mce" in line]
     assert line[-5:] == ["random", "70.0", "yes", "3", "s"]
+
+
+def test_notes_of_a_record_that_stands_alone_are_printed_without_escapes():
+    of = record("model", "task").model_copy(update={"notes": ["first", "a file named \x1b[2J"]})
+    one = Result("model", "task", of, Path("x.json"))
+    assert said([one]) == "Note: first\nNote: a file named \\x1b[2J\n"
+    assert said([one, one]) == said([Result("model", "task", error="none")]) == ""
