@@ -75,6 +75,7 @@ def record(model, task, low=0.2):
         "seed": 0,
         "protocol_version": 1,
         "seconds": 3.0,
+        "interval_version": 1,
     }
     return Record.model_validate(values)
 
