@@ -7,6 +7,7 @@ hash of its tar file and its place there: a tar file is hashed once, and writing
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +34,7 @@ PROVIDES = frozenset({"labels", "splits"})
 SPLITS = {"train": "train", "test": "test", "train+test": "test"}
 
 _PHOTOS = ("jpg", "jpeg", "png", "webp")
+_NUMBER = re.compile(r"[0-9]{1,9}")
 
 
 class Options(Strict):
@@ -108,7 +110,7 @@ def _classes(home: DataFolder, classes: str) -> tuple[str, ...]:
 
 def _shards(home: DataFolder, part: str) -> int:
     text = home.text(f"{part}/nshards.txt").strip()
-    if not text.isascii() or not text.isdigit() or not int(text):
+    if not _NUMBER.fullmatch(text) or not int(text):
         raise UserError(f"{home.path / part / 'nshards.txt'} holds {text[:20]!r}: write the number of tar files in it.")
     return int(text)
 
@@ -147,7 +149,7 @@ def _members(path: Path, classes: int) -> dict[str, tuple[int, _Place]]:
 
 def _label(content: bytes, where: str, classes: int) -> int:
     text = content.decode("ascii", "replace").strip()
-    if not text.isdigit() or int(text) >= classes:
+    if not _NUMBER.fullmatch(text) or int(text) >= classes:
         raise UserError(f"{where} holds {text[:20]!r}: it needs the number of one of {classes} classes, from 0.")
     return int(text)
 

@@ -78,11 +78,9 @@ def _npy(file: Path) -> _Content:
 def _npz(file: Path) -> _Content:
     refuse_escaping_members(file)
     with _checked(file), archives.arrays(file) as archive:
-        for key in archive.files:
+        for key in archive:
             if key in (*VECTORS, *NAMES):
-                with archives.odd_arrays():
-                    array = archive[key]
-                yield key, _named(file, key, array)
+                yield key, _named(file, key, archive[key])
 
 
 def _safetensors(file: Path) -> _Content:

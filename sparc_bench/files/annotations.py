@@ -71,8 +71,9 @@ class DataFolder:
         path = self.path / name
         try:
             return path.read_bytes()
-        except OSError as error:
-            reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+        except (OSError, ValueError) as error:  # no path holds the character NUL
+            reason = f"cannot be read ({getattr(error, 'strerror', error)})"
+            reason = "does not exist" if isinstance(error, FileNotFoundError) else reason
             raise UserError(f"{path} {reason}: the data set needs {self.needs}.") from None
 
     def text(self, name: str) -> str:
@@ -164,6 +165,8 @@ def file_sizes(folder: Path, names: Iterable[str]) -> dict[str, int]:
             sizes[name] = (folder / name).stat().st_size
         except FileNotFoundError:
             continue
+        except ValueError:
+            raise UserError(f"{name[:80]!r} in {folder} is no name of a file: mend the annotations.") from None
         except OSError as error:
             raise UserError(f"{folder / name} cannot be read ({error.strerror}): mend its permissions.") from None
     return sizes

@@ -10,7 +10,7 @@ import io
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -84,7 +84,7 @@ def escapes(name: str) -> bool:
 
 
 @contextmanager
-def arrays(path: Path, content: bytes | None = None) -> Iterator[np.lib.npyio.NpzFile]:
+def arrays(path: Path, content: bytes | None = None) -> Iterator[Mapping[str, ndarray]]:
     """The arrays of a `.npz` file, each unpacked when it is asked for; nothing in them is unpickled.
 
     Args:
@@ -104,7 +104,29 @@ def arrays(path: Path, content: bytes | None = None) -> Iterator[np.lib.npyio.Np
     if not isinstance(loaded, np.lib.npyio.NpzFile):
         raise ValueError("no archive of arrays")
     with loaded:
-        yield loaded
+        yield _Arrays(loaded)
+
+
+class _Arrays(Mapping[str, ndarray]):
+    """The arrays of an open archive; an odd one is a ValueError when it is asked for."""
+
+    def __init__(self, archive: np.lib.npyio.NpzFile) -> None:
+        self._archive = archive
+
+    def __getitem__(self, name: str) -> ndarray:
+        if name not in self._archive.files:
+            raise KeyError(name)
+        with odd_arrays():
+            found = self._archive[name]
+        if not isinstance(found, ndarray):
+            raise ValueError(f"'{name}' is no array")
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._archive.files)
+
+    def __len__(self) -> int:
+        return len(self._archive.files)
 
 
 @contextmanager
@@ -123,5 +145,5 @@ def odd_arrays() -> Iterator[None]:
 def npy(path: Path) -> ndarray:
     """The array of a `.npy` file, mapped into memory; raises ValueError for whatever is none."""
     with odd_arrays():
-        found: ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        found: ndarray = np.lib.format.open_memmap(path, mode="r")
         return found

@@ -66,8 +66,8 @@ class OutputsFile:
 
 def _npz(data: bytes, path: Path) -> dict[str, ndarray]:
     try:
-        with archives.arrays(path, data) as file, archives.odd_arrays():
-            return {name: file[name] for name in file.files}
+        with archives.arrays(path, data) as file:
+            return dict(file)
     except ValueError as error:
         if "allow_pickle" in str(error):
             raise UserError(

@@ -113,11 +113,15 @@ def read_rows(path: Path, kind: type[AnyRow]) -> list[AnyRow]:
     if not path.is_file():
         return []
     again = "restore the file, or delete it to run the study anew"
-    with path.open(encoding="utf-8", newline="") as opened:
-        reader = csv.DictReader(opened)
-        if list(reader.fieldnames or ()) != list(kind.model_fields):
-            raise UserError(f"{path} has other columns than {', '.join(kind.model_fields)}: {again}.")
-        return [parse(kind, cells, f"{path}, row {number}") for number, cells in enumerate(reader, 1)]
+    try:
+        with path.open(encoding="utf-8", newline="") as opened:
+            header, *table = list(csv.reader(opened)) or [[]]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is no CSV file in UTF-8 ({error}): {again}.") from None
+    if header != list(kind.model_fields) or any(len(row) not in (0, len(header)) for row in table):
+        raise UserError(f"{path} has other columns than {', '.join(kind.model_fields)}: {again}.")
+    rows = [dict(zip(header, row, strict=True)) for row in table if row]
+    return [parse(kind, cells, f"{path}, row {number}") for number, cells in enumerate(rows, 1)]
 
 
 def merge_rows(path: Path, new: Iterable[AnyRow], kind: type[AnyRow], recipes: Sequence[str]) -> list[AnyRow]:

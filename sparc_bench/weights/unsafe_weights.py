@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sparc_bench.errors import UserError
+from sparc_bench.files.archives import ZIP
 
 NESTED = ("state_dict", "model_state_dict", "model")
 """Keys under which training checkpoints keep the model's state dict, by precedence."""
@@ -73,7 +74,7 @@ def is_whole(path: Path) -> bool:
 def refuse_bombs(path: Path) -> None:
     """Raise UserError for a torch.save file whose unpickling would take minutes, or more memory than its size."""
     with path.open("rb") as file:
-        is_zip = file.read(2) == b"PK"
+        is_zip = file.read(len(ZIP)) == ZIP
     if is_zip:
         with zipfile.ZipFile(path) as archive:
             packed = [info.filename for info in archive.infolist() if info.compress_type != zipfile.ZIP_STORED]
@@ -121,7 +122,7 @@ def _streams(path: Path) -> Iterator[list[Operation] | None]:
     with path.open("rb") as file:
         start = file.read(32)
         file.seek(0)
-        if start.startswith(b"PK"):
+        if start.startswith(ZIP):
             with zipfile.ZipFile(file) as archive:
                 name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
                 yield _operations(_opened(archive, name))

@@ -91,6 +91,8 @@ def test_labels_names_and_contents_are_in_the_fingerprint(toys_root):
     ("change", "sentence"),
     [
         ({"test/nshards.txt": "two"}, r"nshards\.txt holds 'two': write the number of tar files in it\.$"),
+        ({"test/nshards.txt": "9" * 5000}, r"nshards\.txt holds '9999.*: write the number of tar files in it\.$"),
+        ({"test/1.tar": {"s0.png": b"x", "s0.cls": b"9" * 5000}}, r"holds '9999.*: it needs the number"),
         ({"test/nshards.txt": "3"}, r"2\.tar does not exist: the data set needs wds_NAME/"),
         ({"test/1.tar": "no tar"}, r"1\.tar is no tar file that can be read .*: copy it again\.$"),
         ({"test/1.tar": {"s0.cls": b"1"}}, r"1\.tar has 1 keys without a photo or a label \(s0\): each needs"),

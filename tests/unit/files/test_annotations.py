@@ -36,6 +36,13 @@ def test_lists(tmp_path):
         home.lines("ids.txt")
 
 
+def test_a_name_that_no_file_can_have_is_a_sentence(tmp_path):
+    with pytest.raises(UserError, match=r"'a\\x00b' in .* is no name of a file: mend the annotations"):
+        file_sizes(tmp_path, ["a\0b"])
+    with pytest.raises(UserError, match="cannot be read"):
+        DataFolder(tmp_path, "a file").read("a\0b")
+
+
 def test_absent_files_are_refused_or_noted(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"12345")
     rows = {"a.jpg": 5, "b.jpg": 4, "c.jpg": 3}
