@@ -14,7 +14,7 @@ from typing import Any
 from sparc_bench.files.atomic import write_atomic
 from sparc_bench.foreign_text import visible
 from sparc_bench.report.fonts import DEFAULT, drawable
-from sparc_bench.report.overview import Reference, condensed
+from sparc_bench.report.overview import ReferenceRange, condensed
 from sparc_bench.report.ranking import CEILINGS, Section
 from sparc_bench.report.reference_style import line_style
 from sparc_bench.report.text_size import DPI, width, wrapped
@@ -196,12 +196,12 @@ def _ticks(end: float) -> list[float]:
     return [round(float(tick), 6) for tick in ticks if 0 <= tick <= end]
 
 
-def _drawn(section: Section) -> list[Reference]:
+def _drawn(section: Section) -> list[ReferenceRange]:
     """Reference rows on the axis; a ceiling far above every model would squeeze the models together."""
     return [reference for reference in condensed(section) if _scale(section) * reference.low <= _end(section)]
 
 
-def _reference(panel: Any, reference: Reference, scale: float) -> None:  # noqa: ANN401 - as above
+def _reference(panel: Any, reference: ReferenceRange, scale: float) -> None:  # noqa: ANN401 - as above
     style = line_style(reference.kind)
     if reference.high > reference.low:
         panel.axvspan(scale * reference.low, scale * reference.high, color=style.colour, alpha=0.15, linewidth=0)

@@ -72,7 +72,7 @@ def frame(sections: Iterable[Section]) -> pd.DataFrame:
         for row in section.rows:
             lines += [{**shared, **line} for line in _row_lines(row)]
         kind = "outputs reference" if section.outputs else "reference"
-        lines += [{**shared, "row": kind, "name": name, "value": value} for name, value in section.reference_rows]
+        lines += [{**shared, "row": kind, "name": of.label, "value": of.value} for of in section.reference_rows]
     ours = ("sample",)  # "@sample" is a mark of this project
     lines = [{key: value if key in ours else csv_cell(value) for key, value in line.items()} for line in lines]
     return pd.DataFrame(lines, columns=_COLUMNS).astype({"rank": "Int64", "seeds": "Int64"})

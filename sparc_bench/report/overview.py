@@ -12,7 +12,7 @@ from itertools import takewhile
 
 from sparc_bench.foreign_text import code_span, markdown
 from sparc_bench.metrics.unit import Unit, in_unit
-from sparc_bench.report.ranking import CEILINGS, EXPOSURES, OUTPUTS_TITLE, Row, Section
+from sparc_bench.report.ranking import CEILINGS, EXPOSURES, OUTPUTS_TITLE, ReferenceRow, Row, Section
 
 NOT_CLEAR, UNTRAINED, SEEN = "°", "†", "‡"
 
@@ -145,8 +145,8 @@ def marks(row: Row) -> str:
 
 
 def _floor(section: Section) -> str:
-    floors = [reference for reference in section.reference_rows if reference[0].partition(" ")[0] not in CEILINGS]
-    return f"*{markdown(floors[0][0].partition(' ')[0])} {in_unit(floors[0][1], section.unit)}*" if floors else ""
+    floor = next((row for row in section.reference_rows if row.kind not in CEILINGS), None)
+    return f"*{markdown(floor.kind)} {in_unit(floor.value, section.unit)}*" if floor else ""
 
 
 def foot(sections: Sequence[Section]) -> str:
@@ -176,8 +176,8 @@ def foot(sections: Sequence[Section]) -> str:
 
 
 @dataclass(frozen=True)
-class Reference:
-    """A reference row as it is printed: one, or the lowest and highest of several models' rows of a kind."""
+class ReferenceRange:
+    """Reference rows as they are printed: one, or the lowest and highest of several models' rows of a kind."""
 
     label: str
     kind: str
@@ -190,16 +190,17 @@ class Reference:
         return low if self.low == self.high else f"{low} to {high}"
 
 
-def condensed(section: Section) -> list[Reference]:
+def condensed(section: Section) -> list[ReferenceRange]:
     """Reference rows of a section, highest first, with those that differ by model put together where there are many."""
-    by_kind: dict[str, list[tuple[str, float]]] = {}
-    for name, value in section.reference_rows:
-        by_kind.setdefault(name.partition(" ")[0], []).append((name, value))
+    by_kind: dict[str, list[ReferenceRow]] = {}
+    for row in section.reference_rows:
+        by_kind.setdefault(row.kind, []).append(row)
     found = []
-    for kind, members in by_kind.items():
-        if len(members) > FEW:
-            values = [value for _, value in members]
-            found.append(Reference(f"{kind} ({len(members)} models)", kind, min(values), max(values), section.unit))
+    for kind, rows in by_kind.items():
+        if len(rows) > FEW:
+            values = [row.value for row in rows]
+            label = f"{kind} ({len(rows)} models)"
+            found.append(ReferenceRange(label, kind, min(values), max(values), section.unit))
         else:
-            found += [Reference(name, kind, value, value, section.unit) for name, value in members]
+            found += [ReferenceRange(row.label, kind, row.value, row.value, section.unit) for row in rows]
     return sorted(found, key=lambda reference: (-reference.high, reference.label))

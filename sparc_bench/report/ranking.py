@@ -83,6 +83,26 @@ class Row:
 
 
 @dataclass(frozen=True)
+class ReferenceRow:
+    """Reference row of a section.
+
+    Attributes:
+        kind: such as `constant`.
+        value: of the section's metric.
+        model: label of the row that it belongs to; empty where it is the same for all rows.
+    """
+
+    kind: str
+    value: float
+    model: str = ""
+
+    @property
+    def label(self) -> str:
+        """Kind, with the model that it belongs to."""
+        return f"{self.kind} ({self.model})" if self.model else self.kind
+
+
+@dataclass(frozen=True)
 class Section:
     """Rows that may be ranked together, best first, and their reference rows.
 
@@ -100,7 +120,7 @@ class Section:
         exposure: kind of exposure of all its rows.
         outputs: its rows are outputs of other systems, not models.
         rows: the models.
-        reference_rows: (label, value), highest first.
+        reference_rows: highest first.
         unit: of the metric.
     """
 
@@ -116,7 +136,7 @@ class Section:
     data_hash: str
     exposure: Kind
     rows: tuple[Row, ...]
-    reference_rows: tuple[tuple[str, float], ...]
+    reference_rows: tuple[ReferenceRow, ...]
     outputs: bool = False
     unit: Unit = "percent"
 
@@ -317,17 +337,17 @@ def mean_references(seeds: Sequence[Record], metric: MetricName) -> dict[str, fl
     return {name: of[0] if len(set(of)) == 1 else sum(of) / len(of) for name, of in values.items()}
 
 
-def _reference_rows(by_row: Mapping[str, Sequence[Record]], metric: MetricName) -> tuple[tuple[str, float], ...]:
+def _reference_rows(by_row: Mapping[str, Sequence[Record]], metric: MetricName) -> tuple[ReferenceRow, ...]:
     """Rows that are equal for all models stand once; others name the model that they belong to."""
-    named: dict[str, dict[str, float]] = {}
+    by_kind: dict[str, dict[str, float]] = {}
     for label, seeds in by_row.items():
-        for name, value in mean_references(seeds, metric).items():
-            named.setdefault(name, {})[label] = value
-    rows: list[tuple[str, float]] = []
-    for name, values in named.items():
+        for kind, value in mean_references(seeds, metric).items():
+            by_kind.setdefault(kind, {})[label] = value
+    rows: list[ReferenceRow] = []
+    for kind, values in by_kind.items():
         alike = len(set(values.values())) == 1 and len(values) == len(by_row)
-        if alike and (len(by_row) == 1 or name != "untrained"):
-            rows.append((name, next(iter(values.values()))))
+        if alike and (len(by_row) == 1 or kind != "untrained"):
+            rows.append(ReferenceRow(kind, next(iter(values.values()))))
         else:
-            rows += [(f"{name} ({label})", value) for label, value in values.items()]
-    return tuple(sorted(rows, key=lambda row: (-row[1], row[0])))
+            rows += [ReferenceRow(kind, value, label) for label, value in values.items()]
+    return tuple(sorted(rows, key=lambda row: (-row.value, row.label)))

@@ -7,7 +7,7 @@ from matplotlib.text import Text
 
 from sparc_bench.records.exposure import Exposure
 from sparc_bench.report.interval_plot import Block, draw, save
-from sparc_bench.report.ranking import Row, Section
+from sparc_bench.report.ranking import ReferenceRow, Row, Section
 from sparc_bench.report.reference_style import STYLES, line_style
 
 
@@ -42,12 +42,12 @@ def section(references, *rows):
         data_hash="",
         exposure="none",
         rows=rows,
-        reference_rows=references,
+        reference_rows=tuple(ReferenceRow(*each) for each in references),
     )
 
 
 def block(title="toy, %", panels=2, models=("a", "b"), names="top1", references=(("constant", 0.2),)):
-    of = section(tuple(references), *(row(model, 0.1 + 0.8 * k) for k, model in enumerate(models[:2])))
+    of = section(references, *(row(model, 0.1 + 0.8 * k) for k, model in enumerate(models[:2])))
     return Block(
         title, [(names, of)] * panels, models, notes={models[-1]: "missing"}, headings=frozenset({"one caption"})
     )
@@ -100,7 +100,7 @@ def styles(figure, value):
 
 def test_a_reference_row_looks_the_same_whatever_stands_beside_it():
     alone = draw([block(references=[("random", 0.125)])])
-    among = draw([block(references=[("majority", 0.3), ("constant", 0.2), ("random (a)", 0.125), ("oracle", 0.6)])])
+    among = draw([block(references=[("majority", 0.3), ("constant", 0.2), ("random", 0.125, "a"), ("oracle", 0.6)])])
     assert styles(alone, 12.5) == styles(among, 12.5)
     assert len(styles(alone, 12.5)) == 1
     assert styles(among, 12.5) != styles(among, 20.0)

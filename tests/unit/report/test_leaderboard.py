@@ -61,6 +61,10 @@ def board(evaluated, tmp_path):
     return add
 
 
+def references(section):
+    return [(row.label, row.value) for row in section.reference_rows]
+
+
 def test_rows_are_ranked_by_intervals_not_by_values(board):
     board("a", 0.80), board("b", 0.79)
     (section,) = build(board("c", 0.60))
@@ -89,7 +93,7 @@ def test_rows_that_are_not_clear_of_their_floor_say_so(board):
 def test_chance_of_the_card_is_a_floor_and_a_ceiling_is_none(board):
     (section,) = build(board("a", 0.5, chance={"top1": 0.49}))
     assert section.rows[0].floor == ("chance", 0.49)
-    assert section.reference_rows == (("ceiling", 0.99), ("chance", 0.49), ("constant", 0.3))
+    assert references(section) == [("ceiling", 0.99), ("chance", 0.49), ("constant", 0.3)]
 
 
 def test_rows_of_other_protocols_exposure_or_data_are_never_ranked_together(board):
@@ -190,7 +194,7 @@ def test_means_of_seeds_need_no_torch(board):
 def test_reference_rows_of_seeds_are_their_mean(board):
     board("a", 0.80, reference_rows={"untrained": {"top1": 0.2}, "constant": {"top1": 0.3}})
     (section,) = build(board("a", 0.90, seed=1, reference_rows={"untrained": {"top1": 0.6}, "constant": {"top1": 0.3}}))
-    assert section.reference_rows == (("untrained", 0.4), ("constant", 0.3))
+    assert references(section) == [("untrained", 0.4), ("constant", 0.3)]
     assert section.rows[0].floor == ("untrained", 0.4)
 
 
@@ -198,7 +202,7 @@ def test_many_reference_rows_of_a_kind_are_printed_as_a_range(board):
     for name, value in (("a", 0.2), ("b", 0.3), ("c", 0.25)):
         results = board(name, 0.8, reference_rows={"untrained": {"top1": value}, "constant": {"top1": 0.1}})
     (section,) = build(results)
-    assert [name for name, _ in section.reference_rows][:3] == ["untrained (b)", "untrained (c)", "untrained (a)"]
+    assert [name for name, _ in references(section)][:3] == ["untrained (b)", "untrained (c)", "untrained (a)"]
     text = leaderboard.markdown_text([section])
     assert "|  | *untrained (3 models)* | *20.0 to 30.0* | | |" in text
     assert "|  | *constant* | *10.0* | | |" in text
@@ -216,19 +220,26 @@ def test_both_paths_are_reported_and_an_untrained_one_is_marked(evaluated):
     assert (local.main, path_global.main) == (True, False)
     assert (local.rows[0].trained_path, path_global.rows[0].trained_path) == (True, False)
     assert any("Untrained path" in sentence for sentence in path_global.remarks())
-    assert ("oracle", 1.0) in local.reference_rows
-    assert ("oracle", 1.0) in path_global.reference_rows
+    assert ("oracle", 1.0) in references(local)
+    assert ("oracle", 1.0) in references(path_global)
 
 
 def test_reference_rows_that_differ_name_their_model(board):
     board("a", 0.8, reference_rows={"untrained": {"top1": 0.2}, "random": {"top1": 0.1}})
     (section,) = build(board("b", 0.7, reference_rows={"untrained": {"top1": 0.2}, "random": {"top1": 0.15}}))
-    assert section.reference_rows == (
+    assert references(section) == [
         ("untrained (a)", 0.2),
         ("untrained (b)", 0.2),
         ("random (b)", 0.15),
         ("random (a)", 0.1),
-    )
+    ]
+
+
+def test_kinds_of_several_words_that_begin_alike_are_printed_apart(board):
+    rows = {"bag of words": {"top1": 0.1}, "bag of patches": {"top1": 0.2}, "bag": {"top1": 0.05}}
+    (section,) = build(board("a", 0.8, reference_rows=rows))
+    assert [reference.label for reference in overview.condensed(section)] == ["bag of patches", "bag of words", "bag"]
+    assert "*bag of patches 20.0*" in overview.text([section])
 
 
 def test_classes_that_training_never_named_are_reported_apart(board, evaluated):
