@@ -12,6 +12,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from sparc_bench.cards.bounds import Count, Real, Share
 from sparc_bench.cards.card import Extended, Strict
 from sparc_bench.cards.name import ModelName
+from sparc_bench.errors import UserError
 
 UNKNOWN = "unknown"
 """Entry of `trained_on` for further training data that is not public."""
@@ -20,6 +21,18 @@ UNKNOWN = "unknown"
 def is_photo_list(entry: str) -> bool:
     """Whether an entry of `trained_on` is the path of a photo list, not DATASET:SPLIT."""
     return entry.endswith(".toml")
+
+
+def dataset_and_split(entry: str) -> tuple[str, str]:
+    """Data set and split of an entry DATASET:SPLIT of `trained_on`; one that is missing is empty."""
+    dataset, _, split = entry.partition(":")
+    return dataset, split
+
+
+def refuse_without_split(entry: str, where: str) -> None:
+    """Raise UserError for an entry of `trained_on` that is neither DATASET:SPLIT nor a photo list."""
+    if not is_photo_list(entry) and not all(dataset_and_split(entry)):
+        raise UserError(f"{where} '{entry}' names no split: write DATASET:SPLIT.")
 
 
 class Published(Strict):

@@ -11,7 +11,7 @@ from pathlib import Path
 from sparc_bench.cards import discovery, photo_lists, prompts
 from sparc_bench.cards.binding import bind, bind_split
 from sparc_bench.cards.card import parse, read_toml
-from sparc_bench.cards.model_card import UNKNOWN, ModelCard, is_photo_list
+from sparc_bench.cards.model_card import UNKNOWN, ModelCard, is_photo_list, refuse_without_split
 from sparc_bench.cards.recipe import Recipe, read_model
 from sparc_bench.cards.study_card import read_study
 from sparc_bench.cards.task_card import TaskCard, read_task
@@ -134,8 +134,8 @@ def check_model(card: ModelCard | Recipe, folder: Path) -> None:
     for entry, here in zip(card.trained_on, card.trained_on_here, strict=True):
         if is_photo_list(entry):
             photo_lists.from_file(Path(here))
-        elif entry != UNKNOWN and not all(entry.partition(":")):
-            raise UserError(f"Model {card.name}: trained_on '{entry}' names no split: write DATASET:SPLIT.")
+        elif entry != UNKNOWN:
+            refuse_without_split(entry, f"Model {card.name}: trained_on")
     published.refuse_odd(card)
 
 

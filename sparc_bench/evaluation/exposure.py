@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sparc_bench.cards import photo_lists
-from sparc_bench.cards.model_card import is_photo_list
+from sparc_bench.cards.model_card import dataset_and_split, is_photo_list
 from sparc_bench.records.exposure import Exposure
 from sparc_bench.records.record import DIGITS, ClassesSeen
 
@@ -63,7 +63,7 @@ def exposure(
     own = photo_lists.find(f"{dataset}:{split}")
     sources = {photo.partition(":")[0] for photo in asked} | ({own.source} if own else set())
     trained = {known.source for known in held if known is not None and known.source}
-    if trained & sources or any(entry.partition(":")[0] == dataset for entry in trained_on):
+    if trained & sources or any(dataset_and_split(entry)[0] == dataset for entry in trained_on):
         return Exposure("domain")
     nameless = own is None and (not photos or "" in photos)
     return Exposure("unknown" if None in held or (trained and nameless) else "none")

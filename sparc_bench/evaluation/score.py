@@ -14,7 +14,7 @@ from typing import Any
 
 from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import BoundTask, bind
-from sparc_bench.cards.model_card import ModelCard, is_photo_list
+from sparc_bench.cards.model_card import ModelCard, refuse_without_split
 from sparc_bench.cards.name import LONGEST_NAME, fault_of_model
 from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.dataset import DataSplit
@@ -92,9 +92,8 @@ def score(
     task = bind(card)
     name = file.resolve().stem if name is None else name
     refuse_name(name, results)
-    odd = [entry for entry in trained_on if not all(entry.partition(":")) and not is_photo_list(entry)]
-    if odd:
-        raise UserError(f"--trained-on '{odd[0]}' names no split: write DATASET:SPLIT.")
+    for entry in trained_on:
+        refuse_without_split(entry, "--trained-on")
     wanted: Mapping[str, Any] = getattr(task.protocol, "OUTPUTS", {})
     if not wanted:
         raise UserError(
