@@ -28,10 +28,11 @@ def unit(vectors: Tensor) -> Tensor:
     return F.normalize(vectors, dim=-1)
 
 
-def _unit(vectors: Tensor | None, side: str) -> Tensor:
+def present(vectors: Tensor | None, side: str) -> Tensor:
+    """The vectors themselves; RuntimeError if they were not computed (`need` without "global")."""
     if vectors is None:
         raise RuntimeError(f"the {side} features hold no global vectors: ask for 'global'")
-    return unit(vectors)
+    return vectors
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class ImageFeatures:
     @cached_property
     def unit_ND(self) -> Tensor:
         """`global_ND` with rows of length 1, computed once and kept."""
-        return _unit(self.global_ND, "image")
+        return unit(present(self.global_ND, "image"))
 
     def __getitem__(self, rows: slice) -> ImageFeatures:
         """The features of a slice of the images."""
@@ -116,7 +117,7 @@ class TextFeatures:
     @cached_property
     def unit_MD(self) -> Tensor:
         """`global_MD` with rows of length 1, computed once and kept."""
-        return _unit(self.global_MD, "text")
+        return unit(present(self.global_MD, "text"))
 
     def __getitem__(self, rows: slice) -> TextFeatures:
         """The features of a slice of the texts."""

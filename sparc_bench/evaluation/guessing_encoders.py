@@ -15,9 +15,8 @@ from torch import Tensor
 
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.encoder import Encoder
-from sparc_bench.features import ImageFeatures, Regions, TextFeatures, unit
+from sparc_bench.features import ImageFeatures, Regions, TextFeatures, present, unit
 from sparc_bench.images.item import Box, ImageItem
-from sparc_bench.metrics import cosine
 
 
 class HasGeometry(Encoder, Protocol):
@@ -80,11 +79,11 @@ class _ReferenceEncoder:
     ) -> tuple[Tensor, Tensor]:
         """Cosine of global vectors, or of pooled patches, with the texts' global vectors."""
         if regions is None:
-            vectors_RD = cosine.present(images.global_ND, "image")
+            vectors_RD = present(images.global_ND, "image")
         else:
             patches_NPD = images.patches[path or next(iter(self.paths))]
             vectors_RD = torch.einsum("rp,rpd->rd", regions.weights_RP.cpu(), patches_NPD[regions.image_index_R.cpu()])
-        scores = self._cosine(vectors_RD, cosine.present(texts.global_MD, "text"))
+        scores = self._cosine(vectors_RD, present(texts.global_MD, "text"))
         return scores, scores
 
     def dense_scores(self, images: ImageFeatures, texts: TextFeatures, path: str | None = None) -> Tensor:
@@ -92,7 +91,7 @@ class _ReferenceEncoder:
         if images.grid is None:
             raise RuntimeError("dense scores were asked of features without patches")
         patches_NPD = images.patches[path or next(iter(self.paths))]
-        scores_NPM = self._cosine(patches_NPD, cosine.present(texts.global_MD, "text"))
+        scores_NPM = self._cosine(patches_NPD, present(texts.global_MD, "text"))
         return scores_NPM.transpose(1, 2).reshape(len(images), len(texts), *images.grid)
 
     def untrained(self) -> None:

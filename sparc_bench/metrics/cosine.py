@@ -24,7 +24,7 @@ def dense_scores(images: ImageFeatures, texts: TextFeatures, path: str) -> Tenso
     if images.grid is None:
         raise RuntimeError("dense scores were asked of features without patches")
     patches_NPD = unit(images.patches[path])
-    scores_NMP = torch.einsum("npd,md->nmp", patches_NPD, unit(present(texts.global_MD, "text")))
+    scores_NMP = torch.einsum("npd,md->nmp", patches_NPD, texts.unit_MD)
     return scores_NMP.reshape(*scores_NMP.shape[:2], *images.grid)
 
 
@@ -39,10 +39,3 @@ def token_maps(images: ImageFeatures, texts: TextFeatures, path: str) -> Tensor:
 def pooled(patches_NPD: Tensor, regions: Regions) -> Tensor:
     """Weighted sums of patches, one per region: RD."""
     return torch.einsum("rp,rpd->rd", regions.weights_RP, patches_NPD[regions.image_index_R])
-
-
-def present(vectors: Tensor | None, side: str) -> Tensor:
-    """The vectors themselves; RuntimeError if they were not computed (`need` without "global")."""
-    if vectors is None:
-        raise RuntimeError(f"the {side} features hold no global vectors: ask for 'global'")
-    return vectors

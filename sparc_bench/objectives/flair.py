@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sparc_bench.cards.bounds import Bias, Captions, Heads, Number
 from sparc_bench.cards.card import Strict
-from sparc_bench.features import ImageFeatures, Regions, TextFeatures
+from sparc_bench.features import ImageFeatures, Regions, TextFeatures, present
 from sparc_bench.objective import Ctx, ImageOut, ImageVectors, TextOut
 from sparc_bench.objectives._pairwise import in_text_chunks, to_text_rows
 from sparc_bench.objectives.clip import full_precision
@@ -251,7 +251,7 @@ class Objective(HeadedObjective):
         self, images: ImageFeatures, texts: TextFeatures, regions: Regions | None = None, path: str | None = None
     ) -> tuple[Tensor, Tensor]:
         """Cosine of each text with the image or region vector conditioned on it."""
-        texts_MD = _texts(texts)
+        texts_MD = present(texts.global_MD, "text")
         queries_MD = self.pool.queries(texts_MD)
         patches_NPD = images.patches[path or "local"]
         keys_NHPE, values_NHPE = self.pool.keys_and_values(patches_NPD)
@@ -280,7 +280,7 @@ class Objective(HeadedObjective):
         """
         if images.grid is None:
             raise RuntimeError("patches without a grid")
-        texts_MD = _texts(texts)
+        texts_MD = present(texts.global_MD, "text")
         unit_MD = F.normalize(texts_MD, dim=-1, eps=_EPS)
         queries_MHE = self.pool.queries(texts_MD).view(len(texts_MD), self.options.heads, -1)
         patches_NPD = images.patches[path or "local"]
@@ -304,9 +304,3 @@ class Objective(HeadedObjective):
 
 def _cosine(pooled_BQD: Tensor, texts_BQD: Tensor) -> Tensor:
     return (F.normalize(pooled_BQD, dim=-1, eps=_EPS) * F.normalize(texts_BQD, dim=-1, eps=_EPS)).sum(-1)
-
-
-def _texts(texts: TextFeatures) -> Tensor:
-    if texts.global_MD is None:
-        raise RuntimeError("the text features hold no global vectors: ask for 'global'")
-    return texts.global_MD

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sparc_bench.cards.bounds import Number
 from sparc_bench.cards.card import Strict
-from sparc_bench.features import ImageFeatures, Regions, TextFeatures
+from sparc_bench.features import ImageFeatures, Regions, TextFeatures, present
 from sparc_bench.objective import Ctx, ImageOut, ImageVectors, TextOut
 from sparc_bench.objectives._pairwise import in_text_chunks, to_text_rows
 from sparc_bench.objectives.clip import cross_entropy_both_ways, full_precision
@@ -145,9 +145,7 @@ class Objective(HeadedObjective):
         self, images: ImageFeatures, texts: TextFeatures, regions: Regions | None = None, path: str | None = None
     ) -> tuple[Tensor, Tensor]:
         """`patch_pooled_similarity` of images, or of regions, whose weights multiply those of the text."""
-        if texts.global_MD is None:
-            raise RuntimeError("the text features hold no global vectors: ask for 'global'")
-        patches_NPD, text_MD = _unit(images.patches[path or "local"]), _unit(texts.global_MD)
+        patches_NPD, text_MD = _unit(images.patches[path or "local"]), _unit(present(texts.global_MD, "text"))
         rows_R = torch.arange(len(images), device=patches_NPD.device) if regions is None else regions.image_index_R
         scores_RM = patches_NPD.new_empty(len(rows_R), len(text_MD))
         for start in range(0, len(rows_R), _ROWS_AT_ONCE):

@@ -18,9 +18,9 @@ from numpy import ndarray
 from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder, stream
 from sparc_bench.errors import UserError
+from sparc_bench.features import present
 from sparc_bench.features import unit as normalised
 from sparc_bench.images.item import ImageItem
-from sparc_bench.metrics.cosine import present
 from sparc_bench.metrics.statistic import ClassMean, Mean, Statistic
 from sparc_bench.metrics.topk import topk_score
 from sparc_bench.protocol import Outcome

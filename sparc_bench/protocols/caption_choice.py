@@ -18,10 +18,9 @@ from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder, pairwise, text_need
 from sparc_bench.errors import UserError, nearest
-from sparc_bench.features import TextFeatures, unit
+from sparc_bench.features import TextFeatures, present, unit
 from sparc_bench.images.item import Box
 from sparc_bench.metrics.caption_choice import caption_choice
-from sparc_bench.metrics.cosine import present
 from sparc_bench.metrics.pair_comparison import Ties
 from sparc_bench.metrics.statistic import ClassMean, Mean, Statistic
 from sparc_bench.outputs.scores_encoder import run_on_similarity

@@ -19,7 +19,7 @@ from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder, pairwise
 from sparc_bench.errors import UserError
-from sparc_bench.features import ImageFeatures, TextFeatures
+from sparc_bench.features import ImageFeatures, TextFeatures, present
 from sparc_bench.metrics import cosine
 from sparc_bench.metrics.ranking import FirstPositives
 from sparc_bench.protocol import Outcome
@@ -147,10 +147,10 @@ def _cosines(encoder: Encoder, data: DataSplit, texts: PackedTexts) -> Float32[n
     # the same features as in the second stage, so that the feature cache encodes an image once
     cosine_NU = np.empty((len(data), len(texts)), dtype=np.float32)
     for rows, images in image_batches(encoder, data.items):
-        vectors = ImageFeatures(images.ids, cosine.present(images.global_ND, "image"))
+        vectors = ImageFeatures(images.ids, present(images.global_ND, "image"))
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
             part = slice(start, start + _TEXTS_AT_ONCE)
-            few = TextFeatures(texts.texts[part], cosine.present(texts.global_MD, "text")[part])
+            few = TextFeatures(texts.texts[part], present(texts.global_MD, "text")[part])
             cosine_NU[rows, part] = cosine.similarity(vectors, few).float().cpu().numpy()
     return cosine_NU
 
