@@ -43,6 +43,16 @@ class UnreadableImageError(UserError):
     """An image file that is missing, truncated or no image at all."""
 
 
+def reason(error: Exception) -> str:
+    r"""First line of a library's error, cut to 120 characters, for a sentence; class of an error without text.
+
+    >>> reason(OSError("connection refused.\nsee the log")), reason(TimeoutError())
+    ('connection refused', 'TimeoutError')
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0][:120].rstrip(".") if lines else type(error).__name__
+
+
 MANY = 12
 """So many names a sentence may hold."""
 

@@ -18,7 +18,7 @@ from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleToken
 from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 
-from sparc_bench.errors import UserError
+from sparc_bench.errors import UserError, reason
 from sparc_bench.features import TextFeatures
 from sparc_bench.weights import hub
 
@@ -135,7 +135,7 @@ def open_clip_tokenizer(text_cfg: Mapping[str, Any], folder: Path | None, model:
     except (OSError, ValueError) as error:
         if folder is not None or Path(named).is_dir():
             raise UserError(
-                f"{folder or named} holds no tokenizer for {model} ({_line(error)}): put the files of {named} there "
+                f"{folder or named} holds no tokenizer for {model} ({reason(error)}): put the files of {named} there "
                 "(tokenizer.json, tokenizer_config.json)."
             ) from None
     hub.obtain(named, "tokenizer_config.json", None, None)
@@ -144,7 +144,7 @@ def open_clip_tokenizer(text_cfg: Mapping[str, Any], folder: Path | None, model:
         return HFTokenizer(named, **options)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"The tokenizer {named} of {model} cannot be fetched ({_line(error)}): run hf download {named}."
+            f"The tokenizer {named} of {model} cannot be fetched ({reason(error)}): run hf download {named}."
         ) from None
 
 
@@ -152,8 +152,3 @@ def open_clip_tokenizer(text_cfg: Mapping[str, Any], folder: Path | None, model:
 def _own_tokenizer(context: int, options: str) -> SimpleTokenizer:
     """open_clip's own byte-pair tokenizer, cached because its vocabulary takes long to build."""
     return SimpleTokenizer(context_length=context, **json.loads(options))
-
-
-def _line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:120].rstrip(".") if lines else type(error).__name__

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sparc_bench.errors import UserError
+from sparc_bench.errors import UserError, reason
 from sparc_bench.weights.weights_file import file_sha256
 
 TIMEOUT = 5.0
@@ -93,7 +93,7 @@ def _metadata(repo: str, file: str, revision: str | None) -> Any:  # noqa: ANN40
         raise UserError(f"{page} has no file '{file}': choose one of {page}/tree/{revision or 'main'}") from None
     except Exception as error:  # the network libraries under the hub's differ by version
         raise UserError(
-            f"{where} is not on this machine and the hub cannot be reached ({_reason(error)}): "
+            f"{where} is not on this machine and the hub cannot be reached ({reason(error)}): "
             f"{_by_hand(repo, file, revision)}"
         ) from None
 
@@ -130,7 +130,7 @@ def _download(repo: str, file: str, revision: str | None) -> Path:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
         raise UserError(
-            f"The download of {file} of {_page(repo)} broke off ({_reason(error)}): run the same command again."
+            f"The download of {file} of {_page(repo)} broke off ({reason(error)}): run the same command again."
         ) from None
 
 
@@ -160,8 +160,3 @@ def _size(bytes_: int | None) -> str:
         return "of unknown size"
     unit, name = (1e9, "GB") if bytes_ >= 1e9 else (1e6, "MB") if bytes_ >= 1e6 else (1e3, "kB")
     return f"{bytes_ / unit:.1f} {name}"
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:120].rstrip(".") if lines else type(error).__name__
