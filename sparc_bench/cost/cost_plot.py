@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sparc_bench.cost.cost_rows import BASE, CostRow, published
-from sparc_bench.files.atomic import write_atomic
+from sparc_bench.report.png import write_png
 from sparc_bench.report.reference_style import line_style
 from sparc_bench.report.text_size import width
 
@@ -32,11 +31,7 @@ FINE_TICKS = (0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.2, 1.3, 1.4)
 
 def plot(rows: Sequence[CostRow], path: Path) -> None:
     """Draw the plot and write it as a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    buffer = io.BytesIO()
-    FigureCanvasAgg(draw(rows)).print_png(buffer)
-    write_atomic(path, buffer.getvalue())
+    write_png(draw(rows), path)
 
 
 def draw(rows: Sequence[CostRow]) -> Any:  # noqa: ANN401 - matplotlib is untyped here

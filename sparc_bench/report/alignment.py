@@ -7,7 +7,6 @@ only where in the image a word scores high. A map lies on the part of the image 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -16,8 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sparc_bench.files.atomic import write_atomic
 from sparc_bench.report.fonts import drawable, families
+from sparc_bench.report.png import write_png
 from sparc_bench.report.text_size import width, wrapped
 from sparc_bench.report.word_maps import Caption, WordMaps
 
@@ -63,11 +62,7 @@ _NO_FONT = "Letters that no font here has stand as their code points, such as U+
 
 def save(image: Image.Image, caption: Caption, rows: Sequence[WordMaps], path: Path) -> None:
     """Draw and write a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    buffer = io.BytesIO()
-    FigureCanvasAgg(draw(image, caption, rows)).print_png(buffer)
-    write_atomic(path, buffer.getvalue())
+    write_png(draw(image, caption, rows), path)
 
 
 def draw(image: Image.Image, caption: Caption, rows: Sequence[WordMaps]) -> Any:  # noqa: ANN401 - matplotlib has no types

@@ -5,16 +5,15 @@ Places follow from the widths of the texts, so that no text is clipped and no la
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sparc_bench.files.atomic import write_atomic
 from sparc_bench.foreign_text import visible
 from sparc_bench.report.fonts import DEFAULT, drawable
 from sparc_bench.report.overview import ReferenceRange, condensed
+from sparc_bench.report.png import write_png
 from sparc_bench.report.ranking import CEILINGS, Section
 from sparc_bench.report.reference_style import line_style
 from sparc_bench.report.text_size import DPI, width, wrapped
@@ -58,11 +57,7 @@ class Block:
 
 def save(blocks: Sequence[Block], path: Path) -> None:
     """Draw and write a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    buffer = io.BytesIO()
-    FigureCanvasAgg(draw(blocks)).print_png(buffer)
-    write_atomic(path, buffer.getvalue())
+    write_png(draw(blocks), path)
 
 
 def draw(blocks: Sequence[Block]) -> Any:  # noqa: ANN401 - matplotlib has no types
