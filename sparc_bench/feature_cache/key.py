@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder
+from sparc_bench.records.environment import library_versions
 
 VERSION = 2
 """Version of the file format; another one makes all cached features stale."""
@@ -31,7 +30,7 @@ def text_key(encoder: Encoder) -> dict[str, Any] | None:
         "plug-in": getattr(encoder, "code_hash", ""),
         "precision": encoder.precision,
         "device": encoder.device.type,
-        "libraries": _versions(),
+        "libraries": library_versions(LIBRARIES),
     }
 
 
@@ -46,14 +45,3 @@ def image_key(encoder: Encoder, data: DataSplit) -> dict[str, Any] | None:
 def pixels_of(data: DataSplit) -> str:
     """Hash that stands for the content of images that have none; empty where nothing is known."""
     return data.pixels_hash or data.fingerprint
-
-
-@cache
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

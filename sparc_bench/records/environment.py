@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,10 +17,10 @@ LIBRARIES = (
 _CODE = ("sparc_bench", "tasks", "reference_models", "pyproject.toml")
 
 
-def library_versions() -> dict[str, str]:
-    """Installed version of every library that can move a number."""
+def library_versions(names: Iterable[str] = LIBRARIES) -> dict[str, str]:
+    """Versions of those of the named distributions that are installed."""
     versions = {}
-    for name in LIBRARIES:
+    for name in names:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:

@@ -73,9 +73,9 @@ def test_a_change_of_the_data_misses(new_cache, photos, about):
 
 
 @pytest.mark.usefixtures("first")
-@pytest.mark.parametrize("what", ["VERSION", "_versions"])
+@pytest.mark.parametrize("what", ["VERSION", "library_versions"])
 def test_a_change_of_our_code_or_of_a_library_misses(new_cache, photos, monkeypatch, what):
-    monkeypatch.setattr(key, what, key.VERSION + 1 if what == "VERSION" else lambda: {"torch": "0.1"})
+    monkeypatch.setattr(key, what, key.VERSION + 1 if what == "VERSION" else lambda _: {"torch": "0.1"})
     with pytest.raises(AssertionError, match="was opened"):
         new_cache().around(TinyEncoder(), photos).images(closed(photos), ALL)
 
