@@ -175,8 +175,10 @@ def loader(batches: Batches, start: int, steps: int, workers: int) -> torch.util
 
     Where processes cannot be forked (Windows) this process loads them.
     """
-    if "fork" not in multiprocessing.get_all_start_methods():
-        workers = 0
+    try:
+        forked = multiprocessing.get_context("fork") if workers else None
+    except ValueError:
+        forked, workers = None, 0
     return torch.utils.data.DataLoader(
         batches,
         batch_size=None,
@@ -184,6 +186,6 @@ def loader(batches: Batches, start: int, steps: int, workers: int) -> torch.util
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         # workers inherit the tokenizer with its cache instead of pickling it
-        multiprocessing_context="fork" if workers else None,
+        multiprocessing_context=forked,
         worker_init_fn=_leave_signals if workers else None,
     )

@@ -249,7 +249,8 @@ def _train(run: _Run, tensorboard: bool, on_step: Callable[[int], None], stop: S
         workers = 0 if data.pixels.array_NSS3 is not None else (os.cpu_count() or 1)
         with stop.noted():
             fit(
-                model=model if world == 1 else DistributedDataParallel(model),
+                # a loss may leave parameters unused, in one step or in all
+                model=model if world == 1 else DistributedDataParallel(model, find_unused_parameters=True),
                 optimizer=run.optimizer,
                 recipe=recipe,
                 batches=loader(run.batches, start, recipe.steps, workers),

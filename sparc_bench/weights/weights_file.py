@@ -12,7 +12,7 @@ import pickle
 import re
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from hashlib import file_digest, sha256
 from itertools import islice
@@ -48,6 +48,11 @@ FOLDER_FILES = (
 )
 """Patterns of weights files in a folder; the first pattern that finds a file counts."""
 
+WRAPPERS = ("module.", "model.")
+"""What data parallelism and averaging, and a module of Lightning, put before the names of a model."""
+AVERAGED = "n_averaged"
+"""Counter that torch's AveragedModel keeps beside the averaged weights."""
+
 AN_EARLIER_ONE = "take an earlier checkpoint of that training, or copy the file again."
 """What to do about weights that are not finite."""
 
@@ -56,7 +61,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Name in the model -> tensor, on the CPU in the file's own dtypes, of all tensors of a checkpoint.
 
     Of a training checkpoint the model's part is read (`NESTED`); name parts of wrappers are removed: `module.` of data
-    parallelism, `_orig_mod.` of torch.compile.
+    parallelism or averaging, `model.` of Lightning, `_orig_mod.` of torch.compile.
 
     Args:
         path: a file, the index of a sharded checkpoint, or a folder that holds one checkpoint.
@@ -118,6 +123,8 @@ def load_into(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> No
         UserError: the checkpoint belongs to another architecture.
     """
     own = model.state_dict()
+    if wrapper := _wrapped_by(own):  # part of the model's own names, and removed by `read_tensors`
+        tensors = {wrapper + name if name not in own else name: tensor for name, tensor in tensors.items()}
     for problem, names in (("lacks", own.keys() - tensors.keys()), ("has an unknown", tensors.keys() - own.keys())):
         if names:
             raise UserError(
@@ -327,8 +334,16 @@ def _is_whole(tensor: Tensor) -> bool:
 
 def _model_names(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     named = {name.replace("_orig_mod.", ""): tensor for name, tensor in tensors.items()}
-    while all(name.startswith("module.") for name in named):
-        named = {name.removeprefix("module."): tensor for name, tensor in named.items()}
-    if len(named) < len(tensors):
+    whole = len(named) == len(tensors)
+    if _wrapped_by(named.keys() - {AVERAGED}) == "module.":
+        named.pop(AVERAGED, None)
+    while wrapper := _wrapped_by(named):
+        named = {name.removeprefix(wrapper): tensor for name, tensor in named.items()}
+    if not whole:
         raise UserError(f"{path} holds some tensors with and without '_orig_mod.': save the model's state_dict() anew.")
     return named
+
+
+def _wrapped_by(names: Collection[str]) -> str:
+    """What a wrapper put before every name; empty where nothing was."""
+    return next((each for each in WRAPPERS if names and all(name.startswith(each) for name in names)), "")

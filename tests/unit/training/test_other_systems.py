@@ -31,7 +31,6 @@ def windows(monkeypatch):
     monkeypatch.setattr(
         multiprocessing.context, "_concrete_contexts", {name: contexts[name] for name in ("spawn",)}, raising=True
     )
-    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
 
 
 def test_training_needs_nothing_that_only_linux_has(tiny, tmp_path, windows):

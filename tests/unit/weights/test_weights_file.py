@@ -85,6 +85,28 @@ def test_what_wraps_a_model_is_taken_off():
     assert not read_tensors(Path("x.pt"))["a.bias"].requires_grad
 
 
+def test_lightning_and_averaging_are_taken_off():
+    lightning = {f"model.{name}": tensor for name, tensor in TENSORS.items()}
+    torch.save({"state_dict": lightning, "pytorch-lightning_version": "2.4", "loops": {}}, "x.ckpt")
+    assert_same(read_tensors(Path("x.ckpt")))
+    compiled = {f"model._orig_mod.module.{name}": tensor for name, tensor in TENSORS.items()}
+    torch.save({"state_dict": compiled}, "x.ckpt")
+    assert_same(read_tensors(Path("x.ckpt")))
+    model = torch.nn.Linear(2, 3)
+    averaged = torch.optim.swa_utils.AveragedModel(model)
+    averaged.update_parameters(model)
+    torch.save(averaged.state_dict(), "x.pt")
+    assert_same(read_tensors(Path("x.pt")), model.state_dict())
+
+
+def test_a_model_whose_own_names_begin_as_a_wrapper_does_is_loaded():
+    whole = torch.nn.ModuleDict({"model": torch.nn.Linear(2, 3)})
+    torch.save(whole.state_dict(), "x.pt")
+    again = torch.nn.ModuleDict({"model": torch.nn.Linear(2, 3)})
+    load_into(again, read_tensors(Path("x.pt")), Path("x.pt"))
+    assert torch.equal(again["model"].weight, whole["model"].weight)
+
+
 def test_a_model_with_a_part_called_module_keeps_its_names():
     tensors = {"module.weight": torch.ones(1), "head": torch.ones(1)}
     torch.save(tensors, "x.pt")
