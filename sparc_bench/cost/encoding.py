@@ -40,8 +40,8 @@ from sparc_bench.cost import flickr8k_photos
 from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder, Runtime, stream
 from sparc_bench.errors import UserError
-from sparc_bench.evaluation.counted_encoder import WatchedEncoder
 from sparc_bench.evaluation.evaluate import Settings, evaluate_encoder
+from sparc_bench.evaluation.watched_encoder import WatchedEncoder
 from sparc_bench.feature_cache.cache import FeatureCache
 from sparc_bench.files.atomic import write_atomic
 from sparc_bench.images.item import ImageItem

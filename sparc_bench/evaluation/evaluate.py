@@ -16,9 +16,9 @@ from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder, Runtime, image_need
 from sparc_bench.errors import UserError
-from sparc_bench.evaluation.counted_encoder import WatchedEncoder
 from sparc_bench.evaluation.new_record import Provenance
 from sparc_bench.evaluation.pipeline import Pipeline, Result, Scorer
+from sparc_bench.evaluation.watched_encoder import WatchedEncoder
 from sparc_bench.feature_cache import CacheMode
 from sparc_bench.feature_cache.cache import FeatureCache
 from sparc_bench.models import resolve

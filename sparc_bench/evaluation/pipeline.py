@@ -19,10 +19,10 @@ from sparc_bench.catalogue.expected_counts import check_counts
 from sparc_bench.dataset import DataSplit
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation import new_record
-from sparc_bench.evaluation.counted_encoder import WatchedEncoder
 from sparc_bench.evaluation.new_record import Provenance
 from sparc_bench.evaluation.reference_rows import reference_rows
 from sparc_bench.evaluation.token_marks import token_mark_notes
+from sparc_bench.evaluation.watched_encoder import WatchedEncoder
 from sparc_bench.protocol import Outcome
 from sparc_bench.records.record import Record, record_path
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from sparc_bench.cards.binding import BoundTask
 from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder
-from sparc_bench.evaluation.counted_encoder import WatchedEncoder
 from sparc_bench.evaluation.guessing_encoders import ConstantEncoder, RandomEncoder
+from sparc_bench.evaluation.watched_encoder import WatchedEncoder
 from sparc_bench.metrics.estimate import estimate
 from sparc_bench.protocol import Outcome
 from sparc_bench.records.record import Metric, rounded_values

@@ -19,9 +19,9 @@ from sparc_bench.cards.name import LONGEST_NAME, fault_of_model
 from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.dataset import DataSplit
 from sparc_bench.errors import UserError
-from sparc_bench.evaluation.counted_encoder import WatchedEncoder
 from sparc_bench.evaluation.new_record import Provenance
 from sparc_bench.evaluation.pipeline import Pipeline, Result, Scorer
+from sparc_bench.evaluation.watched_encoder import WatchedEncoder
 from sparc_bench.files.json_text import json_value
 from sparc_bench.outputs import reader
 from sparc_bench.outputs.scores_encoder import ScoresEncoder

@@ -3,8 +3,8 @@ import torch
 
 from sparc_bench.cards import discovery
 from sparc_bench.encoder import Runtime
-from sparc_bench.evaluation.counted_encoder import WatchedEncoder
 from sparc_bench.evaluation.guessing_encoders import ConstantEncoder, RandomEncoder
+from sparc_bench.evaluation.watched_encoder import WatchedEncoder
 from sparc_bench.features import Regions
 from sparc_bench.images.item import ImageItem
 from sparc_bench.models import resolve
