@@ -70,7 +70,7 @@ class CocoCaptionFile(CocoRow):
     annotations: list[CocoCaption]
 
 
-class Object(CocoRow):
+class Annotation(CocoRow):
     """An entry of an instances file's "annotations"."""
 
     id: ImageId
@@ -153,8 +153,8 @@ def captions_by_image(rows: Iterable[CocoCaption], images: Iterable[ImageId]) ->
 
 
 def objects_by_image(
-    rows: Sequence[Object], images: Mapping[ImageId, SizedImage], name: str
-) -> tuple[dict[ImageId, list[Object]], tuple[str, ...]]:
+    rows: Sequence[Annotation], images: Mapping[ImageId, SizedImage], name: str
+) -> tuple[dict[ImageId, list[Annotation]], tuple[str, ...]]:
     """The objects of each of these images, and notes about odd boxes.
 
     Objects whose box has no width or height stay: no detection can find them, and COCOeval counts them as missed.
@@ -162,7 +162,7 @@ def objects_by_image(
     Raises:
         UserError: the boxes are not left, top, width and height in pixels.
     """
-    objects: dict[ImageId, list[Object]] = {image_id: [] for image_id in images}
+    objects: dict[ImageId, list[Annotation]] = {image_id: [] for image_id in images}
     flat = 0
     for row in rows:
         objects[row.image_id].append(row)
@@ -181,17 +181,17 @@ def objects_by_image(
     return objects, notes
 
 
-def is_flat(row: Object) -> bool:
+def is_flat(row: Annotation) -> bool:
     """Whether an object's box has no width or no height."""
     return row.bbox[2] <= 0 or row.bbox[3] <= 0
 
 
-def with_flat(contents: Sequence[bytes], rows: Sequence[Object]) -> list[bytes]:
+def with_flat(contents: Sequence[bytes], rows: Sequence[Annotation]) -> list[bytes]:
     """Contents for a data set's fingerprint; with flat boxes, which once were left out, it is another one."""
     return [*contents, *[b"objects without width or height count"] * any(map(is_flat, rows))]
 
 
-def labels_of(categories: Sequence[Category], objects: Sequence[Object], where: Path) -> dict[int, int]:
+def labels_of(categories: Sequence[Category], objects: Sequence[Annotation], where: Path) -> dict[int, int]:
     """Category id -> label, counted from 0 in order of the ids.
 
     Raises:
@@ -207,7 +207,7 @@ def labels_of(categories: Sequence[Category], objects: Sequence[Object], where: 
     return {category_id: label for label, category_id in enumerate(ids)}
 
 
-def region_of(row: Object, label: int, image: SizedImage) -> Region:
+def region_of(row: Annotation, label: int, image: SizedImage) -> Region:
     """An object of that image."""
     left, top, box_width, box_height = row.bbox
     owner = f"image {image.id} (annotation {row.id})"

@@ -14,9 +14,9 @@ from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.datasets._coco_json import (
     COCO_SPLITS,
+    Annotation,
     Category,
     CocoFiles,
-    Object,
     SizedImage,
     images_by_id,
     labels_of,
@@ -48,7 +48,7 @@ class Options(Strict):
 
 class _InstanceFile(CocoRow):
     images: list[SizedImage]
-    annotations: list[Object]
+    annotations: list[Annotation]
     categories: list[Category]
 
 

@@ -17,9 +17,9 @@ from pydantic import Field
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.datasets._coco_json import (
+    Annotation,
     Category,
     CocoFiles,
-    Object,
     SizedImage,
     images_by_id,
     labels_of,
@@ -74,7 +74,7 @@ class _Category(Category):
 
 class _File(CocoRow):
     images: list[_Image]
-    annotations: list[Object]
+    annotations: list[Annotation]
     categories: list[_Category]
 
 
@@ -127,7 +127,7 @@ def _refuse_unknown(file: _File, label_of: Mapping[int, int], where: Path) -> No
         raise UserError(f'{where} has images checked for category {listed}, which its "categories" lack: add it there.')
 
 
-def _example(image: _Image, photos: Photos | None, objects: list[Object], label_of: Mapping[int, int]) -> Example:
+def _example(image: _Image, photos: Photos | None, objects: list[Annotation], label_of: Mapping[int, int]) -> Example:
     item_id = image.id
     facts: dict[str, Any] = {
         "width": image.width,

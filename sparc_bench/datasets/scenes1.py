@@ -21,7 +21,7 @@ from sparc_bench.cards.card import Extended, canonical_hash
 from sparc_bench.dataset import DataSplit, Example, Region
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.images.item import ImageItem
-from sparc_bench.scenes.captions import Caption, write_captions
+from sparc_bench.scenes.captions import SceneCaption, write_captions
 from sparc_bench.scenes.contact_sheet import draw_sheet
 from sparc_bench.scenes.generate import draw_scene
 from sparc_bench.scenes.minimal_pairs import EDITS, draw_pair
@@ -188,7 +188,7 @@ def _pair(split: str, index: int, label: str) -> list[Example]:
     ]
 
 
-def _example(name: str, scene: Scene, captions: tuple[Caption, ...], label: str) -> Example:
+def _example(name: str, scene: Scene, captions: tuple[SceneCaption, ...], label: str) -> Example:
     classes = FIELDS[label]
     labels = [classes.index(getattr(object_, label)) for object_ in scene.objects]
     regions = tuple(

@@ -26,7 +26,7 @@ from sparc_bench.records.record import Record, read_record, record_path
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Reproduction:
     """A published number of a model and ours.
 
     Attributes:
@@ -64,19 +64,19 @@ class Agreement:
         other: sentences about records that cannot be compared.
     """
 
-    compared: tuple[Comparison, ...]
+    compared: tuple[Reproduction, ...]
     waiting: dict[str, tuple[Published, ...]]
     other: tuple[str, ...] = ()
 
     @property
-    def disagreeing(self) -> tuple[Comparison, ...]:
+    def disagreeing(self) -> tuple[Reproduction, ...]:
         """Comparisons out of tolerance."""
         return tuple(each for each in self.compared if not each.agrees)
 
 
 def compare(cards: Sequence[ModelCard], results: Path) -> Agreement:
     """Every published number of the cards beside the record of its model and task, where there is one."""
-    compared: list[Comparison] = []
+    compared: list[Reproduction] = []
     waiting: dict[str, tuple[Published, ...]] = {}
     other: list[str] = []
     tasks = {row.task for card in cards for row in card.published}
@@ -88,7 +88,7 @@ def compare(cards: Sequence[ModelCard], results: Path) -> Agreement:
             other += reasons
         values = [(row, record, _value(card, row, record)) for row in card.published if (record := found[row.task])]
         compared += [
-            Comparison(card.name, row, value, record.precision, record.metrics[MetricName(row.metric)].unit)
+            Reproduction(card.name, row, value, record.precision, record.metrics[MetricName(row.metric)].unit)
             for row, record, value in values
             if value is not None
         ]
@@ -159,7 +159,7 @@ def _value(card: ModelCard, row: Published, record: Record) -> float | None:
     return record.metrics[MetricName(row.metric)].value
 
 
-def table(rows: Sequence[Comparison]) -> Table:
+def table(rows: Sequence[Reproduction]) -> Table:
     """One line for each comparison."""
     drawn = _drawn(("model", "task", "metric"), ("published", "ours", "difference", "tolerance"), ("agrees",))
     for row in rows:

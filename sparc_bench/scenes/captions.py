@@ -19,7 +19,7 @@ KINDS = ("attribute", "count", "relation", "inventory", "full")
 
 
 @dataclass(frozen=True)
-class Caption:
+class SceneCaption:
     """A caption: its text, its logical form, its kind (of `KINDS`) and its style."""
 
     text: str
@@ -28,7 +28,7 @@ class Caption:
     style: Style
 
 
-def write_captions(scene: Scene, stream: RandomStream) -> tuple[Caption, ...]:
+def write_captions(scene: Scene, stream: RandomStream) -> tuple[SceneCaption, ...]:
     """One caption of each kind, each true of the scene.
 
     - attribute: an object with its shape and one more attribute: colour, pattern, size or place.
@@ -47,7 +47,7 @@ def write_captions(scene: Scene, stream: RandomStream) -> tuple[Caption, ...]:
             text = realise(form, style)
             if text.count(" ") < LONGEST:
                 break
-        captions.append(Caption(text, form, kind, style))
+        captions.append(SceneCaption(text, form, kind, style))
     return tuple(captions)
 
 

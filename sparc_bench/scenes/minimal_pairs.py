@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sparc_bench.scenes.captions import Caption, realise
+from sparc_bench.scenes.captions import SceneCaption, realise
 from sparc_bench.scenes.generate import acceptable, draw_many, draw_scene, split_of
 from sparc_bench.scenes.logical_forms import All, Description, Exists, Form, Related, holds
 from sparc_bench.scenes.random_stream import RandomStream
@@ -39,7 +39,7 @@ class Pair:
     """
 
     scenes: tuple[Scene, Scene]
-    captions: tuple[Caption, Caption]
+    captions: tuple[SceneCaption, SceneCaption]
     edit: str
     of: str
 
@@ -57,7 +57,7 @@ def draw_pair(stream: RandomStream, index: int, split: str) -> Pair:
         if all(holds(forms[i], scenes[j]) == (i == j) for i in (0, 1) for j in (0, 1)):
             style = Style.draw(stream)
             texts = [realise(form, style) for form in forms]
-            captions = Caption(texts[0], forms[0], "pair", style), Caption(texts[1], forms[1], "pair", style)
+            captions = SceneCaption(texts[0], forms[0], "pair", style), SceneCaption(texts[1], forms[1], "pair", style)
             return Pair(scenes, captions, edit, of)
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from itertools import combinations
 from typing import Literal, get_args
 
-from sparc_bench.scenes.captions import LONGEST, Caption, realise
+from sparc_bench.scenes.captions import LONGEST, SceneCaption, realise
 from sparc_bench.scenes.logical_forms import Count, Description, Exactly, Exists, Form, Related, holds
 from sparc_bench.scenes.random_stream import RandomStream
 from sparc_bench.scenes.scene import Scene
@@ -42,7 +42,7 @@ class Negative:
 
 
 def write_negatives(
-    captions: Sequence[Caption], scene: Scene, kinds: Sequence[Kind], stream: RandomStream
+    captions: Sequence[SceneCaption], scene: Scene, kinds: Sequence[Kind], stream: RandomStream
 ) -> tuple[Negative, ...]:
     """One negative for each caption, of one of the wanted kinds, false of the scene.
 
@@ -53,7 +53,7 @@ def write_negatives(
     return tuple(_negative(caption, scene, kinds, stream) for caption in captions)
 
 
-def _negative(caption: Caption, scene: Scene, kinds: Sequence[Kind], stream: RandomStream) -> Negative:
+def _negative(caption: SceneCaption, scene: Scene, kinds: Sequence[Kind], stream: RandomStream) -> Negative:
     instead = [kind for kind in ("replace_object", "replace_attribute") if kind not in kinds]
     for kind in (*stream.shuffled(kinds), *stream.shuffled(instead), "replace_number"):
         edits = list(_EDITS[kind](caption.form))

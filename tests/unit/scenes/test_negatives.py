@@ -3,7 +3,7 @@ from collections import Counter
 import pytest
 
 from sparc_bench.datasets.scenes1 import Options, keep_captions, read
-from sparc_bench.scenes.captions import LONGEST, Caption, realise, write_captions
+from sparc_bench.scenes.captions import LONGEST, SceneCaption, realise, write_captions
 from sparc_bench.scenes.generate import draw_scene
 from sparc_bench.scenes.logical_forms import Count, Description, Exactly, Exists, Related, holds
 from sparc_bench.scenes.negatives import KINDS, write_negatives
@@ -181,14 +181,14 @@ SMALL_STAR = Exists(Description("star", size="small"))
 )
 def test_edits_by_hand(kind, form, texts):
     scene = Scene((STAR, HEART), 0)
-    caption = Caption(realise(form, STYLE), form, "any", STYLE)
+    caption = SceneCaption(realise(form, STYLE), form, "any", STYLE)
     drawn = {write_negatives([caption], scene, [kind], RandomStream("hand", index))[0].text for index in range(60)}
     assert drawn == set(texts)
 
 
 def test_a_pattern_that_another_object_has_gets_another_number():
     scene = Scene((STAR, small("heart", "blue", 20, "dotted"), small("cross", "green", 44, "striped")), 0)
-    caption = Caption("", Count(Description(pattern="solid"), 1), "count", STYLE)
+    caption = SceneCaption("", Count(Description(pattern="solid"), 1), "count", STYLE)
     (negative,) = write_negatives([caption], scene, REPLACE, RandomStream(0))
     assert negative.kind == "replace_number"
     assert not holds(negative.form, scene)
