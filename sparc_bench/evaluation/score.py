@@ -51,7 +51,7 @@ class _System:
     opens_images: bool = False
 
     def provenance(self, task: BoundTask, data: DataSplit) -> Provenance:  # noqa: ARG002 - the same for every task
-        """The file."""
+        """Provenance of the outputs: the sha256 of their file."""
         return Provenance(self.weights_hash)
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Influence of each cluster (image) on a statistic: what its standard error, its bias and a paired test rest on.
+"""Influence of each cluster (image) on a statistic, for its standard error, its bias and paired tests.
 
 Means know theirs in closed form. Any other statistic is computed again with a part of its clusters left out (Quenouille
 1956; Tukey 1958; Efron and Stein 1981): one at a time, or one of 500 blocks where there are more. Nothing is drawn at

@@ -28,7 +28,7 @@ _CELLS_AT_ONCE = 2_000_000
 
 @dataclass(frozen=True)
 class Statistic:
-    """A metric with what its interval takes; subclasses hold arrays whose first axis is the cluster.
+    """Metric with all that its interval needs; subclasses hold arrays whose first axis is the cluster.
 
     Attributes:
         kind: name of the statistic in records and in the file of outcomes.
@@ -111,7 +111,7 @@ class Statistic:
         return left_out(self.values_S, self.clusters, self.freedom)
 
     def weighted_sum(self, statistics: Sequence[Statistic], weights: Sequence[float]) -> Statistic | None:  # noqa: ARG002
-        """The statistic that a weighted sum of several is, of which this is one; None where it is none of its class."""
+        """Weighted sum of several statistics, this one among them, as one of this class; None where it is none."""
         return None
 
     def interval_without_spread(self, value: float) -> tuple[float, float]:
@@ -135,7 +135,7 @@ class Statistic:
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, ndarray]) -> Statistic:
-        """From `arrays`."""
+        """Statistic of its stored `arrays`."""
         return cls(**arrays)
 
 
@@ -171,7 +171,7 @@ class Mean(Statistic):
 
     @classmethod
     def of(cls, values_I: ndarray, cluster_I: ndarray | None = None, clusters: int | None = None) -> Mean:
-        """From one value per item and the item's cluster (default: every item is a cluster of its own).
+        """Mean of one value per item, with the item's cluster (default: every item is a cluster of its own).
 
         >>> Mean.of(np.array([1.0, 0.0, 1.0]), np.array([0, 0, 1])).value
         0.6666666666666666
@@ -213,13 +213,13 @@ class Mean(Statistic):
 
 @dataclass(frozen=True)
 class SparseMean(Statistic):
-    """A `Mean` that only a few of many clusters have a part in, such as one class of a thousand.
+    """A `Mean` of items in a few of many clusters, such as one class of a thousand.
 
     Attributes:
         cluster_O: the clusters that hold items, ascending.
         sum_O: their sums of credits.
         count_O: their numbers of items.
-        size: how many clusters there are.
+        size: number of clusters.
     """
 
     kind: ClassVar[str] = "mean"
@@ -245,7 +245,7 @@ class SparseMean(Statistic):
 
     @property
     def clusters(self) -> int:
-        """How many clusters there are, empty ones among them."""
+        """Number of clusters, empty ones among them."""
         return self.size
 
     def holdings(self) -> tuple[Int[ndarray, "E"], Int[ndarray, "E"]]:
@@ -266,7 +266,7 @@ class SparseMean(Statistic):
         return self
 
     def arrays(self) -> dict[str, ndarray]:
-        """Those of the `Mean`."""
+        """Arrays of the equal `Mean`, by name."""
         sum_G, count_G = np.zeros((2, self.size))
         sum_G[self.cluster_O], count_G[self.cluster_O] = self.sum_O, self.count_O
         return {"sum_G": sum_G, "count_G": count_G}
@@ -281,7 +281,7 @@ class ClassMean(Statistic):
         class_E: its class.
         sum_E: sum of the credits of its items.
         count_E: number of its items, never 0.
-        size: how many clusters there are.
+        size: number of clusters.
     """
 
     kind: ClassVar[str] = "class_mean"
@@ -293,7 +293,7 @@ class ClassMean(Statistic):
 
     @classmethod
     def of(cls, values_I: ndarray, class_I: ndarray, cluster_I: ndarray, clusters: int, classes: int) -> ClassMean:
-        """From one value, class and cluster per item."""
+        """Class mean of items, with one value, class and cluster per item."""
         if np.any((class_I < 0) | (class_I >= classes)):
             raise IndexError(f"a class outside 0..{classes - 1}")
         cell_I = np.asarray(class_I, dtype=np.int64) * clusters + cluster_I
@@ -303,14 +303,14 @@ class ClassMean(Statistic):
 
     @classmethod
     def of_table(cls, sum_GC: Shaped[ndarray, "G C"], count_GC: Shaped[ndarray, "G C"]) -> ClassMean:
-        """From the sums and numbers of every cluster and class."""
+        """Class mean of the sums and numbers of every cluster and class."""
         class_E, cluster_E = np.nonzero(np.asarray(count_GC).T)
         sum_E, count_E = (np.asarray(of_GC)[cluster_E, class_E].astype(np.float64) for of_GC in (sum_GC, count_GC))
         return cls(cluster_E, class_E, sum_E, count_E, len(sum_GC))
 
     @property
     def clusters(self) -> int:
-        """How many clusters there are, empty ones among them."""
+        """Number of clusters, empty ones among them."""
         return self.size
 
     def holdings(self) -> tuple[Int[ndarray, "E"], Int[ndarray, "E"]]:
@@ -351,7 +351,7 @@ class ClassMean(Statistic):
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, ndarray]) -> ClassMean:
-        """From `arrays`, or from the tables of older files."""
+        """Class mean of its stored `arrays`, or of the tables of older files."""
         if "sum_GC" in arrays:
             return cls.of_table(arrays["sum_GC"], arrays["count_GC"])
         cluster_E, class_E, sum_E, count_E = (arrays[key] for key in ("cluster_E", "class_E", "sum_E", "count_E"))
@@ -371,7 +371,7 @@ class IoU(Statistic):
         return _cells_of(self.union_GC)
 
     def values_S(self, weights_SG: Float[ndarray, "S G"]) -> Float[ndarray, "S"]:
-        """MIoU under the weights."""
+        """Mean IoU under the weights."""
         return _mean_of_present(_ratio(weights_SG @ self.intersection_GC, weights_SG @ self.union_GC))
 
 

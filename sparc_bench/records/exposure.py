@@ -1,4 +1,4 @@
-"""Exposure: what a model saw of a task's images before, as records state it."""
+"""Exposure of a model to a task's images in training, as records state it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Exposure:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The exposure of which this is the text.
+        """Exposure from its text in a record.
 
         Raises:
             ValueError: it is of none.

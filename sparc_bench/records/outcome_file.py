@@ -94,7 +94,7 @@ def pack(
 
 @dataclass
 class _Part:
-    """Arrays that are kept or left out together, and what the manifest says of the statistics among them."""
+    """Arrays that are kept or left out together, and the manifest's entries of their statistics."""
 
     arrays: dict[str, ndarray] = field(default_factory=dict)
     statistics: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -107,7 +107,7 @@ class _Part:
         self.statistics.setdefault(prefix, []).append(entry)
 
     def add_groups(self, grouping: str, of: Mapping[str, Statistic]) -> None:
-        """One table, if all are means: thousands of small members would take more than what they hold."""
+        """Add a grouping, as one table if all are means: thousands of members would be larger than their content."""
         means = [mean for each in of.values() if (mean := each.as_sparse_mean()) is not None]
         if not of or len(means) < len(of) or len({mean.size for mean in means}) > 1:
             for group, statistic in of.items():
@@ -306,7 +306,7 @@ def _unpacked(packed: bytes) -> bytes:
 
 
 def _arrays(members: Mapping[str, ndarray], manifest: Mapping[str, Any], keys: Iterable[str]) -> dict[str, ndarray]:
-    """Some arrays as they were."""
+    """Arrays of the given keys, as they were packed."""
     same, differences = manifest.get("same", {}), set(manifest.get("differences", ()))
     unpacked: dict[str, ndarray] = {}
     arrays = {}

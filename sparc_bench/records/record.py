@@ -1,7 +1,7 @@
 """The result record: one JSON file per (model, task), written by the program, reviewed, never edited.
 
 Folders under `results/`: `<model>/` (seed 0), `<model>.seed<k>/`, `samples/<model>/` for tasks on part of a benchmark,
-`testing/<model>/` for runs with --limit. Beside each record lies `<task>.npz` with what happened to every example.
+`testing/<model>/` for runs with --limit. Beside each record lies `<task>.npz` with the outcomes of every example.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SCHEMA = 1
 DIGITS = 6
 SAMPLES, TESTING = "samples", "testing"
 OUTPUTS = "outputs"
-"""The family of what was not run here: a record of another system's outputs, which has no model card."""
+"""Model family of records of another system's outputs, which have no model card."""
 
 
 class Finite(Strict):

@@ -1,4 +1,4 @@
-"""Records with the files that they lie in, so that what happened to every example is at hand where seeds are pooled."""
+"""Records with their files, so that the outcomes of every example are at hand where seeds are pooled."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Recorded:
         return self.record.recipe_hash or self.record.model_hash
 
     def statistic(self, metric: str) -> Statistic:
-        """A headline metric with what its interval takes.
+        """Statistic of a headline metric.
 
         Raises:
             UserError: the outcomes beside the record are missing, damaged, another one's, or were too large to keep.

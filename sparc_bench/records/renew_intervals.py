@@ -1,4 +1,4 @@
-"""Intervals of older records, computed again by the present methods from what happened to every example.
+"""Intervals of older records, computed again by the present methods from the outcomes of every example.
 
     python -m sparc_bench.records.renew_intervals results
 

@@ -1,4 +1,4 @@
-"""Two models on the same tasks, image by image, from what lies beside their records: nothing is run again."""
+"""Comparison of two models on the same tasks, image by image, from the outcomes beside their records."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def _shared(tasks: Sequence[Section]) -> list[str]:
 
 
 def text(sections: Sequence[Section]) -> str:
-    """All short tables and what their marks mean."""
+    """All short tables and the meaning of their marks."""
     if not sections:
         return "There are no records yet."
     lines: list[str] = []

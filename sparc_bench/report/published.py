@@ -27,7 +27,7 @@ from sparc_bench.records.record import Record, read_record, record_path
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A published number of a model and ours.
+    """Published number of a model, with the value of our record.
 
     Attributes:
         model: name of the card.
@@ -45,7 +45,7 @@ class Reproduction:
 
     @property
     def difference(self) -> float:
-        """Ours minus theirs."""
+        """Our value minus the published one."""
         return self.ours - self.published.value
 
     @property
@@ -100,7 +100,7 @@ def compare(cards: Sequence[ModelCard], results: Path) -> Agreement:
 
 
 def refuse_odd(card: ModelCard) -> None:
-    """Raise UserError for a published number that nothing here could be compared with."""
+    """Raise UserError for a published number that no record can be compared with."""
     known = discovery.names("tasks")
     seen: set[tuple[str, str]] = set()
     for task in dict.fromkeys(row.task for row in card.published):
@@ -135,7 +135,7 @@ def cards() -> list[ModelCard]:
 
 
 def _record(card: ModelCard, task: str, results: Path, protocol_hash: str) -> tuple[Record | None, list[str]]:
-    """The record that numbers may be compared with, and why others that are there may not be."""
+    """Record that numbers may be compared with, and the reasons against others."""
     reasons = []
     for name in dict.fromkeys((card.name, typed_name(card))):
         path = record_path(results, name, 0, task, sample=False, limit=None)
@@ -200,7 +200,7 @@ def _drawn(names: Sequence[str], numbers: Sequence[str], marks: Sequence[str] = 
 
 
 def render(agreement: Agreement) -> RenderableType:
-    """The comparisons, the verdict, and what waits for a record."""
+    """Tables of the comparisons, the verdict, and the numbers that wait for a record."""
     parts: list[RenderableType] = []
     if agreement.compared:
         off = len(agreement.disagreeing)

@@ -148,7 +148,7 @@ class Section:
         return f"{self.title}: {self.metric} ({size}; {EXPOSURES[self.exposure]}{whose})"
 
     def remarks(self) -> list[str]:
-        """The sentences that a reader must not miss."""
+        """Sentences about exposure, reference rows, overlaps, untrained paths, unseen classes and single seeds."""
         sentences = []
         if self.exposure == "seen":
             counts = "; ".join(f"{row.model} ({row.exposure})" for row in self.rows)
@@ -198,7 +198,7 @@ def build(results: Path) -> list[Section]:
     """The sections of all records under a folder (see `sections_of`).
 
     Raises:
-        UserError: a damaged record, or several seeds without what happened to every example.
+        UserError: a damaged record, or several seeds without the outcomes of every example.
     """
     return sections_of(read_all(results))
 

@@ -21,7 +21,7 @@ class LineStyle:
     dash: Dash
 
     def options(self) -> dict[str, Any]:
-        """For matplotlib's `Line2D`."""
+        """Options of matplotlib's `Line2D`."""
         return {"color": self.colour, "linestyle": self.dash}
 
 

@@ -1,4 +1,4 @@
-"""A run folder: whether a run is finished there, what its checkpoint must agree with, and what describes the run."""
+"""Run folder: summary of a finished run, checks of its checkpoint against recipe and data, and its environment."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def refuse_other_start(meta: Meta, folder: Path, init_record: InitRecord | None)
 
 
 def last_good(file: Path) -> str:
-    """Which checkpoint a stopped run left, in words."""
+    """Checkpoint that a stopped run left, in words."""
     if not file.is_file():
         return "no checkpoint was written yet, and the same command begins anew"
     step = checkpoint.read_meta(file).step
@@ -99,7 +99,7 @@ def last_good(file: Path) -> str:
 def environment(
     seed: int, device: torch.device, autocast: bool, probe: Mapping[str, float | None], world: int
 ) -> dict[str, Any]:
-    """What a training ran on: device, processes, precision, libraries."""
+    """Environment of a training: device, processes, precision, libraries."""
     libraries = ("torch", "torchvision", "timm", "open_clip_torch", "tokenizers", "numpy", "pillow", "sparc-bench")
     return {
         "seed": seed,
@@ -115,7 +115,7 @@ def environment(
 
 
 def write_environment(folder: Path, now: Mapping[str, Any], start: int) -> dict[str, Any] | None:
-    """Write what a training runs on, a resumed one beside what it began with; returns what to say about processes."""
+    """Write a training's environment, a resumed one's beside the first; returns a changed number of processes."""
     file = folder / ENVIRONMENT_FILE
     try:
         before = json.loads(file.read_text(encoding="utf-8")) if start else {}

@@ -124,7 +124,7 @@ def train(
 
 @dataclass(frozen=True)
 class _Run:
-    """What a run trains with, in this process."""
+    """Model, data and settings of a run, in this process."""
 
     recipe: Recipe
     folder: Path

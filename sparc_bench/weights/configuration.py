@@ -1,4 +1,4 @@
-"""Configurations of strangers: what no checkpoint has is refused before a model is built from it.
+"""Third-party configurations: values that no checkpoint has are refused before a model is built.
 
 A depth of 1e9 would be built for ever, a width of 1e6 take more memory than there is, and timm fetch a model that is
 named `hf-hub:...` without a word.
