@@ -1,4 +1,6 @@
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ from sparc_bench.cli.align import opened, told_apart
 from sparc_bench.cli.app import main
 from sparc_bench.datasets import scenes1
 from sparc_bench.errors import UserError
+
+PLUGINS = Path(__file__).parents[2] / "plugins"
 
 
 @pytest.fixture
@@ -76,31 +80,9 @@ def test_a_photo_with_a_caption(tmp_path, photo, capsys):
 def test_what_cannot_be_drawn_is_refused_in_one_sentence(words, sentence, photo, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken.png").write_bytes(b"no image")
-    (tmp_path / "no_patches.py").write_text(NO_PATCHES, encoding="utf-8")
+    shutil.copy(PLUGINS / "no_patches.py", tmp_path)
     assert main(["align", *(photo if word == "PHOTO" else word for word in words)]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert re.search(sentence, error)
     assert not list(tmp_path.glob("align.png"))
-
-
-NO_PATCHES = """
-import torch
-from sparc_bench.encoder import ImageTextEncoder
-from sparc_bench.features import ImageFeatures, TextFeatures
-
-def pixels(item, size=None):
-    return torch.zeros(3, 8, 8), (0.0, 0.0, 8.0, 8.0)
-
-class Blind(ImageTextEncoder):
-    def __init__(self, card, weights, runtime):
-        super().__init__(card, runtime, pixels, weights_hash="none")
-
-    def encode_pixels(self, pixels_B3HW, need):
-        return ImageFeatures((), pixels_B3HW.mean((2, 3)))
-
-    def encode_texts(self, texts, need):
-        return TextFeatures(tuple(texts), torch.ones(len(texts), 3))
-
-load = Blind
-"""
