@@ -44,13 +44,26 @@ class UnreadableImageError(UserError):
 
 
 def reason(error: Exception) -> str:
-    r"""First line of a library's error, cut to 120 characters, for a sentence; class of an error without text.
+    r"""First line of a library's error, shortened for a sentence; class of an error without text.
 
     >>> reason(OSError("connection refused.\nsee the log")), reason(TimeoutError())
     ('connection refused', 'TimeoutError')
     """
     lines = str(error).strip().splitlines()
-    return lines[0][:120].rstrip(".") if lines else type(error).__name__
+    return shortened(lines[0]).rstrip(".") if lines else type(error).__name__
+
+
+def shortened(text: str, most: int = 120) -> str:
+    """The words of a text that fit into `most` characters, and dots where some did not; never a part of a word.
+
+    >>> shortened("a header that is too large", 20), shortened("/a/folder/with/a/long/name is missing", 20)
+    ('a header that is ...', '/a/folder/with/a/long/name ...')
+    """
+    words = text.split()
+    if len(" ".join(words)) <= most:
+        return " ".join(words)
+    kept = max(1, sum(len(" ".join(words[: number + 1])) + 4 <= most for number in range(len(words))))
+    return " ".join([*words[:kept], "..."])
 
 
 MANY = 12

@@ -53,7 +53,7 @@ def check_data(card: DataCard, root: Path | None, begin: Callable[[str], None] =
     if reads and all(finding.status == "left out" for _, finding in counted):
         advice = f"Get what is absent from {card.home}."
         counted.append(("tasks", Finding("fail", "none can be run", "at least one", advice)))
-    findings += counted
+    findings += dict.fromkeys(counted)  # two tasks that read one split find the same note
     begin("decoding images")
     findings += _decoded(items)
     return DataReport(card, found.home, tuple(findings))

@@ -88,7 +88,7 @@ def train(
     card = discovery.recipe(recipe)
     writable(runs)
     refuse_absent_training_data([card], data_root)
-    from sparc_bench.cli.show import summary_table
+    from sparc_bench.cli.training_summary import summary_table
     from sparc_bench.distributed import process_group
     from sparc_bench.terminal import console
     from sparc_bench.training.train import train as train_recipe

@@ -15,7 +15,7 @@ from rich.console import Console
 from sparc_bench.cards import discovery
 from sparc_bench.cli.evaluated import complain, evaluated
 from sparc_bench.cli.findings import found, not_clear
-from sparc_bench.cli.show import summary_table
+from sparc_bench.cli.training_summary import summary_table
 from sparc_bench.evaluation.evaluate import Settings, evaluate
 from sparc_bench.files.atomic import write_atomic
 from sparc_bench.records.record import record_path

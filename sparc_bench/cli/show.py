@@ -83,28 +83,6 @@ def picture(name: str, out: Path) -> None:
     module.contact_sheet(out)
 
 
-def summary_table(summary: Mapping[str, Any]) -> Table:
-    """The figures of a training run, one a row; tables within are flattened to `held_out.true.fine_loss`."""
-    grid = _grid()
-    for key, value in flattened(summary):
-        if value != {}:
-            grid.add_row(key, _plain(value))
-    return grid
-
-
-def flattened(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of nested tables.
-
-    >>> list(flattened({"a": 1, "b": {"c": 2}}))
-    [('a', 1), ('b.c', 2)]
-    """
-    for key, value in table.items():
-        if isinstance(value, Mapping) and value:
-            yield from flattened(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 def _task(card: TaskCard) -> RenderableType:
     needs = card.needs or discovery.needs_on_disk(card.dataset)
     protocol = discovery.declared("protocols", card.protocol)

@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from sparc_bench.cost.cell import Cell, StepCost
+from sparc_bench.errors import shortened
 
 PRELOADED = ["sparc_bench.cost.cell"]
 
@@ -90,4 +91,4 @@ def _outcome(measure: Callable[[Cell], Any], cell: Cell) -> tuple[StepCost | Non
     except MemoryError as error:
         return None, f"out of memory ({error})"
     except Exception as error:  # any error of an objective becomes the cell's reason
-        return None, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        return None, f"{type(error).__name__}: {shortened(str(error), 300)}"

@@ -27,7 +27,7 @@ from sparc_bench.cost.cell import (
 from sparc_bench.cost.cost_rows import BASE, CostRow, read_rows, write_rows
 from sparc_bench.cost.flops import count
 from sparc_bench.cost.fresh_process import CellFailedError, DoesNotFitError, in_fresh_process, in_this_process
-from sparc_bench.errors import UserError
+from sparc_bench.errors import UserError, shortened
 from sparc_bench.records.environment import git_state
 from sparc_bench.training.precision import device_name
 
@@ -153,9 +153,7 @@ def unmeasured_row(cell: Cell, repeats: int) -> CostRow:
         objective = objective_alone(cell, torch.device("meta"))
         flops, base = count(cell), count(Cell(BASE, cell.batch, cell.model, cell.device))
     except Exception as error:  # any error of an objective becomes the reason of its row, and the others go on
-        return CostRow(
-            **row, status="failed", reason=f"FLOPs: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        )
+        return CostRow(**row, status="failed", reason=f"FLOPs: {type(error).__name__}: {shortened(str(error), 300)}")
     return CostRow(
         **row,
         status="measured",

@@ -13,7 +13,7 @@ from typing import Any
 from numpy import ndarray
 from safetensors import SafetensorError, safe_open
 
-from sparc_bench.errors import UserError
+from sparc_bench.errors import UserError, shortened
 from sparc_bench.files import archives
 from sparc_bench.files.annotations import decoded
 from sparc_bench.files.json_text import json_value
@@ -162,5 +162,5 @@ def _strings(file: Path, key: str, values: Any) -> list[str]:  # noqa: ANN401 - 
 
 
 def _damaged(file: Path, error: Exception) -> UserError:
-    reason = "no array in it" if "pickled data" in str(error) else str(error).partition("\n")[0][:120]
+    reason = "no array in it" if "pickled data" in str(error) else shortened(str(error).partition("\n")[0])
     return UserError(f"{file} is truncated or damaged ({reason}): copy or save it again.")

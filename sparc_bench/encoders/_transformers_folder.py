@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import textwrap
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparc_bench.errors import UserError
+from sparc_bench.errors import UserError, shortened
 from sparc_bench.files.json_text import json_value
 from sparc_bench.weights import hub
 from sparc_bench.weights.configuration import refuse_absurd
@@ -318,4 +317,4 @@ def _pinned(file: Path, sha256: str | None) -> Path:
 
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return textwrap.shorten(lines[0], 160, placeholder=" ...") if lines else type(error).__name__
+    return shortened(lines[0], 160) if lines else type(error).__name__

@@ -62,10 +62,9 @@ class RunLog:
         self._line({"step": report.step, **report.figures})
         for item in report.unreadable:
             self.event({"step": report.step, "unreadable": item})
-        if report.step % 5 == 0:
-            shown = " ".join(f"{key} {report.figures[key]:.3f}" for key in SHOWN if key in report.figures)
-            shown += f" {report.figures['images_per_second']:.0f} images/s"
-            self._progress.update(self._task, completed=report.step, figures=shown)
+        shown = " ".join(f"{key} {report.figures[key]:.3f}" for key in SHOWN if key in report.figures)
+        shown += f" {report.figures['images_per_second']:.0f} images/s"
+        self._progress.update(self._task, completed=report.step, figures=shown)
 
     def event(self, values: dict[str, Any]) -> None:
         """Log any other event: an evaluation on val, an unreadable image, the choice of precision."""

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from sparc_bench.errors import UserError
+from sparc_bench.errors import UserError, shortened
 from sparc_bench.files import archives
 from sparc_bench.files.json_text import json_value
 from sparc_bench.foreign_text import visible
@@ -259,7 +259,7 @@ def _load_torch(path: Path, start: bytes) -> Mapping[str, Any]:
 
 
 def _damaged(path: Path, reason: str) -> UserError:
-    first = "".join(reason.splitlines()[:1])[:120].rstrip(".") or "it breaks off"
+    first = shortened("".join(reason.splitlines()[:1])).rstrip(".") or "it breaks off"
     return UserError(f"{path} is truncated, damaged or no checkpoint ({first}): copy or download it again.")
 
 

@@ -18,6 +18,7 @@ from sparc_bench.records.record import Metric, Record
 from sparc_bench.report import compare
 from sparc_bench.terminal import console
 from sparc_bench.training import train as training
+from tests.unit.cli.test_training_summary import SUMMARY
 
 RECIPE = {
     "name": "tiny",
@@ -190,7 +191,7 @@ def test_train_hands_everything_on(monkeypatch, tmp_path, capsys):
 
     def fake(*arguments):
         seen.append(arguments)
-        return {"steps": 200, "held_out": {"true": 0.5}}
+        return SUMMARY
 
     monkeypatch.setattr(training, "train", fake)
     words = ["--seed", "2", "--tensorboard", "--runs", str(tmp_path), "--data-root", str(tmp_path)]
@@ -198,7 +199,7 @@ def test_train_hands_everything_on(monkeypatch, tmp_path, capsys):
     folder = tmp_path / "tiny" / "seed2"
     assert seen == [(recipe, folder, tmp_path, 2, "cpu", True)]
     printed = capsys.readouterr().out
-    assert "held_out.true  0.5" in printed
+    assert "tiny, seed 2: 200 steps" in printed
     assert str(folder) in printed
 
 

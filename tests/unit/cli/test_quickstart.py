@@ -12,6 +12,7 @@ from sparc_bench.evaluation.pipeline import Result
 from sparc_bench.files.atomic import write_atomic
 from sparc_bench.metrics.estimate import PairedEstimate
 from sparc_bench.report.compare import Comparison, Difference
+from tests.unit.cli.test_training_summary import SUMMARY
 
 SPARC, CLIP = quickstart.RECIPES
 
@@ -79,7 +80,7 @@ def go(monkeypatch, tmp_path, capsys):
         for number in range(1, recipe.steps + 1):
             on_step(number)
         folder.mkdir(parents=True, exist_ok=True)
-        summary = {"recipe": recipe.name, "steps": recipe.steps, "seconds": 60.0, "resumed_from": 0}
+        summary = {**SUMMARY, "recipe": recipe.name, "steps": recipe.steps, "seconds": 60.0}
         (folder / "summary.json").write_text(json.dumps(summary))
         return summary
 
