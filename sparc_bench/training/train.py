@@ -20,6 +20,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from sparc_bench import distributed
+from sparc_bench.cards import discovery
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.encoder import Runtime
 from sparc_bench.encoders.own import IN_TRAINING, WEIGHTS_FILE, OwnEncoder
@@ -124,7 +125,7 @@ def train(
 
 @dataclass(frozen=True)
 class _Run:
-    """Model, data and settings of a run, in this process."""
+    """Model, data and settings of a run, in this process; `alone` are batches as large as its part of one."""
 
     recipe: Recipe
     folder: Path
@@ -133,6 +134,7 @@ class _Run:
     model: TwoTowerModel
     optimizer: torch.optim.AdamW
     batches: Batches
+    alone: Batches
     device: torch.device
     start: int
     begins: dict[str, Any]
@@ -179,21 +181,21 @@ def _prepared(
     model.to(device)
     optimizer = make_optimizer(model, recipe.optim)
     start = checkpoint.load_training(file, model, optimizer) if begun is not None else 0
-    batches = Batches(
+    batches_of = partial(
+        Batches,
         pixels=data.pixels,
         objective=model.objective,
         tokenize=partial(data.tokenizer, full_context=model.full_context),
-        batch_size=recipe.batch_size,
         seed=seed,
         mask_known_true=recipe.data.false_negatives == "mask",
-        rank=rank,
-        world=world,
     )
+    batches = batches_of(batch_size=recipe.batch_size, rank=rank, world=world)
+    alone = batches_of(batch_size=recipe.batch_size // world)
     where = torch.device(device)
     autocast, probe = precision.choose(
-        recipe, data.init_record, where, lambda on: _probe_step(model, batches, where, on)
+        recipe, data.init_record, where, lambda on: _probe_step(model, alone, where, on)
     )
-    return _Run(recipe, run_folder, seed, data, model, optimizer, batches, where, start, begins, autocast, probe)
+    return _Run(recipe, run_folder, seed, data, model, optimizer, batches, alone, where, start, begins, autocast, probe)
 
 
 def _train(run: _Run, tensorboard: bool, on_step: Callable[[int], None], stop: StopRequest) -> dict[str, Any]:
@@ -249,8 +251,7 @@ def _train(run: _Run, tensorboard: bool, on_step: Callable[[int], None], stop: S
         workers = 0 if data.pixels.array_NSS3 is not None else (os.cpu_count() or 1)
         with stop.noted():
             fit(
-                # a loss may leave parameters unused, in one step or in all
-                model=model if world == 1 else DistributedDataParallel(model, find_unused_parameters=True),
+                model=model if world == 1 else _shared(run),
                 optimizer=run.optimizer,
                 recipe=recipe,
                 batches=loader(run.batches, start, recipe.steps, workers),
@@ -280,6 +281,19 @@ def _train(run: _Run, tensorboard: bool, on_step: Callable[[int], None], stop: S
     checkpoint.write_checkpoint(checkpoint.model_tensors(model), meta(recipe.steps), run_folder / WEIGHTS_FILE)
     write_json(run_folder / SUMMARY_FILE, summary)
     return summary
+
+
+def _shared(run: _Run) -> DistributedDataParallel:
+    """The model with gradients shared by all processes.
+
+    torch warns and loses time where it is told to look for unused parameters in vain, so that one step looks first; the
+    loss of a plug-in may leave some out in a later step alone.
+    """
+    forward_backward(run.model, run.alone[0], run.device, run.autocast)
+    unused = any(each.grad is None for each in run.model.parameters() if each.requires_grad)
+    run.model.zero_grad(set_to_none=True)
+    plugin = discovery.plugin_code(run.recipe.objective) is not None
+    return DistributedDataParallel(run.model, find_unused_parameters=unused or plugin)
 
 
 def _probe_step(model: TwoTowerModel, batches: Batches, device: torch.device, autocast: bool) -> None:

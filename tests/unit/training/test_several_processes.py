@@ -47,6 +47,7 @@ def test_three_processes_train_as_one(start, tiny, from_clip, tmp_path):
     card.write_text(to_toml(tiny))
     done = torchrun(3, card, "--runs", tmp_path / "runs")
     assert done.returncode == 0, done.stderr
+    assert "unused parameters" not in done.stderr
     folder = tmp_path / "runs" / "tiny" / "seed0"
     for one, three in zip(figures(tmp_path / "one"), figures(folder), strict=True):
         assert three == pytest.approx(one, rel=1e-4)
@@ -140,6 +141,15 @@ def test_a_run_that_goes_on_in_other_processes_says_so_and_keeps_both_environmen
     assert "goes on after step 3 with 2 processes; it began with 1" in done.stderr
     assert json.loads((folder / "environment.json").read_text())["processes"] == 1
     assert json.loads((folder / "environment.step3.json").read_text())["processes"] == 2
+
+
+@pytest.mark.slow
+def test_the_precision_is_tried_on_a_batch_of_one_process(tiny, tmp_path):
+    card = tmp_path / "tiny.toml"
+    card.write_text(to_toml(tiny.model_copy(update={"precision": "auto"})))
+    assert tiny.data.false_negatives == "mask"
+    done = torchrun(2, card, "--runs", tmp_path / "runs", SPARC_BENCH_CACHE=str(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
