@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
 from sparc_bench.cards.binding import BoundTask, bind
 from sparc_bench.cards.model_card import ModelCard
@@ -93,6 +93,7 @@ class _Model:
     seed: int
     progress: Progress | None
     cache: FeatureCache
+    _bar: TaskID = field(init=False)
 
     @property
     def opens_images(self) -> bool:
@@ -101,6 +102,8 @@ class _Model:
 
     def result(self, pipeline: Pipeline, card: TaskCard) -> Result:
         """The result of one task, or the sentence of its error."""
+        if self.progress is not None:
+            self._bar = self.progress.add_task(f"{self.card.name} on {card.name}", total=None)
         try:
             task = bind(card)
             self._refuse_lacking(task)
@@ -109,6 +112,8 @@ class _Model:
             return Result(self.card.name, card.name, error=str(error))
         finally:
             self.cache.flush()
+            if self.progress is not None:
+                self.progress.remove_task(self._bar)
 
     def provenance(self, task: BoundTask, data: DataSplit) -> Provenance:
         """The provenance of the encoder's record, with the rounding of its cached patches."""
@@ -119,9 +124,8 @@ class _Model:
     def scorer(self, task: BoundTask, data: DataSplit) -> Iterator[Scorer]:
         """The protocol, run on the encoder behind the feature cache; images are counted in the progress bar."""
         encoder = FiniteEncoder(self.cache.around(self.encoder, data))
-        with self._counting(task.card, data) as count:
-            watched = WatchedEncoder(encoder, count)
-            yield Scorer(lambda: task.protocol.run(watched, data, task.options), watched, has_towers=True)
+        watched = WatchedEncoder(encoder, self._counted(task.card, data))
+        yield Scorer(lambda: task.protocol.run(watched, data, task.options), watched, has_towers=True)
 
     def _refuse_lacking(self, task: BoundTask) -> None:
         missing = task.protocol.NEEDS - self.encoder.gives
@@ -131,15 +135,11 @@ class _Model:
                 "give: leave this task out."
             )
 
-    @contextmanager
-    def _counting(self, card: TaskCard, data: DataSplit) -> Iterator[Callable[[int], None]]:
+    def _counted(self, card: TaskCard, data: DataSplit) -> Callable[[int], None]:
+        """Function that counts images in the progress bar of the task."""
         if self.progress is None:
-            yield lambda _: None
-            return
+            return lambda _: None
         passes = 2 if "untrained" in card.reference_rows else 1
         images = len({(item.id, item.crop) for item in data.items})
-        bar = self.progress.add_task(f"{self.card.name} on {card.name}", total=passes * images)
-        try:
-            yield partial(self.progress.advance, bar)
-        finally:
-            self.progress.remove_task(bar)
+        self.progress.reset(self._bar, total=passes * images)
+        return partial(self.progress.advance, self._bar)

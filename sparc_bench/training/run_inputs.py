@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from rich.progress import Progress
+
 from sparc_bench.cards.binding import bind_split
 from sparc_bench.cards.card import canonical_hash
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.dataset import DataSplit
-from sparc_bench.distributed import rank_0_first
+from sparc_bench.distributed import rank_0_first, rank_and_world
 from sparc_bench.errors import UserError
 from sparc_bench.terminal import task_bar
 from sparc_bench.training.data_needs import refuse_unfilled
@@ -66,12 +68,14 @@ def read_run_inputs(recipe: Recipe, data_root: Path | None) -> RunInputs:
         UserError: a split is kept for evaluation; data, captions, images or the initial model are missing; there are
             fewer images than a batch holds.
     """
-    initial = rank_0_first(partial(initial_model, recipe))
-    train, val = read_splits(recipe, data_root)
-    refuse_unfilled(recipe, train)
-    transform = architecture_of(recipe, initial.init_record if initial else None).image_transform(recipe.name)
-    pixels = rank_0_first(partial(_pixels, train, transform, recipe))
-    val_pixels = rank_0_first(partial(_pixels, val, transform, recipe))
+    with task_bar() as progress:
+        progress.add_task(f"{recipe.name}: reading {recipe.data.dataset}", total=None, visible=rank_and_world()[0] == 0)
+        initial = rank_0_first(partial(initial_model, recipe))
+        train, val = read_splits(recipe, data_root)
+        refuse_unfilled(recipe, train)
+        transform = architecture_of(recipe, initial.init_record if initial else None).image_transform(recipe.name)
+        pixels = rank_0_first(partial(_pixels, train, transform, recipe, progress))
+        val_pixels = rank_0_first(partial(_pixels, val, transform, recipe, progress))
     if len(pixels) < recipe.batch_size:
         raise UserError(f"{len(pixels)} images make no batch of {recipe.batch_size}: lower batch_size in the recipe.")
     words, hashes = caption_counts(train.captions), data_hashes(train, val)
@@ -116,12 +120,14 @@ def caption_counts(captions: Iterable[str]) -> dict[str, int]:
     return dict(counts)
 
 
-def _pixels(data: DataSplit, transform: ImageTransform, recipe: Recipe) -> Pixels:
-    with task_bar() as progress:
-        bar = progress.add_task(f"decoding {data.dataset} {data.split}", total=len(data), visible=False)
+def _pixels(data: DataSplit, transform: ImageTransform, recipe: Recipe, progress: Progress) -> Pixels:
+    bar = progress.add_task(f"{recipe.name}: decoding {data.dataset} {data.split}", total=len(data), visible=False)
+    try:
         return load_pixels(
             data,
             transform,
             recipe.data.max_unreadable,
             lambda done, total: progress.update(bar, completed=done, total=total, visible=True),
         )
+    finally:
+        progress.remove_task(bar)

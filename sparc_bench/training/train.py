@@ -28,6 +28,7 @@ from sparc_bench.errors import ElsewhereError, StoppedError, UserError
 from sparc_bench.files.atomic import remove_drafts
 from sparc_bench.files.lock import locked
 from sparc_bench.stop_signals import StopRequest, name_of
+from sparc_bench.terminal import task_bar
 from sparc_bench.training import precision
 from sparc_bench.training.data_needs import refuse_missing
 from sparc_bench.training.initial_model import InitialModel, load_initial_weights
@@ -192,9 +193,11 @@ def _prepared(
     batches = batches_of(batch_size=recipe.batch_size, rank=rank, world=world)
     alone = batches_of(batch_size=recipe.batch_size // world)
     where = torch.device(device)
-    autocast, probe = precision.choose(
-        recipe, data.init_record, where, lambda on: _probe_step(model, alone, where, on)
-    )
+    with task_bar() as progress:
+        progress.add_task(f"{recipe.name}: trying float32 and bf16", total=None, visible=rank == 0)
+        autocast, probe = precision.choose(
+            recipe, data.init_record, where, lambda on: _probe_step(model, alone, where, on)
+        )
     return _Run(recipe, run_folder, seed, data, model, optimizer, batches, alone, where, start, begins, autocast, probe)
 
 
@@ -263,21 +266,21 @@ def _train(run: _Run, tensorboard: bool, on_step: Callable[[int], None], stop: S
                 on_evaluation=lambda step: distributed.together(lambda: validate(step)),
                 stop=stop,
             )
-    if rank > 0:
-        return {}
-    summary = {
-        "recipe": recipe.name,
-        "seed": seed,
-        "steps": recipe.steps,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "seconds": round(time.perf_counter() - began, 1),
-        "resumed_from": start,
-        "precision": "bf16" if autocast else "float32",
-        "unreadable": len(unreadable),
-        "data": dict(data.hashes),
-        "val": scores or validation_scores(encoder(), data.val, data.val_pixels),
-        "held_out": held_out(model, data.tokenizer, data.val, data.val_pixels, run.device),
-    }
+        if rank > 0:
+            return {}
+        summary = {
+            "recipe": recipe.name,
+            "seed": seed,
+            "steps": recipe.steps,
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "seconds": round(time.perf_counter() - began, 1),
+            "resumed_from": start,
+            "precision": "bf16" if autocast else "float32",
+            "unreadable": len(unreadable),
+            "data": dict(data.hashes),
+            "val": scores or validation_scores(encoder(), data.val, data.val_pixels),
+            "held_out": held_out(model, data.tokenizer, data.val, data.val_pixels, run.device),
+        }
     checkpoint.write_checkpoint(checkpoint.model_tensors(model), meta(recipe.steps), run_folder / WEIGHTS_FILE)
     write_json(run_folder / SUMMARY_FILE, summary)
     return summary

@@ -181,10 +181,14 @@ def test_images_are_counted_for_the_progress_bar(run, tmp_path, toy_task, toy_mo
             seen.append((description, fields["total"]))
             return super().add_task(description, **fields)
 
+        def reset(self, task_id, **fields):
+            seen.append(fields["total"])
+            super().reset(task_id, **fields)
+
     with Bar(console=Console(file=io.StringIO())) as progress:
         evaluate(toy_model(), [toy_task()], Settings(tmp_path / "results"), None, progress)
         assert progress.tasks == []
-    assert seen == [("toy_good on toy", 60), 30, 30]
+    assert seen == [("toy_good on toy", None), 60, 30, 30]  # a line while the data are read, then images
 
 
 def test_protocol_hash(tmp_path, toy_task, monkeypatch):
