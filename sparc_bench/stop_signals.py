@@ -19,11 +19,11 @@ STOPS = [number for name in ("SIGINT", "SIGTERM", "SIGUSR1") if (number := getat
 """Signals that ask to stop; Windows has no SIGUSR1."""
 
 GOES_ON = "what is finished is kept, and the same command goes on from it."
-"""What a stopped command leaves."""
+"""End of the sentence of a stopped command."""
 
 
 def name_of(number: int) -> str:
-    """What stopped the command, in words.
+    """Name of a signal as a person would say it.
 
     >>> name_of(15), name_of(2)
     ('SIGTERM', 'Ctrl-C')

@@ -22,7 +22,7 @@ PACKAGE = __name__.partition(".")[0]
 _ROOT = Path(__file__).parents[2]
 
 LIGHT = frozenset({*sys.stdlib_module_names, "annotated_types", "jaxtyping", "numpy", "pydantic", "pydantic_core"})
-"""What a declaration may import; all of it is imported by the cards anyway."""
+"""Modules that a declaration may import; the cards import all of them anyway."""
 
 _FUTURE = {name: getattr(__future__, name).compiler_flag for name in __future__.all_feature_names}
 

@@ -219,7 +219,7 @@ def _kind(annotation: Any) -> str:  # noqa: ANN401 - any field's annotation
 
 
 def _doc(field: FieldInfo) -> str:
-    """What a setting means, and its bounds where it is a number."""
+    """Meaning of a setting, and its bounds where it is a number."""
     return "; ".join(part for part in (field.description or "", in_words(field)) if part)
 
 

@@ -14,7 +14,7 @@ _KINDS = {"true": "its own image", "shuffled": "another image", "grey": "a grey 
 
 
 def summary_table(summary: Mapping[str, Any]) -> Table:
-    """What was trained, on what, and what came out: one row each."""
+    """Table of a training: the model, its data and its results, one row each."""
     drawn = table(("what", "value"), list(_rows(summary)))
     drawn.show_header = False
     return drawn

@@ -26,7 +26,7 @@ SMALL = 2**16
 
 
 class DamagedShardError(ValueError):
-    """A shard that is not what was written."""
+    """A shard whose content differs from what was written."""
 
 
 @dataclass(frozen=True, eq=False)

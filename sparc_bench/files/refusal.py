@@ -20,7 +20,7 @@ _REMEDIES = {
 
 
 def remedy(error: OSError) -> str | None:
-    """What to do about a file system that refuses; None for an error of another kind."""
+    """Remedy for an error of the file system; None for an error of another kind."""
     return _REMEDIES.get(error.errno or 0)
 
 

@@ -59,7 +59,7 @@ class Masks:
         return found
 
     def numberings(self, classes: Sequence[str]) -> tuple[Numbering, ...]:
-        """What the pixel values can mean, the first unless another fits better; names leave one numbering.
+        """Possible meanings of the pixel values, the first unless another fits better; names leave one numbering.
 
         Raises:
             UserError: a class name is unknown to the task.
@@ -103,7 +103,7 @@ class Masks:
 
 @dataclass(frozen=True)
 class Numbering:
-    """What pixel values mean.
+    """Meaning of pixel values.
 
     Attributes:
         title: the rule in words.

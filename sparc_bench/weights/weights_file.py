@@ -345,5 +345,5 @@ def _model_names(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]
 
 
 def _wrapped_by(names: Collection[str]) -> str:
-    """What a wrapper put before every name; empty where nothing was."""
+    """Prefix that a wrapper put before every name; empty for none."""
     return next((each for each in WRAPPERS if names and all(name.startswith(each) for name in names)), "")
