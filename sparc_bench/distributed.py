@@ -36,7 +36,7 @@ def several() -> bool:
 
 TIMEOUT = "SPARC_BENCH_TIMEOUT"
 """Environment variable: seconds after which a process that does not answer in a training step is given up."""
-SECONDS = 300
+SECONDS = 90
 """Its default."""
 ALONE = 12
 """So many times as long may rank 0 work alone: decode, validate, write."""

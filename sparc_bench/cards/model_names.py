@@ -17,8 +17,8 @@ def folder_name(family: str, title: str) -> str:
     """
     name = re.sub(r"[^\w.-]+|__+", "_", f"{family}_{title}").strip("_.")
     name = name.replace(".seed", "_seed")  # `NAME.seed1` is the folder of another training seed
-    if len(name) > LONGEST_NAME:
-        name = f"{name[: LONGEST_NAME - 9]}_{sha256(title.encode()).hexdigest()[:8]}"
+    if len(name.encode()) > LONGEST_NAME:
+        name = f"{name.encode()[: LONGEST_NAME - 9].decode(errors='ignore')}_{sha256(title.encode()).hexdigest()[:8]}"
     return name
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 LONGEST_NAME = 120
-"""Characters of a name, at most."""
+"""Bytes of a name in UTF-8, at most."""
 
 TAKEN = ("samples", "testing", "studies", "cost")
 """Folders under `results/` that are of no model."""
@@ -22,8 +22,8 @@ def fault(name: str) -> str:
     >>> fault("../../evil")
     "cannot name a folder: write it with letters, digits, '_', '-' and '.', neither '-' nor '.' first"
     """
-    if len(name) > LONGEST_NAME:
-        return f"cannot name a folder: write it with at most {LONGEST_NAME} characters"
+    if len(name.encode()) > LONGEST_NAME:
+        return f"cannot name a folder: write it with at most {LONGEST_NAME} bytes of UTF-8"
     if not re.fullmatch(r"\w[\w.-]*", name):
         return "cannot name a folder: write it with letters, digits, '_', '-' and '.', neither '-' nor '.' first"
     if ".seed" in name:
@@ -33,7 +33,9 @@ def fault(name: str) -> str:
 
 def fault_of_model(name: str) -> str:
     """Reason why a name cannot be that of a model, whose records lie in `results/NAME/`; empty for a good one."""
-    return fault(name) or ("is a folder of results that is of no model: choose another" if name in TAKEN else "")
+    return fault(name) or (
+        "is a folder of results that is of no model: choose another" if name.lower() in TAKEN else ""
+    )
 
 
 def as_part(text: str) -> str:

@@ -298,7 +298,7 @@ def _values(heading: str, values: Mapping[str, Any], module: ModuleType) -> list
 
 
 def _heading(kind: str, name: str, title: str) -> Text:
-    return Text.assemble((name, "bold"), f" ({kind})", f": {title}" if title else "")
+    return Text.assemble((name, "bold"), f" ({kind})", f": {_plain(title)}" if title else "")
 
 
 def _subheading(text: str) -> Text:
@@ -329,4 +329,4 @@ def _plain(value: Any) -> str:  # noqa: ANN401 - anything that TOML or JSON hold
         return f"{value:.6g}"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "none" if value is None else str(value)
+    return "none" if value is None else " ".join(str(value).splitlines())

@@ -103,6 +103,8 @@ def decoded(data: bytes, where: Path | str) -> str:
         UserError: the bytes are not in that encoding.
     """
     encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
+    if encoding == "utf-8" and b"\0" in data[:4]:
+        raise UserError(f"{where} is UTF-16 or UTF-32 text without a byte order mark: save it again as UTF-8.")
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
@@ -122,7 +124,7 @@ _MARKS = {
 
 def read_json(cls: type[AnyRows], data: bytes, where: Path | str) -> AnyRows:
     """JSON validated against a pydantic model; raises UserError that names the first value that does not fit."""
-    marked = any(data.startswith(mark) for mark in _MARKS)
+    marked = any(data.startswith(mark) for mark in _MARKS) or b"\0" in data[:4]
     text = decoded(data, where) if marked else data
     try:
         return cls.model_validate_json(text)

@@ -92,7 +92,11 @@ def open_clip_towers(config: Mapping[str, Any]) -> TowerPair:
         UserError: open_clip cannot build them.
     """
     try:
-        model = open_clip.CustomTextCLIP(**{key: value for key, value in config.items() if key != "custom_text"})
+        own = {key: value for key, value in config.items() if key != "custom_text"}
+        # the weights are the checkpoint's: a stranger's configuration fetches none
+        own["vision_cfg"] = {**own["vision_cfg"], "timm_model_pretrained": False}
+        own["text_cfg"] = {**own["text_cfg"], "hf_model_pretrained": False}
+        model = open_clip.CustomTextCLIP(**own)
         return TowerPair(OpenClipImageTower(model.visual), OpenClipTextTower(model.text))
     except Exception as error:  # a configuration from a stranger's file can raise anything
         raise UserError(

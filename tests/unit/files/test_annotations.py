@@ -1,7 +1,16 @@
 import pytest
 
 from sparc_bench.errors import UserError
-from sparc_bench.files.annotations import DataFolder, absent_notes, decoded, file_sizes, fingerprint, repeated
+from sparc_bench.files.annotations import (
+    CocoRow,
+    DataFolder,
+    absent_notes,
+    decoded,
+    file_sizes,
+    fingerprint,
+    read_json,
+    repeated,
+)
 
 
 def test_no_root_names_both_ways_to_give_one():
@@ -83,3 +92,5 @@ def test_text_in_another_encoding_is_refused():
         decoded("für".encode("latin-1"), "x")
     with pytest.raises(UserError, match="x is no UTF-16 text"):
         decoded(b"\xff\xfe\x00", "x")
+    with pytest.raises(UserError, match="without a byte order mark: save it again as UTF-8"):
+        read_json(CocoRow, '{"id": 1}'.encode("utf-16-le"), "x")

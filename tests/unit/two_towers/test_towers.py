@@ -1,11 +1,13 @@
 """Towers and tokenizers: padding moves nothing, words see both sides, a long text keeps its EOS."""
 
+import open_clip
 import pytest
 import torch
 
 from sparc_bench.cards.recipe import ImageTowerTable, TextTowerTable
 from sparc_bench.errors import UserError
 from sparc_bench.two_towers.image_transform import normalise
+from sparc_bench.two_towers.open_clip_towers import open_clip_towers
 from sparc_bench.two_towers.tokenizer import Tokenizer, make_tokenizer
 from sparc_bench.two_towers.towers import RecipeImageTower, RecipeTextTower
 
@@ -79,3 +81,18 @@ def test_image_trunk_has_no_class_token_and_averages_its_patches():
 def test_a_model_that_timm_does_not_know_is_a_user_error():
     with pytest.raises(UserError, match="vision transformer of timm"):
         RecipeImageTower(ImageTowerTable(model="vit_no_such"))
+
+
+def test_towers_of_a_strangers_configuration_fetch_no_weights(monkeypatch):
+    asked = []
+
+    def towers(**config):
+        asked.append((config["vision_cfg"]["timm_model_pretrained"], config["text_cfg"]["hf_model_pretrained"]))
+        raise RuntimeError("none are built here")
+
+    monkeypatch.setattr(open_clip, "CustomTextCLIP", towers)
+    vision = {"timm_model_name": "vit_tiny_patch16_224", "timm_model_pretrained": True}
+    text = {"hf_model_name": "bert-base-uncased", "hf_model_pretrained": True}
+    with pytest.raises(UserError, match="cannot build the towers"):
+        open_clip_towers({"embed_dim": 8, "vision_cfg": vision, "text_cfg": text})
+    assert asked == [(False, False)]
