@@ -23,6 +23,10 @@ _ENOUGH = 8
 """Fewest boxes that can show another format: of a few, all can fit by chance."""
 _MANY = 0.1
 """Least share of boxes outside of their images that makes another format likely."""
+_TINY = (-0.5, 1.5)
+"""Ends of boxes that are fractions of their images: detectors pass 0 and 1 by a little."""
+_NEARLY_ALL = 0.9
+"""Least share of such boxes that makes fractions likely."""
 
 
 def _plausible(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
@@ -54,10 +58,13 @@ def outside_notes(
     corner_R2, extent_R2 = box_R4[:, :2], box_R4[:, 2:]
     if not len(box_R4):
         return ()
-    if (corner_R2 + extent_R2).max() <= 1 and (corner_R2 >= 0).all() and extent_R2.any() and size_R2.min() > 2:
+    tiny_R = (box_R4 >= _TINY[0]).all(axis=1) & ((corner_R2 + extent_R2) <= _TINY[1]).all(axis=1)
+    if tiny_R.mean() >= _NEARLY_ALL and extent_R2.any() and size_R2.min() > 2:
+        first = int(tiny_R.argmax())
         raise UserError(
-            f"All {len(box_R4)} boxes of {where} lie within one pixel, such as {box_R4[0].tolist()} of {named(0)}: "
-            "they seem to be fractions of the image, so write left, top, width and height in pixels."
+            f"{np.count_nonzero(tiny_R)} of {len(box_R4)} boxes of {where} lie within one pixel, such as "
+            f"{box_R4[first].tolist()} of {named(first)}: they seem to be fractions of the image, so write left, top, "
+            "width and height in pixels."
         )
     leaves_R = _leaves(corner_R2, corner_R2 + extent_R2, size_R2)
     if not leaves_R.any():

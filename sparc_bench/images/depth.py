@@ -48,7 +48,10 @@ def shallow(image: ImageFile, name: str) -> Image.Image:
     tags: Any = getattr(image, "tag_v2", {})
     values_HW = np.asarray(image)
     low, high = float(values_HW.min()), float(values_HW.max())
-    stated = _stated(image, tags, bits, high)
+    if image.format == "PNG" and bits is not None and not (values_HW.astype(np.int64) % 2 ** max(0, 16 - bits)).any():
+        stated: tuple[float, float] | None = (0, FULL)  # sBIT counts the high bits; some writers fill the low ones
+    else:
+        stated = _stated(image, tags, bits, high)
     if stated is None or not stated[0] <= low <= high <= stated[1]:
         states = f"beyond the {stated[1]:g} that it states" if stated else "without stating which value is white"
         raise UserError(

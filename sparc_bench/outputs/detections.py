@@ -175,7 +175,7 @@ class DetectionRows:
 
     def _outside_notes(self, found: SplitDetections, data: DataSplit, row_D: Int[ndarray, "D"]) -> tuple[str, ...]:
         """Note about boxes that leave their image, if any; `row_D` are their rows in the file."""
-        if found.box_D4 is None or not all(_states_size(example) for example in data):
+        if found.box_D4 is None or not all(states_size(example) for example in data):
             return ()
         size_N2 = np.array([(one.facts["width"], one.facts["height"]) for one in data], dtype=np.float64)
         return outside_notes(
@@ -201,7 +201,8 @@ class DetectionRows:
         return packed
 
 
-def _states_size(example: Example) -> bool:
+def states_size(example: Example) -> bool:
+    """Whether an example knows the width and height of its image."""
     return isinstance(example.facts, Mapping) and {"width", "height"} <= example.facts.keys()
 
 

@@ -10,11 +10,12 @@ from importlib.metadata import version
 from typing import Any, Literal, Self, cast
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from numpy import ndarray
 from pycocotools import mask as coco_mask
 from pycocotools.cocoeval import COCOeval
 from pydantic import model_validator
+from torch import Tensor
 
 from sparc_bench.cards.bounds import Area, Number
 from sparc_bench.cards.card import Strict
@@ -22,9 +23,10 @@ from sparc_bench.cards.prompts import class_words, templates
 from sparc_bench.dataset import DataSplit, Region
 from sparc_bench.encoder import Detector, Encoder
 from sparc_bench.errors import UserError, nearest
+from sparc_bench.files.boxes import outside_notes
 from sparc_bench.metrics.average_precision import AveragePrecision
 from sparc_bench.metrics.statistic import ClassMean, Statistic
-from sparc_bench.outputs.detections import DetectionRows, SplitDetections
+from sparc_bench.outputs.detections import DetectionRows, SplitDetections, states_size
 from sparc_bench.protocol import Outcome
 from sparc_bench.protocols import _faster_coco_eval
 from sparc_bench.protocols._coco_evaluation import (
@@ -98,17 +100,49 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     texts = [prompted[0].replace("{}", words) for words in class_words(options.classes, data.classes)]
     images, labels, boxes, scores = [], [], [], []
     for start in range(0, len(data), IMAGES_AT_ONCE):
-        found = cast("Detector", encoder).detect(data.items[start : start + IMAGES_AT_ONCE], texts)
+        items = data.items[start : start + IMAGES_AT_ONCE]
+        found = cast("Detector", encoder).detect(items, texts)
+        _refuse_unknown(found.image_index_R, len(items), "image", encoder.card.name)
+        _refuse_unknown(found.text_index_R, len(texts), "text", encoder.card.name)
         images.append(found.image_index_R.cpu().numpy() + start)
         labels.append(found.text_index_R.cpu().numpy())
         boxes.append(found.box_R4.cpu().numpy().astype(np.float64))
         scores.append(found.score_R.cpu().numpy().astype(np.float64))
-    extent_D4 = corner_and_extent(np.concatenate(boxes))
-    return _outcome(
-        SplitDetections(np.concatenate(images), np.concatenate(labels), np.concatenate(scores), extent_D4),
-        data,
-        options,
-        (),
+    box_D4 = np.concatenate(boxes)
+    all_D = SplitDetections(
+        np.concatenate(images), np.concatenate(labels), np.concatenate(scores), corner_and_extent(box_D4)
+    )
+    return _outcome(all_D, data, options, _outside(all_D, box_D4, data, encoder.card.name))
+
+
+def _refuse_unknown(index_R: Tensor, number: int, what: str, model: str) -> None:
+    """Raise UserError for an index of no image or text of a call of `detect`."""
+    odd_R = (index_R < 0) | (index_R >= number)
+    if odd_R.any():
+        raise UserError(
+            f"{model} gives {int(odd_R.sum())} detections of {what} {int(index_R[odd_R][0])}, but was given {number} "
+            f"{what}s, numbered from 0: mend its `detect`."
+        )
+
+
+def _outside(found: SplitDetections, box_D4: Float[ndarray, "D 4"], data: DataSplit, model: str) -> tuple[str, ...]:
+    """Note about a model's boxes that leave their image.
+
+    Raises:
+        UserError: boxes of negative extent, or in another format.
+    """
+    turned_D = (box_D4[:, 2:] < box_D4[:, :2]).any(axis=1)
+    if turned_D.any():
+        raise UserError(
+            f"{model} gives {np.count_nonzero(turned_D)} boxes of negative width or height, such as "
+            f"{box_D4[turned_D][0].tolist()}: give left, top, right, bottom in pixels of the original image."
+        )
+    if not all(states_size(example) for example in data):
+        return ()
+    size_N2 = np.array([(one.facts["width"], one.facts["height"]) for one in data], dtype=np.float64)
+    extent_D4 = corner_and_extent(box_D4)
+    return outside_notes(
+        extent_D4, size_N2[found.example_D], model, lambda index: f"image {data[int(found.example_D[index])].id}"
     )
 
 

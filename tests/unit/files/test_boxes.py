@@ -34,6 +34,12 @@ def test_corners_given_as_extents_are_refused():
 
 
 def test_fractions_of_the_image_are_refused():
-    with pytest.raises(UserError, match=r"All 12 boxes of x\.json lie within one pixel, .* fractions of the image"):
+    with pytest.raises(UserError, match=r"12 of 12 boxes of x\.json lie within one pixel, .* fractions of the image"):
         notes([np.array(box) / (*SIZE, *SIZE) for box in COLUMNS])
+    detected = [[0.1, 0.1, 0.3, 0.3]] * 50 + [[0.72, 0.5, 0.3, 0.3], [-0.02, 0.0, 1.05, 1.0]]
+    with pytest.raises(UserError, match=r"52 of 52 boxes .* fractions of the image"):
+        notes(detected)
+    with pytest.raises(UserError, match=r"50 of 52 boxes .* fractions of the image"):
+        notes(detected[:50] + COLUMNS[:2])
+    assert notes(detected[:5] + COLUMNS) == ()
     assert notes([[0.0, 0.0, 1.0, 1.0]], size=(1.0, 1.0)) == ()

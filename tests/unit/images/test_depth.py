@@ -122,3 +122,9 @@ def test_sixteen_bits_of_a_whole_pixel_are_not_deep():
     header = struct.pack("<IiiHHIIiiII", 40, 2, 2, 1, 16, 3, len(rows), 0, 0, 0, 0)
     content = b"BM" + struct.pack("<IHHI", 66 + len(rows), 0, 0, 66) + header + masks + rows
     assert seen(content).max() < 16
+
+
+def test_a_dark_picture_of_high_bits_stays_dark():
+    """sBIT of a PNG counts high bits: 12 of 16 leave multiples of 16, however dark the picture is."""
+    dark = (RAMP.astype(np.uint16) % 16) * 256
+    assert seen(png(dark & 0xFFF0, significant=12)).max() == 15

@@ -1,5 +1,7 @@
 """Files of detections, and the detection protocol on a hand-made split."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -241,6 +243,7 @@ def test_options_that_do_not_fit(changes, sentence):
 class NamedBoxes:
     """A detector that knows the split."""
 
+    card = SimpleNamespace(name="named_boxes")
     gives = frozenset({"image", "text", "detect"})
 
     def __init__(self, data):
@@ -253,7 +256,7 @@ class NamedBoxes:
         return Detections(
             torch.tensor([i for i, _ in found], dtype=torch.int64),
             torch.tensor([texts.index(f"a photo of a {('cat', 'dog')[r.label]}.") for _, r in found]),
-            torch.tensor([r.box for _, r in found]),
+            torch.tensor([r.box for _, r in found]).float(),
             torch.ones(len(found)),
         )
 
@@ -269,6 +272,44 @@ def test_a_model_that_detects_by_name(data, monkeypatch):
         detection.run(detector, data, OPTIONS.model_copy(update={"iou": "segm"}))
     with pytest.raises(UserError, match="one prompt for a class, but 'openai7' has 7"):
         detection.run(detector, data, OPTIONS.model_copy(update={"prompts": "openai7"}))
+
+
+@pytest.mark.parametrize(
+    ("odd", "sentence"),
+    [
+        ({"image_index_R": 7}, "named_boxes gives 1 detections of image 7, but was given 3 images, numbered from 0"),
+        ({"text_index_R": -1}, "named_boxes gives 1 detections of text -1, but was given 3 texts"),
+        ({"box_R4": torch.tensor([20.0, 5, 5, 20])}, r"named_boxes gives 1 boxes of negative width or height, such as"),
+    ],
+)
+def test_impossible_detections_of_a_model_are_refused(data, odd, sentence):
+    class Odd(NamedBoxes):
+        def detect(self, items, texts):
+            found = super().detect(items, texts)
+            for name, value in odd.items():
+                getattr(found, name)[0] = value
+            return found
+
+    with pytest.raises(UserError, match=sentence):
+        detection.run(Odd(data), data, OPTIONS.model_copy(update={"prompts": "a_photo_of_a"}))
+
+
+@pytest.mark.parametrize(
+    ("factor", "sentence"), [(1 / SIDE, "3 of 3 boxes .* fractions"), (100.0, "leave their image")]
+)
+def test_boxes_of_a_model_in_another_unit_are_named(data, factor, sentence):
+    class Odd(NamedBoxes):
+        def detect(self, items, texts):
+            found = super().detect(items, texts)
+            found.box_R4.mul_(factor)
+            return found
+
+    options = OPTIONS.model_copy(update={"prompts": "a_photo_of_a"})
+    if factor < 1:
+        with pytest.raises(UserError, match=sentence):
+            detection.run(Odd(data), data, options)
+    else:
+        assert sentence in detection.run(Odd(data), data, options).notes[0]
 
 
 def test_no_detections_at_all(scored):
@@ -290,7 +331,7 @@ def test_boxes_that_leave_their_image_are_named(scored):
 
 def test_boxes_in_another_format(scored):
     fractions = [row(each["image_id"], each["category_id"], [side / SIDE for side in each["bbox"]]) for each in PERFECT]
-    with pytest.raises(UserError, match=r"All 3 boxes .* fractions of the image"):
+    with pytest.raises(UserError, match=r"3 of 3 boxes .* fractions of the image"):
         scored(fractions)
     corners = [row(9, 1, [left, left, left + 20, left + 20]) for left in range(0, 80, 10)]
     with pytest.raises(UserError, match=r"3 of 8 boxes .* of image 9 .row 5. .* as left, top, right, bottom"):
