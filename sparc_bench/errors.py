@@ -66,6 +66,16 @@ def shortened(text: str, most: int = 120) -> str:
     return " ".join([*words[:kept], "..."])
 
 
+def quoted(name: object, most: int = 100) -> str:
+    """A name of a stranger's file in quotes, and dots in the middle of one that is too long for a sentence.
+
+    >>> quoted("logit_scale"), quoted("x" * 10**6, 10)
+    ("'logit_scale'", "'xxxx...xxxx'")
+    """
+    text = repr(name)
+    return text if len(text) <= most else f"{text[: most // 2]}...{text[-(most // 2) :]}"
+
+
 MANY = 12
 """So many names a sentence may hold."""
 

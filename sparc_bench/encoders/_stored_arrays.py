@@ -17,7 +17,7 @@ from sparc_bench.errors import UserError, shortened
 from sparc_bench.files import archives
 from sparc_bench.files.annotations import decoded
 from sparc_bench.files.json_text import json_value
-from sparc_bench.weights.weights_file import refuse_escaping_members
+from sparc_bench.weights.weights_file import read_tensor, refuse_escaping_members
 
 VECTORS = ("image_embeddings", "text_embeddings", "image_patches", "image_areas", "patch_grid")
 NAMES = {"image_ids": "image_id", "texts": "caption"}
@@ -89,7 +89,7 @@ def _safetensors(file: Path) -> _Content:
             metadata = opened.metadata() or {}
             for key in opened.keys():  # noqa: SIM118 - no mapping
                 if key in VECTORS:
-                    tensor = opened.get_tensor(key)
+                    tensor = read_tensor(file, opened, key)
                     yield key, (tensor.float() if tensor.itemsize < 4 else tensor).numpy()
     except SafetensorError as error:
         raise _damaged(file, error) from None

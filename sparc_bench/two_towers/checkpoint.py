@@ -23,12 +23,12 @@ from sparc_bench.cards.bounds import Count
 from sparc_bench.cards.card import parse
 from sparc_bench.cards.model_card import UNKNOWN
 from sparc_bench.cards.recipe import Recipe
-from sparc_bench.errors import UserError
+from sparc_bench.errors import UserError, quoted
 from sparc_bench.files.json_text import json_value
 from sparc_bench.files.tensor_file import write_tensors
 from sparc_bench.two_towers.architecture import InitRecord, OpenClipArchitecture, OwnArchitecture, architecture_of
 from sparc_bench.weights.configuration import refuse_absurd
-from sparc_bench.weights.weights_file import refuse_odd_values, refuse_whole_numbers
+from sparc_bench.weights.weights_file import read_tensor, refuse_odd_values, refuse_whole_numbers
 
 FORMAT = "sparc-bench 1"
 EXPORTED = "sparc-bench plain 1"
@@ -142,7 +142,7 @@ def read(file: Path) -> tuple[Meta, dict[str, Tensor]]:
         UserError: the file is missing, damaged, or was not written by this package.
     """
     with _opened(file) as opened:
-        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+        tensors = {name: read_tensor(file, opened, name) for name in opened.keys()}  # noqa: SIM118 - no mapping
         is_exported = opened.metadata()["format"] == EXPORTED
         return _meta(file, opened), _renamed(tensors, EXPORTED_NAMES) if is_exported else tensors
 
@@ -220,8 +220,8 @@ def load_model(file: Path, model: nn.Module, tensors: Mapping[str, Tensor]) -> N
     odd = sorted(own.keys() ^ given.keys()) or [name for name in own if own[name].shape != given[name].shape]
     if odd:
         raise UserError(
-            f"{file} holds another architecture (first difference: '{odd[0]}'): evaluate it by its run folder, or "
-            "delete it to train this recipe anew."
+            f"{file} holds another architecture (first difference: {quoted(odd[0])}): evaluate it by its run folder, "
+            "or delete it to train this recipe anew."
         )
     refuse_whole_numbers(file, own, given)
     model.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in given.items()})

@@ -16,7 +16,7 @@ from open_clip.convert import convert_state_dict, load_big_vision_weights
 from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
 from torch import Tensor, nn
 
-from sparc_bench.errors import UserError
+from sparc_bench.errors import UserError, quoted, reason
 from sparc_bench.weights import hub
 from sparc_bench.weights.open_clip_source import CONTEXT, OpenClipSource, has_both_forms
 from sparc_bench.weights.weights_file import read_tensors, refuse_escaping_members, refuse_whole_numbers
@@ -70,10 +70,9 @@ def _empty(source: OpenClipSource, size: int | None) -> Any:  # noqa: ANN401
             raise UserError(
                 f"The text tower of {source.name} is of transformers: run pip install 'sparc-bench[hf]'."
             ) from None
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"open_clip {open_clip.__version__} cannot build {source.name} ({reason}): mend its configuration, or run "
-            "pip install -U open_clip_torch timm."
+            f"open_clip {open_clip.__version__} cannot build {source.name} ({reason(error)}): mend its configuration, "
+            "or run pip install -U open_clip_torch timm."
         ) from error
 
 
@@ -182,7 +181,7 @@ def _refuse_difference(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor],
     fitting = [name for name in fitting_architectures(tensors) if name != source.create_as]
     change = f"its shapes are those of {' and '.join(fitting)}: name one of these" if fitting else "name the right one"
     raise UserError(
-        f"{source.file} holds another architecture than {source.name}: its '{first}' {here} where {source.name} "
+        f"{source.file} holds another architecture than {source.name}: its {quoted(first)} {here} where {source.name} "
         f"{there}; {change} as model."
     )
 

@@ -15,8 +15,9 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from sparc_bench.errors import UserError
+from sparc_bench.errors import UserError, quoted
 from sparc_bench.files.archives import ZIP
+from sparc_bench.weights.pickle_walk import Refused, Walk
 
 NESTED = ("state_dict", "model_state_dict", "model")
 """Keys under which training checkpoints keep the model's state dict, by precedence."""
@@ -47,11 +48,13 @@ def torchscript(path: Path) -> UserError:
     )
 
 
-def runs_code(path: Path) -> UserError:
-    """The error for a checkpoint that needs unpickling; it names the code that the file imports."""
+def runs_code(path: Path, name: str = "") -> UserError:
+    """The error for a checkpoint that needs unpickling; it names the code that the file imports, `name` among it."""
     read = "torch.load(sys.argv[1], map_location='cpu', weights_only=False)"
     command = _conversion(path, "pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())" if is_pickle(path) else read)
-    asked = [name for name in dict.fromkeys(_asked_for(path)) if name.rpartition(".")[0] not in HARMLESS]
+    asked = [each for each in dict.fromkeys(_asked_for(path)) if each.rpartition(".")[0] not in HARMLESS]
+    if name and _name(name) not in asked:
+        asked.insert(0, _name(name))
     what = f" ({', '.join(asked[:3])}{', ...' if len(asked) > 3 else ''})" if asked else ""
     return UserError(
         f"{path} can only be unpickled, which runs any code in it{what}: if you trust its source, convert it once and "
@@ -85,19 +88,23 @@ def refuse_bombs(path: Path) -> None:
                 f"{path} is a packed archive, which torch.save never writes: pack it anew without compression, or "
                 "take the file from its authors anew."
             )
-        if max(pickles, default=0) < MOST_OPERATIONS:  # each takes a byte at least
-            return
-        if max(pickles) > LARGEST_PICKLE:
-            raise _too_many(path)
-    if any(len(operations or ()) > MOST_OPERATIONS for operations in _streams(path)):
-        raise _too_many(path)
+        if max(pickles, default=0) > LARGEST_PICKLE:
+            raise _attack(path, f"lists its tensors in over {MOST_OPERATIONS:,} operations")
+    walk = Walk(MOST_OPERATIONS)
+    try:
+        all(walk.pickle(file) for file in _pickles(path))  # up to the first that torch's reader cannot read
+    except Refused as refused:
+        if not refused.name:
+            raise _attack(path, str(refused)) from None
+        if is_whole(path):
+            raise runs_code(path, refused.name) from None
+        raise UserError(
+            f"{path} is truncated, damaged or no checkpoint (its pickle breaks off): copy or download it again."
+        ) from None
 
 
-def _too_many(path: Path) -> UserError:
-    return UserError(
-        f"{path} lists its tensors in over {MOST_OPERATIONS:,} operations, as an attack would have it: save the "
-        "model's state_dict() as safetensors."
-    )
+def _attack(path: Path, what: str) -> UserError:
+    return UserError(f"{path} {what}, as an attack would have it: save the model's state_dict() as safetensors.")
 
 
 def _conversion(path: Path, expression: str) -> str:
@@ -119,26 +126,36 @@ def _conversion(path: Path, expression: str) -> str:
 
 def _streams(path: Path) -> Iterator[list[Operation] | None]:
     """The operations of each pickle of a file; None for a truncated pickle."""
+    for file in _pickles(path):
+        yield _operations(file)
+
+
+def _pickles(path: Path) -> Iterator[IO[bytes]]:
+    """Each pickle of a file, opened at its start; what is read of one decides where the next begins."""
     with path.open("rb") as file:
         start = file.read(32)
         file.seek(0)
         if start.startswith(ZIP):
             with zipfile.ZipFile(file) as archive:
-                name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
-                yield _operations(_opened(archive, name))
+                for name in archive.namelist():
+                    if name.endswith("data.pkl"):
+                        yield _opened(archive, name)
         elif tarfile.is_tarfile(path):
             with tarfile.open(fileobj=file) as tar:
                 member = next((each for each in tar if each.name == "pickle" and each.isreg()), None)
-                yield _operations((member and tar.extractfile(member)) or io.BytesIO())
-        else:  # pickles of magic number, version and system come before the object's
-            for _ in range(4 if TORCH_MAGIC in start else 1):
-                yield _operations(file)
+                yield (member and tar.extractfile(member)) or io.BytesIO()
+        else:  # pickles of magic number, version and system come before the object's, one of storage names after it
+            for _ in range(5 if TORCH_MAGIC in start else 1):
+                yield file
 
 
 def _opened(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    """A member's bytes, whatever its checksum: torch does not compare it. Empty for an encrypted member."""
     try:
-        return io.BytesIO(archive.read(name))
-    except Exception:  # an encrypted member, a wrong checksum
+        with archive.open(name) as member:
+            member._expected_crc = None  # type: ignore[attr-defined]
+            return io.BytesIO(member.read())
+    except Exception:
         return io.BytesIO()
 
 
@@ -170,4 +187,4 @@ def _asked_for(path: Path) -> Iterator[str]:
 
 
 def _name(found: str) -> str:
-    return found if found.replace(".", "").isidentifier() else repr(found)
+    return found if len(found) < 100 and found.replace(".", "").isidentifier() else quoted(found)

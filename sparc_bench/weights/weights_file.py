@@ -2,8 +2,7 @@
 
 The first bytes decide the format, not the suffix: safetensors (one file, or the index of several), or a `torch.save`
 file, read with `weights_only=True`. Other files are refused in one sentence; nothing is unpickled, unpacked or written.
-`torch.save` wrote, read with `weights_only=True`. All else is refused in one sentence; nothing is unpickled, unpacked
-or written. Torch is imported where a tensor is read: the sha256 of a file takes none.
+Torch is imported where a tensor is read: the sha256 of a file takes none.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from sparc_bench.errors import UserError, shortened
+from sparc_bench.errors import UserError, quoted, shortened
 from sparc_bench.files import archives
 from sparc_bench.files.json_text import json_value
 from sparc_bench.foreign_text import visible
@@ -87,17 +86,17 @@ def refuse_odd_values(path: Path, name: str, tensor: Tensor, remedy: str = AN_EA
     import torch
 
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-        raise UserError(f"{path}: {name!r} is a sparse, quantised or empty tensor: save it as a dense one.")
+        raise UserError(f"{path}: {quoted(name)} is a sparse, quantised or empty tensor: save it as a dense one.")
     if tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
         raise UserError(
-            f"{path}: {name!r} is {tuple(tensor.shape)}, but has {tensor.untyped_storage().nbytes():,} bytes, which "
-            "are repeated: save it with .contiguous(), or take the file from its authors anew."
+            f"{path}: {quoted(name)} is {tuple(tensor.shape)}, but has {tensor.untyped_storage().nbytes():,} bytes, "
+            "which are repeated: save it with .contiguous(), or take the file from its authors anew."
         )
     last = name.rpartition(".")[2]
     if tensor.dtype in (torch.uint8, torch.int8) and tensor.numel() > 1 and "mask" not in last:
         raise UserError(
-            f"{path}: {name!r} is quantised ({str(tensor.dtype).partition('.')[2]}), and its numbers mean nothing "
-            "without their scales: take the checkpoint in float32, float16 or bfloat16."
+            f"{path}: {quoted(name)} is quantised ({str(tensor.dtype).partition('.')[2]}), and its numbers mean "
+            "nothing without their scales: take the checkpoint in float32, float16 or bfloat16."
         )
     if not tensor.is_floating_point() and not tensor.is_complex():
         return
@@ -107,7 +106,7 @@ def refuse_odd_values(path: Path, name: str, tensor: Tensor, remedy: str = AN_EA
         finite |= torch.isneginf(values)
     if not finite.all():
         raise UserError(
-            f"{path}: {int((~finite).sum())} of {tensor.numel()} values of {name!r} are NaN or infinite: {remedy}"
+            f"{path}: {int((~finite).sum())} of {tensor.numel()} values of {quoted(name)} are NaN or infinite: {remedy}"
         )
 
 
@@ -128,13 +127,13 @@ def load_into(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> No
     for problem, names in (("lacks", own.keys() - tensors.keys()), ("has an unknown", tensors.keys() - own.keys())):
         if names:
             raise UserError(
-                f"{path} is of another architecture, it {problem} {min(names)!r} ({len(names)} such): name the weights "
-                f"of a {type(model).__name__}, or rename their tensors."
+                f"{path} is of another architecture, it {problem} {quoted(min(names))} ({len(names)} such): name the "
+                f"weights of a {type(model).__name__}, or rename their tensors."
             )
     for name, tensor in tensors.items():
         if tensor.shape != own[name].shape:
             raise UserError(
-                f"{path} is of another architecture, {name!r} is {tuple(tensor.shape)} instead of "
+                f"{path} is of another architecture, {quoted(name)} is {tuple(tensor.shape)} instead of "
                 f"{tuple(own[name].shape)}: build the {type(model).__name__} with the sizes of these weights."
             )
     refuse_whole_numbers(path, own, tensors)
@@ -205,9 +204,11 @@ def _shards(index: Path) -> list[Path]:
         raise UserError(f"{index} is no index of a sharded checkpoint: copy or download it again.") from None
     for name in names:
         if not isinstance(name, str) or archives.escapes(name):
-            raise UserError(f"{index} names {name!r:.100} as a shard: take the checkpoint from its authors anew.")
+            raise UserError(f"{index} names {quoted(name)} as a shard: take the checkpoint from its authors anew.")
         if not (index.parent / name).is_file():
-            raise UserError(f"{index} is incomplete, {name} is missing: copy or download all {len(names)} shards.")
+            raise UserError(
+                f"{index} is incomplete, {quoted(name)[1:-1]} is missing: copy or download all {len(names)} shards."
+            )
     return [index.parent / name for name in names]
 
 
@@ -216,10 +217,10 @@ def _load(path: Path) -> Mapping[str, Any]:
         start = file.read(512)
     if start.startswith(b"version https://git-lfs"):
         raise UserError(f"{path} is a Git LFS pointer instead of the weights: fetch them with git lfs pull.")
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**40:  # its length can begin with b"<"
+        return _load_safetensors(path)
     if start.lstrip().startswith(b"<"):
         raise UserError(f"{path} is a web page instead of the weights: download the file itself.")
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**40:
-        return _load_safetensors(path)
     names = _members(path)
     archives.refuse_escaping(path, names)
     if start.startswith(archives.ZIP) or names:
@@ -230,9 +231,24 @@ def _load(path: Path) -> Mapping[str, Any]:
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+            return {name: read_tensor(path, opened, name) for name in opened.keys()}  # noqa: SIM118 - no mapping
     except SafetensorError as error:
         raise _damaged(path, str(error)) from None
+
+
+def read_tensor(path: Path, opened: Any, name: str) -> Tensor:  # noqa: ANN401 - safetensors has no types
+    """A tensor of an opened safetensors file; raises UserError for a dtype that torch or safetensors cannot hold."""
+    tensor: Tensor
+    try:
+        tensor = opened.get_tensor(name)
+        if tensor.is_floating_point():
+            tensor.reshape(-1)[:1].float()  # packed dtypes cannot
+    except (NotImplementedError, AttributeError, KeyError, TypeError):
+        raise UserError(
+            f"{path}: {quoted(name)} is of dtype {opened.get_slice(name).get_dtype()}, with which torch does not "
+            "compute: take the checkpoint in float32, float16 or bfloat16."
+        ) from None
+    return tensor
 
 
 def _load_torch(path: Path, start: bytes) -> Mapping[str, Any]:
@@ -282,7 +298,7 @@ def _refuse_other_archives(path: Path, names: Sequence[str], is_zip: bool) -> No
         return
     if not is_zip and {"pickle", "storages"} <= set(names):
         raise unsafe_weights.runs_code(path)
-    first = ", ".join(map(repr, names[:3]))
+    first = ", ".join(map(quoted, names[:3]))
     raise UserError(f"{path} is an archive (of {first}): unpack it and name the file of weights in it.")
 
 
@@ -299,7 +315,7 @@ def _model_part(found: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} holds a {key!r} within a {key!r} over and over: save the model's state_dict() anew.")
     tensors = {str(name): value.detach() for name, value in found.items() if isinstance(value, Tensor)}
     if not tensors:
-        keys = ", ".join(map(repr, islice(found, 5))) or "nothing"
+        keys = ", ".join(map(quoted, islice(found, 5))) or "nothing"
         raise UserError(f"{path} holds {keys} and no tensors by name: save the model's state_dict().")
     return tensors
 
@@ -310,8 +326,8 @@ def _say_averages(found: Mapping[str, Any], taken: str, path: Path) -> None:
     if other is not None and isinstance(found[other], Mapping):
         print(  # noqa: T201 - which of the two is evaluated decides every number
             visible(
-                f"{path} holds {other!r} beside {taken!r}, and the weights of {taken!r} are taken: for the others name "
-                f"a file that torch.save(torch.load(...)[{other!r}], ...) wrote."
+                f"{path} holds {quoted(other)} beside {taken!r}, and the weights of {taken!r} are taken: for the "
+                f"others name a file that torch.save(torch.load(...)[{quoted(other)}], ...) wrote."
             ),
             file=sys.stderr,
             flush=True,
@@ -323,8 +339,8 @@ def refuse_whole_numbers(path: Path, own: Mapping[str, Tensor], tensors: Mapping
     odd = next((name for name, tensor in tensors.items() if _is_whole(tensor) and not _is_whole(own[name])), None)
     if odd is not None:
         raise UserError(
-            f"{path}: {odd!r} holds whole numbers ({str(tensors[odd].dtype).partition('.')[2]}) where the model has "
-            "fractions: take the checkpoint in float32, float16 or bfloat16."
+            f"{path}: {quoted(odd)} holds whole numbers ({str(tensors[odd].dtype).partition('.')[2]}) where the model "
+            "has fractions: take the checkpoint in float32, float16 or bfloat16."
         )
 
 
