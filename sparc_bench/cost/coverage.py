@@ -125,9 +125,10 @@ def captions_of_images(share: float, captions: int = 5) -> Draw:
     return draw
 
 
-def classes_of(sizes: list[int], common: float | None = None) -> tuple[Draw, float]:
-    """Answers in classes of given sizes, each class with a share of its own (or one common), and the truth."""
-    share_C = np.random.default_rng(1).beta(4, 2, len(sizes)) if common is None else np.full(len(sizes), common)
+def classes_of(sizes: list[int], shares: float | list[float] | None = None) -> tuple[Draw, float]:
+    """Answers in classes of given sizes, each class with a share of its own (drawn, given, or one common); the truth."""
+    drawn_C = np.random.default_rng(1).beta(4, 2, len(sizes))
+    share_C = drawn_C if shares is None else np.broadcast_to(shares, len(sizes))
     class_G = np.repeat(np.arange(len(sizes)), sizes)
 
     def draw(rng: Generator, images: int) -> Statistic:
@@ -215,6 +216,8 @@ def cases() -> list[Case]:
         found.append(Case(f"mean per class, {name}", draw, sum(sizes), 2000, truth))
     draw, truth = classes_of([10] * 10, 0.97)
     found.append(Case("mean per class .97, 10 classes of 10", draw, 100, 2000, truth))
+    draw, truth = classes_of([100] * 9 + [2], [0.9] * 9 + [0.5])
+    found.append(Case("mean per class, 9 classes of 100 at .9, one of 2 at .5", draw, 902, 2000, truth))
     found += [
         Case("AP, 60 images, a tenth right", questions(ObjectAP, 0.1, 1.2, 1), 60, 1000, many=200_000),
         Case("AP, 200 images, a tenth right", questions(ObjectAP, 0.1, 1.2, 1), 200, 600, many=200_000),
