@@ -76,6 +76,15 @@ def quoted(name: object, most: int = 100) -> str:
     return text if len(text) <= most else f"{text[: most // 2]}...{text[-(most // 2) :]}"
 
 
+NO_MEMORY = ("can't allocate memory", "out of memory", "not enough memory", "too little memory")
+"""Words of errors where memory is short: of torch on the CPU and on GPUs, and of our own sentence."""
+
+
+def is_short_of_memory(error: Exception) -> bool:
+    """Whether an error says that there is too little memory."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY)
+
+
 MANY = 12
 """So many names a sentence may hold."""
 

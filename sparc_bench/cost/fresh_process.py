@@ -14,12 +14,9 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from sparc_bench.cost.cell import Cell, StepCost
-from sparc_bench.errors import shortened
+from sparc_bench.errors import NO_MEMORY, shortened
 
 PRELOADED = ["sparc_bench.cost.cell"]
-
-_NO_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
-"""Messages of torch's allocators (CPU, CUDA, both)."""
 
 
 class DoesNotFitError(Exception):
@@ -75,7 +72,7 @@ def _cost_or_raise(cost: StepCost | None, error: str | None) -> StepCost:
     if cost is not None:
         return cost
     assert error is not None
-    if any(words in error for words in _NO_MEMORY):
+    if any(words in error for words in NO_MEMORY):
         raise DoesNotFitError(f"memory: {error}")
     raise CellFailedError(error)
 

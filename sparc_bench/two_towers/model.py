@@ -12,6 +12,7 @@ from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import objective_options
 from sparc_bench.cards.card import Strict
 from sparc_bench.cards.recipe import Recipe
+from sparc_bench.errors import UserError, is_short_of_memory, reason
 from sparc_bench.objective import Ctx, ImageOut, Objective, TextOut, Tokens
 from sparc_bench.two_towers.architecture import InitRecord, architecture_of
 from sparc_bench.two_towers.image_transform import HALF, normalise
@@ -74,7 +75,23 @@ def objective_and_options(recipe: Recipe, heads: Mapping[str, Any] | None = None
 def build_model(
     recipe: Recipe, tokenizer: Tokenizer, seed: int, init_record: InitRecord | None = None
 ) -> TwoTowerModel:
-    """A recipe's model with random weights drawn from a seed; `init_record`: record of the model that `init` names."""
+    """A recipe's model with random weights drawn from a seed; `init_record`: record of the model that `init` names.
+
+    Raises:
+        UserError: sizes that do not go together, or for which there is no memory.
+    """
+    try:
+        return _built(recipe, tokenizer, seed, init_record)
+    except (RuntimeError, MemoryError) as error:
+        if not is_short_of_memory(error):
+            raise
+        raise UserError(
+            f"There is too little memory to build the model of {recipe.name} ({reason(error)}): lower the sizes in its "
+            "recipe, or take a machine with more memory."
+        ) from None
+
+
+def _built(recipe: Recipe, tokenizer: Tokenizer, seed: int, init_record: InitRecord | None) -> TwoTowerModel:
     loss, options = objective_and_options(recipe, init_record.heads if init_record else None)
     architecture = architecture_of(recipe, init_record)
     with torch.random.fork_rng(devices=[]):

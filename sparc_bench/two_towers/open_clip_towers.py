@@ -14,7 +14,7 @@ from open_clip.model import convert_to_custom_text_state_dict
 from open_clip.transformer import TextTransformer, VisionTransformer, text_global_pool
 from torch import Tensor
 
-from sparc_bench.errors import UserError
+from sparc_bench.errors import UserError, is_short_of_memory
 from sparc_bench.objective import ImageOut, TextOut, Tokens
 from sparc_bench.two_towers.towers import ImageTower, TextTower, TowerPair
 
@@ -99,6 +99,8 @@ def open_clip_towers(config: Mapping[str, Any]) -> TowerPair:
         model = open_clip.CustomTextCLIP(**own)
         return TowerPair(OpenClipImageTower(model.visual), OpenClipTextTower(model.text))
     except Exception as error:  # a configuration from a stranger's file can raise anything
+        if is_short_of_memory(error):
+            raise
         raise UserError(
             f"open_clip {open_clip.__version__} cannot build the towers of the checkpoint ({type(error).__name__}): "
             "copy it again, or run pip install -U open_clip_torch."

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer as Fast
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from sparc_bench.cards.recipe import TextTowerTable
-from sparc_bench.errors import UserError
+from sparc_bench.errors import UserError, reason
 from sparc_bench.objective import Tokens
 
 
@@ -90,9 +90,13 @@ def _own_words(state: str) -> Fast:
     try:
         fast = Fast.from_str(state)
     except Exception as error:  # the library raises its base class alone
-        raise UserError(f"The vocabulary of the checkpoint is damaged ({error}): copy it again.") from None
+        raise UserError(f"The vocabulary of the checkpoint is damaged ({reason(error)}): copy it again.") from None
     if [fast.token_to_id(special) for special in ("<pad>", "<bos>", "<eos>")] != [0, 1, 2]:
         raise UserError("The vocabulary of the checkpoint lacks <pad>, <bos> and <eos>: copy it again.")
+    if sorted(fast.get_vocab().values()) != list(range(fast.get_vocab_size())):
+        raise UserError("The ids of the checkpoint's vocabulary are not 0, 1, 2 and so on, each once: copy it again.")
+    fast.no_truncation()
+    fast.no_padding()
     return fast
 
 

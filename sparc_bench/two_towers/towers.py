@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sparc_bench.cards.recipe import ImageTowerTable, TextTowerTable
-from sparc_bench.errors import UserError
+from sparc_bench.errors import UserError, is_short_of_memory
 from sparc_bench.objective import ImageOut, TextOut, Tokens
 
 Side = Literal["image", "text"]
@@ -67,6 +67,8 @@ class RecipeImageTower(ImageTower):
                 card.model, img_size=card.size, class_token=False, global_pool="", num_classes=0, **changes
             )
         except (RuntimeError, TypeError, AssertionError, ValueError) as error:
+            if is_short_of_memory(error):
+                raise
             raise UserError(
                 f"timm cannot make '{card.model}' with {card.size} px and {changes} ({error}): "
                 "name a vision transformer of timm and sizes that divide."

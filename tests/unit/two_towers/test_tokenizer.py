@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from sparc_bench.errors import UserError
@@ -40,3 +42,26 @@ def test_marks_of_the_own_vocabulary_are_words_of_a_caption():
     tokenizer = Tokenizer(40, build_vocabulary(["a < b > c , eos pad"] * 3, 300))
     (ids,) = tokenizer([["a <eos> b <pad> c <bos>"]]).ids_BKL[0].tolist()
     assert [place for place, number in enumerate(ids) if number in (0, 1, 2)] == [0, len(ids) - 1]
+
+
+@pytest.mark.parametrize(("least", "change"), [(261, 10**9), (271, 1)])
+def test_vocabularies_with_other_ids_are_refused(least, change):
+    state = json.loads(build_vocabulary(["a purple cross, a blue star"] * 3, 300))
+    words = state["model"]["vocab"]
+    state["model"]["vocab"] = {word: number + change * (number >= least) for word, number in words.items()}
+    with pytest.raises(UserError, match="are not 0, 1, 2 and so on"):
+        Tokenizer(40, json.dumps(state))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"truncation": {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 5}},
+        {"padding": {"strategy": {"Fixed": 90}, "direction": "Right", "pad_id": 0, "pad_type_id": 0, "pad_token": "x"}},
+    ],
+)
+def test_a_vocabulary_neither_cuts_nor_pads(change):
+    state = build_vocabulary(["a purple cross, a blue star"] * 3, 300)
+    changed = json.dumps({**json.loads(state), **change})
+    both = [Tokenizer(40, each)([["a purple cross"]]).ids_BKL.tolist() for each in (state, changed)]
+    assert both[0] == both[1]

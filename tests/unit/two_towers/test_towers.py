@@ -4,9 +4,11 @@ import open_clip
 import pytest
 import torch
 
+from sparc_bench.cards import discovery
 from sparc_bench.cards.recipe import ImageTowerTable, TextTowerTable
 from sparc_bench.errors import UserError
 from sparc_bench.two_towers.image_transform import normalise
+from sparc_bench.two_towers.model import build_model
 from sparc_bench.two_towers.open_clip_towers import open_clip_towers
 from sparc_bench.two_towers.tokenizer import Tokenizer, make_tokenizer
 from sparc_bench.two_towers.towers import RecipeImageTower, RecipeTextTower
@@ -96,3 +98,14 @@ def test_towers_of_a_strangers_configuration_fetch_no_weights(monkeypatch):
     with pytest.raises(UserError, match="cannot build the towers"):
         open_clip_towers({"embed_dim": 8, "vision_cfg": vision, "text_cfg": text})
     assert asked == [(False, False)]
+
+
+@pytest.mark.parametrize("tower", ["timm.create_model", "open_clip.transformer.TextTransformer"])
+def test_too_little_memory_is_one_sentence_for_both_towers(tower, monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+    monkeypatch.setattr(tower, fails)
+    recipe = discovery.recipe("scenes_clip")
+    with pytest.raises(UserError, match=r"^There is too little memory to build the model of scenes_clip .*\.$"):
+        build_model(recipe, make_tokenizer(recipe.text, ["a"]), 0)

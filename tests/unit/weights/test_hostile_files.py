@@ -186,6 +186,45 @@ def test_configurations_of_open_clip(content):
         open_clip.load(card, Path(), Runtime())
 
 
+SIZES = {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"vision_cfg": {**SIZES, "layers": [10**6] * 4}},
+        {"vision_cfg": {**SIZES, "layers": [300] * 4}},
+        {"vision_cfg": {**SIZES, "image_size": 10**6, "patch_size": 1}},
+        {"vision_cfg": {**SIZES, "image_size": [10**6, 10**6], "patch_size": [2, 2]}},
+        {"vision_cfg": {**SIZES, "mlp_ratio": 1e9}},
+        {"vision_cfg": {**SIZES, "mlp_ratio": float("inf")}},
+        {"vision_cfg": {**SIZES, "attentional_pool": True, "attn_pooler_queries": 2**30, "attn_pooler_heads": 2}},
+        {"text_cfg": {"context_length": 2 * 10**9, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}},
+        {"text_cfg": {"context_length": 10**5, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}},
+    ],
+)
+def test_sizes_of_towers_that_no_checkpoint_has(change, bounded):
+    Path("open_clip_config.json").write_text(json.dumps(tiny(**change)))
+    save_file({"a": torch.zeros(1)}, "open_clip_model.safetensors")
+    card = ModelCard(name="x", title="x", family="open_clip", source="x")
+    with pytest.raises(UserError, match=r"as no model has it|describes a model of over"):
+        open_clip.load(card, Path(), Runtime())
+
+
+def test_sizes_of_all_known_models():
+    import open_clip as library
+
+    from sparc_bench.weights.configuration import refuse_absurd
+
+    Path("x").write_bytes(b"")
+    with Path("x").open("r+b") as file:
+        file.truncate(100 * 2**20)  # far less than any of them
+    for name in library.list_models():
+        config = library.get_model_config(name)
+        if config["vision_cfg"].get("width", 0) <= 1024 and "xxlarge" not in name:
+            refuse_absurd(config, name, Path("x"))
+
+
 def own_checkpoint(**changes):
     meta, tensors = checkpoint.read(KEPT)
     strings = {**meta.to_strings(), **changes}
