@@ -40,6 +40,7 @@ from sparc_bench.two_towers import checkpoint
 from sparc_bench.weights import open_clip_source, weights_file
 from tests.toys import hostile
 from tests.toys.hostile import few, keys_of
+from tests.toys.limits import limited
 
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 
@@ -53,6 +54,12 @@ def outcome(read, *arguments):
     except UserError as error:
         str(error).encode()  # it can be printed
         return None
+
+
+@pytest.fixture(autouse=True)
+def bounded():
+    with limited(120, 2):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -276,6 +283,26 @@ def test_checkpoints_of_others(form, folder):
         outcome(weights_file.read_tensors, file)
 
     check()
+
+
+def test_pickles_of_others(folder):
+    @few(300)
+    @given(hostile.pickle_files())
+    def check(content):
+        file = folder / "x.pt"
+        file.write_bytes(content)
+        outcome(weights_file.read_tensors, file)
+
+    check()
+
+
+@pytest.mark.parametrize("dtype", hostile.DTYPES)
+def test_dtypes_of_others(dtype, folder):
+    file = folder / "x.safetensors"
+    for name in ("w", "text_embeddings"):
+        file.write_bytes(hostile.of_dtype(name, dtype))
+        outcome(weights_file.read_tensors, file)
+        outcome(precomputed.load, ModelCard(name="x", title="x", family="precomputed", source="x"), file, Runtime())
 
 
 def test_configurations_of_others(folder):

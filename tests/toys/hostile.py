@@ -133,9 +133,9 @@ def npy_files() -> st.SearchStrategy[bytes]:
     return st.one_of(whole, cut(whole), odd, plain())
 
 
-def zip_bytes(members: dict[str, bytes]) -> bytes:
+def zip_bytes(members: dict[str, bytes], kind: int = zipfile.ZIP_DEFLATED) -> bytes:
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(file, "w", kind) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
     return file.getvalue()
@@ -170,7 +170,7 @@ def safetensors_files(metadata_keys: Collection[str]) -> st.SearchStrategy[bytes
     numbers = st.sampled_from([0, 1, 4, 8, -1, 2**40, 2**63])
     tensor = st.fixed_dictionaries(
         {
-            "dtype": st.sampled_from(["F32", "BF16", "I64", "X", "F8_E4M3"]),
+            "dtype": st.sampled_from(DTYPES),
             "shape": st.lists(numbers, max_size=2),
             "data_offsets": st.lists(numbers, min_size=2, max_size=2),
         }
@@ -181,7 +181,41 @@ def safetensors_files(metadata_keys: Collection[str]) -> st.SearchStrategy[bytes
         lambda fixed: st.dictionaries(keys, tensor, max_size=3).map(lambda tensors: {**fixed, **tensors})
     )
     whole = header.map(json_text).map(lambda text: struct.pack("<Q", len(text)) + text + b"\0" * 8)
-    return st.one_of(whole, cut(whole), plain())
+    return st.one_of(whole, cut(whole), plain(), st.builds(of_dtype, keys, st.sampled_from(DTYPES)))
+
+
+def of_dtype(name: str, dtype: str) -> bytes:
+    """A whole safetensors file with eight values, of four bits or more each."""
+    digits = "".join(sign if sign.isdigit() else " " for sign in dtype).split()
+    size = int(digits[0]) if digits else 8
+    tensor = {"dtype": dtype, "shape": [8], "data_offsets": [0, size]}
+    text = json_text({name: tensor})
+    return struct.pack("<Q", len(text)) + text + b"\0" * size
+
+
+DTYPES = [
+    *("BOOL", "U8", "I8", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "F64", "I64", "U64", "C64", "X"),
+    *("F4", "F6_E2M3", "F6_E3M2", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"),
+]
+
+
+def pickle_files() -> st.SearchStrategy[bytes]:
+    """Archives of torch.save whose pickle is a program of a few operations, some of them over and over."""
+    program = st.lists(st.sampled_from(OPERATIONS), max_size=12).map(b"".join)
+    ends = st.sampled_from([b".", b"s.", b"K\1s.", b"Rs.", b""])
+    starts = st.sampled_from([b"}", b"}X\1\0\0\0a", b"})q\0", b""])
+    whole = st.builds(lambda start, middle, end: b"\x80\x02" + start + middle + end, starts, program, ends)
+    return whole.map(lambda text: zip_bytes({"x/data.pkl": text, "x/version": b"3\n"}, zipfile.ZIP_STORED))
+
+
+OPERATIONS = [
+    *(b"}", b")", b"]", b"(", b"t", b"\x85", b"\x86", b"\x87", b"K\1", b"N", b"\x88", b"X\1\0\0\0a", b"0", b"2"),
+    *(b"q\0", b"q\1", b"h\0", b"h\1", b"s", b"u", b"a", b"e", b"R", b"\x81", b"b", b"Q", b"\x8f", b"."),
+    *(b"h\0\x86q\0" * 60, b")q\0" + b"h\0\x86q\0" * 60, b"\x85" * 100_000, b"(" * 1000, b"h\0" * 1000),
+    *(b"\x8a\x05" + (3 * 10**9).to_bytes(5, "little") + b"\x85", b"c__builtin__\nbytearray\n", b"cos\nsystem\n"),
+    *(b"ccollections\nOrderedDict\n", b"ctorch\nFloatTensor\n", b"ctorch\nSize\n", b"cbuiltins\nset\n"),
+    b"cbuiltins\nbytearray\n\x8a\x05" + (3 * 10**9).to_bytes(5, "little") + b"\x85R",
+]
 
 
 def keys_of(*modules: ModuleType) -> set[str]:
