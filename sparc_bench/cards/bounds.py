@@ -46,6 +46,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=100)]
 """Learning rate."""
 
+TowerRate = Annotated[float, Field(ge=0, le=100)]
+"""Learning rate of one tower; 0 leaves it as it is."""
+
 Temperature = Annotated[float, Field(gt=0, le=100)]
 """Temperature of a softmax."""
 

@@ -22,6 +22,7 @@ from sparc_bench.cards.bounds import (
     Rate,
     Share,
     Steps,
+    TowerRate,
     Vocabulary,
     Weight,
     Width,
@@ -113,8 +114,8 @@ class Optim(Strict):
     """AdamW with linear warm-up, then cosine decay to zero."""
 
     lr: Rate = Field(default=1e-3, description="peak learning rate of heads and towers")
-    image_lr: Rate | None = Field(default=None, description="peak learning rate of the image tower; none: lr")
-    text_lr: Rate | None = Field(default=None, description="peak learning rate of the text tower; none: lr")
+    image_lr: TowerRate | None = Field(default=None, description="peak learning rate of the image tower; none: lr")
+    text_lr: TowerRate | None = Field(default=None, description="peak learning rate of the text tower; none: lr")
     weight_decay: Weight = Field(
         default=0.1, description="weight decay, without biases, norms, position embeddings and temperatures"
     )
