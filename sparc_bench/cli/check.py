@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -17,9 +18,11 @@ from sparc_bench.cards.study_card import read_study
 from sparc_bench.cards.task_card import TaskCard, read_task
 from sparc_bench.catalogue.problems import catalogue_problems
 from sparc_bench.errors import UserError
+from sparc_bench.metrics import average_precision, presence  # noqa: F401 - their kinds of statistics are to be known
 from sparc_bench.metrics.estimate import METHOD
+from sparc_bench.metrics.metric_name import MetricName
 from sparc_bench.records import outcome_file
-from sparc_bench.records.record import OUTPUTS, Record, read_record, record_files
+from sparc_bench.records.record import OUTPUTS, SINGLE_PRECISION, Record, read_record, record_files
 from sparc_bench.records.renew_intervals import COMMAND
 from sparc_bench.report import leaderboard, published
 from sparc_bench.study import study_table
@@ -252,4 +255,25 @@ def stale(path: Path, record: Record, tasks: Path, models: Path) -> str | None:
         return "it does not come from the kept weights"
     if not outcomes.is_file() or outcome_file.sha256(outcomes.read_bytes()) != record.outcome_hash:
         return f"{outcomes.name} beside it is missing or another one"
+    return _edited(outcomes, record)
+
+
+def _edited(outcomes: Path, record: Record) -> str | None:
+    """The first metric that is not what the outcomes of every example give; None where all are."""
+    kinds = {metric.kind for metric in record.metrics.values()}
+    try:
+        if kinds - outcome_file.known_kinds().keys():  # a protocol may import torch
+            discovery.load("protocols", record.protocol)  # brings its kinds of statistics with it
+        statistics = outcome_file.read_metrics(outcomes, record.metrics)
+    except UserError as error:
+        return str(error).rstrip(".")
+    for name, statistic in statistics.items():
+        metric = record.metrics[MetricName(name)]
+        for what in ("kind", "unit", "less_is_better"):
+            if getattr(metric, what) != getattr(statistic, what):
+                return f"{name} has the {what} {getattr(metric, what)}, its outcomes {getattr(statistic, what)}"
+        value = statistic.value if statistic.clusters else float("nan")
+        same = math.isnan(value) if metric.value is None else abs(metric.value - value) <= SINGLE_PRECISION
+        if not same:
+            return f"{name} is {metric.value}, and its outcomes give {value:.6f}"
     return None

@@ -40,6 +40,17 @@ SAMPLES, TESTING = "samples", "testing"
 OUTPUTS = "outputs"
 """Model family of records of another system's outputs, which have no model card."""
 
+SHARES = frozenset({"mean", "class_mean", "iou", "average_precision", "auroc", "object_ap"})
+"""Kinds of statistics that are shares of 1 by their definition, whatever a file says."""
+
+Real = Annotated[float, Field(strict=True)]
+Whole = Annotated[int, Field(strict=True)]
+Count = Annotated[int, Field(strict=True, ge=0)]
+Number = Annotated[int, Field(strict=True, ge=1)]
+
+SINGLE_PRECISION = 1e-5
+"""Distance by which outcomes in single precision may give another value or interval."""
+
 
 class Finite(Strict):
     """A table whose numbers are finite: NaN would be above and below every other number."""
@@ -50,21 +61,21 @@ class Finite(Strict):
 class Metric(Finite):
     """One number with its uncertainty; all fractions in 0..1; None where there was nothing to average."""
 
-    value: float | None
-    se: float | None = Field(ge=0)
-    low: float | None = Field(description="lower end of the 95 % interval")
-    high: float | None
+    value: Real | None
+    se: Real | None = Field(ge=0)
+    low: Real | None = Field(description="lower end of the 95 % interval")
+    high: Real | None
     kind: str = Field(description="kind of statistic: mean, class_mean, iou, ...")
-    n_clusters: int = Field(ge=0, description="images that hold anything that was scored")
+    n_clusters: Count = Field(description="images that hold anything that was scored")
     method: str = Field(
         description="wilson: of means; jackknife: of other statistics; equal: no image differs from another; in older "
         "records bootstrap over images, or wilson where no image differs"
     )
-    bias: float = Field(default=0.0, description="estimated excess of the value over its expectation on more images")
+    bias: Real = Field(default=0.0, description="estimated excess of the value over its expectation on more images")
     unit: Unit = Field(default="percent", description="percent: a fraction of 1; number: printed as it is")
-    less_is_better: bool = Field(default=False, description="an error: never a headline")
-    least: float = Field(default=0.0, description="smallest possible value")
-    most: float | None = Field(
+    less_is_better: bool = Field(strict=True, default=False, description="an error: never a headline")
+    least: Real = Field(default=0.0, description="smallest possible value")
+    most: Real | None = Field(
         default=None, description="largest possible value; without one a fraction is at most 1, others have no end"
     )
 
@@ -102,10 +113,12 @@ class Metric(Finite):
 
     @model_validator(mode="after")
     def _in_range(self) -> Self:
+        _refuse_misstated(self)
         for name in ("value", "low", "high"):
             _refuse_outside(name, getattr(self, name), self.range)
         if self.low is not None and self.high is not None and self.low > self.high:
             raise ValueError(f"low {self.low:g} is above high {self.high:g}")
+        _refuse_apart(self)
         return self
 
     @model_validator(mode="before")
@@ -126,18 +139,18 @@ class Metric(Finite):
 class ClassesSeen(Finite):
     """Headline over the classes whose words stand in the training captions, and over the other classes."""
 
-    training_captions: dict[str, int] = Field(description="class -> training captions that hold all of its words")
+    training_captions: dict[str, Count] = Field(description="class -> training captions that hold all of its words")
     metric: str
-    seen: float | None = Field(description="mean over classes with a count above 0")
-    seen_classes: int
-    unseen: float | None
-    unseen_classes: int
+    seen: Real | None = Field(description="mean over classes with a count above 0")
+    seen_classes: Count
+    unseen: Real | None
+    unseen_classes: Count
 
 
 class Record(Finite):
     """Scores of one model on one task, with all that decides them."""
 
-    schema_version: int
+    schema_version: Whole
     model: ModelName
     model_title: str
     model_family: str
@@ -157,41 +170,45 @@ class Record(Finite):
     dataset: str
     split: str
     protocol: str
-    protocol_version: int
+    protocol_version: Whole
     protocol_hash: str
     data_hash: str
-    interval_version: int = Field(
+    interval_version: Whole = Field(
         default=1, description="version of the methods of intervals: 2; 1 is the bootstrap of older records"
     )
     outcome_hash: str = Field(description="sha256 of the .npz beside the record")
     package_version: str
     commit: str
     dirty: bool | None
-    seed: int
+    seed: Count
     precision: str
     patch_precision: str = Field(
         default="float32", description="what patch vectors were rounded to before they were scored: --cache half"
     )
     device: str
     libraries: dict[str, str]
-    sample: bool
-    limit: int | None = Field(description="a number: testing only, on so many of the images")
-    n: int = Field(ge=0, description="images")
-    counts: dict[str, Annotated[int, Field(ge=0)]]
-    ties: int = Field(ge=0)
+    sample: bool = Field(strict=True)
+    limit: Number | None = Field(description="a number: testing only, on so many of the images")
+    n: Number = Field(description="images")
+    counts: dict[str, Count]
+    ties: Count
     exposure: Exposure = Field(description="none, domain, 'N images seen' or unknown")
-    chance: dict[str, float]
+    chance: dict[str, Real]
     metrics: dict[MetricName, Metric]
-    reference_rows: dict[str, dict[str, float]] = Field(description="reference row -> metric -> value")
+    reference_rows: dict[str, dict[str, Real]] = Field(description="reference row -> metric -> value")
     groups: dict[str, dict[str, Metric]]
     classes_seen: ClassesSeen | None = None
     notes: tuple[str, ...]
-    seconds: float = Field(ge=0)
+    seconds: Real = Field(ge=0)
 
     @model_validator(mode="after")
     def _rows_in_range(self) -> Self:
-        """Chance and reference rows lie in the ranges of their metrics."""
-        for row, values in {"chance": self.chance, **self.reference_rows}.items():
+        """Chance, reference rows and the means over classes lie in the ranges of their metrics."""
+        rows: dict[str, Mapping[str, float | None]] = {"chance": self.chance, **self.reference_rows}
+        if self.classes_seen is not None:
+            of = self.classes_seen.metric
+            rows |= {f"classes_seen.{end}": {of: getattr(self.classes_seen, end)} for end in ("seen", "unseen")}
+        for row, values in rows.items():
             for name, value in values.items():
                 metric = self.metrics.get(MetricName(name))
                 if metric is not None:
@@ -251,6 +268,31 @@ def _refuse_outside(name: str, value: float | None, bounds: tuple[float, float])
     least, most = bounds
     if value is not None and not least <= value <= most:
         raise ValueError(f"{name} {value:g} is outside {least:g} to {most:g}")
+
+
+def _refuse_misstated(metric: Metric) -> None:
+    """Raise ValueError for a unit, direction or range that a statistic of this kind cannot have."""
+    if metric.kind in SHARES and (metric.unit, metric.less_is_better, *metric.range) != ("percent", False, 0.0, 1.0):
+        raise ValueError(f"kind '{metric.kind}' is a share of 1 of which more is better, and its file says otherwise")
+    least, most = metric.range
+    if metric.unit == "percent" and not metric.less_is_better and not 0 <= least < most <= 1:
+        raise ValueError(f'a range of {least:g} to {most:g} is none of a share: it has the unit "number"')
+
+
+def _refuse_apart(metric: Metric) -> None:
+    """Raise ValueError for a value that its interval cannot be about: that holds the value without its bias.
+
+    The correction goes at most half of the way to an end of the range (`sparc_bench.metrics.estimate.ends`). A
+    bootstrap of older records may leave its value out.
+    """
+    if metric.value is None or metric.low is None or metric.high is None or metric.method == "bootstrap":
+        return
+    least, most = metric.range
+    centre = min(max(metric.value - metric.bias, (metric.value + least) / 2), (metric.value + most) / 2)
+    if not metric.low - SINGLE_PRECISION <= centre <= metric.high + SINGLE_PRECISION:
+        raise ValueError(
+            f"value {metric.value:g} less its bias is outside its interval {metric.low:g} to {metric.high:g}"
+        )
 
 
 def _rounded(value: float) -> float | None:

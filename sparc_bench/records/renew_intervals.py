@@ -19,10 +19,9 @@ from sparc_bench.errors import UserError
 from sparc_bench.metrics.estimate import METHOD, estimate
 from sparc_bench.metrics.statistic import Statistic
 from sparc_bench.records import outcome_file
-from sparc_bench.records.record import Metric, Record, read_record, record_files, write_record
+from sparc_bench.records.record import SINGLE_PRECISION, Metric, Record, read_record, record_files, write_record
 
 COMMAND = "python -m sparc_bench.records.renew_intervals"
-_ROUNDING = 1e-5
 
 
 def renewed(path: Path, record: Record) -> Record | None:
@@ -52,7 +51,7 @@ def renewed(path: Path, record: Record) -> Record | None:
 
 def _renewed(old: Metric, statistic: Statistic, path: Path) -> Metric:
     new = Metric.of(estimate(statistic), statistic)
-    if (old.value is None) != (new.value is None) or abs((old.value or 0.0) - (new.value or 0.0)) > _ROUNDING:
+    if (old.value is None) != (new.value is None) or abs((old.value or 0.0) - (new.value or 0.0)) > SINGLE_PRECISION:
         raise UserError(f"{path} says {old.value} where its outcomes say {new.value}: evaluate again with --force.")
     # outcomes are kept in single precision, the value was not
     return new.model_copy(update={"value": old.value})

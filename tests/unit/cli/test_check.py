@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import pytest
@@ -215,6 +216,21 @@ def test_damaged_records_and_edited_tables(checkout):
     assert any("'groups.class.cat': value 5 is outside 0 to 1" in problem for problem in check(checkout))
     record.write_text("{")
     assert all("toy.json cannot be read" in problem for problem in check(checkout))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"value": 0.85}, r"local/top1 is 0\.85, and its outcomes give 0\.\d+"),
+        ({"kind": "x", "unit": "number"}, "local/top1 has the kind x, its outcomes mean"),
+    ],
+)
+def test_a_metric_that_its_outcomes_do_not_give_is_named(checkout, change, sentence):
+    record = checkout / "results" / "toy_model" / "toy.json"
+    values = json.loads(record.read_text())
+    values["metrics"]["local/top1"].update(change)
+    record.write_text(json.dumps(values))
+    assert any(re.search(rf"toy\.json is stale: {sentence}; run sparc-bench eval", one) for one in check(checkout))
 
 
 def test_without_arguments_it_looks_at_the_installed_cards(checkout):

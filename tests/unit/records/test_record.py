@@ -10,7 +10,11 @@ from sparc_bench.cards import discovery
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.errors import UserError
 from sparc_bench.files.atomic import write_atomic
+from sparc_bench.metrics import average_precision, presence  # noqa: F401 - their kinds are to be known
+from sparc_bench.metrics.statistic import Statistic
+from sparc_bench.records import outcome_file
 from sparc_bench.records.record import (
+    SHARES,
     Metric,
     Record,
     headline_metrics,
@@ -93,6 +97,11 @@ def changed(*keys, **values):
     return put
 
 
+def seen(**values):
+    usual = {"training_captions": {"cat": 3}, "metric": "local/top1", "seen_classes": 1, "unseen_classes": 1}
+    return usual | {"seen": 0.5, "unseen": 0.5} | values
+
+
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
@@ -112,6 +121,27 @@ def changed(*keys, **values):
         (changed("reference_rows", "random", **{"local/top1": 7.0}), "random.local/top1 7 is outside 0 to 1"),
         (changed("reference_rows", "random", **{"local/top1": math.nan}), "Input should be a finite"),
         (changed("chance", **{"local/top1": -1.0}), "chance.local/top1 -1 is outside 0 to 1"),
+        (changed("metrics", "local/top1", value=-3.0, least=-5.0), "kind 'mean' is a share of 1"),
+        (changed("metrics", "local/top1", value=5.0, high=5.0, most=9.0), "kind 'mean' is a share of 1"),
+        (changed("metrics", "local/top1", value=5.0, high=5.0, less_is_better=True), "kind 'mean' is a share of 1"),
+        (changed("metrics", "local/top1", value=5.0, high=5.0, unit="number"), "kind 'mean' is a share of 1"),
+        (changed("metrics", "local/top1", value=-3.0, low=-4.0, least=-5.0, kind="x"), "range of -5 to 1 is none of a"),
+        (changed("metrics", "local/top1", value=5.0, high=6.0, most=9.0, kind="x"), "range of 0 to 9 is none of a"),
+        (changed("metrics", "local/top1", value=0.999999), "value 0.999999 less its bias is outside its interval"),
+        (
+            changed("metrics", "local/top1", value="0.8"),
+            r"'metrics\.local/top1\.value': Input should be a valid number",
+        ),
+        (changed("chance", **{"local/top1": "0.1"}), r"'chance\.local/top1': Input should be a valid number"),
+        (changed(n="30"), "'n': Input should be a valid integer"),
+        (changed(n=0), "'n': Input should be greater"),
+        (changed(seed=-1), "'seed': Input should be greater"),
+        (changed(classes_seen=seen(seen=1.5)), "classes_seen.seen.local/top1 1.5 is outside 0 to 1"),
+        (changed(classes_seen=seen(unseen_classes=-1)), r"'classes_seen\.unseen_classes': Input should be greater"),
+        (
+            changed(classes_seen=seen(training_captions={"cat": -1})),
+            r"captions\.cat': Input should be greater",
+        ),
         (changed(n=-1), "'n': Input should be greater"),
         (changed("counts", images=-5), r"'counts\.images': Input should be greater"),
         (changed(seconds=math.nan), "'seconds': Input should be a finite"),
@@ -129,9 +159,24 @@ def test_errors_and_plain_numbers_may_be_above_one():
     assert Metric.model_validate({**about, "less_is_better": True}).range == (0, math.inf)
     assert Metric.model_validate({**about, "unit": "number"}).range == (0, math.inf)
     assert Metric.model_validate({**about, "kind": "corruption_error"}).less_is_better
-    for limits in ({"most": 1.5}, {"least": 2.5, "unit": "number"}):
+    for limits in ({"most": 1.5, "less_is_better": True}, {"least": 2.5, "unit": "number"}):
         with pytest.raises(ValueError, match="value 2 is outside"):
             Metric.model_validate({**about, **limits})
+
+
+def test_the_kinds_that_are_shares_are_those_whose_classes_fix_it():
+    of_metrics = [cls for cls in outcome_file.known_kinds().values() if cls.__module__.startswith("sparc_bench.")]
+    fixed = [cls for cls in of_metrics if vars(cls).get("most", Statistic.most) is Statistic.most]
+    assert {cls.kind for cls in fixed} == SHARES
+    assert {(cls.unit, cls.less_is_better, cls.least) for cls in fixed} == {("percent", False, 0.0)}
+
+
+def test_an_interval_is_about_the_value_without_its_bias():
+    about = {"kind": "iou", "n_clusters": 3, "se": 0.01, "low": 0.5, "high": 0.6, "value": 0.65, "method": "jackknife"}
+    assert Metric.model_validate({**about, "bias": 0.08}).value == 0.65
+    assert Metric.model_validate({**about, "method": "bootstrap"}).value == 0.65
+    with pytest.raises(ValueError, match="less its bias is outside its interval"):
+        Metric.model_validate(about)
 
 
 def test_missing_record():
