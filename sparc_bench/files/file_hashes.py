@@ -41,7 +41,7 @@ def file_hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """Name -> sha256 of each file that exists in the folder; missing files are left out.
 
     Raises:
-        UserError: the folder cannot be searched.
+        UserError: the folder cannot be searched, or no file can have one of the names.
     """
     states = {name: state for name in dict.fromkeys(names) if (state := _state(folder / name)) is not None}
     remembered = _remembered(folder)
@@ -87,6 +87,8 @@ def _state(path: Path) -> str | None:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except ValueError:
+        raise UserError(f"{path.name[:80]!r} in {path.parent} is no name of a file: mend the annotations.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): mend its permissions.") from None
     return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from sparc_bench.errors import UserError
 from sparc_bench.files import file_hashes as module
 from sparc_bench.files.cache_folder import cache_folder
 from sparc_bench.files.file_hashes import UNREADABLE, file_hashes
@@ -108,6 +109,12 @@ def test_a_cache_that_cannot_be_written_costs_time_alone(folder, hashed, monkeyp
 def test_what_is_there_and_cannot_be_read_has_a_name_of_its_own(folder):
     (folder / "folder.jpg").mkdir()
     assert file_hashes(folder, ["folder.jpg", "a.jpg"])["folder.jpg"] == UNREADABLE
+
+
+@pytest.mark.parametrize("name", ["a\0b.jpg", "a\udc00.jpg"])
+def test_a_name_that_no_file_can_have_is_a_sentence(folder, name):
+    with pytest.raises(UserError, match=r"'a\\\S+' in .* is no name of a file: mend the annotations"):
+        file_hashes(folder, ["a.jpg", name])
 
 
 def test_hashing_that_takes_long_is_shown(folder, monkeypatch, capsys):
