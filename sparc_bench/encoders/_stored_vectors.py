@@ -181,19 +181,27 @@ def _refuse_shape(found: dict[str, StoredArray], key: str, axes: int, what: str)
 
 
 def _refuse_odd_numbers(array: StoredArray, names: Sequence[str] = ()) -> None:
-    """Raise UserError for values that are not floats or not finite in float32; `names` of the rows, where known."""
+    """Raise UserError for values that are no floats, or not finite or lost in float32; `names` of the rows."""
     values = array.values
     if values.dtype.kind != "f":
         raise UserError(f"{array.file} holds numbers of type {values.dtype}: save the vectors as float32 or float16.")
     odd: list[int] = []
+    lost: list[int] = []
     at_once = max(1, _CHUNK // max(1, values[0].size))
     for start in range(0, len(values), at_once):
-        with np.errstate(over="ignore"):
-            chunk = np.asarray(values[start : start + at_once], dtype=np.float32)
+        stored = np.asarray(values[start : start + at_once])
+        with np.errstate(over="ignore", under="ignore"):
+            chunk = stored.astype(np.float32, copy=False)
         odd += (start + np.flatnonzero(~np.isfinite(chunk).reshape(len(chunk), -1).all(axis=1))).tolist()
-    if odd:
-        name = f" ({names[odd[0]]!r})" if odd[0] < len(names) else ""
-        raise UserError(
-            f"{array.file} has values that are NaN or infinite in float32 in {len(odd)} of {len(values)} rows, such as "
-            f"row {odd[0]}{name}: embed these again, or leave the rows out."
-        )
+        if chunk is not stored:
+            held, kept = (part.reshape(len(part), -1).any(axis=1) for part in (stored, chunk))
+            lost += (start + np.flatnonzero(held & ~kept)).tolist()
+    for rows, what, cure in (
+        (odd, "values that are NaN or infinite in float32", "embed these again, or leave the rows out"),
+        (lost, "numbers so small that all are 0 in float32", "scale the vectors up before they are saved"),
+    ):
+        if rows:
+            name = f" ({names[rows[0]]!r})" if rows[0] < len(names) else ""
+            raise UserError(
+                f"{array.file} has {what} in {len(rows)} of {len(values)} rows, such as row {rows[0]}{name}: {cure}."
+            )

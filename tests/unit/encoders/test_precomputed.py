@@ -196,6 +196,15 @@ def test_repeated_names(folder):
     refused(folder, "two different vectors")
 
 
+def test_vectors_that_float32_would_make_zeros_are_refused(folder):
+    small_ND = IMAGE_ND.astype(np.float64) * 1e-60
+    small_ND[0] = 0.0  # a true zero is no loss
+    np.save(folder / "image_embeddings.npy", small_ND)
+    refused(folder, rf"all are 0 in float32 in 2 of 3 rows, such as row 1 \('{IDS[1]}'\): scale the vectors up")
+    np.save(folder / "image_embeddings.npy", IMAGE_ND.astype(np.float64) * np.array([[1.0, 1e-60, 1.0, 1.0]]))
+    assert load(folder).gives
+
+
 @pytest.fixture
 def patches(folder):
     """Patches of 2 rows and 3 columns beside every image."""
