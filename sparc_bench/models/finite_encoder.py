@@ -1,4 +1,4 @@
-"""An encoder whose vectors, scores and detections are all finite: no task can score others.
+"""An encoder whose vectors, areas, scores and detections are all finite: no task can score others.
 
 NaN is neither above nor below any score, so that a rank counted by comparison would be the best one.
 
@@ -95,8 +95,9 @@ class FiniteEncoder(EncoderWrapper):
 
 
 def odd_images(features: ImageFeatures) -> Mapping[str, Tensor]:
-    """Kind of vectors -> which images have one that is not finite, N; only kinds with any."""
+    """Kind of vectors, or areas -> which images have one that is not finite, N; only kinds with any."""
     kinds = {"vectors": features.global_ND, "branch vectors": features.branches_NKD}
+    kinds["areas of the patch grid"] = features.area_N4
     kinds |= {f"patch vectors ('{path}')": patches for path, patches in features.patches.items()}
     return _odd(kinds)
 

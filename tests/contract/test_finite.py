@@ -147,6 +147,15 @@ def test_one_odd_image_is_counted_and_named():
         run(FiniteEncoder(found), data)
 
 
+def test_areas_of_the_patch_grid_are_refused():
+    area_24 = torch.tensor([[0.0, 0.0, 4.0, 4.0], [0.0, torch.nan, 4.0, 4.0]])
+    found = ImageFeatures(("a", "b"), None, None, {"local": torch.ones(2, 1, WIDTH)}, (1, 1), area_24)
+    inner = encoder()
+    inner.images = lambda *_: found
+    with pytest.raises(UserError, match=r"areas of the patch grid of 1 of 2 images that are not finite .* such as 'b'"):
+        FiniteEncoder(inner).images([item("a"), item("b")], frozenset({"patches"}))
+
+
 def test_padding_of_tokens_may_be_anything():
     tiny = TinyEncoder()
     inner = tiny.encode_texts
