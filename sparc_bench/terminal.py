@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -48,7 +49,12 @@ def console() -> Console:
 
 
 class ProgressDisplay(Progress):
-    """Progress on standard error: bars on a terminal; elsewhere a line now and then for each running task."""
+    """Progress on standard error: bars on a terminal; elsewhere a line now and then for each running task.
+
+    Displays that follow each other share the clock, so that many short ones are not silent together.
+    """
+
+    _said = time.monotonic()
 
     def __init__(self, *columns: ProgressColumn, transient: bool = True) -> None:
         on_terminal = sys.stderr.isatty()
@@ -59,6 +65,8 @@ class ProgressDisplay(Progress):
     def start(self) -> None:
         """Show progress from now on."""
         super().start()
+        # work that ends within a fifth of that time needs no line
+        ProgressDisplay._said = max(ProgressDisplay._said, time.monotonic() - 0.8 * SECONDS_BETWEEN_LINES)
         if self._writer is not None:
             self._writer.start()
 
@@ -70,7 +78,8 @@ class ProgressDisplay(Progress):
         super().stop()
 
     def _write(self) -> None:
-        while not self._stopped.wait(SECONDS_BETWEEN_LINES):
+        while not self._stopped.wait(max(0.0, ProgressDisplay._said + SECONDS_BETWEEN_LINES - time.monotonic())):
+            ProgressDisplay._said = time.monotonic()
             for task in self.tasks:
                 if task.visible:
                     print(progress_line(task), file=sys.stderr, flush=True)  # noqa: T201 - beside the bars of a terminal

@@ -47,6 +47,16 @@ def test_lines_in_a_pipe(often, capsys):
     assert threading.active_count() == threads
 
 
+def test_displays_that_follow_each_other_are_not_silent_together(capsys, monkeypatch):
+    monkeypatch.setattr(terminal, "SECONDS_BETWEEN_LINES", 0.5)
+    monkeypatch.setattr(terminal.ProgressDisplay, "_said", time.monotonic())
+    for number in range(6):  # each ends before its own half second
+        with task_bar() as progress:
+            progress.add_task(f"part {number}", total=None)
+            time.sleep(0.25)
+    assert 2 <= len(capsys.readouterr().err.splitlines()) <= 4
+
+
 def test_ten_seconds_lie_between_lines(capsys):
     assert terminal.SECONDS_BETWEEN_LINES == 10
     with task_bar() as progress:
