@@ -23,6 +23,7 @@ from sparc_bench.cli.first_checks import (
     refuse_absent_data,
     refuse_absent_outputs,
     refuse_absent_training_data,
+    refuse_absent_weights,
     refuse_taken,
     refuse_unknown_objectives,
 )
@@ -140,6 +141,7 @@ def evaluate(
     if not cards and known:
         raise UserError("No task was named: add --suite NAME or --task NAME, which sparc-bench list tasks names.")
     writable(results)
+    refuse_absent_weights(models)
     if known:
         refuse_absent_data(cards.values(), data_root)
     from sparc_bench.cli.evaluated import complain, evaluated, said
@@ -173,6 +175,7 @@ def verify(
 ) -> None:
     """Probe a model in seconds, before hours of work: a table of checks, and a verdict that names what to change."""
     prepare(None, device, plugin)
+    refuse_absent_weights([model])
     from sparc_bench.encoder import Runtime
     from sparc_bench.models.resolve import load_encoder, resolve
     from sparc_bench.terminal import console, task_bar
@@ -317,8 +320,11 @@ def cost(
     """Measure what a training step of each objective costs: time, memory and FLOPs beside CLIP's."""
     prepare(None, device, plugin)
     writable(results / "cost")
+    from sparc_bench.cost.batch_sizes import batch_sizes, listed
+
     if objectives != "all":
-        refuse_unknown_objectives([name for word in objectives.split(",") if (name := word.strip())])
+        refuse_unknown_objectives(listed(objectives))
+    batch_sizes(batch or "")
     from sparc_bench.cost import measure_costs as costs
     from sparc_bench.cost.cost_plot import plot
     from sparc_bench.cost.cost_table import render

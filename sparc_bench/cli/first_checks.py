@@ -45,6 +45,16 @@ def may_be_model(word: str) -> bool:
     return ":" in word or word.endswith(".toml") or Path(word).is_dir() or word in discovery.names("models")
 
 
+def refuse_absent_weights(words: Iterable[str]) -> None:
+    """Raise UserError where a MODEL argument is plainly a path, and nothing is there."""
+    for word in words:
+        family, colon, rest = word.partition(":")
+        place = rest if colon else word
+        plain = place.startswith(("/", "~", "./", "../")) or family == "python" or place.endswith(".toml")
+        if plain and not Path(place).expanduser().exists():
+            raise UserError(f"There is no file or folder {place}, which {word} names: check the path.")
+
+
 def refuse_unknown_objectives(names: Sequence[str]) -> None:
     """Raise UserError with the nearest name for an objective that nothing knows."""
     from sparc_bench.cards import discovery

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from sparc_bench.cards import discovery
+from sparc_bench.cost.batch_sizes import batch_sizes, listed
 from sparc_bench.cost.cell import (
     MB,
     RUNS,
@@ -74,26 +75,16 @@ def make_plan(
     if kind not in DEFAULTS:
         raise UserError(f"Memory cannot be measured on '{device}': give --device cpu or cuda.")
     default_model, default_batches = DEFAULTS[kind]
-    names = discovery.names("objectives") if objectives == "all" else _listed(objectives)
+    names = discovery.names("objectives") if objectives == "all" else listed(objectives)
     for name in names:
         discovery.load("objectives", name)
     towers_of(model or default_model)
-    sizes = tuple(dict.fromkeys(_size(word) for word in _listed(batches))) if batches else default_batches
+    sizes = batch_sizes(batches) if batches else default_batches
     if not names or not sizes:
         raise UserError(
             "There is nothing to measure: name objectives and batches, such as --objectives all --batch 8,16."
         )
     return Plan(tuple(dict.fromkeys(names)), sizes, model or default_model, device, repeats, tuple(plugins))
-
-
-def _listed(words: str) -> list[str]:
-    return [word.strip() for word in words.split(",") if word.strip()]
-
-
-def _size(word: str) -> int:
-    if not word.isdecimal() or int(word) < 2:
-        raise UserError(f"'{word}' is no batch size: give whole numbers from 2 on, such as --batch 8,16,32.")
-    return int(word)
 
 
 def run(

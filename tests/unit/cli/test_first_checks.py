@@ -58,6 +58,10 @@ def test_nothing_is_imported_that_computes(tmp_path):
         f"train flickr8k_clip --data-root {tmp_path} --runs {tmp_path}/runs",
         f"cost --objectives clip,clop --results {tmp_path}/r",
         f"export scenes_clip --to open_clip --out {tmp_path}/there",
+        f"cost --batch 8,x --results {tmp_path}/r",
+        f"verify hf:{tmp_path}/none",
+        f"eval {tmp_path}/none --task {EMBEDDED} --results {tmp_path}/r",
+        f"eval python:{tmp_path}/none.py --task {EMBEDDED} --results {tmp_path}/r",
     ]
     found = imported(*commands)
     assert {command: code for command, (code, _) in found.items()} == dict.fromkeys(commands, 2)
