@@ -42,7 +42,7 @@ from tests.toys import hostile
 from tests.toys.hostile import few, keys_of
 from tests.toys.limits import limited
 
-pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
+pytestmark = [pytest.mark.filterwarnings("ignore:Generating overly large repr"), pytest.mark.slow]
 
 ROOT = discovery.cards_folder("tasks").parent
 

@@ -51,6 +51,7 @@ def test_the_examples_of_encoder_dataset_and_protocol_evaluate(plugins, tmp_path
     assert record["n"] == 30
 
 
+@pytest.mark.slow
 def test_the_examples_are_shown_and_drawn(plugins, tmp_path, capsys):
     task = tmp_path / "colours.toml"
     task.write_text(TASK)

@@ -47,6 +47,7 @@ def test_lines_in_a_pipe(often, capsys):
     assert threading.active_count() == threads
 
 
+@pytest.mark.slow
 def test_displays_that_follow_each_other_are_not_silent_together(capsys, monkeypatch):
     monkeypatch.setattr(terminal, "SECONDS_BETWEEN_LINES", 0.5)
     monkeypatch.setattr(terminal.ProgressDisplay, "_said", time.monotonic())

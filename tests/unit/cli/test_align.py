@@ -36,6 +36,7 @@ def test_a_number_beyond_the_split_is_refused_before_anything_is_drawn(number):
         opened(f"scenes1:test:{number}")
 
 
+@pytest.mark.slow
 def test_the_image_of_a_number_does_not_depend_on_how_many_are_read():
     item, caption = opened("scenes1:test:3")
     [*_, last] = scenes1.read(None, "test", scenes1.Options(n=4)).examples

@@ -103,6 +103,7 @@ def test_an_item_twice_is_refused(root):
         sugar_crepe_pp.read(root, "test", sugar_crepe_pp.Options())
 
 
+@pytest.mark.slow
 def test_the_official_files(test_data):
     options = parse(sugar_crepe.Options, {"photos": "coco_val2017_mini/images", "absent": "skip"}, "here")
     data = sugar_crepe.read(test_data, "test", options)

@@ -92,6 +92,7 @@ def test_a_file_system_without_locks_refuses_nothing(tmp_path, monkeypatch):
         assert not held
 
 
+@pytest.mark.slow
 def test_many_processes_never_hold_it_at_once(tmp_path):
     script = (
         "import sys, time; from pathlib import Path; from sparc_bench.files.lock import locked; "

@@ -46,6 +46,7 @@ def test_it_differs_from_the_library_in_the_order_of_the_metadata_alone(tmp_path
     assert (tmp_path / "x.safetensors").read_bytes() == save(tensors, {"one": "key"})
 
 
+@pytest.mark.slow
 def test_every_process_writes_the_same_bytes(tmp_path):
     script = (
         "import sys, torch; from pathlib import Path; from sparc_bench.files.tensor_file import write_tensors; "

@@ -5,6 +5,8 @@ from scipy import stats
 from sparc_bench.metrics import sign_flips as module
 from sparc_bench.metrics.sign_flips import holm, sign_flip_p
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("wins", "losses"), [(1, 0), (5, 0), (6, 0), (8, 3), (60, 40), (5, 5)])
 def test_right_and_wrong_answers_have_mcnemars_exact_test(wins, losses):

@@ -37,6 +37,7 @@ def scored(encoder, test_data):
     return data, protocol.run(encoder, data, parse(protocol.Options, card.options, card.name))
 
 
+@pytest.mark.slow
 def test_a_constant_encoder_on_real_items(test_data):
     data, outcome = scored(constant_encoder(), test_data)
     assert set(outcome.metrics) == set(discovery.task("sugar_crepe_mini").chance)

@@ -16,6 +16,8 @@ from sparc_bench.training.loop import clip_gradients
 from sparc_bench.training.train import train
 from sparc_bench.two_towers import checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def damaged(monkeypatch):

@@ -37,6 +37,7 @@ def test_training_needs_nothing_that_only_linux_has(tiny, tmp_path, windows):
     assert train(tiny, tmp_path / "run", None, 0, "cpu")["steps"] == 6
 
 
+@pytest.mark.slow
 def test_pixels_too_many_for_the_cache_are_decoded_where_nothing_can_be_forked(tiny, tmp_path, windows, monkeypatch):
     train(tiny, tmp_path / "cached", None, 0, "cpu")
     monkeypatch.setattr(run_inputs_module, "load_pixels", partial(load_pixels, limit=0))

@@ -12,6 +12,8 @@ from sparc_bench.training.train import train
 from sparc_bench.two_towers import checkpoint
 from tests.toys.captioned_photos import mend_caption, photo_recipe, write_photos
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def recipe(tiny):

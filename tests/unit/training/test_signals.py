@@ -17,6 +17,8 @@ from sparc_bench.two_towers import checkpoint
 from tests.unit.training.test_several_processes import to_toml
 from tests.unit.training.test_train import assert_same_weights, losses
 
+pytestmark = pytest.mark.slow
+
 SIGNALS = [(signal.SIGTERM, "SIGTERM", 143), (signal.SIGUSR1, "SIGUSR1", 138), (signal.SIGINT, "Ctrl-C", 130)]
 
 

@@ -25,6 +25,8 @@ from sparc_bench.weights import unsafe_weights
 from sparc_bench.weights.weights_file import read_tensors
 from tests.toys.limits import limited
 
+pytestmark = pytest.mark.slow
+
 KEPT = discovery.cards_folder("reference_models") / "weights/scenes_clip.safetensors"
 DEEP = "[" * 100_000 + "]" * 100_000
 
