@@ -6,10 +6,8 @@ stderr, or no command at all, which prints the list of commands; 130, 143, 138 s
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -27,7 +25,7 @@ from sparc_bench.cli.first_checks import (
     refuse_taken,
     refuse_unknown_objectives,
 )
-from sparc_bench.cli.mistakes import UsageError, disk, usage
+from sparc_bench.cli.mistakes import UsageError, disk, fail, usage
 from sparc_bench.cli.options import (
     DataRoot,
     Device,
@@ -368,9 +366,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ElsewhereError:
         return 2
     except UserError as error:
-        return _fail(str(error))
+        return fail(str(error))
     except UsageError as error:
-        return _fail(usage(error))
+        return fail(usage(error))
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
@@ -380,22 +378,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sentence = disk(error)
         if sentence is None:
             raise
-        return _fail(sentence)
+        return fail(sentence)
     if code == 130:
         print(f"Interrupted: {stop_signals.GOES_ON}", file=sys.stderr)
     return code if isinstance(code, int) else 0
-
-
-def _fail(sentence: str) -> int:
-    print(sentence, file=sys.stderr)
-    _tell_torchrun(sentence)
-    return 2
-
-
-def _tell_torchrun(sentence: str) -> None:
-    """Leave the sentence for torchrun's report, which ends in it; the report calls the earliest failure the cause."""
-    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if file:
-        earlier = int(time.time()) - 1  # whole seconds: before those that end because of this one
-        about = {"py_callstack": sentence, "timestamp": str(earlier)}
-        Path(file).write_text(json.dumps({"message": {"message": sentence, "extraInfo": about}}), encoding="utf-8")

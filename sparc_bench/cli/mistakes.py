@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
+import time
+from pathlib import Path
 from typing import Any, cast
 
 import typer
@@ -33,3 +38,19 @@ def disk(error: OSError) -> str | None:
     """One sentence about a file system that refuses, or None where the error is of another kind."""
     mend = remedy(error)
     return None if mend is None else f"{error.filename or 'A file'} cannot be used ({error.strerror}): {mend}."
+
+
+def fail(sentence: str) -> int:
+    """Print a sentence on stderr, leave it for torchrun, and return exit code 2."""
+    print(sentence, file=sys.stderr)
+    _tell_torchrun(sentence)
+    return 2
+
+
+def _tell_torchrun(sentence: str) -> None:
+    """Leave the sentence for torchrun's report, which ends in it; the report calls the earliest failure the cause."""
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if file:
+        earlier = int(time.time()) - 1  # whole seconds: before those that end because of this one
+        about = {"py_callstack": sentence, "timestamp": str(earlier)}
+        Path(file).write_text(json.dumps({"message": {"message": sentence, "extraInfo": about}}), encoding="utf-8")
