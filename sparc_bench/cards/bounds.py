@@ -164,11 +164,6 @@ _WORDS = {"ge": "", "gt": "above ", "le": "", "lt": "under "}
 _ENDS = (("ge", "gt"), ("le", "lt"))
 
 
-def has_both_ends(field: FieldInfo) -> bool:
-    """Whether a numeric field has a least and a greatest value."""
-    return bool(in_words(field))
-
-
 def _within(annotation: Any) -> tuple[Any, ...]:  # noqa: ANN401 - any field's annotation
     if get_origin(annotation) is Annotated:
         inner, *found = get_args(annotation)

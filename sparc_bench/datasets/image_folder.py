@@ -61,7 +61,6 @@ class Options(Strict):
     )
     train_per_class: Number | None = Field(
         default=None,
-        gt=0,
         description="number of photos of each class tagged train, those whose paths have the lowest sha256 (names are "
         "often sorted by kind); the others are tagged test",
     )

@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from sparc_bench.cards import discovery
-from sparc_bench.cards.bounds import bounds, has_both_ends, is_number
+from sparc_bench.cards.bounds import bounds, in_words, is_number
 from sparc_bench.cards.card import parse, read_toml
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.cards.recipe import Recipe
@@ -50,7 +50,7 @@ def numbers(table, prefix=""):
 
 @pytest.mark.parametrize("table", [Recipe, ModelCard, TaskCard, StudyCard, DataCard, *OPTIONS])
 def test_every_number_has_both_ends(table):
-    assert [key for key, field in numbers(table) if not has_both_ends(field)] == []
+    assert [key for key, field in numbers(table) if not in_words(field)] == []
 
 
 CARDS = discovery.cards_folder("reference_models")
