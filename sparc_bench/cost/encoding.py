@@ -46,7 +46,7 @@ from sparc_bench.feature_cache.cache import FeatureCache
 from sparc_bench.files.atomic import write_atomic
 from sparc_bench.images.item import ImageItem
 from sparc_bench.models.resolve import ResolvedModel, load_encoder
-from sparc_bench.records.environment import library_versions
+from sparc_bench.records.environment import code_rows
 from sparc_bench.terminal import console, table
 from sparc_bench.training.precision import device_name
 
@@ -219,7 +219,7 @@ def main(
         ("load before", f"{load:.1f}", "processes"),
         ("model", f"open_clip {ARCHITECTURE}, random weights, {precision} on {device}", ""),
         ("batch, workers", f"{batch_size}, {workers}", ""),
-        ("libraries", " ".join(f"{name} {version}" for name, version in library_versions().items()), ""),
+        *code_rows(),
         ("bare loop", f"{speed.images / statistics.median(speed.bare):.2f}", f"images/s, median of {repeats}"),
         ("harness", f"{speed.images / statistics.median(speed.harness):.2f}", f"images/s, median of {repeats}"),
         ("harness / bare loop", f"{100 * speed.ratio:.1f}", "%, median over pairs of turns"),

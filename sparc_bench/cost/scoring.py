@@ -39,7 +39,7 @@ from sparc_bench.feature_cache.cache import FeatureCache
 from sparc_bench.files.atomic import write_atomic
 from sparc_bench.metrics.estimate import estimate
 from sparc_bench.protocol import Outcome
-from sparc_bench.records.environment import library_versions
+from sparc_bench.records.environment import code_rows
 from sparc_bench.records.outcome_file import MAX_BYTES
 from sparc_bench.terminal import console, table
 from sparc_bench.training.precision import device_name
@@ -231,7 +231,7 @@ def main(results: Annotated[Path, typer.Option(help="Folder of the table.")] = P
     found = [
         ("machine", f"{device_name(torch.device('cpu'))}, {os.cpu_count()} cores, {THREADS} thread", ""),
         ("load before", f"{load:.1f}", "processes"),
-        ("libraries", " ".join(f"{name} {version}" for name, version in library_versions().items()), ""),
+        *code_rows(),
         *found,
     ]
     text = io.StringIO(newline="")

@@ -42,6 +42,15 @@ def git_state() -> tuple[str, bool | None]:
     return commit, bool(changes)
 
 
+def code_rows() -> list[tuple[str, str, str]]:
+    """Rows of a table of measurements (measure, value, unit): commit of the code and versions of the libraries."""
+    commit, changed = git_state()
+    return [
+        ("commit", f"{commit[:12]}{', changed' if changed else ''}", ""),
+        ("libraries", " ".join(f"{name} {version}" for name, version in library_versions().items()), ""),
+    ]
+
+
 def _git(checkout: Path, *arguments: str) -> str:
     done = subprocess.run(["git", "-C", str(checkout), *arguments], capture_output=True, text=True, check=True)
     return done.stdout.strip()

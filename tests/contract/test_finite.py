@@ -27,6 +27,7 @@ from tests.contract import test_probes as probes
 from tests.toys.cached import TinyEncoder
 from tests.toys.cached import split_of as cached_split
 from tests.toys.encoders import LookupEncoder, blank, item, noise, split_of
+from tests.toys.photo_task import photo_task
 
 WIDTH = 8
 
@@ -174,18 +175,7 @@ def task(tmp_path) -> TaskCard:
         (tmp_path / "photos" / name).mkdir(parents=True)
         for number in range(3):
             blank().save(tmp_path / "photos" / name / f"{number}.png")
-    return TaskCard(
-        name="two",
-        title="Two classes",
-        family="classification",
-        dataset="image_folder",
-        split="test",
-        data={"folder": "photos"},
-        protocol="classification",
-        options={"prompts": "bare", "classes": "own", "top_k": [1], "ties": "expected"},
-        headline="top1",
-        source="test",
-    )
+    return photo_task("photos")
 
 
 class Overflows(TinyEncoder):

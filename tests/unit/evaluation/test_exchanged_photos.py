@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.datasets import image_folder
 from sparc_bench.evaluation.evaluate import Settings, evaluate_encoder
 from sparc_bench.feature_cache.cache import FeatureCache
@@ -17,6 +16,7 @@ from sparc_bench.training.pixels import load_pixels
 from sparc_bench.two_towers.image_transform import ImageTransform
 from sparc_bench.two_towers.open_clip_preprocess import OpenClipPreprocess
 from tests.toys.cached import TinyEncoder
+from tests.toys.photo_task import photo_task
 
 GLOBAL = frozenset({"global"})
 CLASSES = ("cat", "dog")
@@ -78,18 +78,7 @@ def test_two_folders_of_equal_names_and_sizes_share_nothing(root, tmp_path):
 
 
 def test_a_record_of_exchanged_photos_is_not_kept(root, tmp_path):
-    card = TaskCard(
-        name="pets",
-        title="Pets",
-        family="classification",
-        dataset="image_folder",
-        split="test",
-        data={"folder": "pets"},
-        protocol="classification",
-        options={"prompts": "bare", "classes": "own", "top_k": [1], "ties": "expected"},
-        headline="top1",
-        source="test",
-    )
+    card = photo_task("pets")
     settings = Settings(results=tmp_path / "results", data_root=root, cache="full")
 
     def result():
