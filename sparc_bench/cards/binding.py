@@ -1,9 +1,12 @@
-"""Cards bound to the modules that they name: a task with its data set and protocol, a recipe with its two splits."""
+"""Cards bound to the modules that they name.
+
+A task is bound to its data set and protocol; a recipe to its two splits, and to the tasks that watch its training.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, Literal
 
@@ -145,6 +148,41 @@ def bind_split(recipe: Recipe, modules: Modules = discovery.load, *, val: bool) 
             f"{where}: '{split}' of {data.dataset} is kept for {kept}: for {wanted} name {' or '.join(allowed)}."
         )
     return BoundSplit(dataset, split, options)
+
+
+def bind_validation(recipe: Recipe, modules: Modules = discovery.load) -> list[BoundTask]:
+    """The tasks of a recipe's table [validate], each on the split that its data set marks for watching a training.
+
+    A card on such a split stays as it is. Any other one moves to the only such split; its [expect] states the counts of
+    the published split and is left out.
+
+    Raises:
+        UserError: an unknown task, one named twice, or one whose data set marks no split for watching, or several.
+    """
+    where = f"Recipe {recipe.name}, table [validate]"
+    tasks = [] if recipe.validate is None else [bind(discovery.task(name), modules) for name in recipe.validate.tasks]
+    names = [task.card.name for task in tasks]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise UserError(f"{where}: it names {twice[0]} twice: leave one out.")
+    return [_on_val(task, where) for task in tasks]
+
+
+def _on_val(task: BoundTask, where: str) -> BoundTask:
+    card, uses = task.card, task.dataset.SPLITS if isinstance(task.dataset.SPLITS, Mapping) else {}
+    marked = [split for split, use in uses.items() if use == "val"]
+    if card.split in marked:
+        return task
+    if len(marked) == 1:
+        return replace(task, card=card.model_copy(update={"split": marked[0], "expect": {}}))
+    kept = "training" if uses.get(card.split) == "train" else "evaluation"
+    others = " or ".join(marked)
+    trouble = (
+        f"{card.dataset} marks several for watching a training: name {others} in a copy of the card."
+        if marked
+        else f"{card.dataset} marks none for watching a training: leave the task out."
+    )
+    raise UserError(f"{where}: the split '{card.split}' of {card.name} is kept for {kept}, and {trouble}")
 
 
 def _without_paths(options: dict[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -30,7 +32,7 @@ from sparc_bench.cards.bounds import (
     refuse_many_patches,
     refuse_uneven_heads,
 )
-from sparc_bench.cards.card import Strict, parse, read_toml
+from sparc_bench.cards.card import Extended, Strict, parse, read_toml
 from sparc_bench.cards.model_card import UNKNOWN, ModelCard, ProbeValues, Weights, refuse_reference_table
 from sparc_bench.cards.name import ModelName
 
@@ -133,7 +135,30 @@ class StepCounts(Strict):
     negatives: Count = Field(default=0, description="hard-negative captions, written to be false of their image")
 
 
-class Recipe(Strict):
+class Validate(Strict):
+    """Tasks that a training is watched by; they decide no weight and enter no hash."""
+
+    tasks: tuple[str, ...] = Field(
+        min_length=1,
+        description="tasks, named as for eval; each is scored on the val split of its data set, whatever split its "
+        "card names",
+    )
+    limit: Number | None = Field(default=None, description="only so many images of each task; none: all")
+
+
+with warnings.catch_warnings():
+    # the table shadows BaseModel.validate, which pydantic keeps for its version 1 and nothing here calls
+    warnings.filterwarnings("ignore", 'Field name "validate"')
+
+    class _Watched(Extended):
+        validate: Validate | None = Field(  # type: ignore[assignment]
+            default=None, description="tasks that are scored every eval_every steps; none: retrieval on data.val_split"
+        )
+
+        FORMER: ClassVar[Mapping[str, Any]] = {"validate": None}
+
+
+class Recipe(_Watched):
     """One model that this project trains: data, towers, objective and optimiser of its training."""
 
     name: ModelName
@@ -225,6 +250,9 @@ def read_model(path: Path) -> ModelCard | Recipe:
 
 
 def training_settings(recipe: Recipe) -> dict[str, Any]:
-    """Settings of a recipe that determine the trained weights (no titles, notes, figures or spacing of checkpoints)."""
+    """Settings of a recipe that determine the trained weights.
+
+    They leave out titles, notes, figures, the spacing of checkpoints and the tasks that it is watched by.
+    """
     prose = {"name", "title", "source", "notes", "cost", "reaches", "attempts", "weights"}
-    return recipe.model_dump(exclude=prose | {"checkpoint_every"})
+    return recipe.model_dump(exclude=prose | {"checkpoint_every", "validate"})

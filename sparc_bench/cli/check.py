@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from sparc_bench.cards import discovery, photo_lists, prompts
-from sparc_bench.cards.binding import bind, bind_split
+from sparc_bench.cards.binding import bind, bind_split, bind_validation
 from sparc_bench.cards.card import parse, read_toml
 from sparc_bench.cards.model_card import UNKNOWN, ModelCard, is_photo_list, refuse_without_split
 from sparc_bench.cards.recipe import Recipe, read_model
@@ -148,6 +148,7 @@ def _check_recipe(recipe: Recipe) -> None:
     parse(objective.Options, recipe.objective_options, f"{where}, table [objective_options]")
     for val in (False, True):
         bind_split(recipe, discovery.declared, val=val)
+    bind_validation(recipe, discovery.declared)
     if recipe.data.photo_list:
         photo_lists.by_name(recipe.data.photo_list)
 

@@ -28,12 +28,16 @@ def refuse_absent_data(cards: Collection[TaskCard], data_root: Path | None) -> N
 def refuse_absent_training_data(recipes: Iterable[Recipe], data_root: Path | None) -> None:
     """Raise UserError where the data that a recipe trains or is watched on are not there."""
     from sparc_bench.cards import discovery
-    from sparc_bench.cards.binding import bind_split
+    from sparc_bench.cards.binding import bind_split, bind_validation
 
     for recipe in recipes:
         for val in (False, True):
             bound = bind_split(recipe, discovery.declared, val=val)
             reason = _absent(recipe.data.dataset, bound.dataset, bound.split, bound.options, data_root)
+            if reason:
+                raise UserError(reason)
+        for task in bind_validation(recipe, discovery.declared):
+            reason = _absent(task.card.dataset, task.dataset, task.card.split, task.data_options, data_root)
             if reason:
                 raise UserError(reason)
 

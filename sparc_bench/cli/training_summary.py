@@ -28,15 +28,24 @@ def _rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "unreadable images", f"{summary['unreadable']:,}"
     for part, sha256 in summary.get("data", {}).items():
         yield f"data ({part})", f"sha256 {sha256[:12]}..."
-    for way in dict.fromkeys(name.rpartition("_")[0] for name in summary["val"]):
-        found = {name: value for name, value in summary["val"].items() if name.rpartition("_")[0] == way}
-        shown = ", ".join(f"R@{name.rpartition('_r')[2]} {100 * value:.1f} %" for name, value in found.items())
-        yield f"val, {_words(way)}", shown
+    yield from _val(summary)
     held_out = dict(summary.get("held_out") or {})
     if held_out.keys() >= {"captions", "scale", "verdict", *_KINDS}:
         yield from _fine(held_out)
     else:
         yield from ((f"held out, {key}", text) for key, text in _other(held_out))
+
+
+def _val(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Scores on val: the headlines of tasks, or the hit rates both ways."""
+    val = summary["val"]
+    if "val_headlines" in summary:
+        yield from ((f"val, {name}", f"{val[name]:.3f}") for name in summary["val_headlines"])
+        return
+    for way in dict.fromkeys(name.rpartition("_")[0] for name in val):
+        found = {name: value for name, value in val.items() if name.rpartition("_")[0] == way}
+        shown = ", ".join(f"R@{name.rpartition('_r')[2]} {100 * value:.1f} %" for name, value in found.items())
+        yield f"val, {_words(way)}", shown
 
 
 def _fine(held_out: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -311,7 +311,8 @@ def model_hash(card: ModelCard) -> str:
 
 def recipe_hash(recipe: Recipe) -> str:
     """Hash of the fields of a recipe that decide its weights, without the seed and without keys at their default."""
-    others = {"name", "title", "source", "notes", "cost", "reaches", "attempts", "weights", "sees", "checkpoint_every"}
+    others = {"name", "title", "source", "notes", "cost", "reaches", "attempts", "weights", "sees"}
+    others |= {"checkpoint_every", "validate"}
     return canonical_hash(recipe.model_dump(mode="json", exclude=others, exclude_defaults=True))
 
 

@@ -86,7 +86,8 @@ def run_job(job: Job) -> JobResult:
         return JobResult(_diverged(job, str(error), round(time.perf_counter() - began, 1)))
     except UserError as error:
         return JobResult(None, (str(error),))
-    val = {name: round(value, 6) for name, value in summary["val"].items()}
+    # of tasks (a recipe's [validate]) those that they are ranked by, which are fractions
+    val = {name: round(summary["val"][name], 6) for name in summary.get("val_headlines", summary["val"])}
     if job.trial is not None:
         trial, values = job.trial
         key = training_hash(job.recipe, job.seed)

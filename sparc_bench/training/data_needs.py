@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from sparc_bench.cards import discovery
-from sparc_bench.cards.binding import bind_split, splits_for
+from sparc_bench.cards.binding import bind_split, bind_validation, splits_for
 from sparc_bench.cards.recipe import Recipe, StepCounts
 from sparc_bench.dataset import DataSplit
 from sparc_bench.errors import UserError
@@ -20,7 +20,8 @@ def refuse_missing(recipe: Recipe) -> None:
 
     Raises:
         UserError: the data set lacks a facet (the sentence names data sets that have it); an objective, option or data
-            set is misspelt; the table [sees] of the recipe is wrong; a split is kept for evaluation.
+            set is misspelt; the table [sees] of the recipe is wrong; a split is kept for evaluation; a task of
+            [validate] is unknown or has no split for watching a training.
     """
     needs = _needs(_objective(recipe))
     if recipe.sees not in (None, seen := sees_per_step(recipe)):
@@ -32,6 +33,7 @@ def refuse_missing(recipe: Recipe) -> None:
         )
     for val in (False, True):
         bind_split(recipe, val=val)
+    bind_validation(recipe)
 
 
 def sees_per_step(recipe: Recipe) -> StepCounts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +16,7 @@ from sparc_bench.files.atomic import write_atomic, written
 from sparc_bench.files.json_text import json_value
 from sparc_bench.terminal import ProgressDisplay
 from sparc_bench.training.loop import StepReport
+from sparc_bench.training.validate import Scores
 
 SHOWN = ("loss", "global_loss", "local_loss", "fine_loss", "fine_accuracy")
 """Figures beside the progress bar."""
@@ -67,7 +69,7 @@ class RunLog:
         self._progress.update(self._task, completed=report.step, figures=shown)
 
     def event(self, values: dict[str, Any]) -> None:
-        """Log any other event: an evaluation on val, an unreadable image, the choice of precision."""
+        """Log any other event: an unreadable image, the choice of precision."""
         self._line(values)
         if "start" in values:
             begins = values["start"]
@@ -80,9 +82,21 @@ class RunLog:
                 f"{values['begun_with']}: batches are the same, sums in another order may differ in their last digits"
             )
             self._progress.console.print(sentence, highlight=False, soft_wrap=True)
-        if "val" in values:
-            figures = " ".join(f"{name} {value:.3f}" for name, value in values["val"].items())
-            self._progress.console.print(f"step {values['step']}: val {figures}", highlight=False, soft_wrap=True)
+
+    def validation(self, step: int, scores: Scores) -> None:
+        """Log all scores on val, and print those that the tasks rank by."""
+        self._line({"step": step, "val": dict(scores.values)})
+        figures = " ".join(f"{name} {scores.values[name]:.3f}" for name in scores.headlines)
+        self._progress.console.print(f"step {step}: val {figures}", highlight=False, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def images(self, of: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Show a bar of images within the block; the function adds to it."""
+        bar = self._progress.add_task(of, total=total, figures="")
+        try:
+            yield lambda number: self._progress.advance(bar, number)
+        finally:
+            self._progress.remove_task(bar)
 
     def _line(self, values: dict[str, Any]) -> None:
         with written(self._file):
@@ -116,6 +130,14 @@ class SilentLog:
 
     def event(self, values: dict[str, Any]) -> None:
         """Ignore an event."""
+
+    def validation(self, step: int, scores: Scores) -> None:
+        """Ignore a validation."""
+
+    @contextlib.contextmanager
+    def images(self, of: str, total: int) -> Iterator[Callable[[int], None]]:  # noqa: ARG002 - as `RunLog.images`
+        """Show nothing."""
+        yield lambda _: None
 
 
 def _keep_until(file: Path, step: int) -> list[dict[str, Any]]:

@@ -57,7 +57,8 @@ from sparc_bench.training.run_folder import (
     write_json,
 )
 from sparc_bench.training.run_inputs import RunInputs, read_run_inputs
-from sparc_bench.training.validate import held_out, validation_scores
+from sparc_bench.training.validate import Scores, held_out, validation_scores
+from sparc_bench.training.validation_tasks import ValidationTask, read_tasks, refuse_lacking, task_scores
 from sparc_bench.two_towers import checkpoint
 from sparc_bench.two_towers.checkpoint import Meta
 from sparc_bench.two_towers.model import TwoTowerModel, build_model
@@ -83,8 +84,8 @@ def train(
         StoppedError: a signal came; during a step, that step ends first and its checkpoint is written.
         UserError: an option is misspelt, the data lack captions or negatives for the loss, a split is kept for
             evaluation, the initial model is missing, another process trains there, the folder holds a run of another
-            recipe, seed or data or a damaged checkpoint, the loss, a gradient or a weight is not finite, or the disk
-            is full.
+            recipe, seed or data or a damaged checkpoint, a task of [validate] cannot be scored, the loss, a gradient or
+            a weight is not finite, or the disk is full.
         ElsewhereError: another of several processes raised one of these.
     """
     file = run_folder / CHECKPOINT_FILE
@@ -126,12 +127,16 @@ def train(
 
 @dataclass(frozen=True)
 class _Run:
-    """Model, data and settings of a run, in this process; `alone` are batches as large as its part of one."""
+    """Model, data and settings of a run, in this process.
+
+    `alone` are batches as large as its part of one; `tasks` are those of [validate], on rank 0 alone.
+    """
 
     recipe: Recipe
     folder: Path
     seed: int
     data: RunInputs
+    tasks: tuple[ValidationTask, ...]
     model: TwoTowerModel
     optimizer: torch.optim.AdamW
     batches: Batches
@@ -174,10 +179,12 @@ def _prepared(
     begun = checkpoint.read_meta(file) if file.is_file() else None
     if begun is not None:
         refuse_other(begun, run_folder, recipe, seed)
+    tasks = read_tasks(recipe, data_root) if rank == 0 else ()
     data = data or read_run_inputs(recipe, data_root)
     if begun is not None:
         data = _as_begun(begun, run_folder, data)
     model = build_model(recipe, data.tokenizer, seed, data.init_record)
+    refuse_lacking(recipe, tasks, model.objective.gives)
     begins = _load_initial(model, data.initial, recipe) if data.initial else {}
     model.to(device)
     optimizer = make_optimizer(model, recipe.optim)
@@ -198,7 +205,9 @@ def _prepared(
         autocast, probe = precision.choose(
             recipe, data.init_record, where, lambda on: _probe_step(model, alone, where, on)
         )
-    return _Run(recipe, run_folder, seed, data, model, optimizer, batches, alone, where, start, begins, autocast, probe)
+    return _Run(
+        recipe, run_folder, seed, data, tasks, model, optimizer, batches, alone, where, start, begins, autocast, probe
+    )
 
 
 def _train(run: _Run, tensorboard: bool, on_step: Callable[[int], None], stop: StopRequest) -> dict[str, Any]:
@@ -212,14 +221,17 @@ def _train(run: _Run, tensorboard: bool, on_step: Callable[[int], None], stop: S
         now = environment(seed, run.device, autocast, run.probe, world) | run.begins
         others = write_environment(run_folder, now, start)
 
+    workers = 0 if data.pixels.array_NSS3 is not None else (os.cpu_count() or 1)
+
     def encoder() -> OwnEncoder:
-        return OwnEncoder(recipe.model_card(), model, meta(0), data.tokenizer, IN_TRAINING, Runtime(str(run.device)))
+        runtime = Runtime(str(run.device), workers=workers)
+        return OwnEncoder(recipe.model_card(), model, meta(0), data.tokenizer, IN_TRAINING, runtime)
 
     def meta(step: int) -> Meta:
         return Meta(recipe, seed, step, data.tokenizer.state, data.words, data.init_record, data.hashes)
 
     began = time.perf_counter()
-    scores: dict[str, float] = {}
+    last: Scores | None = None
     with RunLog(run_folder, recipe.name, start, recipe.steps, tensorboard) if rank == 0 else SilentLog() as log:
         log.event({"precision": "bf16" if autocast else "float32", **run.probe})
         if run.begins:
@@ -243,15 +255,23 @@ def _train(run: _Run, tensorboard: bool, on_step: Callable[[int], None], stop: S
             if rank == 0:
                 checkpoint.save_training(file, model, run.optimizer, meta(step))
 
+        def scored() -> Scores:
+            if run.tasks:
+                return task_scores(encoder(), run.tasks, log.images)
+            found = validation_scores(encoder(), data.val, data.val_pixels)
+            return Scores(found, tuple(found))
+
         def validate(step: int) -> None:
+            nonlocal last
             if rank == 0:
                 with stop.at_once():  # the checkpoint is written: what is left out is done when the run goes on
-                    scores.update(validation_scores(encoder(), data.val, data.val_pixels))
-                log.event({"step": step, "val": dict(scores)})
+                    last = scored()
+                log.validation(step, last)
 
-        if is_evaluated(start, recipe) and not distributed.flag_of_rank_0(log.validated, run.device):
+        # what would stop a task, such as a photo that cannot be read, stops it before the first step
+        due = is_evaluated(start, recipe) or (start == 0 and recipe.validate is not None)
+        if due and not distributed.flag_of_rank_0(log.validated, run.device):
             distributed.together(lambda: validate(start))
-        workers = 0 if data.pixels.array_NSS3 is not None else (os.cpu_count() or 1)
         with stop.noted():
             fit(
                 model=model if world == 1 else _shared(run),
@@ -268,6 +288,7 @@ def _train(run: _Run, tensorboard: bool, on_step: Callable[[int], None], stop: S
             )
         if rank > 0:
             return {}
+        last = last or scored()
         summary = {
             "recipe": recipe.name,
             "seed": seed,
@@ -278,7 +299,8 @@ def _train(run: _Run, tensorboard: bool, on_step: Callable[[int], None], stop: S
             "precision": "bf16" if autocast else "float32",
             "unreadable": len(unreadable),
             "data": dict(data.hashes),
-            "val": scores or validation_scores(encoder(), data.val, data.val_pixels),
+            "val": dict(last.values),
+            **({"val_headlines": list(last.headlines)} if run.tasks else {}),
             "held_out": held_out(model, data.tokenizer, data.val, data.val_pixels, run.device),
         }
     checkpoint.write_checkpoint(checkpoint.model_tensors(model), meta(recipe.steps), run_folder / WEIGHTS_FILE)

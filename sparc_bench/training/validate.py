@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,19 @@ from sparc_bench.two_towers.tokenizer import Tokenizer
 
 HELD_OUT_IMAGES = 512
 BATCH = 128
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a validation.
+
+    Attributes:
+        values: name -> score, a fraction or what the metric's unit says; those of a task are named TASK/METRIC.
+        headlines: the names that are printed as the training goes.
+    """
+
+    values: Mapping[str, float]
+    headlines: tuple[str, ...]
 
 
 class PreparedEncoder(EncoderWrapper):

@@ -54,7 +54,7 @@ def test_every_number_has_both_ends(table):
 
 
 CARDS = discovery.cards_folder("reference_models")
-RECIPE = {"name": "mine", **read_toml(CARDS / "scenes_clip.toml")}
+RECIPE = {"name": "mine", "validate": {"tasks": ["scenes_retrieval"]}, **read_toml(CARDS / "scenes_clip.toml")}
 LEAVES = dict(numbers(Recipe))
 
 

@@ -3,8 +3,10 @@
 import pytest
 
 from sparc_bench.cards import discovery
-from sparc_bench.cards.binding import bind, bind_split, splits_for
+from sparc_bench.cards.binding import bind, bind_split, bind_validation, splits_for
+from sparc_bench.cards.recipe import Recipe, training_settings
 from sparc_bench.errors import UserError
+from sparc_bench.records.record import recipe_hash
 
 pytestmark = pytest.mark.usefixtures("toy_plugins")
 
@@ -74,3 +76,49 @@ def test_prompts_named_by_path_begin_at_the_card_and_count_by_content(tmp_path):
         assert task.options.prompts == str(tmp_path / folder / "mine.toml")
         hashes.append(task.protocol_hash())
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+def watched_by(*tasks):
+    return Recipe.model_validate({**recipe().model_dump(), "validate": {"tasks": tasks}})
+
+
+def test_a_training_is_watched_by_tasks_on_val_whatever_split_their_cards_name():
+    retrieval, regions, photos = bind_validation(
+        watched_by("scenes_retrieval", "scenes_regions_colour", "flickr8k_retrieval")
+    )
+    assert {task.card.split for task in (retrieval, regions, photos)} == {"val"}
+    assert (retrieval.card.expect, discovery.task("scenes_retrieval").expect["images"]) == ({}, 1000)
+    assert regions.data_options.label == "colour"
+    assert regions.options == bind(discovery.task("scenes_regions_colour")).options
+    assert bind_validation(recipe()) == []
+
+
+def test_a_task_on_a_val_split_keeps_its_counts():
+    (task,) = bind_validation(watched_by("voc2012_mini_voc20"))
+    assert task.card == discovery.task("voc2012_mini_voc20")
+    assert task.card.expect
+
+
+@pytest.mark.parametrize(
+    ("tasks", "sentence"),
+    [
+        (
+            ["sugar_crepe"],
+            "the split 'test' of sugar_crepe is kept for evaluation, and sugar_crepe_captions marks none",
+        ),
+        (["imagenet_r"], "and image_folder marks several for watching a training: name val or validation or train"),
+        (["scenes_retreival"], "There is no task 'scenes_retreival': did you mean 'scenes_retrieval'"),
+        (["scenes_retrieval"] * 2, r"table \[validate\]: it names scenes_retrieval twice: leave one out"),
+    ],
+)
+def test_what_watches_no_training_is_refused_by_name(tasks, sentence):
+    with pytest.raises(UserError, match=sentence):
+        bind_validation(watched_by(*tasks))
+
+
+def test_the_tasks_that_watch_a_training_enter_no_hash():
+    watched = watched_by("scenes_retrieval")
+    assert recipe_hash(watched) == recipe_hash(recipe())
+    assert training_settings(watched) == training_settings(recipe())
+    assert "validate" not in recipe().model_dump()
+    assert Recipe.model_validate_json(watched.model_dump_json()) == watched

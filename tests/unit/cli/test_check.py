@@ -143,6 +143,8 @@ def test_broken_model_cards(checkout, old, new, sentence):
         ("[image]", "[data.val_options]\nm = 3\n[image]", "unknown key 'm'"),
         ("[image]", "[objective_options]\nm = 3\n[image]", "unknown key 'm'"),
         ("steps = 200", "steps = 50", "must be under steps"),
+        ("[image]", '[validate]\ntasks = ["tyo"]\n[image]', "There is no task 'tyo'"),
+        ("[image]", '[validate]\ntasks = ["toy"]\n[image]', "toy_data marks none for watching a training"),
     ],
 )
 def test_recipes(checkout, old, new, sentence):

@@ -3,6 +3,7 @@
 import pytest
 
 from sparc_bench.cards import discovery
+from sparc_bench.cards.recipe import Validate
 from sparc_bench.cli import first_checks
 from sparc_bench.cli.first_checks import refuse_absent_data, refuse_absent_training_data
 from sparc_bench.errors import UserError
@@ -39,6 +40,9 @@ def test_training_data_that_are_absent(tmp_path):
     refuse_absent_training_data([discovery.recipe("scenes_clip")], None)
     with pytest.raises(UserError, match="holds no folder 'flickr8k"):
         refuse_absent_training_data([discovery.recipe("flickr8k_clip")], tmp_path)
+    watched = {"validate": Validate(tasks=("scenes_retrieval", "flickr8k_retrieval"))}
+    with pytest.raises(UserError, match="holds no folder 'flickr8k"):
+        refuse_absent_training_data([discovery.recipe("scenes_clip").model_copy(update=watched)], tmp_path)
 
 
 def test_no_gpu_is_only_said_where_that_is_plain(monkeypatch):

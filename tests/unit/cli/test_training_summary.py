@@ -51,5 +51,12 @@ def test_figures_of_another_loss_are_named_in_words():
     assert "held out, gain over nothing: low value  0.5" in printed(held_out={"gain_over_nothing": {"low_value": 0.5}})
 
 
+def test_tasks_that_watched_a_training_show_their_headlines():
+    val = {"scenes_retrieval/text_to_image_r1": 0.0625, "scenes_retrieval/text_to_image_r5": 0.25}
+    text = printed(val=val, val_headlines=["scenes_retrieval/text_to_image_r1"])
+    assert re.search(r"val, scenes_retrieval/text_to_image_r1 +0\.062 *$", text, flags=re.MULTILINE)
+    assert "r5" not in text
+
+
 def test_a_run_from_before_hashes_has_a_summary_too():
     assert "sha256" not in printed(data={})
