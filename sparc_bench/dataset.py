@@ -43,13 +43,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Int
 from numpy import ndarray
 
+from sparc_bench.errors import UserError
+from sparc_bench.facets import Facet
 from sparc_bench.images.item import Box, ImageItem
+
+AnyFacet = TypeVar("AnyFacet", bound=Facet)
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,7 @@ class Example:
         regions: labelled regions.
         semantic: function that returns the class of every pixel, HW int; -1 background (no class of the data set), -2
             void (never scored).
-        facts: further annotations (scenes: the scene and the captions' logical forms; COCO and LVIS: a mapping with
-            width and height, for LVIS also the labels `absent` and `not_exhaustive`).
+        facets: what only some protocols need, by type (see `sparc_bench.facets`): `example.facet(PixelSize)`.
     """
 
     id: str
@@ -104,7 +107,25 @@ class Example:
     tags: Mapping[str, str] = field(default_factory=dict)
     regions: tuple[Region, ...] = ()
     semantic: Callable[[], Int[ndarray, "H W"]] | None = None
-    facts: Any = None
+    facets: tuple[Facet, ...] = ()
+
+    def has(self, kind: type[Facet]) -> bool:
+        """Whether the example has a facet of this type."""
+        return any(isinstance(facet, kind) for facet in self.facets)
+
+    def facet(self, kind: type[AnyFacet]) -> AnyFacet:
+        """The example's facet of this type.
+
+        Raises:
+            UserError: it has none.
+        """
+        for facet in self.facets:
+            if isinstance(facet, kind):
+                return facet
+        raise UserError(
+            f"The example {self.id} lacks the facet {kind.__name__}: give it to the data set's examples and name "
+            f"'{kind.NAME}' in its PROVIDES, or choose another data set."
+        )
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from sparc_bench.datasets._coco_json import (
     with_flat,
 )
 from sparc_bench.datasets._photos import Photos, coco_photo, refuse_other_sizes
+from sparc_bench.facets import PixelSize
 from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, known_split
 
 TITLE = "COCO instances, or any instances file in COCO's format: boxes, classes and masks of objects"
@@ -33,7 +34,7 @@ NEEDS_ON_DISK = (
     "coco/ with annotations/instances_SPLIT.json and SPLIT/*.jpg, such as val2017 "
     "(the options folder, annotations and images name other places)"
 )
-PROVIDES = frozenset({"boxes", "masks"})
+PROVIDES = frozenset({"boxes", "masks", "pixel_size"})
 SPLITS = COCO_SPLITS
 
 
@@ -57,7 +58,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
 
     Labels count the categories from 0 in order of their ids. Boxes are left, top, right, bottom; `area` is the file's
     own (of the mask). Images without objects stay, and so do objects whose box has no width or height, which are
-    counted in `notes`. `facts` of an example is {"width", "height"} as the file states them.
+    counted in `notes`. Examples have the facet `PixelSize`.
 
     Raises:
         UserError: something is missing or malformed on disk.
@@ -83,7 +84,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
                 image=photos.item(image_id, image.file_name),
                 regions=tuple(region_of(row, label_of[row.category_id], image) for row in objects[image_id]),
                 photo=coco_photo(image.file_name),
-                facts={"width": image.width, "height": image.height},
+                facets=(PixelSize(image.width, image.height),),
             )
             for image_id, image in present.items()
         ),

@@ -24,6 +24,7 @@ from sparc_bench.datasets._coco_json import (
 )
 from sparc_bench.datasets._photos import Photos, coco_photo
 from sparc_bench.errors import UserError
+from sparc_bench.facets import Objects
 from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, decoded, known_split, some
 
 TITLE = "COCO photos with captions, the objects in them and the words for these objects (CHAIR)"
@@ -79,9 +80,9 @@ class _KarpathyFile(CocoRow):
 def read(root: Path | None, split: str, options: Options) -> DataSplit:
     """The images that both files list, in the order of the captions file; ids are COCO's image ids.
 
-    `facts` says of every class whether an object of it is annotated, crowds and all. `classes` are the categories in
-    order of their ids, `synonyms` the listed words without capitals, each for the class at the head of its row. The
-    pool is as `coco_captions` has it.
+    The facet `Objects` says of every class whether an object of it is annotated, crowds and all. `classes` are the
+    categories in order of their ids, `synonyms` the listed words without capitals, each for the class at the head of
+    its row. The pool is as `coco_captions` has it.
 
     Raises:
         UserError: something is missing or malformed on disk, or a category has no row of synonyms.
@@ -126,7 +127,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
                 image=photos.item(image_id, file_name),
                 captions=tuple(captions[image_id]),
                 photo=coco_photo(file_name),
-                facts={label: label in objects[image_id] for label in class_of.values()},
+                facets=(Objects({label: label in objects[image_id] for label in class_of.values()}),),
             )
             for image_id, file_name in present.items()
         ),

@@ -1,14 +1,13 @@
 """ImageNet-C: the 50,000 photos of ImageNet's val split under corruptions, each in five severities.
 
-An example is a photo. Its corrupted versions are `Example.facts.item(corruption, severity)`, created on demand because
-3.75 million paths would not fit in memory.
+An example is a photo; the facet `Corruptions` gives its corrupted versions.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import Field
@@ -17,6 +16,7 @@ from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.datasets.image_folder import class_folders, left_out, photo_hashes, photo_names
 from sparc_bench.errors import UserError
+from sparc_bench.facets import Corruptions
 from sparc_bench.files.annotations import DataFolder, fingerprint, known_split, some
 from sparc_bench.images.item import ImageItem
 
@@ -44,24 +44,6 @@ class Options(Strict):
 
     folder: str = Field(default="imagenet-c", description="folder of the data set, under the data root")
     classes: str = Field(default="imagenet", description="class list that names the folders of each corrupted set")
-
-
-@dataclass(frozen=True)
-class Corrupted:
-    """Corrupted versions of a photo.
-
-    Attributes:
-        home: folder of all corruptions.
-        path: path of the photo in the folder of each corruption and severity.
-    """
-
-    home: Path
-    path: str
-
-    def item(self, corruption: str, severity: int) -> ImageItem:
-        """A corrupted version, not yet opened."""
-        version = f"{corruption}/{severity}/{self.path}"
-        return ImageItem.file(version, self.home / version)
 
 
 def read(root: Path | None, split: str, options: Options) -> DataSplit:
@@ -112,11 +94,15 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
 
 
 def _example(home: Path, path: str, label: int, corruption: str) -> Example:
-    versions = Corrupted(home, path)
     return Example(
         id=path,
-        image=ImageItem(path, versions.item(corruption, 1).opener),
+        image=ImageItem(path, _version(home, path, corruption, 1).opener),
         label=label,
         photo=f"imagenet:{Path(path).stem}",
-        facts=versions,
+        facets=(Corruptions(partial(_version, home, path)),),
     )
+
+
+def _version(home: Path, path: str, corruption: str, severity: int) -> ImageItem:
+    version = f"{corruption}/{severity}/{path}"
+    return ImageItem.file(version, home / version)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from PIL import Image
 from pydantic import Field
@@ -29,6 +29,7 @@ from sparc_bench.datasets._coco_json import (
 )
 from sparc_bench.datasets._photos import Photos, coco_photo, refuse_other_sizes
 from sparc_bench.errors import UserError
+from sparc_bench.facets import Federated, PixelSize
 from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, fingerprint, known_split, some
 from sparc_bench.images.item import ImageItem
 
@@ -40,7 +41,7 @@ NEEDS_ON_DISK = (
     "lvis/ with lvis_v1_SPLIT.json, and coco/ with the photos as COCO ships them, such as val2017/*.jpg "
     "(the options folder, annotations and photos name other places)"
 )
-PROVIDES = frozenset({"boxes", "masks"})
+PROVIDES = frozenset({"boxes", "masks", "pixel_size", "federated"})
 SPLITS = {"train": "train", "val": "val"}
 
 
@@ -81,8 +82,8 @@ class _File(CocoRow):
 def read(root: Path | None, split: str, options: Options) -> DataSplit:
     """One annotation file, images and objects in its order; ids are COCO's image ids.
 
-    Labels, boxes and areas are as in `coco_instances`. `facts` of an example is {"width", "height", "absent",
-    "not_exhaustive"}, the last two as sets of labels. Without photos every image can be named and none opened.
+    Labels, boxes and areas are as in `coco_instances`. Examples have the facets `PixelSize` and
+    `Federated`. Without photos every image can be named and none opened.
 
     Raises:
         UserError: something is missing or malformed on disk.
@@ -129,18 +130,16 @@ def _refuse_unknown(file: _File, label_of: Mapping[int, int], where: Path) -> No
 
 def _example(image: _Image, photos: Photos | None, objects: list[Annotation], label_of: Mapping[int, int]) -> Example:
     item_id = image.id
-    facts: dict[str, Any] = {
-        "width": image.width,
-        "height": image.height,
-        "absent": frozenset(label_of[number] for number in image.neg_category_ids),
-        "not_exhaustive": frozenset(label_of[number] for number in image.not_exhaustive_category_ids),
-    }
+    checked = Federated(
+        absent=frozenset(label_of[number] for number in image.neg_category_ids),
+        not_exhaustive=frozenset(label_of[number] for number in image.not_exhaustive_category_ids),
+    )
     return Example(
         id=item_id,
         image=ImageItem(item_id, partial(_no_photo, item_id)) if photos is None else photos.item(item_id, image.photo),
         photo=coco_photo(image.photo),
         regions=tuple(region_of(row, label_of[row.category_id], image) for row in objects),
-        facts=facts,
+        facets=(PixelSize(image.width, image.height), checked),
     )
 
 

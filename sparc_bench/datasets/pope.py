@@ -17,6 +17,7 @@ from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.datasets._photos import Photos, coco_photo
 from sparc_bench.errors import UserError
+from sparc_bench.facets import Objects
 from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, decoded, known_split
 
 TITLE = "POPE: is the named object in the photo? Six questions on each of 500 photos of COCO"
@@ -55,7 +56,7 @@ _FILE = re.compile(r"COCO_val2014_(\d{12})\.jpg")
 
 
 def read(root: Path | None, split: str, options: Options) -> DataSplit:
-    """The photos of a split's file in its order, with `facts` {object: whether it is present} in its order.
+    """The photos of a split's file in its order, with the facet `Objects` in its order.
 
     `classes` are the objects of the questions in alphabetical order; an id is COCO's image id. `sizes` counts the
     `questions` and those with the answer `yes`.
@@ -84,7 +85,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
                 id=ids[photo],
                 image=photos.item(ids[photo], file_of[photo]),
                 photo=coco_photo(photo),
-                facts=objects,
+                facets=(Objects(objects),),
             )
             for photo, objects in present.items()
         ),

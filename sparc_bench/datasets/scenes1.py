@@ -29,7 +29,7 @@ from sparc_bench.scenes.negatives import Kind, write_negatives
 from sparc_bench.scenes.random_stream import RandomStream, fold
 from sparc_bench.scenes.render import boxes, instance_mask, open_scene, semantic_map
 from sparc_bench.scenes.scene import Scene
-from sparc_bench.scenes.truth import SceneFacts, caption_truth
+from sparc_bench.scenes.truth import SceneForms, caption_truth
 from sparc_bench.scenes.words import word_tags
 from sparc_bench.scenes.world import COLOURS, FIELDS, SHAPES
 
@@ -41,7 +41,7 @@ SPLITS = {"train": "train", "val": "val", "test": "test"}
 PROVIDES = frozenset(
     {
         *("captions", "several_captions", "negatives", "labels", "boxes", "masks", "semantic"),
-        *("truth", "pairs", "word_tags"),
+        *("truth", "pairs", "word_tags", "scene"),
     }
 )
 
@@ -89,10 +89,10 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:  # noqa:
     """The examples of a split.
 
     Images of the kinds scenes and single have five captions, one of each of `captions.KINDS`, named in `caption_tags`.
-    `facts` is a `SceneFacts`. `label` is set for images of one object. With `options.negatives`, `negatives` holds a
-    false caption for every caption; scenes and captions do not depend on it. A minimal pair is two consecutive examples
-    with one `group`, one caption each, the other's caption as `negatives`, and tags `edit` and `of`; `options.edits`
-    selects the first pairs with these edits.
+    Every example has the facet `SceneForms`; `label` is set for images of one object. With `options.negatives`,
+    `negatives` holds a false caption for every caption; scenes and captions do not depend on it. A minimal pair is two
+    consecutive examples with one `group`, one caption each, the other's caption as `negatives`, and tags `edit` and
+    `of`; `options.edits` selects the first pairs with these edits.
 
     Raises:
         UserError: the split does not exist.
@@ -124,12 +124,13 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:  # noqa:
 
 def keep_captions(example: Example, kept: Sequence[int]) -> Example:
     """The example with some of its captions, their negatives and their logical forms."""
+    whole = example.facet(SceneForms)
     return replace(
         example,
         captions=tuple(example.captions[k] for k in kept),
         caption_tags=tuple(example.caption_tags[k] for k in kept),
         negatives=tuple(example.negatives[k] for k in kept) if example.negatives else (),
-        facts=SceneFacts(example.facts.scene, tuple(example.facts.forms[k] for k in kept)),
+        facets=(SceneForms(whole.scene, tuple(whole.forms[k] for k in kept)),),
     )
 
 
@@ -203,5 +204,5 @@ def _example(name: str, scene: Scene, captions: tuple[SceneCaption, ...], label:
         label=labels[0] if len(labels) == 1 else None,
         regions=regions,
         semantic=partial(semantic_map, scene, label),
-        facts=SceneFacts(scene, tuple(caption.form for caption in captions)),
+        facets=(SceneForms(scene, tuple(caption.form for caption in captions)),),
     )

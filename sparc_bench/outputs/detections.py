@@ -6,7 +6,6 @@ Shapes: D detections.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from pydantic import Field, TypeAdapter
 
 from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.errors import UserError
+from sparc_bench.facets import PixelSize
 from sparc_bench.files.annotations import CocoRow, some
 from sparc_bench.files.boxes import CocoBox, outside_notes
 from sparc_bench.files.json_rows import validated_rows
@@ -175,9 +175,9 @@ class DetectionRows:
 
     def _outside_notes(self, found: SplitDetections, data: DataSplit, row_D: Int[ndarray, "D"]) -> tuple[str, ...]:
         """Note about boxes that leave their image, if any; `row_D` are their rows in the file."""
-        if found.box_D4 is None or not all(states_size(example) for example in data):
+        size_N2 = stated_sizes(data)
+        if found.box_D4 is None or size_N2 is None:
             return ()
-        size_N2 = np.array([(one.facts["width"], one.facts["height"]) for one in data], dtype=np.float64)
         return outside_notes(
             found.box_D4,
             size_N2[found.example_D],
@@ -188,7 +188,8 @@ class DetectionRows:
     def _mask(self, mask: RunLengths | None, example: Example) -> dict[str, Any]:
         assert mask is not None
         height, width = mask.size
-        expected = (example.facts["height"], example.facts["width"])
+        size = example.facet(PixelSize)
+        expected = (size.height, size.width)
         if (height, width) != expected:
             raise UserError(
                 f"{self.where} has a mask of {height} x {width} pixels for the image {example.id} of {expected[0]} x "
@@ -201,9 +202,12 @@ class DetectionRows:
         return packed
 
 
-def states_size(example: Example) -> bool:
-    """Whether an example knows the width and height of its image."""
-    return isinstance(example.facts, Mapping) and {"width", "height"} <= example.facts.keys()
+def stated_sizes(data: DataSplit) -> Float64[ndarray, "N 2"] | None:
+    """Width and height of every image; None where the data set does not state them."""
+    if not all(example.has(PixelSize) for example in data):
+        return None
+    sizes = [example.facet(PixelSize) for example in data]
+    return np.array([(size.width, size.height) for size in sizes], dtype=np.float64).reshape(-1, 2)
 
 
 def parse(file: OutputsFile) -> DetectionRows | None:

@@ -6,29 +6,28 @@ Shapes: D detections.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from pycocotools.cocoeval import COCOeval
 
 from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.errors import UserError
+from sparc_bench.facets import Federated
 from sparc_bench.outputs.detections import SplitDetections
 
 FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}
 """LVIS's letter of a class frequency -> end of the metric's name."""
 
 
-def checked_for(example: Example) -> Mapping[str, frozenset[int]]:
-    """Labels known to be `absent` from the image, and labels annotated incompletely in it (`not_exhaustive`).
+def checked_for(example: Example) -> Federated:
+    """What the image was checked for.
 
     Raises:
         UserError: the data set lacks them.
     """
-    facts: Mapping[str, Any] = example.facts or {}
-    if "absent" not in facts:
+    if not example.has(Federated):
         raise UserError('This data set does not say what its images were checked for: set rules = "coco".')
-    return facts
+    return example.facet(Federated)
 
 
 def judged(found: SplitDetections, data: DataSplit, most: int) -> tuple[SplitDetections, list[str]]:
@@ -41,7 +40,7 @@ def judged(found: SplitDetections, data: DataSplit, most: int) -> tuple[SplitDet
     best_D = np.sort(order_D[np.arange(len(found)) - first_D < most])
     cut = len(found) - len(best_D)
     found = found[best_D]
-    known = [checked_for(e)["absent"] | {region.label for region in e.regions} for e in data.examples]
+    known = [checked_for(e).absent | {region.label for region in e.regions} for e in data.examples]
     pairs = zip(found.example_D.tolist(), found.label_D.tolist(), strict=True)
     known_D = np.array([label in known[example] for example, label in pairs], dtype=bool)
     empty_D = found.area_D <= 0
@@ -65,5 +64,5 @@ def ignore_unmatched(evaluation: COCOeval, label: int, example_of: Mapping[int, 
         example_of: image id -> example.
     """
     for entry in evaluation.evalImgs:
-        if entry is not None and label in checked_for(example_of[entry["image_id"]])["not_exhaustive"]:
+        if entry is not None and label in checked_for(example_of[entry["image_id"]]).not_exhaustive:
             entry["dtIgnore"] = entry["dtIgnore"].astype(bool) | (entry["dtMatches"] == 0)

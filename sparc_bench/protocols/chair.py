@@ -16,6 +16,7 @@ from numpy import ndarray
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder
+from sparc_bench.facets import Objects
 from sparc_bench.metrics.object_mentions import ObjectMentions
 from sparc_bench.metrics.statistic import Mean, Statistic
 from sparc_bench.outputs.captions import Captions
@@ -161,7 +162,7 @@ def _outcome(data: DataSplit, options: Options, given_texts: Sequence[str], chos
     candidates = DistinctTexts.of((*pool, *given_texts))
     pool_U = pool_strings(candidates, len(pool))
     mentions = _CandidateMentions(candidates.texts, ObjectMentions(data.synonyms), data.classes)
-    annotated_NO = np.array([[example.facts.get(label, False) for label in data.classes] for example in data.examples])
+    annotated_NO = _annotated(data)
     images, objects_N = len(data), annotated_NO.sum(axis=1).astype(np.float64)
     sums = {name: _ChairSums(objects_N) for name in ("all", "misses", "random", "random_misses")}
     constant = _ConstantCaption(pool_U)
@@ -223,11 +224,17 @@ def _outcome(data: DataSplit, options: Options, given_texts: Sequence[str], chos
     )
 
 
+def _annotated(data: DataSplit) -> Bool[ndarray, "N O"]:
+    """Which classes are annotated in which image."""
+    present = (example.facet(Objects).present for example in data)
+    return np.array([[of.get(label, False) for label in data.classes] for of in present])
+
+
 def human_reference(data: DataSplit, options: Options) -> dict[str, float]:
     """Reference row `human`: each own caption against the annotations and the other captions, mean within an image."""
     captions = DistinctTexts.of(data.captions)
     mentions = _CandidateMentions(captions.texts, ObjectMentions(data.synonyms), data.classes)
-    annotated_NO = np.array([[example.facts.get(label, False) for label in data.classes] for example in data.examples])
+    annotated_NO = _annotated(data)
     sums = _ChairSums(annotated_NO.sum(axis=1).astype(np.float64))
     start = 0
     for row, example in enumerate(data.examples):

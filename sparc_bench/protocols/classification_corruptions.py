@@ -20,6 +20,7 @@ from sparc_bench.cards.prompts import class_words, templates
 from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError
+from sparc_bench.facets import Corruptions
 from sparc_bench.features import ImageFeatures, TextFeatures
 from sparc_bench.metrics.influence import Influence
 from sparc_bench.metrics.statistic import Mean, Statistic
@@ -109,7 +110,7 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     credit_KSN = np.zeros((len(corruptions), len(options.severities), len(data)), dtype=np.float32)
     for k, corruption in enumerate(corruptions):
         for s, severity in enumerate(options.severities):
-            items = [example.facts.item(corruption, severity) for example in data.examples]
+            items = [example.facet(Corruptions).version(corruption, severity) for example in data.examples]
             for rows, images in image_batches(encoder, items):
 
                 def score(texts: TextFeatures, images: ImageFeatures = images) -> Tensor:

@@ -5,7 +5,7 @@ Shapes: N images, D detections, K classes with objects, G clusters (images).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, Literal, Self, cast
 
@@ -23,10 +23,11 @@ from sparc_bench.cards.prompts import class_words, templates
 from sparc_bench.dataset import DataSplit, Region
 from sparc_bench.encoder import Detector, Encoder
 from sparc_bench.errors import UserError, nearest
+from sparc_bench.facets import PixelSize
 from sparc_bench.files.boxes import outside_notes
 from sparc_bench.metrics.average_precision import AveragePrecision
 from sparc_bench.metrics.statistic import ClassMean, Statistic
-from sparc_bench.outputs.detections import DetectionRows, SplitDetections, states_size
+from sparc_bench.outputs.detections import DetectionRows, SplitDetections, stated_sizes
 from sparc_bench.protocol import Outcome
 from sparc_bench.protocols import _faster_coco_eval
 from sparc_bench.protocols._coco_evaluation import (
@@ -137,9 +138,9 @@ def _outside(found: SplitDetections, box_D4: Float[ndarray, "D 4"], data: DataSp
             f"{model} gives {np.count_nonzero(turned_D)} boxes of negative width or height, such as "
             f"{box_D4[turned_D][0].tolist()}: give left, top, right, bottom in pixels of the original image."
         )
-    if not all(states_size(example) for example in data):
+    size_N2 = stated_sizes(data)
+    if size_N2 is None:
         return ()
-    size_N2 = np.array([(one.facts["width"], one.facts["height"]) for one in data], dtype=np.float64)
     extent_D4 = corner_and_extent(box_D4)
     return outside_notes(
         extent_D4, size_N2[found.example_D], model, lambda index: f"image {data[int(found.example_D[index])].id}"
@@ -308,12 +309,13 @@ class _Truth:
         """Row of an image: its size (needed for masks) if known, and under lvis its absent and incomplete classes."""
         example = self._data.examples[index]
         row: dict[str, Any] = {"id": int(self._image_N[index])}
-        if isinstance(example.facts, Mapping):
-            row |= {side: example.facts[side] for side in ("height", "width") if side in example.facts}
+        if example.has(PixelSize):
+            size = example.facet(PixelSize)
+            row |= {"height": size.height, "width": size.width}
         if self._options.rules == "lvis":
             known = checked_for(example)
-            row["neg_category_ids"] = [label + 1 for label in sorted(known["absent"])]
-            row["not_exhaustive_category_ids"] = [label + 1 for label in sorted(known["not_exhaustive"])]
+            row["neg_category_ids"] = [label + 1 for label in sorted(known.absent)]
+            row["not_exhaustive_category_ids"] = [label + 1 for label in sorted(known.not_exhaustive)]
         return row
 
 

@@ -22,6 +22,7 @@ from sparc_bench.cards.prompts import class_words, templates
 from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError
+from sparc_bench.facets import Objects
 from sparc_bench.metrics.presence import Auroc, ObjectAP, best_f1_threshold, tied_questions
 from sparc_bench.metrics.statistic import Mean, Statistic
 from sparc_bench.outputs.scores_encoder import run_on_similarity
@@ -64,14 +65,14 @@ class _Questions:
 
     @classmethod
     def of(cls, data: DataSplit, folds: int) -> _Questions:
-        """Questions in each example's `facts`; raises UserError for fewer images than folds."""
+        """Questions of each example's `Objects`; raises UserError for fewer images than folds."""
         if len(data) < folds:
             raise UserError(f"{len(data)} images do not fall into {folds} parts: take more images, or fewer folds.")
         place = {name: index for index, name in enumerate(data.classes)}
         rows = [
             (n, place[name], answer)
             for n, example in enumerate(data.examples)
-            for name, answer in example.facts.items()
+            for name, answer in example.facet(Objects).present.items()
         ]
         image_Q, object_Q, yes_Q = (np.array(column) for column in zip(*rows, strict=True))
         fold_N = image_folds([example.id for example in data.examples], folds)

@@ -6,7 +6,7 @@ Shapes: R regions, C classes, N images of a batch, P patches, E edges between si
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -22,6 +22,7 @@ from sparc_bench.cards.prompts import class_words, templates
 from sparc_bench.dataset import DataSplit, Example, Region
 from sparc_bench.encoder import Encoder, stream
 from sparc_bench.errors import UserError
+from sparc_bench.facets import PixelSize
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures
 from sparc_bench.metrics.metric_name import at_path
 from sparc_bench.metrics.region_weights import box_weights, mask_weights
@@ -267,8 +268,9 @@ def _areas(data: DataSplit, chosen: ChosenRegions, options: RegionOptions) -> Fl
 
 def image_pixels(example: Example) -> int:
     """Number of pixels of the original image, which is opened only if the data set does not state its size."""
-    if isinstance(example.facts, Mapping) and {"width", "height"} <= example.facts.keys():
-        return int(example.facts["width"]) * int(example.facts["height"])
+    if example.has(PixelSize):
+        size = example.facet(PixelSize)
+        return size.width * size.height
     width, height = example.image.open().size
     return width * height
 

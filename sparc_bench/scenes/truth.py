@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool
 from numpy import ndarray
 
 from sparc_bench.dataset import Example
+from sparc_bench.facets import Facet
 from sparc_bench.scenes.logical_forms import Code, Form
 from sparc_bench.scenes.scene import Scene
 from sparc_bench.scenes.world import MAX_OBJECTS
@@ -28,13 +30,15 @@ _PAIRS = np.array(
 
 
 @dataclass(frozen=True)
-class SceneFacts:
-    """The scene and the logical forms of an example (`Example.facts`).
+class SceneForms(Facet):
+    """The facet of a rendered image: its scene, and the logical forms of the captions.
 
     Attributes:
         scene: scene of the image.
         forms: logical forms of the captions, in order.
     """
+
+    NAME: ClassVar[str] = "scene"
 
     scene: Scene
     forms: tuple[Form, ...]
@@ -99,10 +103,10 @@ def caption_truth(examples: Sequence[Example]) -> Bool[ndarray, "N M"]:
     """Truth N x M of all captions of the examples (in order) in the image of every example.
 
     For `DataSplit.caption_truth`; examples may be of any split and kind, and captions may be left out together with
-    their forms in `facts.forms`.
+    their `SceneForms.forms`.
     """
-    for example in examples:
-        if not isinstance(example.facts, SceneFacts) or len(example.facts.forms) != len(example.captions):
+    facets = [example.facet(SceneForms) for example in examples]
+    for example, facet in zip(examples, facets, strict=True):
+        if len(facet.forms) != len(example.captions):
             raise RuntimeError(f"{example.id} does not hold one logical form per caption")
-    forms = [form for example in examples for form in example.facts.forms]
-    return truth_matrix(forms, [example.facts.scene for example in examples])
+    return truth_matrix([form for facet in facets for form in facet.forms], [facet.scene for facet in facets])

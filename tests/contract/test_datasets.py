@@ -3,6 +3,7 @@
 import pickle
 import re
 from collections.abc import Mapping
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,15 @@ from sparc_bench.cards.card import Strict, canonical_hash, parse
 from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.dataset import DataSplit
 from sparc_bench.errors import UserError
+from sparc_bench.facets import Corruptions, Facet, Federated, Objects, PixelSize
+from sparc_bench.scenes.truth import SceneForms
 
+FACETS: tuple[type[Facet], ...] = (Corruptions, Federated, Objects, PixelSize, SceneForms)
 KNOWN = {
     *("captions", "several_captions", "negatives", "labels", "boxes", "masks", "semantic"),
     *("truth", "pairs", "word_tags", "pool"),
-    *("splits", "objects", "synonyms", "corruptions"),
+    *("splits", "synonyms"),
+    *(facet.NAME for facet in FACETS),
 }
 
 
@@ -62,6 +67,14 @@ def test_module_says_what_it_is(module):
         assert text.strip()
         assert "\n" not in text
     assert isinstance(module.NEEDS_ON_DISK, str)
+
+
+def test_every_facet_is_listed_here_and_given_by_some_data_set():
+    assert {facet for facet in Facet.__subclasses__() if facet.__module__.startswith("sparc_bench.")} == {*FACETS}
+    given = frozenset().union(*(discovery.load("datasets", name).PROVIDES for name in discovery.names("datasets")))
+    assert {facet.NAME for facet in FACETS} <= given
+    for name in discovery.names("protocols"):
+        assert given >= discovery.load("protocols", name).DATA, name
 
 
 def test_unknown_split_is_one_sentence(module, tmp_path):
@@ -154,11 +167,18 @@ def test_captions_and_labels(data):
     assert all(caption.strip() for caption in data.pool)
 
 
+def test_every_example_has_the_facets_that_its_data_set_provides_and_no_other(data):
+    provided = {facet for facet in FACETS if facet.NAME in discovery.load("datasets", data.dataset).PROVIDES}
+    for example in data:
+        assert {type(facet) for facet in example.facets} == provided
+        assert len(example.facets) == len(provided)
+
+
 @pytest.mark.slow
 def test_regions_and_semantic_fit_their_image(data):
     for example in data.examples[:8]:
         image = opened(example.image)
-        width, height = image.size if image is not None else (example.facts["width"], example.facts["height"])
+        width, height = image.size if image is not None else astuple(example.facet(PixelSize))
         for region in example.regions:
             left, top, right, bottom = region.box
             assert -1 <= left < right <= width + 1

@@ -9,6 +9,7 @@ import pytest
 
 from sparc_bench.cards import discovery
 from sparc_bench.dataset import DataSplit, Example, Region
+from sparc_bench.facets import PixelSize
 from sparc_bench.metrics.region_weights import class_fractions
 from sparc_bench.protocol import Outcome
 from sparc_bench.protocols import oracle_boxes, regions, segmentation
@@ -58,14 +59,12 @@ def dense_split(images: int, seed: int = 0, classes: tuple[str, ...] = NAMES) ->
         truth[-1, -1] = -2
         found.append(Region((7.0, 7.0, 8.0, 8.0), 0, 1.0, crowd=True))
         examples.append(
-            Example(
-                id=f"i{index}", image=item(f"i{index}"), regions=tuple(found), semantic=truth.copy, facts=SIZE_STATED
-            )
+            Example(id=f"i{index}", image=item(f"i{index}"), regions=tuple(found), semantic=truth.copy, facets=(SIZE,))
         )
     return split_of(examples, classes=classes)
 
 
-SIZE_STATED = {"width": SIDE, "height": SIDE}
+SIZE = PixelSize(SIDE, SIDE)
 
 
 def key(data: DataSplit) -> LookupEncoder:

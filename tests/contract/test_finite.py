@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation.evaluate import Settings, evaluate_encoder
+from sparc_bench.facets import Corruptions
 from sparc_bench.feature_cache.cache import FeatureCache
 from sparc_bench.features import Detections, ImageFeatures, unit
 from sparc_bench.images.item import ImageItem
@@ -32,14 +34,8 @@ from tests.toys.photo_task import photo_task
 WIDTH = 8
 
 
-@dataclass(frozen=True)
-class Version:
-    """Facts of a photo with corrupted versions."""
-
-    name: str
-
-    def item(self, corruption: str, severity: int) -> ImageItem:
-        return item(f"{corruption}{severity} {self.name}")
+def version(name: str, corruption: str, severity: int) -> ImageItem:
+    return item(f"{corruption}{severity} {name}")
 
 
 class Detector(LookupEncoder):
@@ -60,7 +56,10 @@ def rerank(encoder: LookupEncoder, data: DataSplit) -> Outcome:
 
 
 def corrupted(encoder: LookupEncoder, data: DataSplit) -> Outcome:
-    versions = [Example(f"{i}", item(f"{i}"), label=i % 2, facts=Version(f"{i}")) for i in range(len(data))]
+    versions = [
+        Example(f"{i}", item(f"{i}"), label=i % 2, facets=(Corruptions(partial(version, f"{i}")),))
+        for i in range(len(data))
+    ]
     options = classification_corruptions.Options(
         prompts="bare", classes="own", severities=(1,), baseline_error={"blur": 0.5}, ties="expected"
     )

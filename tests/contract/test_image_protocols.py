@@ -10,6 +10,7 @@ import pytest
 
 from sparc_bench.cards import discovery
 from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.facets import Objects
 from sparc_bench.protocol import Outcome
 from sparc_bench.protocols import (
     caption_choice,
@@ -113,13 +114,13 @@ def asked(images: int) -> DataSplit:
     examples = []
     for i in range(images):
         names = rng.permutation(THINGS[:8])[:6].tolist()
-        facts = {name: place < 3 for place, name in enumerate(names)}
-        examples.append(Example(id=f"i{i}", image=item(f"i{i}"), facts=facts))
+        present = {name: place < 3 for place, name in enumerate(names)}
+        examples.append(Example(id=f"i{i}", image=item(f"i{i}"), facets=(Objects(present),)))
     return split_of(examples, classes=THINGS[:8])
 
 
 def presence_key(data: DataSplit) -> LookupEncoder:
-    truth = np.array([[example.facts.get(name, False) for name in data.classes] for example in data])
+    truth = np.array([[example.facet(Objects).present.get(name, False) for name in data.classes] for example in data])
     return answer_key([example.id for example in data], [f"a photo of a {name}" for name in data.classes], truth)
 
 
@@ -127,7 +128,8 @@ def with_objects(images: int) -> DataSplit:
     """Images with two captions each, and the things that these name."""
     data = captioned(images)
     examples = (
-        replace(example, facts={name: name in example.captions[0].split() for name in THINGS}) for example in data
+        replace(example, facets=(Objects({name: name in example.captions[0].split() for name in THINGS}),))
+        for example in data
     )
     return replace(data, examples=tuple(examples), classes=THINGS, synonyms={name: name for name in THINGS})
 

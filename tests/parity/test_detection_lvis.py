@@ -13,6 +13,7 @@ import pytest
 
 from sparc_bench.dataset import Example, Region
 from sparc_bench.datasets import lvis
+from sparc_bench.facets import Federated, PixelSize
 from sparc_bench.outputs import reader
 from sparc_bench.protocols import detection
 from tests.toys.encoders import item, split_of
@@ -129,7 +130,7 @@ def split(images):
                 regions=tuple(
                     Region((b[0], b[1], b[0] + b[2], b[1] + b[3]), label, b[2] * b[3]) for label, b in objects
                 ),
-                facts={"width": 200, "height": 200, "absent": frozenset(absent), "not_exhaustive": frozenset(some)},
+                facets=(PixelSize(200, 200), Federated(frozenset(absent), frozenset(some))),
             )
             for number, (objects, absent, some) in enumerate(images)
         ],

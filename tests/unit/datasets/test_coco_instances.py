@@ -1,4 +1,5 @@
 import pickle
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from pycocotools.coco import COCO
 from sparc_bench.datasets._coco_json import decode_mask
 from sparc_bench.datasets.coco_instances import Options, read
 from sparc_bench.errors import UserError
+from sparc_bench.facets import PixelSize
 from sparc_bench.files.run_lengths import RunLengths
 
 FILE = "coco/annotations/instances_val2017.json"
@@ -18,7 +20,7 @@ def test_boxes_labels_and_masks(coco_root):
     split = pickle.loads(pickle.dumps(read(coco_root, "val2017", Options())))
     assert split.classes == ("person", "dog")
     assert [len(example.regions) for example in split] == [0, 2]
-    assert split[1].facts == {"width": 8, "height": 6}
+    assert split[1].facets == (PixelSize(8, 6),)
     dog, person = split[1].regions
     assert (dog.box, dog.label, dog.area, dog.crowd) == ((1.0, 1.0, 5.0, 4.0), 1, 12.0, False)
     assert (person.box, person.label, person.crowd) == ((0.0, 0.0, 2.0, 6.0), 0, True)
@@ -97,7 +99,7 @@ def test_real_sample_equals_pycocotools(test_data, capsys):
     names = {category["id"]: category["name"] for category in coco.dataset["categories"]}
     crowds = 0
     for example in split.examples[:60] + tuple(e for e in split if any(region.crowd for region in e.regions)):
-        size = example.facts["width"], example.facts["height"]
+        size = astuple(example.facet(PixelSize))
         assert example.image.open().size == size
         for region, row in zip(example.regions, coco.imgToAnns[int(example.id)], strict=True):
             left, top, width, height = row["bbox"]

@@ -5,6 +5,7 @@ import pytest
 from sparc_bench.datasets import coco_captions
 from sparc_bench.datasets.coco_objects import Options, read
 from sparc_bench.errors import UserError
+from sparc_bench.facets import Objects
 
 SYNONYMS = "person, man,  woman, \ndog, puppy\n"
 
@@ -24,7 +25,10 @@ def test_captions_and_objects(objects_root):
         ("three, first", "three, second "),
     ]
     # crowds count
-    assert [example.facts for example in split] == [{"person": False, "dog": False}, {"person": True, "dog": True}]
+    assert [example.facet(Objects).present for example in split] == [
+        {"person": False, "dog": False},
+        {"person": True, "dog": True},
+    ]
     assert split.classes == ("person", "dog")
     assert split.synonyms == {"person": "person", "man": "person", "woman": "person", "dog": "dog", "puppy": "dog"}
     assert split.counts()["objects"] == 2

@@ -4,6 +4,7 @@ import pytest
 
 from sparc_bench.datasets.imagenet_corruptions import CORRUPTIONS, SEVERITIES, Options, read
 from sparc_bench.errors import UserError
+from sparc_bench.facets import Corruptions
 
 CLASSES = {"n1": "one", "n2": "two"}
 
@@ -26,7 +27,7 @@ def test_an_example_is_a_photo_under_all_corruptions(corrupted_root):
     ]
     assert data[0].photo == "imagenet:ILSVRC2012_val_00000001"
     assert data.sizes == {"corruptions": 4, "severities": 5, "corrupted_images": 40}
-    item = pickle.loads(pickle.dumps(data[1])).facts.item("spatter", 3)
+    item = pickle.loads(pickle.dumps(data[1])).facet(Corruptions).version("spatter", 3)
     assert item.id == "spatter/3/n2/ILSVRC2012_val_00000002.JPEG"
     red, green, _ = item.open().getpixel((2, 2))
     assert abs(red - 150) < 5

@@ -5,6 +5,7 @@ import pytest
 
 from sparc_bench.datasets.lvis import Options, read
 from sparc_bench.errors import UserError
+from sparc_bench.facets import Federated, PixelSize
 from tests.unit.datasets.conftest import save_photo
 
 SQUARE = [1.0, 1.0, 5.0, 1.0, 5.0, 4.0, 1.0, 4.0]
@@ -55,8 +56,8 @@ def test_labels_frequencies_and_what_an_image_was_checked_for(root):
     assert split.classes == ("acorn", "dog", "bun")
     assert (split.category_ids, split.frequencies) == ((2, 4, 9), ("r", "f", "c"))
     assert [example.id for example in split] == ["7", "3"]
-    assert split[0].facts == {"width": 8, "height": 6, "absent": {0}, "not_exhaustive": frozenset()}
-    assert split[1].facts == {"width": 8, "height": 6, "absent": {1}, "not_exhaustive": {2}}
+    assert split[0].facets == (PixelSize(8, 6), Federated(absent={0}, not_exhaustive=set()))
+    assert split[1].facets == (PixelSize(8, 6), Federated(absent={1}, not_exhaustive={2}))
     (bun,) = split[1].regions
     assert (bun.box, bun.label, bun.area, bun.crowd, bun.mask().sum()) == ((1.0, 1.0, 5.0, 4.0), 2, 12.0, False, 12)
     assert split[1].image.open().size == (8, 6)
@@ -105,13 +106,13 @@ def test_real_sample(test_data):
     split = read(test_data, "val", options)
     assert (len(split), split.counts()["regions"], len(split.classes)) == (100, 977, 1230)
     assert {letter: split.frequencies.count(letter) for letter in "rcf"} == {"r": 454, "c": 461, "f": 315}
-    assert sum(len(example.facts["absent"]) for example in split) == 942
-    assert sum(len(example.facts["not_exhaustive"]) for example in split) == 16
+    assert sum(len(example.facet(Federated).absent) for example in split) == 942
+    assert sum(len(example.facet(Federated).not_exhaustive) for example in split) == 16
     # what is marked as absent is not there, what is there but not all marked has at least one object
     for example in split:
         labels = {region.label for region in example.regions}
-        assert not labels & example.facts["absent"]
-        assert example.facts["not_exhaustive"] <= labels
+        assert not labels & example.facet(Federated).absent
+        assert example.facet(Federated).not_exhaustive <= labels
 
 
 def test_photos_of_another_size_than_the_file_states(root):

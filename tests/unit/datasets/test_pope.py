@@ -4,6 +4,7 @@ import pytest
 
 from sparc_bench.datasets.pope import Options, read
 from sparc_bench.errors import UserError
+from sparc_bench.facets import Objects
 
 NAMES = ("COCO_val2014_000000000042.jpg", "COCO_val2014_000000000007.jpg")
 ROWS = [
@@ -32,7 +33,7 @@ def test_questions_by_photo(pope_root):
     split = read(pope_root, "random", Options())
     assert [example.id for example in split] == ["42", "7"]
     assert [example.photo for example in split] == ["coco:42", "coco:7"]
-    assert [example.facts for example in split] == [{"dog": True, "apple": False}, {"hot dog": False}]
+    assert [example.facet(Objects).present for example in split] == [{"dog": True, "apple": False}, {"hot dog": False}]
     assert split.classes == ("apple", "dog", "hot dog")
     counts = split.counts()
     assert (counts["images"], counts["questions"], counts["yes"]) == (2, 3, 1)
@@ -90,7 +91,7 @@ def test_the_published_counts(test_data, tmp_path, photo, split):
     data = read(tmp_path, split, Options())
     counts = data.counts()
     assert (counts["images"], counts["questions"], counts["yes"], counts["classes"]) == (500, 3000, 1500, 79)
-    assert {(len(e.facts), sum(e.facts.values())) for e in data} == {(6, 3)}
+    assert {(len(of), sum(of.values())) for of in (example.facet(Objects).present for example in data)} == {(6, 3)}
 
 
 def test_marked_encodings(pope_root):

@@ -11,7 +11,7 @@ from sparc_bench.datasets import scenes1
 from sparc_bench.datasets.scenes1 import Options, keep_captions, read
 from sparc_bench.errors import UserError
 from sparc_bench.scenes.logical_forms import holds
-from sparc_bench.scenes.truth import SceneFacts
+from sparc_bench.scenes.truth import SceneForms
 from sparc_bench.scenes.world import COLOURS, SHAPES, SIDE
 
 KINDS = ("scenes", "single", "pairs")
@@ -82,8 +82,8 @@ def test_what_a_reader_promises():
         assert len({example.id for example in data}) == len(data)
         for example in data:
             assert example.image.id == example.id
-            assert len(example.captions) == len(example.caption_tags) == len(example.facts.forms)
-            assert all(holds(form, example.facts.scene) for form in example.facts.forms)
+            assert len(example.captions) == len(example.caption_tags) == len(example.facet(SceneForms).forms)
+            assert all(holds(form, example.facet(SceneForms).scene) for form in example.facet(SceneForms).forms)
             assert example.regions
             assert (example.label is None) == (len(example.regions) > 1)
     assert small().examples[12].id == "scenes1/test/scenes/000012"
@@ -94,7 +94,7 @@ def test_labels_masks_and_classes_mean_what_the_options_say():
         data = small(label=label, n=20)
         assert data.classes == classes
         for example in data:
-            names = [getattr(object_, label) for object_ in example.facts.scene.objects]
+            names = [getattr(object_, label) for object_ in example.facet(SceneForms).scene.objects]
             assert [classes[region.label] for region in example.regions] == names
             semantic = example.semantic()
             assert semantic.shape == (SIDE, SIDE)
@@ -106,7 +106,7 @@ def test_labels_masks_and_classes_mean_what_the_options_say():
 @pytest.mark.parametrize(("n", "label"), [(36, "shape"), (72, "colour"), (100, "shape"), (100, "colour")])
 def test_single_objects_are_balanced(n, label):
     data = small(kind="single", n=n, label=label)
-    objects = [example.facts.scene.objects[0] for example in data]
+    objects = [example.facet(SceneForms).scene.objects[0] for example in data]
     for counts, most in (
         (Counter(example.label for example in data), 6),
         (Counter((object_.shape, object_.colour) for object_ in objects), 36),
@@ -132,7 +132,7 @@ def test_pairs_are_two_examples_of_a_group():
 def test_no_scene_is_in_two_splits_whatever_the_kind(n):
     def contents(split):
         parts = [*small(split, n=n), *small(split, "single", n), *small(split, "pairs", n // 10)]
-        return {frozenset(example.facts.scene.objects) for example in parts}
+        return {frozenset(example.facet(SceneForms).scene.objects) for example in parts}
 
     train, val, test = (contents(split) for split in scenes1.SPLITS)
     assert min(len(train), len(val), len(test)) > 1.9 * n
@@ -185,8 +185,9 @@ def test_truth_refuses_captions_without_their_forms():
     example = small(n=1).examples[0]
     with pytest.raises(RuntimeError, match="one logical form per caption"):
         small(n=1).caption_truth([replace(example, captions=example.captions[:1])])
-    facts = SceneFacts(example.facts.scene, example.facts.forms[:1])
-    assert small(n=1).caption_truth([replace(example, captions=example.captions[:1], facts=facts)]).tolist() == [[True]]
+    whole = example.facet(SceneForms)
+    first = replace(example, captions=example.captions[:1], facets=(SceneForms(whole.scene, whole.forms[:1]),))
+    assert small(n=1).caption_truth([first]).tolist() == [[True]]
 
 
 def test_examples_travel_to_loader_workers():

@@ -9,6 +9,7 @@ from pycocotools import mask as coco_mask
 
 from sparc_bench.dataset import Example, Region
 from sparc_bench.errors import UserError
+from sparc_bench.facets import PixelSize
 from sparc_bench.features import Detections
 from sparc_bench.outputs import reader
 from sparc_bench.protocols import detection
@@ -41,7 +42,7 @@ def region(label, left, top, width, height, **about):
 
 
 def example(item_id, *regions):
-    return Example(id=item_id, image=item(item_id), regions=regions, facts={"width": SIDE, "height": SIDE})
+    return Example(id=item_id, image=item(item_id), regions=regions, facets=(PixelSize(SIDE, SIDE),))
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sparc_bench.dataset import Example
+from sparc_bench.facets import Objects
 from sparc_bench.outputs.captions import Captions
 from sparc_bench.protocols.chair import OUTPUTS, Options, run
 from tests.toys.encoders import answer_key, caption_key, constant_encoder, item, split_of
@@ -15,7 +16,9 @@ CLASSES = ("person", "car", "cat", "dog")
 
 def data_of(*rows, pool=()):
     examples = [
-        Example(id=f"i{k}", image=item(f"i{k}"), captions=own, facts={name: name in there for name in CLASSES})
+        Example(
+            id=f"i{k}", image=item(f"i{k}"), captions=own, facets=(Objects({name: name in there for name in CLASSES}),)
+        )
         for k, (own, there) in enumerate(rows)
     ]
     return split_of(examples, classes=CLASSES, synonyms=SYNONYMS, pool=pool)

@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from sparc_bench.cards.card import parse
 from sparc_bench.dataset import Example
 from sparc_bench.datasets.imagenet_corruptions import CORRUPTIONS, SEVERITIES
 from sparc_bench.errors import UserError
+from sparc_bench.facets import Corruptions
 from sparc_bench.images.item import ImageItem
 from sparc_bench.metrics.estimate import PairedEstimate, estimate, paired_difference
 from sparc_bench.protocols import classification_corruptions
@@ -42,17 +43,14 @@ ALEXNET = {
 }
 
 
-@dataclass(frozen=True)
-class Versions:
-    name: str
-
-    def item(self, corruption: str, severity: int) -> ImageItem:
-        return item(f"{corruption}/{severity}/{self.name}")
+def version(name: str, corruption: str, severity: int) -> ImageItem:
+    return item(f"{corruption}/{severity}/{name}")
 
 
 def photos(count=8):
     examples = [
-        Example(id=f"{i}", image=item(f"{i}"), label=i % len(CLASSES), facts=Versions(f"{i}")) for i in range(count)
+        Example(id=f"{i}", image=item(f"{i}"), label=i % len(CLASSES), facets=(Corruptions(partial(version, f"{i}")),))
+        for i in range(count)
     ]
     return split_of(examples, classes=CLASSES, sizes={"corruptions": 2})
 

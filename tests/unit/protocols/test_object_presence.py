@@ -8,6 +8,7 @@ from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import bind
 from sparc_bench.dataset import Example
 from sparc_bench.errors import UserError
+from sparc_bench.facets import Objects
 from sparc_bench.protocols.object_presence import Options, image_folds, run
 from sparc_bench.records import outcome_file
 from tests.toys.encoders import LookupEncoder, constant_encoder, item, split_of
@@ -16,8 +17,8 @@ OPTIONS = Options(prompts="object_presence", classes="own", folds=2)
 CLASSES = ("apple", "dog")
 
 
-def data_of(*facts):
-    examples = [Example(id=f"i{k}", image=item(f"i{k}"), facts=each) for k, each in enumerate(facts)]
+def data_of(*present):
+    examples = [Example(id=f"i{k}", image=item(f"i{k}"), facets=(Objects(each),)) for k, each in enumerate(present)]
     return split_of(examples, classes=CLASSES)
 
 
@@ -57,7 +58,7 @@ def test_thresholds_come_from_the_other_images():
             (SCORES[n][CLASSES.index(name)], answer)
             for n, example in enumerate(DATA)
             if fold_N[n] != fold
-            for name, answer in example.facts.items()
+            for name, answer in example.facet(Objects).present.items()
         ]
         thresholds = sorted({score for score, _ in others}, reverse=True)
         f1 = [
@@ -70,17 +71,19 @@ def test_thresholds_come_from_the_other_images():
         low = (thresholds[best] + thresholds[best + 1]) / 2 if best + 1 < len(thresholds) else -1
         for n, example in enumerate(DATA):
             if fold_N[n] == fold:
-                said |= {(n, name): SCORES[n][CLASSES.index(name)] >= low for name in example.facts}
-    right = [said[n, name] == answer for n, e in enumerate(DATA) for name, answer in e.facts.items()]
+                said |= {(n, name): SCORES[n][CLASSES.index(name)] >= low for name in example.facet(Objects).present}
+    right = [said[n, name] == answer for n, e in enumerate(DATA) for name, answer in e.facet(Objects).present.items()]
     assert found(outcome)["accuracy"] == pytest.approx(np.mean(right))
-    hits = sum(said[n, name] and answer for n, e in enumerate(DATA) for name, answer in e.facts.items())
+    hits = sum(
+        said[n, name] and answer for n, e in enumerate(DATA) for name, answer in e.facet(Objects).present.items()
+    )
     assert found(outcome)["f1"] == pytest.approx(2 * hits / (sum(said.values()) + 3))
 
 
 def test_an_image_cannot_move_its_own_threshold():
     rng = np.random.default_rng(0)
-    facts = [{"apple": bool(k % 2), "dog": bool(k % 3)} for k in range(20)]
-    data = data_of(*facts)
+    present = [{"apple": bool(k % 2), "dog": bool(k % 3)} for k in range(20)]
+    data = data_of(*present)
     scores = rng.normal(size=(20, 2))
     before = run(scoring(data, *scores), data, replace_folds(4))
     changed = scores.copy()

@@ -199,10 +199,10 @@ def test_the_data_set_is_the_same_with_negatives_and_keeps_those_of_kept_caption
     assert plain.fingerprint != more.fingerprint
     for example, with_negatives in zip(plain, more, strict=True):
         assert example.negatives == ()
-        assert (example.id, example.captions, example.facts) == (
+        assert (example.id, example.captions, example.facets) == (
             with_negatives.id,
             with_negatives.captions,
-            with_negatives.facts,
+            with_negatives.facets,
         )
         assert len(with_negatives.negatives) == 5
         assert not set(with_negatives.negatives) & set(with_negatives.captions)
