@@ -30,6 +30,10 @@ options)`, which returns a `DataSplit`. Images are opened later, by whoever need
         examples = tuple(square(number) for number in range(options.n))
         return DataSplit("squares", split, examples, CLASSES, fingerprint=f"squares, version 1, {options.n}")
 
+Where examples are many, `LazyExamples` makes each from columns when it is asked for (docs/adding.md has one). What only
+some protocols need of an example are typed facets (`sparc_bench.facets`), such as `facets=(PixelSize(8, 8),)` with
+"pixel_size" in PROVIDES.
+
 A split that may be trained on is marked: `SPLITS = {"train": "train", "val": "val", "test": "test"}` gives one split
 for training, one for watching a training and choosing settings, one for evaluation alone. Names without a mark, as
 above, are for evaluation alone.
@@ -41,9 +45,11 @@ an unknown split; the card of its source, licence and counts lies in `tasks/data
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import repeat
+from pathlib import Path
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -54,6 +60,7 @@ from sparc_bench.facets import Facet
 from sparc_bench.images.item import Box, ImageItem
 
 AnyFacet = TypeVar("AnyFacet", bound=Facet)
+AnyValue = TypeVar("AnyValue")
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,81 @@ class Example:
         )
 
 
+_BARE = Example("", ImageItem.file("", Path()))
+"""An example with every default."""
+
+
+@dataclass(frozen=True, eq=False)
+class LazyExamples(Sequence[Example]):
+    """Examples that are made of columns when they are asked for, so that a million take the memory of their columns.
+
+    Every example has an image of its own, whose id is the example's.
+
+    Attributes:
+        columns: field of `Example` -> its value at every position, "id" among them and "image" not; fields without a
+            column have their default in every example. A column may be lazy itself (see `Computed`).
+        image: function from a position to the image there, not yet opened.
+        rows: positions of the examples that are in here, in order.
+    """
+
+    columns: Mapping[str, Sequence[Any]]
+    image: Callable[[int], ImageItem]
+    rows: Sequence[int]
+
+    @classmethod
+    def of(cls, columns: Mapping[str, Sequence[Any]], image: Callable[[int], ImageItem]) -> LazyExamples:
+        """The examples of all positions."""
+        return cls(columns, image, range(len(columns["id"])))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> LazyExamples: ...
+    def __getitem__(self, index: int | slice) -> Example | LazyExamples:
+        if isinstance(index, slice):
+            return self.take(self.rows[index])
+        row = self.rows[index]
+        return Example(image=self.image(row), **{field: column[row] for field, column in self.columns.items()})
+
+    def take(self, rows: Sequence[int]) -> LazyExamples:
+        """The examples at some of the columns' positions."""
+        return LazyExamples(self.columns, self.image, rows)
+
+    def values(self, field: str) -> Iterator[Any]:
+        """The values of a field other than `image`, without making an example."""
+        if field not in self.columns:
+            return repeat(getattr(_BARE, field), len(self))
+        column = self.columns[field]
+        return (column[row] for row in self.rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Computed(Sequence[AnyValue]):
+    """A column whose values are computed when they are asked for.
+
+    Attributes:
+        length: number of values.
+        value: function from a position to the value there; picklable.
+    """
+
+    length: int
+    value: Callable[[int], AnyValue]
+
+    def __len__(self) -> int:
+        return self.length
+
+    @overload
+    def __getitem__(self, index: int) -> AnyValue: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[AnyValue, ...]: ...
+    def __getitem__(self, index: int | slice) -> AnyValue | tuple[AnyValue, ...]:
+        at = range(self.length)[index]
+        return self.value(at) if isinstance(at, int) else tuple(map(self.value, at))
+
+
 @dataclass(frozen=True)
 class DataSplit(Sequence[Example]):
     """Examples of one split, in a fixed order, with the annotations of the whole data set.
@@ -135,7 +217,7 @@ class DataSplit(Sequence[Example]):
     Attributes:
         dataset: name of the data set's module.
         split: name of the split.
-        examples: in the data set's order.
+        examples: in the data set's order; `LazyExamples` where they are many.
         classes: class names as the data set's owner writes them; labels index them.
         fingerprint: sha256 over annotation bytes and sorted image ids with the hashes of their contents (scenes: the
             version and the arguments), the record's data hash.
@@ -156,7 +238,7 @@ class DataSplit(Sequence[Example]):
 
     dataset: str
     split: str
-    examples: tuple[Example, ...]
+    examples: Sequence[Example]
     classes: tuple[str, ...] = ()
     fingerprint: str = ""
     caption_truth: Callable[[Sequence[Example]], Bool[ndarray, "N M"]] | None = None
@@ -180,6 +262,26 @@ class DataSplit(Sequence[Example]):
     def __iter__(self) -> Iterator[Example]:
         return iter(self.examples)
 
+    def values(self, field: str) -> Iterator[Any]:
+        """A field of every example, in order; lazy examples are not made for it."""
+        if isinstance(self.examples, LazyExamples):
+            return self.examples.values(field)
+        return (getattr(example, field) for example in self.examples)
+
+    def take(self, indices: Iterable[int]) -> DataSplit:
+        """The split with some of its examples alone, in this order; lazy ones stay lazy."""
+        if isinstance(self.examples, LazyExamples):
+            rows = self.examples.rows
+            return replace(self, examples=self.examples.take([rows[index] for index in indices]))
+        return replace(self, examples=tuple(self.examples[index] for index in indices))
+
+    @property
+    def image_count(self) -> int:
+        """Number of images, of which several examples may show one."""
+        if isinstance(self.examples, LazyExamples):
+            return len(self.examples)
+        return len({example.image.id for example in self.examples})
+
     @property
     def items(self) -> list[ImageItem]:
         """The images of all examples."""
@@ -188,12 +290,12 @@ class DataSplit(Sequence[Example]):
     @property
     def captions(self) -> tuple[str, ...]:
         """All captions of all examples, in order (M of them)."""
-        return tuple(caption for example in self.examples for caption in example.captions)
+        return tuple(caption for captions in self.values("captions") for caption in captions)
 
     @property
     def caption_image_M(self) -> Int[ndarray, "M"]:
         """Index of each caption's example."""
-        return np.repeat(np.arange(len(self)), [len(example.captions) for example in self.examples])
+        return np.repeat(np.arange(len(self)), [len(captions) for captions in self.values("captions")])
 
     def own_truth(self) -> Bool[ndarray, "N M"]:
         """Truth of the annotators' own pairs: a caption is true of its own image only."""
@@ -203,13 +305,13 @@ class DataSplit(Sequence[Example]):
         """Counts that a task card's [expect] table states."""
         return {
             "images": len(self),
-            "captions": len(self.captions),
-            "negatives": sum(len(example.negatives) for example in self.examples),
+            "captions": sum(map(len, self.values("captions"))),
+            "negatives": sum(map(len, self.values("negatives"))),
             "pool": len(self.pool),
             "tuning": len(self.tuning),
             "classes": len(self.classes),
-            "regions": sum(len(example.regions) for example in self.examples),
-            "masks": sum(example.semantic is not None for example in self.examples),
-            "groups": len({example.group for example in self.examples if example.group is not None}),
+            "regions": sum(map(len, self.values("regions"))),
+            "masks": sum(semantic is not None for semantic in self.values("semantic")),
+            "groups": len({group for group in self.values("group") if group is not None}),
             **self.sizes,
         }

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import os
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from sparc_bench.cards.bounds import Number
 from sparc_bench.cards.card import Strict
 from sparc_bench.cards.prompts import class_list
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import Computed, DataSplit, LazyExamples
 from sparc_bench.errors import UserError
-from sparc_bench.files.annotations import DataFolder, fingerprint, known_split, some
-from sparc_bench.files.file_hashes import file_hashes
+from sparc_bench.files.annotations import DataFolder, known_split, ordered_fingerprint, some
+from sparc_bench.files.compact_strings import CompactStrings
+from sparc_bench.files.file_hashes import FileHashes, hashes_of
 from sparc_bench.images.item import ImageItem
 
 TITLE = "image folder: photos in one folder per class (ImageNet and its kin, CIFAR as PNG, any ImageFolder)"
@@ -82,58 +84,110 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
             f"The split '{split}' is two folders and the reader's option folder = '{options.folder}' names one: put "
             "{split} where their names differ, or set train_per_class."
         )
-    contents: dict[str, str] = {}
+    photos = _Photos(parts, options)
     others: Counter[str] = Counter()
-    examples: list[Example] = []
-    classes: tuple[str, ...] = ()
     for part in parts:
         home = DataFolder.find(root, options.folder.replace("{split}", part), NEEDS_ON_DISK)
         folders = class_folders(home.path, options.classes, options.named)
-        if classes and tuple(folders) != classes:
-            odd = sorted({*folders} ^ {*classes})
+        if photos.classes and tuple(folders) != photos.classes:
+            odd = sorted({*folders} ^ {*photos.classes})
             raise UserError(f"{home.path} has other classes than its '{parts[0]}' ({some(odd)}): complete both.")
-        classes = tuple(folders)
-        photos_of = {name: photo_names(folder, others) for name, folder in folders.items()}
-        paths = [f"{folders[name].name}/{photo}" for name, photos in photos_of.items() for photo in photos]
-        hashes = photo_hashes(home.path, paths)
-        for label, (name, folder) in enumerate(folders.items()):
-            photos = photos_of[name]
-            if not photos:
-                raise UserError(f"{folder} has no photo of the class '{name}': it needs {NEEDS_ON_DISK}.")
-            drawn = sorted(photos, key=lambda photo: hashlib.sha256(f"{folder.name}/{photo}".encode()).digest())
-            place_of = {photo: place for place, photo in enumerate(drawn)}
-            for photo in photos:
-                path = f"{folder.name}/{photo}"
-                photo_id = path if len(parts) == 1 else f"{part}/{path}"
-                contents[photo_id] = hashes[path]
-                examples.append(
-                    Example(
-                        id=photo_id,
-                        image=ImageItem.file(photo_id, home.path / path, content=hashes[path]),
-                        label=label,
-                        photo=f"{options.photo_names}:{Path(photo).stem}" if options.photo_names else "",
-                        tags=_tag(parts, part, place_of[photo], options.train_per_class),
-                    )
-                )
-    tags = [example.tags["split"] for example in examples if example.tags]
+        photos.add(part, home.path, folders, others)
     return DataSplit(
         dataset="image_folder",
         split=split,
-        examples=tuple(examples),
-        classes=classes,
-        fingerprint=fingerprint([], contents),
-        sizes={each: tags.count(each) for each in ("train", "test") if tags},
+        examples=photos.examples(),
+        classes=photos.classes,
+        fingerprint=ordered_fingerprint([], photos.contents()),
+        sizes=photos.sizes(),
         notes=left_out(others),
     )
 
 
-_TAGS: Mapping[str, Mapping[str, str]] = {"train": {"split": "train"}, "test": {"split": "test"}, "": {}}
+_TAGS: tuple[Mapping[str, str], ...] = ({}, {"split": "train"}, {"split": "test"})
+_NO_TAG, _TRAIN, _TEST = range(3)
 
 
-def _tag(parts: Sequence[str], part: str, place: int, train_per_class: int | None) -> Mapping[str, str]:
-    if train_per_class is not None:
-        return _TAGS["train" if place < train_per_class else "test"]
-    return _TAGS["" if len(parts) == 1 else "train" if part == parts[0] else "test"]
+class _Photos:
+    """The photos of one or two folders of class folders, in about a hundred bytes each."""
+
+    def __init__(self, parts: Sequence[str], options: Options) -> None:
+        self.classes: tuple[str, ...] = ()
+        self._parts = parts
+        self._options = options
+        self._homes: list[Path] = []
+        self._ids = CompactStrings()
+        self._labels, self._tags = array("i"), bytearray()
+        self._hashes: list[FileHashes] = []
+        self._blocks: list[tuple[str, int, int]] = []
+        """Folder of a class within the ids, and the positions of its photos: from, to."""
+
+    def add(self, part: str, home: Path, folders: Mapping[str, Path], others: Counter[str]) -> None:
+        """Find the photos of a part; raises UserError for a class without photos."""
+        self.classes = tuple(folders)
+        paths = CompactStrings()
+        for label, (name, folder) in enumerate(folders.items()):
+            names = photo_names(folder, others)
+            if not names:
+                raise UserError(f"{folder} has no photo of the class '{name}': it needs {NEEDS_ON_DISK}.")
+            prefix = f"{folder.name}/" if len(self._parts) == 1 else f"{part}/{folder.name}/"
+            self._blocks.append((prefix, len(self._ids), len(self._ids) + len(names)))
+            self._labels.extend([label] * len(names))
+            self._tags += self._tags_of(part, [f"{folder.name}/{photo}" for photo in names])
+            for photo in names:
+                paths.append(f"{folder.name}/{photo}")
+                self._ids.append(f"{prefix}{photo}")
+        self._homes.append(home)
+        self._hashes.append(photo_hashes(home, paths))
+
+    def _tags_of(self, part: str, paths: Sequence[str]) -> bytes:
+        train_per_class = self._options.train_per_class
+        if train_per_class is None:
+            tag = _NO_TAG if len(self._parts) == 1 else _TRAIN if part == self._parts[0] else _TEST
+            return bytes([tag]) * len(paths)
+        drawn = {*sorted(paths, key=lambda path: hashlib.sha256(path.encode()).digest())[:train_per_class]}
+        return bytes(_TRAIN if path in drawn else _TEST for path in paths)
+
+    def examples(self) -> LazyExamples:
+        columns: dict[str, Sequence[Any]] = {
+            "id": self._ids,
+            "label": self._labels,
+            "tags": Computed(len(self._ids), self._tag),
+        }
+        if self._options.photo_names:
+            columns["photo"] = Computed(len(self._ids), self._photo)
+        return LazyExamples.of(columns, self._image)
+
+    def contents(self) -> Iterator[tuple[str, str]]:
+        """Id and hash of every photo, sorted by id: a class's photos are, and no two classes' can be mixed."""
+        for _, start, end in sorted(self._blocks):
+            yield from ((self._ids[at], self._hash(at)) for at in range(start, end))
+
+    def sizes(self) -> dict[str, int]:
+        """Number of the photos with each tag."""
+        return (
+            {} if self._tags[0] == _NO_TAG else {_TAGS[tag]["split"]: self._tags.count(tag) for tag in (_TRAIN, _TEST)}
+        )
+
+    def _place(self, at: int) -> tuple[int, int]:
+        """Number of a photo's part, and its position there."""
+        first = len(self._hashes[0])
+        return (0, at) if at < first else (1, at - first)
+
+    def _hash(self, at: int) -> str:
+        part, place = self._place(at)
+        return self._hashes[part][place]
+
+    def _image(self, at: int) -> ImageItem:
+        photo_id, part = self._ids[at], self._place(at)[0]
+        path = photo_id if len(self._parts) == 1 else photo_id.removeprefix(f"{self._parts[part]}/")
+        return ImageItem.file(photo_id, self._homes[part] / path, content=self._hash(at))
+
+    def _tag(self, at: int) -> Mapping[str, str]:
+        return _TAGS[self._tags[at]]
+
+    def _photo(self, at: int) -> str:
+        return f"{self._options.photo_names}:{Path(self._ids[at]).stem}"
 
 
 def class_folders(home: Path, classes: str, named: str) -> dict[str, Path]:
@@ -177,12 +231,12 @@ def photo_names(folder: Path, others: Counter[str]) -> list[str]:
     return sorted(_photos(str(folder), "", others))
 
 
-def photo_hashes(home: Path, names: Sequence[str]) -> dict[str, str]:
-    """Name -> sha256 of each photo; raises UserError for one that is a link to nothing."""
-    found = file_hashes(home, names)
-    gone = [name for name in names if name not in found]
-    if gone:
-        raise UserError(f"{home / gone[0]} cannot be read (it is a link to nothing): mend it.")
+def photo_hashes(home: Path, names: Sequence[str]) -> FileHashes:
+    """Hash of each photo, in the order of the names; raises UserError for one that is a link to nothing."""
+    found = hashes_of(home, names)
+    gone = found.first_gone
+    if gone is not None:
+        raise UserError(f"{home / names[gone]} cannot be read (it is a link to nothing): mend it.")
     return found
 
 

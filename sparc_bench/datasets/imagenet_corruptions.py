@@ -76,8 +76,10 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
                     f"{home.path / corruption / str(severity)} has other photos than {corruptions[0]}/1 "
                     f"({some(odd)}): unpack it again."
                 )
-            hashes = photo_hashes(home.path / corruption / str(severity), list(label_of))
-            digests.append(hashlib.sha256(fingerprint([], hashes).encode()).digest())
+            names = list(label_of)
+            hashes = photo_hashes(home.path / corruption / str(severity), names)
+            content = fingerprint([], dict(zip(names, hashes, strict=True)))
+            digests.append(hashlib.sha256(content.encode()).digest())
     return DataSplit(
         dataset="imagenet_corruptions",
         split=split,

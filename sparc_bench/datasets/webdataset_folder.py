@@ -9,18 +9,22 @@ from __future__ import annotations
 import io
 import re
 import tarfile
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from pydantic import Field
 
 from sparc_bench.cards.card import Strict
 from sparc_bench.cards.prompts import class_list
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import Computed, DataSplit, LazyExamples
 from sparc_bench.errors import UnreadableImageError, UserError
-from sparc_bench.files.annotations import DataFolder, fingerprint, known_split, repeated, some
+from sparc_bench.files.annotations import DataFolder, known_split, ordered_fingerprint, repeated, some
+from sparc_bench.files.compact_strings import CompactStrings
 from sparc_bench.files.file_hashes import UNREADABLE, file_hashes
 from sparc_bench.images.item import ImageItem, decoded_image
 
@@ -65,34 +69,78 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)
     classes = _classes(home, options.classes)
     parts = split.split("+")
-    examples: list[Example] = []
-    contents: dict[str, str] = {}
+    photos = _Photos(parts)
     for part in parts:
         shards = [f"{part}/{shard}.tar" for shard in range(_shards(home, part))]
         hashes = file_hashes(home.path, shards)
         for shard, name in enumerate(shards):
+            prefix = f"{shard}/" if len(parts) == 1 else f"{part}/{shard}/"
             path = home.path / name
-            for key, (label, place) in _members(path, len(classes)).items():
-                photo_id = f"{shard}/{key}" if len(parts) == 1 else f"{part}/{shard}/{key}"
-                contents[photo_id] = f"{hashes.get(name, UNREADABLE)} {place.offset} {place.size}"
-                examples.append(
-                    Example(
-                        id=photo_id,
-                        image=ImageItem(photo_id, partial(_opened, path, place), content=contents[photo_id]),
-                        label=label,
-                        tags={"split": part} if len(parts) > 1 else {},
-                    )
-                )
-    labels = ",".join(str(example.label) for example in examples)
-    tags = [example.tags["split"] for example in examples if example.tags]
+            photos.add(_Shard(part, path, hashes.get(name, UNREADABLE)), prefix, _members(path, len(classes)))
+    labels = ",".join(map(str, photos.labels))
     return DataSplit(
         dataset="webdataset_folder",
         split=split,
-        examples=tuple(examples),
+        examples=photos.examples(),
         classes=classes,
-        fingerprint=fingerprint(["\n".join(classes).encode(), labels.encode()], contents),
-        sizes={part: tags.count(part) for part in parts if tags},
+        fingerprint=ordered_fingerprint(["\n".join(classes).encode(), labels.encode()], photos.contents()),
+        sizes={part: photos.count(part) for part in parts if len(parts) > 1},
     )
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """A tar file: its part of the data set, where it lies and the hash of its content."""
+
+    part: str
+    path: Path
+    content: str
+
+
+class _Photos:
+    """The photos of all tar files, in about sixty bytes each."""
+
+    def __init__(self, parts: Sequence[str]) -> None:
+        self.labels = array("i")
+        self._parts = parts
+        self._shards: list[_Shard] = []
+        self._ids = CompactStrings()
+        self._shard, self._offset, self._size = array("i"), array("q"), array("q")
+
+    def add(self, shard: _Shard, prefix: str, members: Mapping[str, tuple[int, _Place]]) -> None:
+        """Add the photos of a tar file; their ids begin with the prefix."""
+        for key, (label, place) in members.items():
+            self._ids.append(f"{prefix}{key}")
+            self.labels.append(label)
+            self._offset.append(place.offset)
+            self._size.append(place.size)
+        self._shard.extend([len(self._shards)] * len(members))
+        self._shards.append(shard)
+
+    def examples(self) -> LazyExamples:
+        columns: dict[str, Sequence[Any]] = {"id": self._ids, "label": self.labels}
+        if len(self._parts) > 1:
+            columns["tags"] = Computed(len(self._ids), self._tag)
+        return LazyExamples.of(columns, self._image)
+
+    def contents(self) -> Iterator[tuple[str, str]]:
+        """Id and content of every photo, sorted by id."""
+        return ((self._ids[at], self._content(at)) for at in sorted(range(len(self._ids)), key=self._ids.__getitem__))
+
+    def count(self, part: str) -> int:
+        """Number of the photos of a part."""
+        return sum(self._shard.count(shard) for shard, of in enumerate(self._shards) if of.part == part)
+
+    def _content(self, at: int) -> str:
+        return f"{self._shards[self._shard[at]].content} {self._offset[at]} {self._size[at]}"
+
+    def _image(self, at: int) -> ImageItem:
+        place = _Place(self._offset[at], self._size[at])
+        opener = partial(_opened, self._shards[self._shard[at]].path, place)
+        return ImageItem(self._ids[at], opener, content=self._content(at))
+
+    def _tag(self, at: int) -> Mapping[str, str]:
+        return {"split": self._shards[self._shard[at]].part}
 
 
 def _classes(home: DataFolder, classes: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from rich.progress import Progress, TaskID
 from sparc_bench.cards.binding import BoundTask, bind
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.cards.task_card import TaskCard
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import DataSplit, LazyExamples
 from sparc_bench.encoder import Encoder, Runtime, image_need
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation.new_record import Provenance
@@ -140,6 +140,7 @@ class _Model:
         if self.progress is None:
             return lambda _: None
         passes = 2 if "untrained" in card.reference_rows else 1
-        images = len({(item.id, item.crop) for item in data.items})
+        lazy = isinstance(data.examples, LazyExamples)
+        images = len(data) if lazy else len({(item.id, item.crop) for item in data.items})
         self.progress.reset(self._bar, total=passes * images)
         return partial(self.progress.advance, self._bar)

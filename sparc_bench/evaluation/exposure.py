@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ def exposure(
     split: str,
     images: int,
     lists: Mapping[str, int] | None = None,
-    photos: Sequence[str] = (),
+    photos: Iterable[str] = (),
 ) -> Exposure:
     """`none`, `domain`, `N images seen` or `unknown`, from what a model was trained on.
 
@@ -36,7 +36,7 @@ def exposure(
         split: of the task.
         images: of the task.
         lists: of a task on the split `all`: how many of its images are in each of the other splits.
-        photos: names of its photos; an empty one where its data set does not know a photo's name.
+        photos: names of its photos, read once; an empty one where its data set does not know a photo's name.
 
     Raises:
         UserError: a list that a path names is missing or malformed.
@@ -53,19 +53,30 @@ def exposure(
     if {f"{dataset}:{split}", f"{dataset}:all"} & {*trained_on}:
         return Exposure("seen", images)
     held = [photo_lists.from_file(Path(each)) if is_photo_list(each) else photo_lists.find(each) for each in trained_on]
-    asked = {photo: [known.has(photo) for known in held if known is not None] for photo in photos if photo}
-    by_photo = sum(True in answers for answers in asked.values())
+    seen: set[str] = set()
+    sources: set[str] = set()
+    is_told = unsure = blank = False
+    for photo in photos:
+        is_told = True
+        if not photo:
+            blank = True
+            continue
+        answers = [known.has(photo) for known in held if known is not None]
+        if True in answers:
+            seen.add(photo)
+        unsure |= None in answers
+        sources.add(photo.partition(":")[0])
     by_split = sum(count for name, count in (lists or {}).items() if f"{dataset}:{name}" in trained_on)
-    if by_photo or by_split:
-        return Exposure("seen", max(by_photo, by_split))
-    if any(None in answers for answers in asked.values()):
+    if seen or by_split:
+        return Exposure("seen", max(len(seen), by_split))
+    if unsure:
         return Exposure("unknown")
     own = photo_lists.find(f"{dataset}:{split}")
-    sources = {photo.partition(":")[0] for photo in asked} | ({own.source} if own else set())
+    sources |= {own.source} if own else set()
     trained = {known.source for known in held if known is not None and known.source}
     if trained & sources or any(dataset_and_split(entry)[0] == dataset for entry in trained_on):
         return Exposure("domain")
-    nameless = own is None and (not photos or "" in photos)
+    nameless = own is None and (blank or not is_told)
     return Exposure("unknown" if None in held or (trained and nameless) else "none")
 
 

@@ -83,9 +83,7 @@ def bare_record(
     """The record as far as it is known before anything is scored."""
     task_card = task.card
     commit, dirty = git_state()
-    lists = Counter(example.tags["split"] for example in data if "split" in example.tags)
-    images = {example.image.id for example in data}
-    photos = dict.fromkeys(example.photo for example in data)
+    lists = Counter(tags["split"] for tags in data.values("tags") if "split" in tags)
     return Record(
         schema_version=SCHEMA,
         model=card.name,
@@ -121,7 +119,9 @@ def bare_record(
         n=len(data),
         counts={},
         ties=0,
-        exposure=exposure(card.trained_on_here, task_card.dataset, task_card.split, len(images), lists, list(photos)),
+        exposure=exposure(
+            card.trained_on_here, task_card.dataset, task_card.split, data.image_count, lists, data.values("photo")
+        ),
         chance=rounded_values(task_card.chance),
         metrics={},
         reference_rows={},
@@ -159,7 +159,7 @@ def finished(
     """The record with its numbers, and the file of outcomes that belongs beside it."""
     main = headline(bare, outcome)
     metrics, groups = estimated(outcome)
-    ids = [data.examples[row].id for row in (range(len(data)) if outcome.scored is None else outcome.scored)]
+    ids = list((data if outcome.scored is None else data.take(outcome.scored)).values("id"))
     outcomes, dropped = outcome_file.pack(ids, outcome.metrics, outcome.groups, outcome.examples, outcome.rows, main)
     said = [*data.notes, *outcome.notes, *notes]
     if dropped:

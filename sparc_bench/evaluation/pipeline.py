@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -169,12 +169,10 @@ def limited(data: DataSplit, limit: int | None, spread: bool = False) -> DataSpl
     """
     if limit is None or limit >= len(data):
         return data
-    first = data.examples[:limit]
-    if spread:
-        first = tuple(data.examples[index * len(data) // limit] for index in range(limit))
-    whole = Counter(example.group for example in data)
-    here = Counter(example.group for example in first)
-    chosen = tuple(e for e in first if e.group is None or here[e.group] == whole[e.group])
+    first = [index * len(data) // limit for index in range(limit)] if spread else list(range(limit))
+    group_of = list(data.take(first).values("group"))
+    whole, here = Counter(data.values("group")), Counter(group_of)
+    chosen = [index for index, of in zip(first, group_of, strict=True) if of is None or here[of] == whole[of]]
     if not chosen:
         raise UserError(f"--limit {limit} leaves no whole group of {data.dataset}: give a larger number.")
-    return replace(data, examples=chosen)
+    return data.take(chosen)

@@ -13,7 +13,7 @@ _MARK = re.compile(r"<\|?(?:start_?of_?text|end_?of_?text)\|?>", re.IGNORECASE)
 
 def token_mark_notes(data: DataSplit) -> list[str]:
     """Note about texts with such marks, if any; they are encoded as the model's own tokenizer does."""
-    negatives = (text for example in data for text in example.negatives)
+    negatives = (text for negatives in data.values("negatives") for text in negatives)
     texts = dict.fromkeys((*data.captions, *negatives, *data.pool, *data.classes))
     marked = [text for text in texts if "<" in text and _MARK.search(text)]
     if not marked:

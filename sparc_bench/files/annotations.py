@@ -202,11 +202,16 @@ def absent_notes(rows: Mapping[str, int], present: Mapping[str, int], folder: Pa
 
 def fingerprint(annotations: Iterable[bytes], contents: Mapping[str, str]) -> str:
     """Sha256 over the bytes of the annotation files and the sorted image ids with the hashes of their contents."""
+    return ordered_fingerprint(annotations, ((image_id, contents[image_id]) for image_id in sorted(contents)))
+
+
+def ordered_fingerprint(annotations: Iterable[bytes], contents: Iterable[tuple[str, str]]) -> str:
+    """The same of pairs (image id, hash) that come sorted by the id, none of which is kept."""
     digest = hashlib.sha256()
     for content in annotations:
         digest.update(hashlib.sha256(content).digest())
-    for image_id in sorted(contents):
-        digest.update(f"{image_id}\t{contents[image_id]}\n".encode())
+    for image_id, content_hash in contents:
+        digest.update(f"{image_id}\t{content_hash}\n".encode())
     return digest.hexdigest()
 
 
