@@ -136,10 +136,10 @@ class _Pictures:
 
     def add(self, part: str, pictures: Sequence[_Picture]) -> None:
         self.counts[part] = len(pictures)
+        self._file_names.extend(picture.file_name for picture in pictures)
         for picture in pictures:
             self._pixels += picture.pixels
             self._labels.append(picture.label)
-            self._file_names.append(picture.file_name)
 
     def examples(self) -> LazyExamples:
         count = len(self._labels)

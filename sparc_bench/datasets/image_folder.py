@@ -125,18 +125,20 @@ class _Photos:
     def add(self, part: str, home: Path, folders: Mapping[str, Path], others: Counter[str]) -> None:
         """Find the photos of a part; raises UserError for a class without photos."""
         self.classes = tuple(folders)
-        paths = CompactStrings()
+        alone = len(self._parts) == 1
+        paths = self._ids if alone else CompactStrings()
         for label, (name, folder) in enumerate(folders.items()):
             names = photo_names(folder, others)
             if not names:
                 raise UserError(f"{folder} has no photo of the class '{name}': it needs {NEEDS_ON_DISK}.")
-            prefix = f"{folder.name}/" if len(self._parts) == 1 else f"{part}/{folder.name}/"
+            of_class = [f"{folder.name}/{photo}" for photo in names]
+            prefix = f"{folder.name}/" if alone else f"{part}/{folder.name}/"
             self._blocks.append((prefix, len(self._ids), len(self._ids) + len(names)))
             self._labels.extend([label] * len(names))
-            self._tags += self._tags_of(part, [f"{folder.name}/{photo}" for photo in names])
-            for photo in names:
-                paths.append(f"{folder.name}/{photo}")
-                self._ids.append(f"{prefix}{photo}")
+            self._tags += self._tags_of(part, of_class)
+            paths.extend(of_class)
+            if not alone:
+                self._ids.extend(f"{part}/{path}" for path in of_class)
         self._homes.append(home)
         self._hashes.append(photo_hashes(home, paths))
 

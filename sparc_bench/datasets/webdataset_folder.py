@@ -109,8 +109,8 @@ class _Photos:
 
     def add(self, shard: _Shard, prefix: str, members: Mapping[str, tuple[int, _Place]]) -> None:
         """Add the photos of a tar file; their ids begin with the prefix."""
-        for key, (label, place) in members.items():
-            self._ids.append(f"{prefix}{key}")
+        self._ids.extend(f"{prefix}{key}" for key in members)
+        for label, place in members.values():
             self.labels.append(label)
             self._offset.append(place.offset)
             self._size.append(place.size)

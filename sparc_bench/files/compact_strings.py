@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
 
 
@@ -11,7 +11,7 @@ class CompactStrings(Sequence[str]):
     """Strings as bytes one after the other: a million ids take a third of the memory of a list of them.
 
     >>> names = CompactStrings(["a.jpg", "ü.jpg"])
-    >>> names.append("c.jpg")
+    >>> names.extend(["c.jpg"])
     >>> names[1], names[-1], len(names), list(names[:2])
     ('ü.jpg', 'c.jpg', 3, ['a.jpg', 'ü.jpg'])
     """
@@ -19,16 +19,22 @@ class CompactStrings(Sequence[str]):
     def __init__(self, strings: Iterable[str] = ()) -> None:
         self._bytes = bytearray()
         self._ends = array("Q")
-        for string in strings:
-            self.append(string)
+        self.extend(strings)
 
-    def append(self, string: str) -> None:
-        """Add a string at the end; it may hold any character, those that stand for undecodable bytes of paths too."""
-        self._bytes += string.encode("utf-8", "surrogatepass")
-        self._ends.append(len(self._bytes))
+    def extend(self, strings: Iterable[str]) -> None:
+        """Add strings at the end; they may hold any character, those that stand for undecodable bytes of paths too."""
+        for string in strings:
+            self._bytes += string.encode("utf-8", "surrogatepass")
+            self._ends.append(len(self._bytes))
 
     def __len__(self) -> int:
         return len(self._ends)
+
+    def __iter__(self) -> Iterator[str]:
+        start = 0
+        for end in self._ends:
+            yield self._bytes[start:end].decode("utf-8", "surrogatepass")
+            start = end
 
     @overload
     def __getitem__(self, index: int) -> str: ...
