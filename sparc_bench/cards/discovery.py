@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
+from collections.abc import Iterable
 from functools import cache
 from importlib.machinery import BuiltinImporter, PathFinder
 from importlib.metadata import EntryPoint, entry_points
@@ -241,3 +242,14 @@ def suite(name: str) -> list[TaskCard]:
         known = {member for card in cards for member in card.suites}
         raise UserError(f"There is no suite '{name}': {nearest(name, known, 'sparc-bench list tasks')}")
     return members
+
+
+def chosen(tasks: Iterable[str | TaskCard], suites: Iterable[str] = ()) -> list[TaskCard]:
+    """The tasks of suites, then single ones (names, paths of cards, or cards), each once.
+
+    Raises:
+        UserError: a name that nothing has.
+    """
+    cards = {card.name: card for name in suites for card in suite(name)}
+    cards |= {card.name: card for card in (each if isinstance(each, TaskCard) else task(each) for each in tasks)}
+    return list(cards.values())

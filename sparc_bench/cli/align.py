@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparc_bench.cli.options import Device, Plugins, Runs, Seed, prepare, writable
+from sparc_bench.cli.options import Device, Plugins, Runs, Seed, prepare
 from sparc_bench.errors import UserError
+from sparc_bench.first_checks import refuse_unwritable
 
 if TYPE_CHECKING:
     from sparc_bench.images.item import ImageItem
@@ -41,7 +42,7 @@ def align(
     if out.suffix.lower() != ".png":
         raise UserError(f"{out} is no PNG file: let --out end in .png.")
     prepare(None, device, plugin)
-    writable(out.parent)
+    refuse_unwritable(out.parent)
     models, image, text = told_apart(words)
     item, own = opened(image)
     if text is None and own is None:

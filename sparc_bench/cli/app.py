@@ -16,15 +16,6 @@ import typer
 
 from sparc_bench import __version__, stop_signals
 from sparc_bench.cli import align, data, look
-from sparc_bench.cli.first_checks import (
-    may_be_model,
-    refuse_absent_data,
-    refuse_absent_outputs,
-    refuse_absent_training_data,
-    refuse_absent_weights,
-    refuse_taken,
-    refuse_unknown_objectives,
-)
 from sparc_bench.cli.mistakes import UsageError, disk, fail, usage
 from sparc_bench.cli.options import (
     DataRoot,
@@ -35,12 +26,19 @@ from sparc_bench.cli.options import (
     Seed,
     Workers,
     prepare,
-    worker_count,
-    writable,
 )
 from sparc_bench.cli.overview import Commands
 from sparc_bench.errors import ElsewhereError, StoppedError, UserError
 from sparc_bench.feature_cache import CacheMode
+from sparc_bench.first_checks import (
+    refuse_absent_data,
+    refuse_absent_outputs,
+    refuse_absent_training_data,
+    refuse_absent_weights,
+    refuse_taken,
+    refuse_unknown_objectives,
+    refuse_unwritable,
+)
 
 app = typer.Typer(
     cls=Commands,
@@ -84,17 +82,12 @@ def train(
     from sparc_bench.cards import discovery
 
     prepare(data_root, device, plugin)
-    card = discovery.recipe(recipe)
-    writable(runs)
-    refuse_absent_training_data([card], data_root)
-    from sparc_bench.cli.training_summary import summary_table
-    from sparc_bench.distributed import process_group
-    from sparc_bench.terminal import console
-    from sparc_bench.training.train import train as train_recipe
+    from sparc_bench.training.request import train_named
 
-    folder = runs / card.name / f"seed{seed}"
-    with process_group(device) as own_device:
-        summary = train_recipe(card, folder, data_root, seed, own_device, tensorboard)
+    folder, summary = train_named(discovery.recipe(recipe), runs, data_root, seed, device, tensorboard)
+    from sparc_bench.cli.training_summary import summary_table
+    from sparc_bench.terminal import console
+
     if summary:  # of several processes the first one has it
         console().print(summary_table(summary))
         print(f"The run is in {folder}; evaluate it with sparc-bench eval {folder} --suite SUITE.")
@@ -133,30 +126,15 @@ def evaluate(
     prepare(data_root, device, plugin)
     if run is not None and len(models) > 1:
         raise UserError("--run belongs to one model: name one MODEL, or give the run folders themselves as MODEL.")
-    cards = {card.name: card for name in suite or () for card in discovery.suite(name)}
-    cards |= {card.name: card for card in map(discovery.task, task or ())}
-    known = all(map(may_be_model, models))
-    if not cards and known:
-        raise UserError("No task was named: add --suite NAME or --task NAME, which sparc-bench list tasks names.")
-    writable(results)
-    refuse_absent_weights(models)
-    if known:
-        refuse_absent_data(cards.values(), data_root)
-    from sparc_bench.cli.evaluated import complain, evaluated, said
-    from sparc_bench.encoder import Runtime
-    from sparc_bench.evaluation.evaluate import Settings
-    from sparc_bench.evaluation.evaluate import evaluate as evaluate_model
-    from sparc_bench.models.resolve import resolve
+    from sparc_bench.evaluation.request import Request, evaluate_named
     from sparc_bench.terminal import console, task_bar
 
-    for model in models:  # a misspelt second model is refused before the first is evaluated
-        resolve(model, run, seed)
-    runtime = Runtime(device, precision, batch_size, worker_count(workers))
-    settings = Settings(results, data_root, seed, runtime, limit, force, cache=cache)
-    done = []
+    cards = tuple(discovery.chosen(task or (), suite or ()))
+    request = Request(cards, results, data_root, seed, device, precision, batch_size, workers, cache, limit, force)
     with task_bar() as progress:
-        for model in models:
-            done += evaluate_model(model, list(cards.values()), settings, run, progress)
+        done = evaluate_named(models, request, run, progress)
+    from sparc_bench.cli.evaluated import complain, evaluated, said
+
     console().print(evaluated(done))
     print(said(done), end="")
     raise typer.Exit(complain(done))
@@ -201,7 +179,7 @@ def export(
     prepare(None, None, plugin)
     if out is not None:
         refuse_taken(out)
-        writable(out.parent)
+        refuse_unwritable(out.parent)
     from sparc_bench.models.resolve import resolve
     from sparc_bench.training import export as exports
 
@@ -230,7 +208,7 @@ def score(
 
     prepare(data_root, None, plugin)
     card = discovery.task(task)
-    writable(results)
+    refuse_unwritable(results)
     refuse_absent_outputs(file)
     refuse_absent_data([card], data_root)
     from sparc_bench.cli.evaluated import evaluated, said
@@ -286,8 +264,8 @@ def study(
 
     prepare(data_root, device, plugin)
     card = discovery.study(name)
-    writable(runs)
-    writable(results)
+    refuse_unwritable(runs)
+    refuse_unwritable(results)
     refuse_absent_training_data(map(discovery.recipe, card.recipes), data_root)
     refuse_absent_data([discovery.task(task) for task in card.tasks], data_root)
     from sparc_bench.encoder import Runtime
@@ -317,7 +295,7 @@ def cost(
 ) -> None:
     """Measure what a training step of each objective costs: time, memory and FLOPs beside CLIP's."""
     prepare(None, device, plugin)
-    writable(results / "cost")
+    refuse_unwritable(results / "cost")
     from sparc_bench.cost.batch_sizes import batch_sizes, listed
 
     if objectives != "all":
@@ -347,7 +325,7 @@ def quickstart(
     runs: Runs = Path("runs"),
 ) -> None:
     """Train SPARC and CLIP on the embedded scenes, evaluate both, compare them and write the leaderboard."""
-    writable(results)
+    refuse_unwritable(results)
     from sparc_bench.cli.quickstart import quickstart as run_quickstart
     from sparc_bench.terminal import console
 

@@ -37,7 +37,8 @@ def list_kind(
     plugin: Plugins = None,
 ) -> None:
     """List what there is of a kind."""
-    from sparc_bench.cli.listing import TaskFilter, listing
+    from sparc_bench.catalogue.card_lists import TaskFilter
+    from sparc_bench.cli.listing import listing
     from sparc_bench.terminal import console
 
     prepare(None, None, plugin)

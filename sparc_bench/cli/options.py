@@ -1,15 +1,13 @@
-"""Options that several commands share, and the checks of their values before anything is computed."""
+"""Options that several commands share, and the checks that all of them begin with."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sparc_bench.cli.first_checks import has_no_gpu
-from sparc_bench.errors import UserError
+from sparc_bench.first_checks import refuse_absent_device, refuse_absent_root
 
 DataRoot = Annotated[
     Path | None,
@@ -32,34 +30,10 @@ Seed = Annotated[int, typer.Option(min=0, help="Which seed: of the training, and
 
 def prepare(data_root: Path | None, device: str | None, plugins: list[Path] | None) -> None:
     """Load plug-ins, and refuse a data root or a device that is not there before anything is computed."""
-    if data_root is not None and not data_root.is_dir():
-        raise UserError(f"The data root {data_root} does not exist: mend --data-root or SPARC_BENCH_DATA.")
-    if device is not None and device != "cpu":
-        refusal = UserError(f"The device '{device}' cannot be used here: leave --device out for the CPU.")
-        if device.partition(":")[0] == "cuda" and has_no_gpu():  # torch takes seconds to say so
-            raise refusal
-        import torch
-
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError, NotImplementedError):
-            raise refusal from None
+    refuse_absent_root(data_root)
+    refuse_absent_device(device or "cpu")
     if plugins:
         from sparc_bench.cards import discovery
 
         for path in plugins:
             discovery.add_plugin(path)
-
-
-def worker_count(workers: int | None) -> int:
-    """Number of decoding processes: as asked for, else one a core, at most 8."""
-    return min(os.cpu_count() or 1, 8) if workers is None else workers
-
-
-def writable(folder: Path) -> None:
-    """Refuse a folder that cannot be made or written before anything is computed; what writes first makes it."""
-    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
-    if not there.is_dir():
-        raise UserError(f"{there} is a file: choose a folder, not a file.")
-    if not os.access(there, os.W_OK):
-        raise UserError(f"{folder} cannot be written: choose a folder that you may write to.")

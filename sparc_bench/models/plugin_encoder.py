@@ -22,11 +22,7 @@ def checked_encoder(encoder: object, where: str, code: str) -> Encoder:
     Raises:
         UserError: an attribute or method of `Encoder` is missing, or `gives` holds an unknown value.
     """
-    wanted = {*Encoder.__annotations__, *(name for name in vars(Encoder) if not name.startswith("_"))}
-    if "detect" in getattr(encoder, "gives", ()):
-        wanted.add("detect")
-    missing = sorted(name for name in wanted if not hasattr(encoder, name))
-    if missing:
+    if missing := missing_parts(encoder):
         raise UserError(
             f"The {type(encoder).__name__} that load of {where} returns has no {', '.join(missing)}: derive its class "
             "from sparc_bench.encoder.ImageTextEncoder, or add them."
@@ -39,3 +35,11 @@ def checked_encoder(encoder: object, where: str, code: str) -> Encoder:
     if isinstance(found, ImageTextEncoder) and found.identity is not None:
         found.identity = {**found.identity, "plug-in": code}
     return found
+
+
+def missing_parts(encoder: object) -> list[str]:
+    """Attributes and methods of `Encoder` that an object lacks."""
+    wanted = {*Encoder.__annotations__, *(name for name in vars(Encoder) if not name.startswith("_"))}
+    if "detect" in getattr(encoder, "gives", ()):
+        wanted.add("detect")
+    return sorted(name for name in wanted if not hasattr(encoder, name))

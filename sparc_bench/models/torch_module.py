@@ -1,4 +1,8 @@
-"""An encoder from your own torch module with `encode_image` and `encode_text`, the two methods of CLIP's code.
+"""An encoder from your own torch model with `encode_image` and `encode_text`, the two methods of CLIP's code.
+
+In memory, such as in a notebook:
+
+    sparc_bench.evaluate(wrap(model, preprocess, tokenize), tasks=["scenes_retrieval"])
 
 In the Python file that `python:my_model.py` names:
 
@@ -14,7 +18,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +28,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from sparc_bench.cards.model_card import ModelCard
+from sparc_bench.cards import discovery
+from sparc_bench.cards.model_card import ModelCard, refuse_without_split
+from sparc_bench.cards.name import LONGEST_NAME, fault_of_model
 from sparc_bench.encoder import ImageTextEncoder, Runtime
 from sparc_bench.errors import UserError
 from sparc_bench.features import ImageFeatures, TextFeatures
@@ -31,6 +38,9 @@ from sparc_bench.images.item import Box, ImageItem
 
 PATH = "local"
 """Name of the patch path."""
+
+UNSEEN = "unseen"
+"""Weights hash of an object that shows no torch module."""
 
 
 @dataclass(frozen=True)
@@ -57,35 +67,49 @@ class Transformed:
 
 
 class ModuleEncoder(ImageTextEncoder):
-    """Encoder with the vectors of a module's `encode_image` and `encode_text`, made by `loader`."""
+    """Encoder with the vectors of a model's `encode_image` and `encode_text`, made by `wrap` or `loader`.
+
+    The model is in evaluation mode while it encodes, and afterwards as it was.
+    """
 
     def __init__(
         self,
         card: ModelCard,
         runtime: Runtime,
-        module: nn.Module,
+        model: Any,  # noqa: ANN401 - a torch module, or any object with the two methods
         opened: Transformed,
-        tokenize: Callable[[Sequence[str]], Tensor],
+        tokenize: Callable[[list[str]], Tensor] | None,
         patches: Callable[[Tensor], Tensor] | None,
     ) -> None:
-        missing = [name for name in ("encode_image", "encode_text") if not hasattr(module, name)]
+        missing = [name for name in ("encode_image", "encode_text") if not hasattr(model, name)]
         if missing:
             raise UserError(
-                f"{type(module).__name__} has no {' and no '.join(missing)}: add them, or derive a class from "
+                f"{type(model).__name__} has no {' and no '.join(missing)}: add them, or derive a class from "
                 "sparc_bench.encoder.ImageTextEncoder."
             )
-        super().__init__(card, runtime, opened, weights_sha256(module))
-        self._module: Any = module.to(self.device).eval()
-        self._tokenize, self._patches = tokenize, patches
+        super().__init__(card, runtime, opened, weights_sha256(model))
+        self._model, self._tokenize, self._patches = model, tokenize, patches
+        self._modules = list(_modules(model).values())
+        for module in self._modules:
+            module.to(self.device)
         if patches is not None:
             self.gives, self.paths = self.gives | {"patches"}, {PATH: True}
 
+    def at(self, runtime: Runtime) -> ModuleEncoder:
+        """The same model with another runtime, and with the hash of the weights that it has now."""
+        assert isinstance(self._open, Transformed)
+        return ModuleEncoder(self.card, runtime, self._model, self._open, self._tokenize, self._patches)
+
     def encode_pixels(self, pixels: Tensor, need: frozenset[str]) -> ImageFeatures:
         """Global vectors BD and patch vectors BPD, as far as `need` names them."""
-        global_BD = self._module.encode_image(pixels) if "global" in need else None
-        if self._patches is None or "patches" not in need:
+        with self._evaluating():
+            global_BD = self._model.encode_image(pixels) if "global" in need else None
+            patches_BPD = self._patches(pixels) if self._patches is not None and "patches" in need else None
+        if global_BD is not None:
+            self._refuse_odd("encode_image", global_BD, "BD", len(pixels))
+        if patches_BPD is None:
             return ImageFeatures((), global_BD)
-        patches_BPD = self._patches(pixels)
+        self._refuse_odd("patches", patches_BPD, "BPD", len(pixels))
         edge = math.isqrt(patches_BPD.shape[1])
         if edge * edge != patches_BPD.shape[1]:
             raise UserError(
@@ -96,29 +120,86 @@ class ModuleEncoder(ImageTextEncoder):
 
     def encode_texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:  # noqa: ARG002 - one vector
         """Global vectors BD."""
-        return TextFeatures(tuple(texts), self._module.encode_text(self._tokenize(list(texts)).to(self.device)))
+        with self._evaluating():
+            words = list(texts) if self._tokenize is None else self._tokenize(list(texts)).to(self.device)
+            global_BD = self._model.encode_text(words)
+        self._refuse_odd("encode_text", global_BD, "BD", len(texts))
+        return TextFeatures(tuple(texts), global_BD)
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        training = [each for module in self._modules for each in module.modules() if each.training]
+        for each in training:
+            each.training = False
+        try:
+            yield
+        finally:
+            for each in training:
+                each.training = True
+
+    def _refuse_odd(self, method: str, found: object, axes: str, rows: int) -> None:
+        """Raise UserError for vectors that are no tensor with these axes, the first of them `rows` long."""
+        if isinstance(found, Tensor) and found.ndim == len(axes) and found.shape[0] == rows:
+            return
+        what = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        wanted = ", ".join(axes).replace("B", str(rows))
+        raise UserError(f"{method} of {self.card.name} gives {what}: return a tensor of shape ({wanted}).")
+
+
+def wrap(
+    model: Any,  # noqa: ANN401 - a torch module, or any object with the two methods
+    preprocess: Callable[[Image.Image], Tensor],
+    tokenizer: Callable[[list[str]], Tensor] | None = None,
+    patches: Callable[[Tensor], Tensor] | None = None,
+    *,
+    name: str | None = None,
+    title: str = "",
+    trained_on: Sequence[str] = (),
+    shows: Literal["centre", "whole"] = "centre",
+) -> ModuleEncoder:
+    """An encoder of a model in memory, for `sparc_bench.evaluate`: a torch module, or any object with the two methods.
+
+    Args:
+        model: has `encode_image` (pixels to BD) and `encode_text` (what `tokenizer` gives, or a list of strings, to
+            BD). A model of `open_clip.create_model_and_transforms` is one. It stays where it is, unless `evaluate`
+            names a device, and in the mode in which it is; its weights are hashed at each evaluation.
+        preprocess: function from a PIL image to pixels of one size, such as a torchvision transform.
+        tokenizer: function from a list of strings to token ids BL; None where `encode_text` takes the strings.
+        patches: function from pixels to patch vectors BPD in the joint space, un-normalised, row-major over a square
+            grid, without class token; None for a model without patches.
+        name: folder of its records; the name of its class by default.
+        title: one line about it, for tables.
+        trained_on: DATASET:SPLIT of its training data, as in a model card; none: not known.
+        shows: image area that `preprocess` keeps: "centre" (short side resized, centre square cropped) or "whole"
+            (squashed to a square).
+
+    Raises:
+        UserError: a method is missing, or a name that cannot be a folder's or that a card has.
+    """
+    name = type(model).__name__ if name is None else name
+    if reason := fault_of_model(name):
+        raise UserError(f"The name {name[:LONGEST_NAME]!r} {reason}.")
+    if name in discovery.names("models"):
+        raise UserError(f"'{name}' is the name of a model card: choose another name for the model in memory.")
+    for entry in trained_on:
+        refuse_without_split(entry, "trained_on")
+    card = ModelCard(name=name, title=title or name, family="python", source="in memory", trained_on=tuple(trained_on))
+    tensors = [each for module in _modules(model).values() for each in (*module.parameters(), *module.buffers())]
+    runtime = Runtime(str(tensors[0].device) if tensors else Runtime.device)
+    return ModuleEncoder(card, runtime, model, Transformed(preprocess, shows), tokenizer, patches)
 
 
 def loader(
-    module: nn.Module,
+    module: Any,  # noqa: ANN401 - a torch module, or any object with the two methods
     preprocess: Callable[[Image.Image], Tensor],
-    tokenize: Callable[[Sequence[str]], Tensor],
+    tokenize: Callable[[list[str]], Tensor] | None = None,
     patches: Callable[[Tensor], Tensor] | None = None,
     shows: Literal["centre", "whole"] = "centre",
 ) -> Callable[[ModelCard, Path | None, Runtime], ModuleEncoder]:
-    """A function `load` for a Python file with a model.
+    """A function `load` for a Python file with a model; the arguments are those of `wrap`.
 
     Features are not cached, because a change of `preprocess` cannot be detected. The weights hash of the record is that
     of the module's state dict.
-
-    Args:
-        module: module with `encode_image` (pixels to BD) and `encode_text` (token ids to BD).
-        preprocess: function from a PIL image to pixels of one size, such as a torchvision transform.
-        tokenize: function from a list of strings to token ids BL.
-        patches: function from pixels to patch vectors BPD in the joint space, un-normalised, row-major over a square
-            grid, without class token; None for a model without patches.
-        shows: image area that `preprocess` keeps: "centre" (short side resized, centre square cropped) or "whole"
-            (squashed to a square). `sparc-bench verify` measures it.
     """
 
     def load(card: ModelCard, weights: Path | None, runtime: Runtime) -> ModuleEncoder:  # noqa: ARG001 - the seam
@@ -127,10 +208,27 @@ def loader(
     return load
 
 
-def weights_sha256(module: nn.Module) -> str:
-    """Sha256 of all parameters and buffers with their names, independent of the device."""
+def weights_sha256(model: object) -> str:
+    """Sha256 of all parameters and buffers with their names, independent of the device.
+
+    Of an object that is no module, those of the modules that are its attributes; UNSEEN where it has none.
+    """
+    tensors = {
+        f"{attribute}.{name}" if attribute else name: tensor
+        for attribute, module in _modules(model).items()
+        for name, tensor in module.state_dict().items()
+    }
+    if not tensors:
+        return UNSEEN
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _modules(model: object) -> dict[str, nn.Module]:
+    """The model itself, under an empty name, where it is a torch module; else its attributes that are modules."""
+    if isinstance(model, nn.Module):
+        return {"": model}
+    return {name: each for name, each in getattr(model, "__dict__", {}).items() if isinstance(each, nn.Module)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy import ndarray
@@ -23,6 +24,9 @@ from sparc_bench.metrics.unit import Unit, in_unit
 from sparc_bench.records import outcome_file
 from sparc_bench.records.outcome_file import StoredOutcome
 from sparc_bench.records.record import SAMPLES, Record, read_record, record_files
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SHOWN_GROUPS = 16
 
@@ -96,6 +100,29 @@ class Comparison:
     tasks: tuple[TaskComparison, ...]
     unshared: tuple[str, ...] = ()
 
+    def to_pandas(self, groups: bool = False) -> DataFrame:
+        """One row for each metric of a task: values `a` and `b`, their difference with interval and p, who is ahead.
+
+        Args:
+            groups: rows for the headline by group too, with columns `grouping` and `group`.
+        """
+        from pandas import DataFrame
+
+        ahead = {"a": self.a, "b": self.b, "open": None}
+        rows = []
+        for task in self.tasks:
+            named = [({"task": task.a.task, "metric": row.name}, row) for row in task.metrics]
+            for grouping, found in task.groups.items() if groups else ():
+                of = {"task": task.a.task, "metric": task.a.headline, "grouping": grouping}
+                named += [(of | {"group": row.name}, row) for row in found]
+            for names, row in named:
+                estimate = row.estimate
+                interval = {"difference": estimate.value, "low": estimate.low, "high": estimate.high, "p": row.p}
+                counts = {"images": estimate.clusters, "differ": estimate.differing}
+                verdict = {"unit": row.unit, "ahead": ahead[row.verdict]}
+                rows.append({**names, "a": row.a, "b": row.b, **interval, **counts, **verdict})
+        return DataFrame(rows)
+
 
 def compare(a: str | Path, b: str | Path, results: Path = Path("results")) -> Comparison:
     """Paired differences of two models on every task that both have records of.
@@ -106,9 +133,17 @@ def compare(a: str | Path, b: str | Path, results: Path = Path("results")) -> Co
         results: folder of the records.
 
     Raises:
-        UserError: a model without records, no task in common, or records of different protocols, data or examples.
+        UserError: a model without records, or see `compare_files`.
     """
-    files_a, files_b = _files(a, results), _files(b, results)
+    return compare_files(str(a), record_files_of(a, results), str(b), record_files_of(b, results))
+
+
+def compare_files(a: str, files_a: Mapping[str, Path], b: str, files_b: Mapping[str, Path]) -> Comparison:
+    """Paired differences of two models by name, given each one's task -> file of its record.
+
+    Raises:
+        UserError: no task in common, or records of different protocols, data or examples.
+    """
     shared = sorted(files_a.keys() & files_b.keys())
     if not shared:
         raise UserError(
@@ -116,10 +151,10 @@ def compare(a: str | Path, b: str | Path, results: Path = Path("results")) -> Co
             "evaluate both on one suite."
         )
     tasks = tuple(_compared(files_a[task], files_b[task]) for task in shared)
-    return Comparison(str(a), str(b), tasks, tuple(sorted(files_a.keys() ^ files_b.keys())))
+    return Comparison(a, b, tasks, tuple(sorted(files_a.keys() ^ files_b.keys())))
 
 
-def _files(model: str | Path, results: Path) -> dict[str, Path]:
+def record_files_of(model: str | Path, results: Path) -> dict[str, Path]:
     """Task -> record file of a model."""
     path = Path(model)
     if path.is_file() and path.suffix == ".json":

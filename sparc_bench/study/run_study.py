@@ -15,6 +15,7 @@ from rich.console import Console
 
 from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import bind
+from sparc_bench.cards.changes import described, with_values
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.cards.study_card import StudyCard, drawn_settings
 from sparc_bench.cards.task_card import TaskCard
@@ -29,12 +30,10 @@ from sparc_bench.study.trial_choice import (
     best_trial,
     criterion,
     current_trials,
-    described,
     differences,
     recipes_of,
     training_hash,
     trial_recipe,
-    with_values,
 )
 
 

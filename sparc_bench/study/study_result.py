@@ -13,6 +13,7 @@ from typing import Any
 
 from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import bind, objective_options
+from sparc_bench.cards.changes import described, with_values
 from sparc_bench.cards.recipe import Recipe, StepCounts
 from sparc_bench.cards.study_card import StudyCard
 from sparc_bench.metrics.seeds import SeedsEstimate
@@ -21,7 +22,7 @@ from sparc_bench.records.record import recipe_hash
 from sparc_bench.records.record_file import Recorded
 from sparc_bench.report.ranking import Section, sections_of
 from sparc_bench.study.study_rows import RUNS, TRIALS, RunRow, TrialRow, folder_of, read_rows
-from sparc_bench.study.trial_choice import best_trial, current_trials, described, training_hash, with_values
+from sparc_bench.study.trial_choice import best_trial, current_trials, training_hash
 
 KINDS = ("one caption an image", "several captions an image", "captions and written negatives")
 """Kinds of methods by the captions of a step; methods of different kinds are ranked apart."""

@@ -8,6 +8,7 @@ from typing import Any
 from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import objective_options
 from sparc_bench.cards.card import canonical_hash, parse
+from sparc_bench.cards.changes import with_values
 from sparc_bench.cards.recipe import Optim, Recipe, training_settings
 from sparc_bench.cards.study_card import StudyCard, drawn_settings
 from sparc_bench.errors import UserError, nearest
@@ -42,17 +43,6 @@ def trial_recipe(study: StudyCard, recipe: Recipe, values: Mapping[str, Any]) ->
             "optim": full.optim.model_copy(update={"warmup": warmup}),
         }
     )
-
-
-def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
-    """The recipe with other values at dotted keys; raises UserError for an invalid value."""
-    table = recipe.model_dump()
-    for dotted, value in values.items():
-        head, _, key = dotted.partition(".")
-        table[head][key] = value
-    changed = parse(Recipe, table, f"{recipe.name} with {described(values)}")
-    objective_options(changed)
-    return changed
 
 
 def training_hash(recipe: Recipe, seed: int) -> str:
@@ -114,11 +104,6 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
     """Dotted key -> value of all settings that a box may draw, defaults included."""
     tables = {"optim": recipe.optim, "objective_options": objective_options(recipe)}
     return {f"{head}.{key}": value for head, table in tables.items() for key, value in table.model_dump().items()}
-
-
-def described(values: Mapping[str, Any]) -> str:
-    """Values in words: `optim.lr = 0.001, objective_options.dim = 64`."""
-    return ", ".join(f"{key} = {value}" for key, value in values.items())
 
 
 def _check_box(study: StudyCard, recipe: Recipe) -> None:

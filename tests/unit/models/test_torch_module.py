@@ -1,3 +1,4 @@
+import open_clip
 import pytest
 import torch
 from PIL import Image
@@ -9,7 +10,8 @@ from sparc_bench.encoder import Runtime
 from sparc_bench.errors import UserError
 from sparc_bench.images.item import ImageItem
 from sparc_bench.models.plugin_encoder import checked_encoder
-from sparc_bench.models.torch_module import loader, weights_sha256
+from sparc_bench.models.torch_module import UNSEEN, loader, weights_sha256, wrap
+from tests.toys import tiny_open_clip
 
 CARD = ModelCard(name="mine", title="mine", family="python", source="a test")
 ALL = frozenset({"global", "patches"})
@@ -98,3 +100,104 @@ def test_the_hash_is_of_names_and_values():
     assert weights_sha256(first) == weights_sha256(same.to(torch.float64).to(torch.float32)) != weights_sha256(moved)
     assert encoder().weights_hash == weights_sha256(first)
     assert weights_sha256(first) != weights_sha256(nn.Sequential(first))
+
+
+class Strings:
+    """No torch module: it has one, and reads strings."""
+
+    def __init__(self):
+        self.towers = Towers()
+
+    def encode_image(self, pixels):
+        return self.towers.encode_image(pixels)
+
+    def encode_text(self, texts):
+        return self.towers.encode_text(tokenize(texts))
+
+
+def test_a_model_in_memory_is_the_encoder_of_a_file():
+    towers, item = Towers(), ImageItem("a", gradient)
+    mine, file = wrap(towers, preprocess, tokenize, towers.encode_patches, title="Mine"), encoder()
+    assert (mine.card.name, mine.card.title, mine.weights_hash) == ("Towers", "Mine", file.weights_hash)
+    assert torch.equal(mine.images([item], ALL).patches["local"], file.images([item], ALL).patches["local"])
+    assert torch.equal(mine.texts(["one"], ALL).global_MD, file.texts(["one"], ALL).global_MD)
+
+
+def test_an_object_needs_two_methods_and_a_preprocess_alone():
+    mine, module = wrap(Strings(), preprocess), wrap(Towers(), preprocess, tokenize)
+    assert torch.equal(mine.texts(["one"], ALL).global_MD, module.texts(["one"], ALL).global_MD)
+    strings = Strings()
+    assert weights_sha256(strings) == weights_sha256(Strings()) != weights_sha256(object()) == UNSEEN
+    strings.towers.steps += 1
+    assert weights_sha256(strings) != mine.weights_hash
+
+
+def test_a_model_is_read_in_evaluation_mode_and_left_as_it_was():
+    class Noisy(Towers):
+        def __init__(self):
+            super().__init__()
+            self.dropout, self.frozen = nn.Dropout(0.5), nn.Dropout(0.5).eval()
+
+        def encode_image(self, pixels):
+            return self.dropout(super().encode_image(pixels))
+
+    noisy = Noisy()
+    mine = wrap(noisy, preprocess, tokenize)
+    assert torch.equal(
+        mine.images([ImageItem("a", gradient)], ALL).global_ND,
+        encoder().images([ImageItem("a", gradient)], ALL).global_ND,
+    )
+    assert (noisy.training, noisy.dropout.training, noisy.frozen.training) == (True, True, False)
+
+
+def test_another_runtime_hashes_the_weights_again():
+    towers = Towers()
+    mine = wrap(towers, preprocess, tokenize)
+    towers.steps += 1
+    other = mine.at(Runtime(precision="bf16", batch_size=3))
+    assert (other.precision, other.runtime.batch_size, other.card) == ("bf16", 3, mine.card)
+    assert other.weights_hash == weights_sha256(towers) != mine.weights_hash
+
+
+@pytest.mark.parametrize(
+    ("image", "text", "sentence"),
+    [
+        (lambda pixels: (pixels,), tokenize, r"encode_image of M gives a tuple: return a tensor of shape \(1, D\)"),
+        (lambda pixels: pixels, tokenize, r"encode_image of M gives a tensor of shape \(1, 3, 16, 16\): return"),
+        (Towers().encode_image, lambda _: torch.ones(3, 4), r"encode_text of M gives a tensor of shape \(3, 4\)"),
+    ],
+)
+def test_vectors_of_another_shape_are_refused(image, text, sentence):
+    model = type("M", (), {"encode_image": staticmethod(image), "encode_text": staticmethod(text)})()
+    mine = wrap(model, preprocess)
+    with pytest.raises(UserError, match=sentence):
+        (mine.images([ImageItem("a", gradient)], ALL), mine.texts(["one"], ALL))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"name": "scenes_clip"}, "'scenes_clip' is the name of a model card"),
+        ({"name": "../out"}, "The name '../out' cannot name a folder"),
+        ({"trained_on": ["coco"]}, "trained_on 'coco' names no split: write DATASET:SPLIT"),
+    ],
+)
+def test_names_that_are_refused(options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        wrap(Towers(), preprocess, tokenize, **options)
+
+
+@pytest.mark.slow
+def test_a_model_of_open_clip_as_it_comes(tmp_path):
+    folder = tiny_open_clip.folder(tmp_path, "vit")
+    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    mine = wrap(model, transform, open_clip.get_tokenizer(f"local-dir:{folder}"))
+    own = tiny_open_clip.encoder(folder)
+    items, words = [ImageItem("a", gradient)], ["a cat", "two Dogs"]
+    assert torch.allclose(
+        mine.images(items, ALL).global_ND, own.images(items, frozenset({"global"})).global_ND, atol=1e-5
+    )
+    assert torch.allclose(
+        mine.texts(words, ALL).global_MD, own.texts(words, frozenset({"global"})).global_MD, atol=1e-5
+    )
+    assert mine.preprocess(items[0])[1] == own.preprocess(items[0])[1]

@@ -8,6 +8,7 @@ from PIL import Image
 from rich.console import Console
 
 from sparc_bench.cards.binding import bind
+from sparc_bench.cards.changes import with_values
 from sparc_bench.cards.recipe import read_model
 from sparc_bench.cards.study_card import drawn_settings, read_study
 from sparc_bench.cards.task_card import read_task
@@ -21,7 +22,7 @@ from sparc_bench.report import leaderboard
 from sparc_bench.study import study_table
 from sparc_bench.study.study_result import collect
 from sparc_bench.study.study_rows import RUNS, TRIALS, RunRow, TrialRow, merge_rows
-from sparc_bench.study.trial_choice import TRIAL_SEED, training_hash, trial_recipe, with_values
+from sparc_bench.study.trial_choice import TRIAL_SEED, training_hash, trial_recipe
 
 pytestmark = pytest.mark.usefixtures("toy_plugins")
 

@@ -2,11 +2,11 @@
 
 import pytest
 
+from sparc_bench import first_checks
 from sparc_bench.cards import discovery
 from sparc_bench.cards.recipe import Validate
-from sparc_bench.cli import first_checks
-from sparc_bench.cli.first_checks import refuse_absent_data, refuse_absent_training_data
 from sparc_bench.errors import UserError
+from sparc_bench.first_checks import refuse_absent_data, refuse_absent_training_data
 from tests.unit.cli.test_light import imported
 
 ON_DISK, EMBEDDED = "coco_val2017_mini_retrieval", "scenes_retrieval"

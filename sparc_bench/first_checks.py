@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -13,6 +14,36 @@ from sparc_bench.errors import UserError, nearest
 if TYPE_CHECKING:  # cards need pydantic, which help does without
     from sparc_bench.cards.recipe import Recipe
     from sparc_bench.cards.task_card import TaskCard
+
+
+def refuse_absent_root(data_root: Path | None) -> None:
+    """Raise UserError where the folder of the data sets does not exist."""
+    if data_root is not None and not data_root.is_dir():
+        raise UserError(f"The data root {data_root} does not exist: mend --data-root or SPARC_BENCH_DATA.")
+
+
+def refuse_absent_device(device: str) -> None:
+    """Raise UserError where a device cannot be used on this machine."""
+    if device == "cpu":
+        return
+    refusal = UserError(f"The device '{device}' cannot be used here: leave --device out for the CPU.")
+    if device.partition(":")[0] == "cuda" and has_no_gpu():  # torch takes seconds to say so
+        raise refusal
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise refusal from None
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Raise UserError for a folder that cannot be made or written; what writes first makes it."""
+    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    if not there.is_dir():
+        raise UserError(f"{there} is a file: choose a folder, not a file.")
+    if not os.access(there, os.W_OK):
+        raise UserError(f"{folder} cannot be written: choose a folder that you may write to.")
 
 
 def refuse_absent_data(cards: Collection[TaskCard], data_root: Path | None) -> None:
