@@ -57,5 +57,5 @@ def test_what_the_source_archive_holds():
     """Pages and their pictures travel with the source."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     include = project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
-    assert {"docs", "README.md", "results", "tests"} <= {*include}
+    assert {"docs", "examples", "README.md", "results", "tests"} <= {*include}
     assert project["project"]["readme"] == "README.md"

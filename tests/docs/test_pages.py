@@ -25,8 +25,10 @@ from tests.docs.pages import PAGES, ROOT
 from tests.toys.tower_outputs import make, outputs
 from tests.unit.cli.test_help import all_commands
 
-LANGUAGES = {"sh", "console", "python", "toml", "json", "text"}
+LANGUAGES = {"sh", "console", "python", "pycon", "toml", "json", "text"}
 """Of fenced blocks: text is a tree of folders or a file's content, which nothing runs; the others are tested."""
+
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 VARYING = [
     (r"\b\d+(\.\d+)? s\b", "N s"),  # seconds
@@ -140,6 +142,8 @@ def test_pages_run(page, folder, capsys):
     for block in page.blocks:
         if block.language == "python":
             exec(compile(block.text, f"{page}:{block.line}", "exec"), variables)
+        if block.language == "pycon":
+            assert_session(block.text, variables, f"{page}, line {block.line}")
         for command in shown(block):
             if not command.words or (command.output is None and command.line in with_output):
                 continue
@@ -155,12 +159,20 @@ def test_pages_run(page, folder, capsys):
                 assert_printed(command.output, out, f"{page}, line {block.line}: {command.line}")
 
 
+def assert_session(text, variables, where):
+    """The lines after `>>>` print what the page shows, with the variables of the blocks before."""
+    session = doctest.DocTestParser().get_doctest(text, {}, where, None, 0)
+    session.globs = variables
+    said = []
+    doctest.DocTestRunner(verbose=False, optionflags=FLAGS).run(session, out=said.append, clear_globs=False)
+    assert not said, "".join(said)
+
+
 def assert_printed(shown, printed, where):
     """The same words; `...` in what the page shows stands for whatever is left out."""
     for pattern, name in VARYING:
         shown, printed = re.sub(pattern, name, shown), re.sub(pattern, name, printed)
-    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    assert doctest.OutputChecker().check_output(shown, printed, flags), f"{where} prints\n{printed}"
+    assert doctest.OutputChecker().check_output(shown, printed, FLAGS), f"{where} prints\n{printed}"
 
 
 @pytest.mark.slow
