@@ -58,6 +58,7 @@ from numpy import ndarray
 from sparc_bench.errors import UserError
 from sparc_bench.facets import Facet
 from sparc_bench.images.item import Box, ImageItem
+from sparc_bench.images.view import View
 
 AnyFacet = TypeVar("AnyFacet", bound=Facet)
 AnyValue = TypeVar("AnyValue")
@@ -89,6 +90,7 @@ class Example:
     Attributes:
         id: identifier, unique within the data set.
         image: the image, not yet opened.
+        window: the rectangle of the image that the example is about, in pixels; None for the whole image.
         captions: texts that are true of the image.
         caption_tags: kind of each caption, or empty.
         negatives: texts that are false of the image, one per caption or as the data set pairs them.
@@ -115,6 +117,12 @@ class Example:
     regions: tuple[Region, ...] = ()
     semantic: Callable[[], Int[ndarray, "H W"]] | None = None
     facets: tuple[Facet, ...] = ()
+    window: Box | None = None
+
+    @property
+    def view(self) -> View:
+        """What a model looks at, at its own input size: the image, or its window."""
+        return View(self.image, self.window)
 
     def has(self, kind: type[Facet]) -> bool:
         """Whether the example has a facet of this type."""
@@ -211,6 +219,21 @@ class Computed(Sequence[AnyValue]):
 
 
 @dataclass(frozen=True)
+class _Views(Sequence[View]):
+    examples: Sequence[Example]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - as in DataSplit
+        found = self.examples[index]
+        return [example.view for example in found] if isinstance(index, slice) else found.view
+
+    def __iter__(self) -> Iterator[View]:
+        return (example.view for example in self.examples)
+
+
+@dataclass(frozen=True)
 class DataSplit(Sequence[Example]):
     """Examples of one split, in a fixed order, with the annotations of the whole data set.
 
@@ -283,9 +306,9 @@ class DataSplit(Sequence[Example]):
         return len({example.image.id for example in self.examples})
 
     @property
-    def items(self) -> list[ImageItem]:
-        """The images of all examples."""
-        return [example.image for example in self.examples]
+    def views(self) -> Sequence[View]:
+        """The views of all examples, each made when it is asked for."""
+        return _Views(self.examples)
 
     @property
     def captions(self) -> tuple[str, ...]:

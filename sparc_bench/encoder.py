@@ -11,9 +11,11 @@ the model's own and stay inside it. A complete one, which knows three colours an
     from sparc_bench.features import ImageFeatures, TextFeatures
 
 
-    def pixels(item, size=None):
-        image = item.open()
-        return pil_to_tensor(image.resize((8, 8))) / 255, (0.0, 0.0, *map(float, image.size))
+    def pixels(view):
+        image = view.open()
+        columns_rows = view.size[::-1] if view.size else (8, 8)
+        shown = view.in_original((0.0, 0.0, *map(float, image.size)))
+        return pil_to_tensor(image.resize(columns_rows)) / 255, shown
 
 
     class MeanColour(ImageTextEncoder):
@@ -42,18 +44,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NoReturn, Protocol
 
 import torch
 from torch import Tensor
 
 from sparc_bench.cards.model_card import ModelCard
+from sparc_bench.cards.recipe import Recipe
 from sparc_bench.errors import UserError
 from sparc_bench.features import Detections, ImageFeatures, Regions, TextFeatures
 from sparc_bench.images.decoding import KILLED_WORKER, Preprocess, is_killed_worker, pixel_batches
-from sparc_bench.images.item import Box, ImageItem
+from sparc_bench.images.item import Box
+from sparc_bench.images.view import View
 from sparc_bench.metrics import cosine
 
 
@@ -67,18 +71,33 @@ class Runtime:
     workers: int = 0
 
 
+GIVES = frozenset({"image", "text", "global", "branches", "patches", "tokens", "detect", "propose", "generate"})
+"""Values that `Encoder.gives` can hold."""
+
+
 class Encoder(Protocol):
     """Interface of a model for all tasks; preprocessing, prompt padding, precision ... are the model's own.
 
+    A class that names Encoder as its base has the defaults below.
+
     Attributes:
         card: the model's card.
-        gives: inputs and features of the model, of image, text, global, branches, patches, tokens, detect.
+        gives: inputs, features and further abilities of the model, of `GIVES`.
         paths: patch path, in reporting order -> whether a loss trained it. The first is the default of `similarity` and
             `dense_scores`.
         prompt_ensemble: average of a class's prompts, over embeddings or scores.
         weights_hash: sha256 of the weights, for the record and the cache.
         precision: dtype of the forward pass, for the record.
         device: torch device of the model.
+        runtime: device, precision, images per batch, loader workers.
+        identity: settings beside the weights that change a vector (options, preprocessing, version of the family's
+            code), the key of the feature cache; None: nothing is cached.
+        code_hash: sha256 of the plug-in that the encoder comes from; None for one that ships with the package.
+        recipe: recipe that trained the model here.
+        train_words: word -> number of training captions that contain it; None where unknown.
+        opens_images: whether images are opened: stored vectors need none.
+        token_path: patch path whose patches the loss contrasted with the tokens of captions; None without `token_maps`.
+        logit_scale: trained factor of the cosines; None where the model has none.
     """
 
     card: ModelCard
@@ -88,14 +107,42 @@ class Encoder(Protocol):
     weights_hash: str
     precision: str
     device: torch.device
+    runtime: Runtime = Runtime()
+    identity: Mapping[str, Any] | None = None
+    code_hash: str | None = None
+    recipe: Recipe | None = None
+    train_words: Mapping[str, int] | None = None
+    opens_images: bool = True
+    token_path: str | None = None
+    logit_scale: float | None = None
 
-    def preprocess(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
-        """Pixels of one image as the family batches them, and the area of the original that they show."""
+    def preprocess(self, view: View) -> tuple[Tensor, Box]:
+        """Pixels of one view as the family batches them, and the area of the original image that they show.
+
+        Raises:
+            UserError: the model does not take this input size, or the image cannot be read.
+        """
         ...
 
-    def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:
-        """Features of images; `need` is a subset of {"global", "branches", "patches"}, all others stay None."""
+    def stream(self, groups: Iterable[Sequence[View]], need: frozenset[str]) -> Iterator[ImageFeatures]:
+        """Features of groups of views, batch by batch, in order.
+
+        Groups are taken one by one as they are needed. A batch has at most `runtime.batch_size` views and never crosses
+        the end of a group, so that what a batch holds does not depend on which groups came before. An empty group gives
+        nothing.
+
+        Args:
+            groups: groups of views.
+            need: a subset of {"global", "branches", "patches"}; all others stay None.
+        """
         ...
+
+    def images(self, views: Sequence[View], need: frozenset[str]) -> ImageFeatures:
+        """Features of views in one piece: `stream`, joined; `need` as there."""
+        parts = list(self.stream([views], need))
+        if not parts:
+            raise RuntimeError("no images to encode")
+        return ImageFeatures.concat(parts)
 
     def texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
         """Features of texts; `need` is a subset of {"global", "tokens"}, all others stay None."""
@@ -111,63 +158,38 @@ class Encoder(Protocol):
         """Scores (N, M, rows, columns) of every patch for every text, by the model's own rule."""
         ...
 
-    def untrained(self) -> Encoder | None:
-        """The model with its initial weights, for the reference row `untrained`, or None if they are not known."""
-        ...
-
-
-class Detector(Encoder, Protocol):
-    """An encoder whose `gives` has "detect"."""
-
-    def detect(self, items: Sequence[ImageItem], texts: Sequence[str]) -> Detections:
-        """Detected objects of the named kinds in the images."""
-        ...
-
-
-@runtime_checkable
-class TokenMapper(Protocol):
-    """An encoder whose loss may have contrasted the tokens of captions with patches.
-
-    Attributes:
-        token_path: the patch path of these patches, None where the loss did not.
-    """
-
-    token_path: str | None
-
-    def token_maps(self, images: ImageFeatures, words: Sequence[str]) -> Tensor:
+    def token_maps(self, images: ImageFeatures, words: Sequence[str]) -> Tensor:  # noqa: ARG002
         """Scores (N, words, rows, columns) of patches by `token_path` for the words of one caption, read as a whole.
 
         NaN for a word that has no token, or none within the model's context.
         """
-        ...
+        self._lacks("token_maps")
+
+    def detect(self, views: Sequence[View], texts: TextFeatures) -> Detections:  # noqa: ARG002
+        """Detected objects of the kinds that the texts name; only where `gives` has "detect"."""
+        self._lacks("detect")
+
+    def propose(self, views: Sequence[View]) -> Detections:  # noqa: ARG002
+        """Boxes of objects of any kind (`text_index_R` is 0); only where `gives` has "propose"."""
+        self._lacks("propose")
+
+    def generate(self, views: Sequence[View], prompt: str) -> list[str]:  # noqa: ARG002
+        """A text for each view that answers or continues the prompt; only where `gives` has "generate"."""
+        self._lacks("generate")
+
+    def untrained(self) -> Encoder | None:
+        """The model with its initial weights, for the reference row `untrained`; None where they are not known."""
+        return None
+
+    def _lacks(self, part: str) -> NoReturn:
+        raise RuntimeError(f"{self.card.name} has no {part}")
 
 
-@runtime_checkable
-class Streams(Protocol):
-    """An encoder with a stream of its own, which decodes the next images while it encodes."""
-
-    def stream(
-        self, items: Sequence[ImageItem], need: frozenset[str], most: int, size: int | None = None
-    ) -> Iterator[ImageFeatures]:
-        """Features of batches of at most `most` images, in order."""
-        ...
-
-
-def stream(
-    encoder: Encoder, items: Sequence[ImageItem], need: frozenset[str], most: int, size: int | None = None
-) -> Iterator[ImageFeatures]:
-    """Features of batches of at most `most` images, in order, by the encoder's own stream if it has one."""
-    if isinstance(encoder, Streams):
-        yield from encoder.stream(items, need, most, size)
-        return
-    for start in range(0, len(items), most):
-        yield encoder.images(items[start : start + most], need, size)
-
-
-def batches(features: ImageFeatures, most: int) -> Iterator[ImageFeatures]:
-    """Batches of at most `most` images of these features."""
-    for start in range(0, len(features), most):
-        yield features[start : start + most]
+def recut(batches: Iterable[ImageFeatures], most: int) -> Iterator[ImageFeatures]:
+    """Features in batches of at most `most` images, none of which joins two batches."""
+    for features in batches:
+        for start in range(0, len(features), most):
+            yield features[start : start + most]
 
 
 def pairwise(encoder: Encoder) -> bool:
@@ -189,17 +211,12 @@ TEXTS_PER_IMAGE = 4
 """Texts per batch, as a multiple of the images per batch."""
 
 
-class ImageTextEncoder:
+class ImageTextEncoder(Encoder):
     """Base of encoder families: batches, precision and cosine scores (see `sparc_bench.encoder.Encoder`).
 
     A family's class calls `__init__`, and overrides `encode_pixels` and `encode_texts`; a model with another score than
-    the cosine overrides `similarity` and `dense_scores`.
-
-    Attributes:
-        preprocess: function from one image to pixels; picklable, for worker processes.
-        identity: settings beside the weights that change a vector (options, preprocessing, version of the family's
-            code), the key of the feature cache; None: nothing is cached.
-        runtime: device, precision, images per batch, loader workers.
+    the cosine overrides `similarity` and `dense_scores`. `preprocess` is a function from one view to pixels, picklable
+    for worker processes.
     """
 
     gives: frozenset[str] = frozenset({"image", "text", "global"})
@@ -227,34 +244,25 @@ class ImageTextEncoder:
         """Features `need` of a batch of texts."""
         raise NotImplementedError
 
-    def preprocess(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
-        """Pixels of one image as the family batches them, and the area of the original that they show."""
-        return self._open(item, size)
+    def preprocess(self, view: View) -> tuple[Tensor, Box]:
+        """Pixels of one view as the family batches them, and the area of the original image that they show."""
+        return self._open(view)
 
-    def stream(
-        self, items: Sequence[ImageItem], need: frozenset[str], most: int, size: int | None = None
-    ) -> Iterator[ImageFeatures]:
-        """Features of batches of at most `most` images, in order; workers decode the next ones."""
-        runtime = self.runtime
-        decoded = pixel_batches(self._open, items, size, runtime.batch_size, runtime.workers, self.device)
+    def stream(self, groups: Iterable[Sequence[View]], need: frozenset[str]) -> Iterator[ImageFeatures]:
+        """Features of groups of views in float32, batch by batch, in order; workers decode the next ones."""
+        decoded = pixel_batches(self._open, groups, self.runtime.batch_size, self.runtime.workers, self.device)
         try:
-            for batch, pixels, area_B4 in decoded:
+            for views, pixels, area_B4 in decoded:
                 with self._forward():
                     features = self.encode_pixels(pixels, need)
-                ids = tuple(item.id for item in batch)
-                yield from batches(dataclasses.replace(_in_float32(features), ids=ids, area_N4=area_B4), most)
+                ids = tuple(view.id for view in views)
+                yield dataclasses.replace(_in_float32(features), ids=ids, area_N4=area_B4)
         except RuntimeError as error:
             if not is_killed_worker(error):
                 raise
             raise UserError(KILLED_WORKER) from error
         finally:
             decoded.close()
-
-    def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:
-        """Features of images in float32."""
-        if not items:
-            raise RuntimeError("no images to encode")
-        return ImageFeatures.concat(list(self.stream(items, need, len(items), size)))
 
     def texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
         """Features of texts in float32."""
@@ -277,10 +285,6 @@ class ImageTextEncoder:
     def dense_scores(self, images: ImageFeatures, texts: TextFeatures, path: str | None = None) -> Tensor:
         """Cosine scores of every patch with the texts: (N, M, rows, columns)."""
         return cosine.dense_scores(images, texts, path or next(iter(self.paths)))
-
-    def untrained(self) -> Any:  # noqa: ANN401 - an Encoder or None
-        """None: the initial weights of a third-party model are not known."""
-        return None
 
     @contextlib.contextmanager
     def _forward(self) -> Iterator[None]:

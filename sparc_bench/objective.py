@@ -253,6 +253,10 @@ class Objective(nn.Module):
         """Cosine scores of every patch with the texts' global vectors: (N, M, rows, columns)."""
         return cosine.dense_scores(images, texts, path or next(iter(self.paths)))
 
+    def inverse_temperature(self) -> float | None:
+        """The factor of the cosines, learned or fixed; None for a loss without one."""
+        return None
+
     def after_step(self, step: int) -> None:
         """Update after each optimiser step (clamping, prototypes)."""
 

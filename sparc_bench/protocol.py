@@ -21,7 +21,7 @@ the task card states every one) and `run(encoder, data, options)`, which returns
     def run(encoder, data, options):
         prompts = [options.template.replace("{}", name) for name in data.classes]
         texts = encoder.texts(prompts, frozenset({"global"}))
-        images = encoder.images(data.items, frozenset({"global"}))
+        images = encoder.images(data.views, frozenset({"global"}))
         scores_NC = encoder.similarity(images, texts)[0].numpy()
         best_NC = scores_NC == scores_NC.max(axis=1, keepdims=True)
         label_N = np.array([example.label for example in data])

@@ -126,7 +126,7 @@ def _counted(
         else:
             yield label, Finding("fail", "cannot be read", "", str(error))
         return
-    items.extend(data.items)
+    items.extend(example.image for example in data)
     counts = data.counts()
     for bound in reads:
         try:

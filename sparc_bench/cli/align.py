@@ -12,7 +12,7 @@ from sparc_bench.errors import UserError
 from sparc_bench.first_checks import refuse_unwritable
 
 if TYPE_CHECKING:
-    from sparc_bench.images.item import ImageItem
+    from sparc_bench.images.view import View
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -44,7 +44,7 @@ def align(
     prepare(None, device, plugin)
     refuse_unwritable(out.parent)
     models, image, text = told_apart(words)
-    item, own = opened(image)
+    view, own = opened(image)
     if text is None and own is None:
         raise UserError(f"{image} has no caption of its own: write one in quotes after it.")
     from sparc_bench.encoder import Runtime
@@ -53,13 +53,13 @@ def align(
     from sparc_bench.report.word_maps import Caption, word_maps
 
     caption = Caption.of(text if text is not None else own or "")
-    picture = item.open()
+    picture = view.item.open()
     found = [resolve(model, None, seed, runs) for model in models]
     names = [model.card.name for model in found]
     rows = []
     for typed, model, name in zip(models, found, names, strict=True):
         encoder = load_encoder(model, Runtime(device, batch_size=1))
-        rows += word_maps(encoder, name if names.count(name) == 1 else typed, item, caption)
+        rows += word_maps(encoder, name if names.count(name) == 1 else typed, view, caption)
     alignment.save(picture, caption, rows, out)
     typer.echo(f"Wrote {out}: {', '.join(caption.words)}; {len(rows)} rows of maps.")
 
@@ -94,7 +94,7 @@ def is_image(word: str) -> bool:
     return Path(word).suffix.lower() in Image.registered_extensions()
 
 
-def opened(word: str) -> tuple[ImageItem, str | None]:
+def opened(word: str) -> tuple[View, str | None]:
     """The image that a word names, not yet decoded, and its own caption where it has one.
 
     Raises:
@@ -103,12 +103,13 @@ def opened(word: str) -> tuple[ImageItem, str | None]:
     from sparc_bench.cards import discovery
     from sparc_bench.cards.card import parse
     from sparc_bench.images.item import ImageItem
+    from sparc_bench.images.view import View
 
     dataset, colon, rest = word.partition(":")
     if not colon or dataset not in discovery.names("datasets"):
         if not Path(word).is_file():
             raise UserError(f"There is no image file {word}: check the path.")
-        return ImageItem.file(Path(word).name, Path(word)), None
+        return View(ImageItem.file(Path(word).name, Path(word))), None
     if discovery.needs_on_disk(dataset):
         raise UserError(f"{dataset} lies in files: name an image file of it instead of {word}.")
     split, _, number = rest.partition(":")
@@ -120,4 +121,4 @@ def opened(word: str) -> tuple[ImageItem, str | None]:
         raise UserError(f"{dataset}:{split} has {len(data)} images: number {number[:_MOST_DIGITS]} is beyond them.")
     example = data[int(number)]
     captions = dict(zip(example.caption_tags, example.captions, strict=False))
-    return example.image, captions.get(OWN_CAPTION, next(iter(example.captions), None))
+    return example.view, captions.get(OWN_CAPTION, next(iter(example.captions), None))

@@ -6,7 +6,7 @@ For models that cannot run here (`sparc_bench.encoders.precomputed`): embed thes
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, cast
@@ -17,16 +17,16 @@ from torch import Tensor
 from sparc_bench.cards.binding import bind
 from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.catalogue.expected_counts import check_counts
+from sparc_bench.encoder import GIVES
 from sparc_bench.encoders.precomputed import stored_id
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation.guessing_encoders import HasGeometry, RandomEncoder
 from sparc_bench.evaluation.pipeline import read_data
 from sparc_bench.features import ImageFeatures, TextFeatures
 from sparc_bench.files.atomic import write_atomic
-from sparc_bench.images.item import ImageItem
-from sparc_bench.models.plugin_encoder import GIVES
+from sparc_bench.images.view import View
 
-NOT_STORED = frozenset({"branches", "detect"})
+NOT_STORED = frozenset({"branches", "detect", "propose", "generate"})
 """Abilities that stored embeddings cannot have."""
 
 
@@ -35,11 +35,11 @@ class TaskInputs:
     """Images and texts in the order in which they are first asked for, each once.
 
     Attributes:
-        items: by the id that stored vectors have; `item.open()` gives the RGB image, cropped where the task crops.
+        views: by the id that stored vectors have; `view.open()` gives the RGB image, cropped where the task crops.
         texts: exact strings.
     """
 
-    items: Mapping[str, ImageItem]
+    views: Mapping[str, View]
     texts: tuple[str, ...]
 
 
@@ -59,7 +59,7 @@ def task_inputs(card: TaskCard, data_root: Path | None) -> TaskInputs:
     check_counts(card, data.counts())
     listener = _Listener()
     task.protocol.run(listener, data, task.options)
-    return TaskInputs(listener.items, tuple(listener.strings))
+    return TaskInputs(listener.views, tuple(listener.strings))
 
 
 def write_task_inputs(card: TaskCard, data_root: Path | None, out: Path) -> str:
@@ -73,9 +73,9 @@ def write_task_inputs(card: TaskCard, data_root: Path | None, out: Path) -> str:
     if not out.parent.is_dir():
         raise UserError(f"The folder {out.parent} does not exist: make it, or choose another --out.")
     inputs = task_inputs(card, data_root)
-    content = {"task": card.name, "image_ids": list(inputs.items), "texts": list(inputs.texts)}
+    content = {"task": card.name, "image_ids": list(inputs.views), "texts": list(inputs.texts)}
     write_atomic(out, json.dumps(content, ensure_ascii=False, indent=1).encode() + b"\n")
-    return f"{len(inputs.items)} images and {len(inputs.texts)} texts"
+    return f"{len(inputs.views)} images and {len(inputs.texts)} texts"
 
 
 class _WholeImages:
@@ -85,8 +85,10 @@ class _WholeImages:
     paths: ClassVar[Mapping[str, bool]] = {"any": False}
     prompt_ensemble = "embeddings"
 
-    def geometry(self, items: Sequence[ImageItem], size: int | None = None) -> tuple[tuple[int, int], Tensor]:  # noqa: ARG002
-        return (2, 2), torch.tensor([(0.0, 0.0, *map(float, item.open().size)) for item in items])
+    def geometry(self, views: Sequence[View]) -> tuple[tuple[int, int], Tensor]:
+        sizes = [view.open().size for view in views]
+        areas = [view.in_original((0.0, 0.0, *size)) for view, size in zip(views, sizes, strict=True)]
+        return (2, 2), torch.tensor(areas, dtype=torch.float32)
 
 
 class _Listener(RandomEncoder):
@@ -94,12 +96,13 @@ class _Listener(RandomEncoder):
 
     def __init__(self) -> None:
         super().__init__(cast("HasGeometry", _WholeImages()))
-        self.items: dict[str, ImageItem] = {}
+        self.views: dict[str, View] = {}
         self.strings: dict[str, None] = {}
 
-    def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:
-        self.items |= {stored_id(item): item for item in items}
-        return super().images(items, need, size)
+    def stream(self, groups: Iterable[Sequence[View]], need: frozenset[str]) -> Iterator[ImageFeatures]:
+        for views in groups:
+            self.views |= {stored_id(view): view for view in views}
+            yield from super().stream([views], need)
 
     def texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
         self.strings |= dict.fromkeys(texts)

@@ -21,6 +21,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,13 +39,13 @@ from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.cost import flickr8k_photos
 from sparc_bench.dataset import DataSplit
-from sparc_bench.encoder import Encoder, Runtime, stream
+from sparc_bench.encoder import Encoder, Runtime
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation.evaluate import Settings, evaluate_encoder
 from sparc_bench.evaluation.watched_encoder import WatchedEncoder
 from sparc_bench.feature_cache.cache import FeatureCache
 from sparc_bench.files.atomic import write_atomic
-from sparc_bench.images.item import ImageItem
+from sparc_bench.images.view import View
 from sparc_bench.models.resolve import ResolvedModel, load_encoder
 from sparc_bench.records.environment import code_rows
 from sparc_bench.terminal import console, table
@@ -76,22 +77,22 @@ class Speed:
 class _Transformed(Dataset[Tensor]):
     """Images after open_clip's transform."""
 
-    def __init__(self, items: list[ImageItem], transform: Any) -> None:  # noqa: ANN401 - torchvision's
-        self._items, self._transform = items, transform
+    def __init__(self, views: Sequence[View], transform: Any) -> None:  # noqa: ANN401 - torchvision's
+        self._views, self._transform = views, transform
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._views)
 
     def __getitem__(self, index: int) -> Tensor:
-        pixels: Tensor = self._transform(self._items[index].open())
+        pixels: Tensor = self._transform(self._views[index].open())
         return pixels
 
 
-def bare_loop(model: Any, transform: Any, items: list[ImageItem], runtime: Runtime) -> Tensor:  # noqa: ANN401
+def bare_loop(model: Any, transform: Any, views: Sequence[View], runtime: Runtime) -> Tensor:  # noqa: ANN401
     """Image vectors ND from a plain open_clip loop."""
     device = torch.device(runtime.device)
     loader = DataLoader(
-        _Transformed(items, transform),
+        _Transformed(views, transform),
         batch_size=runtime.batch_size,
         num_workers=runtime.workers,
         pin_memory=device.type == "cuda",
@@ -107,7 +108,7 @@ def harness(encoder: Encoder, data: DataSplit) -> Tensor:
     """Image vectors ND from our encoder, written to the feature cache."""
     cache = FeatureCache("full")
     watched = WatchedEncoder(cache.around(encoder, data), lambda _: None)
-    runs = [run.global_ND for run in stream(watched, data.items, frozenset({"global"}), 256)]
+    runs = [run.global_ND for run in watched.stream([data.views], frozenset({"global"}))]
     cache.flush()
     return torch.cat([run.cpu() for run in runs if run is not None])
 
@@ -120,7 +121,7 @@ def measure_speed(weights: Path, data: DataSplit, runtime: Runtime, repeats: int
     bare_seconds, our_seconds, difference = [], [], 0.0
     for turn in range(repeats + 1):
         start = time.perf_counter()
-        plain_ND = bare_loop(model, transform, data.items, runtime)
+        plain_ND = bare_loop(model, transform, data.views, runtime)
         between = time.perf_counter()
         os.environ[CACHE] = str(folder / f"cache{turn}")
         ours_ND = harness(encoder, data)

@@ -22,6 +22,7 @@ from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.encoder import ImageTextEncoder, Runtime
 from sparc_bench.features import ImageFeatures, TextFeatures
 from sparc_bench.images.item import Box, ImageItem
+from sparc_bench.images.view import View
 
 TITLE = "synthetic labels and captions to measure the time of scoring"
 SOURCE = "none"
@@ -91,8 +92,8 @@ class SyntheticEncoder(ImageTextEncoder):
         }
         self._distance = distance
 
-    def _number(self, item: ImageItem, size: int | None) -> tuple[Tensor, Box]:  # noqa: ARG002
-        return torch.tensor(self._centre_of[item.id]), (0.0, 0.0, 1.0, 1.0)
+    def _number(self, view: View) -> tuple[Tensor, Box]:
+        return torch.tensor(self._centre_of[view.id]), (0.0, 0.0, 1.0, 1.0)
 
     def encode_pixels(self, pixels: Tensor, need: frozenset[str]) -> ImageFeatures:  # noqa: ARG002
         """Vectors of images; `pixels` holds the numbers of their centres."""

@@ -42,7 +42,7 @@ class PhotoItem:
         negatives: texts that are false of the photo.
         tags: named facts, such as {"group": "swap_obj"}.
         group: name shared by items that belong together, or None.
-        crop: box of the photo that the item is about, or None for the whole photo.
+        window: box of the photo that the item is about, or None for the whole photo.
         photo: the photo's name across data sets; empty for COCO's name of a COCO file, else for none.
     """
 
@@ -52,7 +52,7 @@ class PhotoItem:
     negatives: tuple[str, ...]
     tags: Mapping[str, str] = field(default_factory=dict)
     group: str | None = None
-    crop: Box | None = None
+    window: Box | None = None
     photo: str = ""
 
 
@@ -145,7 +145,8 @@ def _image_id(file: str) -> str:
 def _example(item: PhotoItem, root: Path, content: str) -> Example:
     return Example(
         id=item.id,
-        image=ImageItem.file(_image_id(item.file), root / item.file, item.crop, content),
+        image=ImageItem.file(_image_id(item.file), root / item.file, content),
+        window=item.window,
         captions=item.captions,
         negatives=item.negatives,
         tags=item.tags,

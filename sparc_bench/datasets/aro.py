@@ -139,7 +139,7 @@ def _part_items(cases: list[_Case], split: str, photos: str) -> list[PhotoItem]:
                 captions=(case.true_caption,),
                 negatives=(case.false_caption,),
                 tags=tags,
-                crop=(float(box[0]), float(box[1]), float(box[2]), float(box[3])),
+                window=(float(box[0]), float(box[1]), float(box[2]), float(box[3])),
             )
         )
     return items

@@ -14,23 +14,21 @@ Shapes: B images, P patches, T tokens (P and the class token), W width, D joint 
 
 from __future__ import annotations
 
-import copy
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from open_clip.model import resize_pos_embed
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from timm.layers import Attention
 from timm.models.vision_transformer import Block
 from timm.models.vision_transformer import VisionTransformer as TimmViT
-from torch import Tensor, nn
+from torch import Tensor
 
 from sparc_bench.encoders._last_block import WAYS, LastBlock, heads_of
 from sparc_bench.errors import UserError
+from sparc_bench.two_towers.other_sizes import open_clip_vit_at, shared_copy
 
 HEADS_AT_ONCE = 8192
 """Patches that go through a head at once, to bound memory."""
@@ -87,15 +85,8 @@ class VitVisual(OpenClipVisual):
         self.cell = visual.patch_size if self.ways else None
 
     def at(self, size: tuple[int, int]) -> OpenClipVisual:
-        """The tower for another input size; open_clip's `resize_pos_embed` resizes positions (bicubic, antialiased)."""
-        resized = _shared_copy(self.visual)
-        rows, columns = self.visual.patch_size
-        resized.grid_size = (size[0] // rows, size[1] // columns)
-        resized.image_size = size
-        positions = {"visual.positional_embedding": self.visual.positional_embedding.data}
-        resize_pos_embed(positions, SimpleNamespace(visual=resized))
-        resized.positional_embedding = nn.Parameter(positions["visual.positional_embedding"], requires_grad=False)
-        return VitVisual(resized)
+        """The tower for another input size, with positions as open_clip's `resize_pos_embed` resizes them."""
+        return VitVisual(open_clip_vit_at(self.visual, size))
 
     def read(self, pixels_B3HW: Tensor, wants_global: bool, way: str | None) -> Vectors:
         """Global and patch vectors from one pass; variants of the last block start from its input tokens."""
@@ -161,7 +152,7 @@ class TimmVisual(OpenClipVisual):
 
     def at(self, size: tuple[int, int]) -> OpenClipVisual:
         """The tower for another input size; timm's `set_input_size`, as in open_clip, resizes the positions."""
-        resized = _shared_copy(self.visual)
+        resized = shared_copy(self.visual)
         resized.set_input_size(size)
         return TimmVisual(resized)
 
@@ -224,12 +215,6 @@ def open_clip_visual(visual: Any) -> OpenClipVisual:  # noqa: ANN401
         TimmModel: TimmVisual,
     }
     return kinds.get(type(visual), OpenClipVisual)(visual)
-
-
-def _shared_copy(visual: Any) -> Any:  # noqa: ANN401 - the library's module
-    """Copy of a module that shares its parameters and buffers."""
-    same: dict[int, Any] = {id(tensor): tensor for tensor in (*visual.parameters(), *visual.buffers())}
-    return copy.deepcopy(visual, same)
 
 
 def _block(block: Any) -> LastBlock:  # noqa: ANN401 - open_clip's ResidualAttentionBlock

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from sparc_bench.errors import UserError
-from sparc_bench.images.item import Box, ImageItem
+from sparc_bench.images.item import Box
+from sparc_bench.images.view import View
 
 
 @dataclass(frozen=True)
@@ -21,35 +22,36 @@ class ProcessorPixels:
         processor: image processor of transformers.
         model: the card's name, for errors.
         patch: edge of a patch in pixels; 1 for a model without a patch grid.
-        own_size: rows of the input where the model takes no other size, else None.
+        own_size: rows and columns of the input where the model takes no other size, else None.
         positions: edge of the square input for which the model has position embeddings; the library interpolates
-            them for other sizes.
+            them for other sizes, square or not.
     """
 
     processor: Any
     model: str
     patch: int = 1
-    own_size: int | None = None
+    own_size: tuple[int, int] | None = None
     positions: int | None = None
 
-    def __call__(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
-        """Pixels (channels, rows, columns), and the image area under the patch grid.
+    def __call__(self, view: View) -> tuple[Tensor, Box]:
+        """Pixels (channels, rows, columns), and the area of the original image under the patch grid.
 
         Raises:
             UserError: the model takes no other size, or the size is smaller than a patch.
         """
         settings = settings_of(self.processor)
         change: dict[str, Any] = {}
+        size = view.size
         if size is not None and self.own_size is not None and size != self.own_size:
-            raise UserError(f"{self.model} takes {self.own_size} px only: leave the size out.")
-        if size is not None and size < self.patch:
+            raise UserError(f"{self.model} takes {self.own_size[0]} x {self.own_size[1]} px only: leave the size out.")
+        if size is not None and min(size) < self.patch:
             raise UserError(f"{self.model} has patches of {self.patch} px: give a size of at least that.")
+        image = view.open()
         if size is not None:
-            change = resized_settings(settings, size)
-        image = item.open()
+            change = resized_settings(settings, size, image.width, image.height)
         pixels = self.processor(image, return_tensors="pt", **change)["pixel_values"][0]
         area = shown_area(settings | change, image.width, image.height)
-        return pixels, self._under_grid(area, pixels)
+        return pixels, view.in_original(self._under_grid(area, pixels))
 
     def _under_grid(self, area: Box, pixels: Tensor) -> Box:
         left, top, right, bottom = area
@@ -71,17 +73,17 @@ class NaflexPixels:
     processor: Any
     model: str
 
-    def __call__(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
-        """Tensor of patches x (pixel values, mask of real patches, grid rows, grid columns), and the whole image."""
-        if size is not None:
+    def __call__(self, view: View) -> tuple[Tensor, Box]:
+        """Tensor of patches x (pixel values, mask of real patches, grid rows, grid columns), and the whole view."""
+        if view.size is not None:
             raise UserError(f"{self.model} (NaFlex) keeps every image's own shape: leave the size out.")
-        image = item.open()
+        image = view.open()
         found = self.processor(image, return_tensors="pt")
         patches_PC, mask_P, shape_2 = (
             found[key][0] for key in ("pixel_values", "pixel_attention_mask", "spatial_shapes")
         )
         packed = torch.cat([patches_PC, mask_P[:, None].float(), shape_2.float().expand(len(mask_P), 2)], dim=1)
-        return packed, (0.0, 0.0, float(image.width), float(image.height))
+        return packed, view.in_original((0.0, 0.0, float(image.width), float(image.height)))
 
 
 def naflex_inputs(packed_BPC: Tensor) -> dict[str, Tensor]:
@@ -98,14 +100,31 @@ def settings_of(processor: Any) -> dict[str, Any]:  # noqa: ANN401 - a class of 
     return {key: dict(value) if isinstance(value, Mapping) else value for key, value in processor.to_dict().items()}
 
 
-def resized_settings(settings: Mapping[str, Any], size: int) -> dict[str, Any]:
-    """Changed settings for square inputs of another size; a crop keeps its share of the resized image."""
+def resized_settings(settings: Mapping[str, Any], size: tuple[int, int], width: int, height: int) -> dict[str, Any]:
+    """Changed settings for inputs of other rows and columns, for one image.
+
+    A centre crop keeps its share of the resized image: where the processor resizes the short side, the image is resized
+    until it covers that much more than the crop both ways.
+    """
+    rows, columns = size
     if not settings.get("do_center_crop"):
-        return {"size": {"height": size, "width": size}}
+        return {"size": {"height": rows, "width": columns}}
     resize, crop = settings["size"], settings["crop_size"]
-    change: dict[str, Any] = {"crop_size": {"height": size, "width": size}}
-    if settings.get("do_resize"):
-        change["size"] = {edge: round(size * length / crop["height"]) for edge, length in resize.items() if length}
+    change: dict[str, Any] = {"crop_size": {"height": rows, "width": columns}}
+    if not settings.get("do_resize"):
+        return change
+    edges = {edge: length for edge, length in resize.items() if length}
+    if edges.keys() == {"height", "width"}:
+        change["size"] = {
+            "height": round(rows * edges["height"] / crop["height"]),
+            "width": round(columns * edges["width"] / crop["width"]),
+        }
+    elif rows == columns:
+        change["size"] = {edge: round(rows * length / crop["height"]) for edge, length in edges.items()}
+    else:
+        share = edges["shortest_edge"] / crop["height"]
+        factor = share * max(rows / height, columns / width)
+        change["size"] = {"height": round(height * factor), "width": round(width * factor)}
     return change
 
 

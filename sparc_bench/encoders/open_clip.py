@@ -133,7 +133,7 @@ def _pixels(
     config = model.visual.preprocess_cfg
     if size is not None:
         own = {**config, "size": source.model_cfg["vision_cfg"].get("image_size", 224)}
-        open_clip_preprocess(own, source.name, tower.cell, tower.flexible)[0].checked(size)
+        open_clip_preprocess(own, source.name, tower.cell, tower.flexible)[0].checked((size, size))
     return open_clip_preprocess(config, source.name, tower.cell, tower.flexible)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sparc_bench.cards.card import canonical_hash
 from sparc_bench.cards.model_card import ModelCard
+from sparc_bench.cards.recipe import Recipe
 from sparc_bench.encoder import ImageTextEncoder, Runtime
 from sparc_bench.errors import UserError
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures
@@ -37,9 +38,9 @@ class OwnEncoder(ImageTextEncoder):
 
     Attributes:
         model: towers and objective.
-        recipe: recipe that trained the model.
-        train_words: word -> number of training captions that contain it; empty where unknown.
     """
+
+    recipe: Recipe
 
     def __init__(
         self,
@@ -64,6 +65,8 @@ class OwnEncoder(ImageTextEncoder):
         self.gives = model.objective.gives
         self.paths = model.paths
         self.prompt_ensemble = model.objective.prompt_ensemble
+        self.token_path = model.objective.token_path
+        self.logit_scale = model.objective.inverse_temperature()
 
     @torch.inference_mode()
     def encode_pixels(self, pixels: Tensor, need: frozenset[str]) -> ImageFeatures:
@@ -94,11 +97,6 @@ class OwnEncoder(ImageTextEncoder):
         """Dense scores by the objective's rule."""
         return self.model.objective.dense_scores(images, texts, path)
 
-    @property
-    def token_path(self) -> str | None:
-        """The patch path that the objective contrasts with tokens, or None."""
-        return self.model.objective.token_path
-
     @torch.inference_mode()
     def token_maps(self, images: ImageFeatures, words: Sequence[str]) -> Tensor:
         """Cosines of patches with the caption's own token vectors, averaged over the tokens of a word."""
@@ -109,12 +107,6 @@ class OwnEncoder(ImageTextEncoder):
         maps_NLYX = cosine.token_maps(images, caption, self.token_path)[:, 0]
         nothing = maps_NLYX.new_full((), torch.nan).expand_as(maps_NLYX[:, 0])
         return torch.stack([maps_NLYX[:, at].mean(1) if at.start < at.stop else nothing for at in places], dim=1)
-
-    @property
-    def logit_scale(self) -> float | None:
-        """The objective's inverse temperature; None where it has none."""
-        scale = getattr(self.model.objective, "scale", None)
-        return None if scale is None else float(scale.detach())
 
     def untrained(self) -> OwnEncoder:
         """The model with random weights of the run's seed, also where the run had an initial model."""

@@ -7,7 +7,8 @@ MODEL is `precomputed:PATH`; a card names the path as its option `weights`. PATH
     text_embeddings   M x D   one vector per text, with texts
     image_patches     N x P x D, optional: patches in the joint space, row-major
     patch_grid        rows and columns of the patches
-    image_areas       N x 4, optional: pixels that the patches cover (left, top, right, bottom); default: all
+    image_areas       N x 4, optional: pixels of the embedded image or crop that the patches cover (left, top, right,
+                      bottom); default: all
 
 In a folder, an array is a file NAME.npy (memory-mapped) or part of a .npz or .safetensors file. Vectors are float16,
 bfloat16, float32 or float64, of any length; scores are cosines. image_ids and texts are lists of strings: an array of
@@ -21,8 +22,7 @@ suffix such as .jpg; the id of a crop ends in its box: photo.jpg[left,top,right,
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,8 @@ from sparc_bench.encoder import ImageTextEncoder, Runtime
 from sparc_bench.encoders._stored_vectors import NamedVectors, StoredVectors, read_vectors
 from sparc_bench.errors import UserError
 from sparc_bench.features import ImageFeatures, TextFeatures
-from sparc_bench.images.item import Box, ImageItem
+from sparc_bench.images.item import Box
+from sparc_bench.images.view import View, in_batches
 
 TITLE = "embeddings computed elsewhere, with their ids: .npy, .npz or .safetensors; no image is opened"
 SOURCE = "the program that computed them"
@@ -70,30 +71,24 @@ class StoredEncoder(ImageTextEncoder):
             | ({"patches"} if stored.patches_NPD is not None else set())
         )
         self.paths = {PATH_NAME: options.trained_patches} if stored.patches_NPD is not None else {}
-
-    @property
-    def opens_images(self) -> bool:
-        """Whether photos are opened: for the size of images whose patches cover the whole of them."""
-        return self._stored.patches_NPD is not None and self._stored.areas_N4 is None
+        self.opens_images = stored.patches_NPD is not None and stored.areas_N4 is None  # for their sizes
 
     def held(self) -> tuple[list[str], list[str]]:
         """Image ids and texts with stored vectors."""
         return list(self._stored.images or ()), list(self._stored.texts or ())
 
-    def preprocess(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
+    def preprocess(self, view: View) -> tuple[Tensor, Box]:
         """An empty tensor instead of pixels, and the area that the image's patches cover."""
-        rows = self._image_rows([item], size)
-        left, top, right, bottom = self._areas([item], rows)[0].tolist()
+        rows = self._image_rows([view])
+        left, top, right, bottom = self._areas([view], rows)[0].tolist()
         return torch.empty(0), (left, top, right, bottom)
 
-    def stream(
-        self, items: Sequence[ImageItem], need: frozenset[str], most: int, size: int | None = None
-    ) -> Iterator[ImageFeatures]:
-        """Stored features in runs of at most `most` images; missing images are reported before the first run."""
-        rows = self._image_rows(items, size)
-        for start in range(0, len(items), most):
-            run = slice(start, start + most)
-            yield self._features(items[run], rows[run], need)
+    def stream(self, groups: Iterable[Sequence[View]], need: frozenset[str]) -> Iterator[ImageFeatures]:
+        """Stored features; missing images of a group are reported before its first batch."""
+        for group in groups:
+            rows = iter(self._image_rows(group))
+            for views in in_batches([group], self.runtime.batch_size):
+                yield self._features(views, [next(rows) for _ in views], need)
 
     def texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
         """Stored vectors of texts, found by their exact string."""
@@ -109,22 +104,23 @@ class StoredEncoder(ImageTextEncoder):
             )
         return TextFeatures(tuple(texts), _rows(stored.rows, rows) if "global" in need else None)
 
-    def _features(self, items: Sequence[ImageItem], rows: Sequence[int], need: frozenset[str]) -> ImageFeatures:
-        stored, ids = self._stored, tuple(item.id for item in items)
+    def _features(self, views: Sequence[View], rows: Sequence[int], need: frozenset[str]) -> ImageFeatures:
+        stored, ids = self._stored, tuple(view.id for view in views)
         global_ND = _rows(self._side(stored.images, "image").rows, rows) if "global" in need else None
         if "patches" not in need or stored.patches_NPD is None:
             return ImageFeatures(ids, global_ND)
         patches = {PATH_NAME: _rows(stored.patches_NPD, rows)}
-        return ImageFeatures(ids, global_ND, None, patches, stored.grid, self._areas(items, rows))
+        return ImageFeatures(ids, global_ND, None, patches, stored.grid, self._areas(views, rows))
 
-    def _image_rows(self, items: Sequence[ImageItem], size: int | None) -> list[int]:
-        if size is not None:
-            raise UserError(f"{self.card.name} holds vectors of one input size only: leave the size out.")
+    def _image_rows(self, views: Sequence[View]) -> list[int]:
         stored = self._side(self._stored.images, "image")
         rows: list[int] = []
         missing: dict[str, str] = {}
-        for item in items:
-            named = [stored_id(item), *([stored_id(replace(item, id=item.file_name))] if item.file_name else [])]
+        for view in views:
+            if view.size is not None:
+                raise UserError(f"{self.card.name} holds vectors of one input size only: leave the size out.")
+            file_name = view.item.file_name
+            named = [stored_id(view), *([stored_name(file_name, view)] if file_name else [])]
             row = next((row for name in named if (row := stored.find(name)) is not None), None)
             if row is None:
                 missing[named[0]] = named[-1]
@@ -134,16 +130,19 @@ class StoredEncoder(ImageTextEncoder):
             first, file_name = next(iter(missing.items()))
             or_file = f" (or {file_name!r})" if file_name != first else ""
             raise UserError(
-                f"{self.card.name} has no vectors of {len(missing)} of {len({stored_id(item) for item in items})} "
+                f"{self.card.name} has no vectors of {len(missing)} of {len({stored_id(view) for view in views})} "
                 f"images, the first is {first!r}{or_file}: embed the images that sparc-bench show TASK --out "
                 "inputs.json lists, and add them."
             )
         return rows
 
-    def _areas(self, items: Sequence[ImageItem], rows: Sequence[int]) -> Tensor:
-        if self._stored.areas_N4 is not None:
-            return _rows(self._stored.areas_N4, rows)
-        return torch.tensor([(0.0, 0.0, *map(float, item.open().size)) for item in items])
+    def _areas(self, views: Sequence[View], rows: Sequence[int]) -> Tensor:
+        if self._stored.areas_N4 is None:
+            sizes = [view.open().size for view in views]
+            areas = [(0.0, 0.0, float(width), float(height)) for width, height in sizes]
+        else:
+            areas = [(row[0], row[1], row[2], row[3]) for row in _rows(self._stored.areas_N4, rows).tolist()]
+        return torch.tensor([view.in_original(area) for view, area in zip(views, areas, strict=True)])
 
     def _side(self, side: NamedVectors | None, what: str) -> NamedVectors:
         if side is None:
@@ -151,13 +150,19 @@ class StoredEncoder(ImageTextEncoder):
         return side
 
 
-def stored_id(item: ImageItem) -> str:
-    """Name of the stored vector of an image or crop.
+def stored_id(view: View) -> str:
+    """Name of the stored vector of an image or of a window of it.
 
-    >>> stored_id(ImageItem("dog.jpg", open, crop=(0.0, 8.0, 31.6, 40.0)))
+    >>> from sparc_bench.images.item import ImageItem
+    >>> stored_id(View(ImageItem("dog.jpg", open), window=(0.0, 8.0, 31.6, 40.0)))
     'dog.jpg[0,8,32,40]'
     """
-    return item.id if item.crop is None else f"{item.id}[{','.join(str(round(edge)) for edge in item.crop)}]"
+    return stored_name(view.id, view)
+
+
+def stored_name(image: str, view: View) -> str:
+    """Name of the stored vector of a view whose image has the name `image`."""
+    return image if view.window is None else f"{image}[{','.join(str(round(edge)) for edge in view.window)}]"
 
 
 def load(card: ModelCard, weights: Path | None, runtime: Runtime) -> StoredEncoder:
@@ -173,8 +178,8 @@ def load(card: ModelCard, weights: Path | None, runtime: Runtime) -> StoredEncod
     return StoredEncoder(card, read_vectors(path), options, runtime)
 
 
-def _opened(item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
-    raise RuntimeError(f"stored embeddings open no image, but were given {item.id} at {size}")
+def _opened(view: View) -> tuple[Tensor, Box]:
+    raise RuntimeError(f"stored embeddings open no image, but were given {view.id}")
 
 
 def _found(stored: NamedVectors, names: Sequence[str]) -> tuple[list[int], list[str]]:

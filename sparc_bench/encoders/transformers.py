@@ -95,7 +95,7 @@ class TransformersEncoder(ImageTextEncoder):
         inputs: dict[str, Any] = {"pixel_values": pixels}
         if self._layout is NAFLEX:
             inputs = naflex_inputs(pixels)
-        elif self._interpolates_from not in (None, pixels.shape[-1]):
+        elif self._interpolates_from is not None and pixels.shape[-2:] != (self._interpolates_from,) * 2:
             inputs["interpolate_pos_encoding"] = True
         dense = self._layout if self._way and "patches" in need else None
         with tap(dense.tapped(self._model) if dense else None) as seen:
@@ -214,5 +214,5 @@ def _images(processor: Any, model: Any, layout: Layout | None, name: str) -> Pro
         )
     patch = model.config.vision_config.patch_size if layout else 1
     if resizes is None or not isinstance(own, int):
-        return ProcessorPixels(processor, name, patch, own_size=rows)
+        return ProcessorPixels(processor, name, patch, own_size=(rows, columns))
     return ProcessorPixels(processor, name, patch, positions=own)

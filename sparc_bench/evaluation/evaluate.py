@@ -98,7 +98,7 @@ class _Model:
     @property
     def opens_images(self) -> bool:
         """Whether the encoder looks at photos; stored vectors do not."""
-        return getattr(self.encoder, "opens_images", True)
+        return self.encoder.opens_images
 
     def result(self, pipeline: Pipeline, card: TaskCard) -> Result:
         """The result of one task, or the sentence of its error."""
@@ -141,6 +141,6 @@ class _Model:
             return lambda _: None
         passes = 2 if "untrained" in card.reference_rows else 1
         lazy = isinstance(data.examples, LazyExamples)
-        images = len(data) if lazy else len({(item.id, item.crop) for item in data.items})
+        images = len(data) if lazy else len({example.view.key for example in data})
         self.progress.reset(self._bar, total=passes * images)
         return partial(self.progress.advance, self._bar)

@@ -6,7 +6,7 @@ Both have the patch paths, grid and areas of the model that they stand beside, s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar, Literal, Protocol
 
 import numpy as np
@@ -16,18 +16,19 @@ from torch import Tensor
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.encoder import Encoder
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures, present, unit
-from sparc_bench.images.item import Box, ImageItem
+from sparc_bench.images.item import Box
+from sparc_bench.images.view import View, in_batches
 
 
 class HasGeometry(Encoder, Protocol):
     """An encoder that can say where an image's grid lies without encoding it."""
 
-    def geometry(self, items: Sequence[ImageItem], size: int | None = None) -> tuple[tuple[int, int], Tensor]:
-        """Grid and area_N4."""
+    def geometry(self, views: Sequence[View]) -> tuple[tuple[int, int], Tensor]:
+        """Grid and area_N4 of views of one input size."""
         ...
 
 
-class _ReferenceEncoder:
+class _ReferenceEncoder(Encoder):
     """Global vectors, patches and tokens from `vectors`; cosine scores (see `sparc_bench.encoder.Encoder`)."""
 
     name: ClassVar[str]
@@ -47,22 +48,27 @@ class _ReferenceEncoder:
         """`count` rows of `width` numbers that belong to a key."""
         raise NotImplementedError
 
-    def preprocess(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
+    def preprocess(self, view: View) -> tuple[Tensor, Box]:
         """Pixels and area of the model beside it."""
-        return self._beside.preprocess(item, size)
+        return self._beside.preprocess(view)
 
-    def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:
-        """Vectors by image id and crop; no image is opened for them."""
-        keys = [f"{item.id}\x1f{item.crop}" for item in items]
+    def stream(self, groups: Iterable[Sequence[View]], need: frozenset[str]) -> Iterator[ImageFeatures]:
+        """Vectors by image id and window; no image is opened for them."""
+        for views in in_batches(groups, self.runtime.batch_size):
+            yield self._features(views, need)
+
+    def _features(self, views: Sequence[View], need: frozenset[str]) -> ImageFeatures:
+        ids = tuple(view.id for view in views)
+        keys = [f"{view.id}\x1f{view.window}" for view in views]
         global_ND = torch.cat([self.vectors(f"image\x1f{key}", 1) for key in keys]) if "global" in need else None
         if "patches" not in need:
-            return ImageFeatures(tuple(item.id for item in items), global_ND)
-        grid, area_N4 = self._beside.geometry(items, size)
+            return ImageFeatures(ids, global_ND)
+        grid, area_N4 = self._beside.geometry(views)
         patches = {
             path: torch.stack([self.vectors(f"patches\x1f{path}\x1f{key}", grid[0] * grid[1]) for key in keys])
             for path in self.paths
         }
-        return ImageFeatures(tuple(item.id for item in items), global_ND, None, patches, grid, area_N4)
+        return ImageFeatures(ids, global_ND, None, patches, grid, area_N4)
 
     def texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
         """Vectors by the exact string, and one per white-space word."""

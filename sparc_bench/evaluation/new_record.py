@@ -63,17 +63,16 @@ class Provenance:
     @classmethod
     def of_encoder(cls, encoder: Encoder, patch_precision: str = "float32") -> Provenance:
         """The provenance of a model's record."""
-        recipe = getattr(encoder, "recipe", None)
-        parts = {key: getattr(encoder, key, None) for key in ("identity", "code_hash")}
+        parts = {"identity": encoder.identity, "code_hash": encoder.code_hash}
         return cls(
             weights_hash=encoder.weights_hash,
             precision=encoder.precision,
             device=str(encoder.device),
             paths=dict(encoder.paths),
-            recipe_hash=recipe_hash(recipe) if recipe else "",
+            recipe_hash=recipe_hash(encoder.recipe) if encoder.recipe else "",
             encoder_hash=canonical_hash(parts) if any(parts.values()) else "",
             patch_precision=patch_precision,
-            train_words=getattr(encoder, "train_words", None),
+            train_words=encoder.train_words,
         )
 
 

@@ -59,7 +59,7 @@ class _System:
         """The protocol's rule for such a file; guessing encoders can stand beside a similarity matrix alone."""
         beside = None
         if isinstance(self.outputs, Similarity):
-            beside = WatchedEncoder(ScoresEncoder(self.outputs, data.items), lambda _: None)
+            beside = WatchedEncoder(ScoresEncoder(self.outputs, data.views), lambda _: None)
         yield Scorer(lambda: self.run(self.outputs, data, task.options), beside, has_towers=False)
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from sparc_bench.encoder import Encoder, stream
-from sparc_bench.features import Detections, ImageFeatures
-from sparc_bench.images.item import Box, ImageItem
+from sparc_bench.encoder import Encoder
+from sparc_bench.features import Detections, ImageFeatures, TextFeatures
+from sparc_bench.images.item import Box
+from sparc_bench.images.view import Followed, View
 from sparc_bench.models.encoder_wrapper import EncoderWrapper
 
 
@@ -24,43 +25,49 @@ class WatchedEncoder(EncoderWrapper):
     def __init__(self, inner: Encoder, count: Callable[[int], None]) -> None:
         super().__init__(inner)
         self.count = count
-        self._areas: dict[tuple[str, Box | None, int | None], Tensor] = {}
-        self._grids: dict[int | None, tuple[int, int]] = {}
+        self._areas: dict[tuple[str, Box | None, tuple[int, int] | None], Tensor] = {}
+        self._grids: dict[tuple[int, int] | None, tuple[int, int]] = {}
 
-    def geometry(self, items: Sequence[ImageItem], size: int | None = None) -> tuple[tuple[int, int], Tensor]:
-        """Grid and area_N4 of images; only those that were never encoded with patches are opened again."""
-        missing = [item for item in items if (item.id, item.crop, size) not in self._areas]
-        if size not in self._grids and items:
-            self._remember(items[:1], self.inner.images(items[:1], frozenset({"patches"}), size), size)
-        for item in missing:
-            _, area = self.inner.preprocess(item, size)
-            self._areas[item.id, item.crop, size] = torch.tensor(area)
-        return self._grids[size], torch.stack([self._areas[item.id, item.crop, size] for item in items])
+    def geometry(self, views: Sequence[View]) -> tuple[tuple[int, int], Tensor]:
+        """Grid and area_N4 of views of one input size; only those never encoded with patches are opened again."""
+        size = views[0].size
+        missing = [view for view in views if view.key not in self._areas]
+        if size not in self._grids:
+            self._remember(views[:1], self.inner.images(views[:1], frozenset({"patches"})))
+        for view in missing:
+            _, area = self.inner.preprocess(view)
+            self._areas[view.key] = torch.tensor(area)
+        return self._grids[size], torch.stack([self._areas[view.key] for view in views])
 
-    def _remember(self, items: Sequence[ImageItem], features: ImageFeatures, size: int | None) -> None:
+    def _remember(self, views: Sequence[View], features: ImageFeatures) -> None:
         if features.grid is None or features.area_N4 is None:
             return
-        self._grids[size] = features.grid
-        for item, area in zip(items, features.area_N4.cpu(), strict=True):
-            self._areas[item.id, item.crop, size] = area
+        for view, area in zip(views, features.area_N4.cpu(), strict=True):
+            self._grids[view.size] = features.grid
+            self._areas[view.key] = area
 
-    def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:
-        """Features of the inner encoder; each image is counted."""
-        return ImageFeatures.concat(list(self.stream(items, need, len(items), size)))
-
-    def stream(
-        self, items: Sequence[ImageItem], need: frozenset[str], most: int, size: int | None = None
-    ) -> Iterator[ImageFeatures]:
-        """Features of the inner encoder; each image is counted."""
-        done = 0
-        for features in stream(self.inner, items, need, most, size):
-            self._remember(items[done : done + len(features)], features, size)
+    def stream(self, groups: Iterable[Sequence[View]], need: frozenset[str]) -> Iterator[ImageFeatures]:
+        """Features of the inner encoder; each view is counted."""
+        followed = Followed(groups)
+        for features in self.inner.stream(followed, need):
+            self._remember(followed.batch(len(features)), features)
             self.count(len(features))
-            done += len(features)
             yield features
 
-    def detect(self, items: Sequence[ImageItem], texts: Sequence[str]) -> Detections:
-        """Detections of the inner detector; each image is counted."""
-        found = super().detect(items, texts)
-        self.count(len(items))
+    def detect(self, views: Sequence[View], texts: TextFeatures) -> Detections:
+        """Detections of the inner detector; each view is counted."""
+        found = self.inner.detect(views, texts)
+        self.count(len(views))
+        return found
+
+    def propose(self, views: Sequence[View]) -> Detections:
+        """Proposals of the inner encoder; each view is counted."""
+        found = self.inner.propose(views)
+        self.count(len(views))
+        return found
+
+    def generate(self, views: Sequence[View], prompt: str) -> list[str]:
+        """Texts of the inner encoder; each view is counted."""
+        found = self.inner.generate(views, prompt)
+        self.count(len(views))
         return found

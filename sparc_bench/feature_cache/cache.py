@@ -45,6 +45,7 @@ class FeatureCache:
             encoder,
             None if images is None else self._store(model, images),
             self._store(model, texts),
+            len(data),
             pixels_of(data),
             self.keep,
             partial(self.around, data=data),

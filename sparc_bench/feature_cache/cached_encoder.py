@@ -1,23 +1,23 @@
 """An encoder that reads its features from the feature cache and computes only missing ones.
 
-Its output has the same batches as the inner encoder's and equals it bit for bit. (Where only some images of a stream
-are cached, the others are encoded in batches of their own, where a matrix product may round differently.)
+Its output has the same batches as the inner encoder's and equals it bit for bit. (Where only some images of a batch are
+cached, the others are encoded in a batch of their own, where a matrix product may round differently.)
 
 Shapes: N images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
-import numpy as np
-
-from sparc_bench.encoder import TEXTS_PER_IMAGE, Encoder, ImageTextEncoder, batches, stream
+from sparc_bench.encoder import TEXTS_PER_IMAGE, Encoder
 from sparc_bench.feature_cache import CacheMode
 from sparc_bench.feature_cache.columns import ImageColumns, image_row, in_order, only, text_rows, together
 from sparc_bench.feature_cache.store import FeatureStore
 from sparc_bench.features import ImageFeatures, TextFeatures
-from sparc_bench.images.item import ImageItem
+from sparc_bench.images.view import View, in_batches
 from sparc_bench.models.encoder_wrapper import EncoderWrapper
 from sparc_bench.models.finite_encoder import odd_images, odd_texts
 
@@ -26,6 +26,26 @@ WORTH_SAYING = 2**30
 
 LEFT_FREE = 2**30
 """Bytes of the disk that patch vectors leave free."""
+
+AHEAD = 64
+"""Most batches in a row without anything to compute that are looked up before their turn."""
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Views of one batch, and what the store lacks of them.
+
+    Attributes:
+        views: the views.
+        rows: their names in the store.
+        lacking: places of the views that lack a kind of features.
+        absent: the kinds that any of them lacks.
+    """
+
+    views: list[View]
+    rows: list[str]
+    lacking: list[int]
+    absent: frozenset[str]
 
 
 class CachedEncoder(EncoderWrapper):
@@ -37,6 +57,7 @@ class CachedEncoder(EncoderWrapper):
         inner: the wrapped encoder.
         images: store of the image features of one data set; None where the images have no key.
         texts: store of the text features.
+        count: number of images of the data set.
         pixels: hash that stands for the content of images that have none.
         keep: the kept features; "half" rounds all patch vectors to float16, newly computed ones too.
         around: function that wraps the encoder of a reference row in the cache.
@@ -48,6 +69,7 @@ class CachedEncoder(EncoderWrapper):
         inner: Encoder,
         images: FeatureStore | None,
         texts: FeatureStore,
+        count: int,
         pixels: str,
         keep: CacheMode,
         around: Callable[[Encoder], Encoder],
@@ -55,46 +77,23 @@ class CachedEncoder(EncoderWrapper):
     ) -> None:
         super().__init__(inner)
         self._images, self._texts, self._around, self._say = images, texts, around, say
-        self._pixels = pixels
+        self._count, self._pixels = count, pixels
         self._columns = ImageColumns(tuple(inner.paths), keep, inner.card.name)
 
-    def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:
-        """Features of images; only missing ones are decoded and computed."""
-        if not items:
-            raise RuntimeError("no images to encode")
-        return ImageFeatures.concat(list(self.stream(items, need, len(items), size)))
-
-    def stream(
-        self, items: Sequence[ImageItem], need: frozenset[str], most: int, size: int | None = None
-    ) -> Iterator[ImageFeatures]:
-        """Features of at most `most` images at a time, in order; only missing ones are decoded and computed."""
+    def stream(self, groups: Iterable[Sequence[View]], need: frozenset[str]) -> Iterator[ImageFeatures]:
+        """Features of groups of views, batch by batch, in order; only missing ones are decoded and computed."""
         store = self._images
         if store is None:
-            yield from stream(self.inner, items, need, most, size)
+            yield from self.inner.stream(groups, need)
             return
         store.refresh()
-        rows = [image_row(item, size, self._pixels) for item in items]
-        self._columns.check(store, need, rows)
-        lacking = {kind: self._columns.lacking(store, kind, rows) for kind in need}
-        absent = frozenset(kind for kind, places in lacking.items() if places)
-        missing = sorted(set().union(*lacking.values()))
-        missing_N = np.zeros(len(items), dtype=bool)
-        missing_N[missing] = True
-        # batches as the encoder itself makes them: a matrix product of another number of rows may round differently
-        batch = self.inner.runtime.batch_size if isinstance(self.inner, ImageTextEncoder) else most
-        names = [rows[place] for place in missing]
-        computed = _Rest(self._computed(store, [items[place] for place in missing], names, absent, batch, size))
-        for start in range(0, len(items), batch):
-            is_new = missing_N[start : start + batch]
-            new, old = ((np.flatnonzero(chosen) + start).tolist() for chosen in (is_new, ~is_new))
-            parts = []
-            if new:
-                features = computed.take(len(new))
-                there = need - absent
-                parts.append(together(features, self._stored(store, items, rows, new, there)) if there else features)
-            if old:
-                parts.append(self._stored(store, items, rows, old, need))
-            yield from batches(in_order(parts, [*new, *old]), most)
+        to_do = _Rest(self._looked_up(store, in_batches(groups, self.runtime.batch_size), need))
+        while (batch := to_do.first) is not None:
+            if batch.absent:
+                yield from self._run(store, to_do, need, batch.absent)
+            else:
+                to_do.take()
+                yield self._stored(store, batch, range(len(batch.views)), need)
 
     def texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
         """Features of texts; all texts of one batch are read together or computed together.
@@ -105,9 +104,7 @@ class CachedEncoder(EncoderWrapper):
         if need != frozenset({"global"}) or not texts:
             return self.inner.texts(texts, need)
         self._texts.refresh()
-        at_once = len(texts)
-        if isinstance(self.inner, ImageTextEncoder):
-            at_once = TEXTS_PER_IMAGE * self.inner.runtime.batch_size
+        at_once = TEXTS_PER_IMAGE * self.runtime.batch_size
         runs_of_texts = (texts[start : start + at_once] for start in range(0, len(texts), at_once))
         return TextFeatures.concat([self._texts_together(run, need) for run in runs_of_texts])
 
@@ -126,45 +123,76 @@ class CachedEncoder(EncoderWrapper):
         towers = self.inner.untrained()
         return None if towers is None else self._around(towers)
 
-    def _computed(
-        self,
-        store: FeatureStore,
-        items: Sequence[ImageItem],
-        rows: Sequence[str],
-        need: frozenset[str],
-        most: int,
-        size: int | None,
+    def _looked_up(self, store: FeatureStore, batches: Iterable[list[View]], need: frozenset[str]) -> Iterator[_Batch]:
+        """Batches with what the store lacks of them."""
+        for views in batches:
+            rows = [image_row(view, self._pixels) for view in views]
+            self._columns.check(store, need, rows)
+            lacking = {kind: self._columns.lacking(store, kind, rows) for kind in need}
+            absent = frozenset(kind for kind, places in lacking.items() if places)
+            yield _Batch(views, rows, sorted(set().union(*lacking.values())), absent)
+
+    def _run(
+        self, store: FeatureStore, to_do: _Rest, need: frozenset[str], absent: frozenset[str]
     ) -> Iterator[ImageFeatures]:
-        """Features computed by the inner encoder, each added to the store first."""
-        done, kept = 0, need
-        for features in stream(self.inner, items, need, most, size):
-            features = self._columns.rounded(only(features, need))
+        """Features of the next batches that lack the kinds `absent` or nothing, by one stream of the inner encoder."""
+        under_way: deque[_Batch] = deque()
+
+        def missing() -> Iterator[list[View]]:
+            idle = 0
+            while (batch := to_do.first) is not None and batch.absent in (absent, frozenset()) and idle < AHEAD:
+                idle = 0 if batch.absent else idle + 1
+                under_way.append(to_do.take())
+                yield [batch.views[place] for place in batch.lacking]
+
+        def known() -> Iterator[ImageFeatures]:
+            while under_way and not under_way[0].lacking:
+                batch = under_way.popleft()
+                yield self._stored(store, batch, range(len(batch.views)), need)
+
+        kept: frozenset[str] | None = None
+        for features in self.inner.stream(missing(), absent):
+            features = self._columns.rounded(only(features, absent))
+            yield from known()
+            batch = under_way.popleft()
             if odd_images(features):
                 kept = frozenset()  # whoever asked refuses them, by name
-            elif done == 0 and not self._room(store, features, len(items)):
-                kept = need - {"patches"}
-            store.add(rows[done : done + len(features)], self._columns.to_columns(only(features, kept)))
-            done += len(features)
-            yield features
+            elif kept is None:
+                kept = absent if self._room(store, features) else absent - {"patches"}
+            store.add([batch.rows[place] for place in batch.lacking], self._columns.to_columns(only(features, kept)))
+            yield self._whole(store, batch, features, need, need - absent)
+        yield from known()
 
-    def _stored(
+    def _whole(
         self,
         store: FeatureStore,
-        items: Sequence[ImageItem],
-        rows: Sequence[str],
-        places: Sequence[int],
-        kinds: frozenset[str],
+        batch: _Batch,
+        computed: ImageFeatures,
+        need: frozenset[str],
+        beside: frozenset[str],
     ) -> ImageFeatures:
-        ids = tuple(items[place].id for place in places)
-        return self._columns.to_features(store, [rows[place] for place in places], ids, kinds, self.device)
+        """Features of a batch: `computed` ones, with the kinds `beside` that are stored, and the other views'."""
+        stored = [place for place in range(len(batch.views)) if place not in set(batch.lacking)]
+        parts = [computed]
+        if beside:
+            parts = [together(computed, self._stored(store, batch, batch.lacking, beside))]
+        if stored:
+            parts.append(self._stored(store, batch, stored, need))
+        return in_order(parts, [*batch.lacking, *stored])
 
-    def _room(self, store: FeatureStore, first: ImageFeatures, images: int) -> bool:
-        """Whether the patch vectors of `images` images fit on the disk; tells the user where they are large."""
-        size = images * self._columns.patch_bytes(first)
+    def _stored(
+        self, store: FeatureStore, batch: _Batch, places: Sequence[int], kinds: frozenset[str]
+    ) -> ImageFeatures:
+        ids = tuple(batch.views[place].id for place in places)
+        return self._columns.to_features(store, [batch.rows[place] for place in places], ids, kinds, self.device)
+
+    def _room(self, store: FeatureStore, first: ImageFeatures) -> bool:
+        """Whether the patch vectors of all images fit on the disk; tells the user where they are large."""
+        size = self._count * self._columns.patch_bytes(first)
         if size < WORTH_SAYING:
             return True
         free = store.free_bytes()
-        what = f"the patch vectors of {images} images in {store.folder.parent}"
+        what = f"the patch vectors of {self._count} images in {store.folder.parent}"
         if size + LEFT_FREE > free:
             self._say(
                 f"Not kept: {what} would take {size / 1e9:.1f} GB of the {free / 1e9:.1f} GB that are free; free some "
@@ -176,16 +204,21 @@ class CachedEncoder(EncoderWrapper):
 
 
 class _Rest:
-    """A stream of features, read in parts with a chosen number of images."""
+    """Batches that are still to come, the first of which can be looked at."""
 
-    def __init__(self, source: Iterator[ImageFeatures]) -> None:
+    def __init__(self, source: Iterator[_Batch]) -> None:
         self._source = source
-        self._waiting: list[ImageFeatures] = []
+        self._first: _Batch | None = None
 
-    def take(self, count: int) -> ImageFeatures:
-        """The features of the next `count` images."""
-        while sum(len(part) for part in self._waiting) < count:
-            self._waiting.append(next(self._source))
-        whole = ImageFeatures.concat(self._waiting)
-        self._waiting = [whole[count:]] if len(whole) > count else []
-        return whole[:count]
+    @property
+    def first(self) -> _Batch | None:
+        """The next batch, which stays; None at the end."""
+        if self._first is None:
+            self._first = next(self._source, None)
+        return self._first
+
+    def take(self) -> _Batch:
+        """The next batch, which `first` has shown."""
+        batch, self._first = self._first, None
+        assert batch is not None
+        return batch

@@ -18,21 +18,24 @@ from sparc_bench.errors import UserError
 from sparc_bench.feature_cache import CacheMode
 from sparc_bench.feature_cache.store import FeatureStore
 from sparc_bench.features import ImageFeatures
-from sparc_bench.images.item import Box, ImageItem
+from sparc_bench.images.item import Box
+from sparc_bench.images.view import View
 
 _GRID, _AREA = "grid", "area"
 _JSON = json.JSONEncoder(ensure_ascii=False)
 
 
-def image_row(item: ImageItem, size: int | None, pixels: str) -> str:
-    """The row name of an image within a data set: id, content (else `pixels`), crop, size."""
-    content = _JSON.encode(item.content or pixels)
-    return f"[{_JSON.encode(item.id)}, {content}, {_crop_and_size(item.crop, size)}]"
+def image_row(view: View, pixels: str) -> str:
+    """The row name of a view within a data set: id of the image, its content (else `pixels`), window, size."""
+    content = _JSON.encode(view.item.content or pixels)
+    return f"[{_JSON.encode(view.id)}, {content}, {_window_and_size(view.window, view.size)}]"
 
 
 @lru_cache(maxsize=1)
-def _crop_and_size(crop: Box | None, size: int | None) -> str:
-    return _JSON.encode([crop, size])[1:-1]  # cached, since it is equal for all whole images
+def _window_and_size(window: Box | None, size: tuple[int, int] | None) -> str:
+    # a mark, because older rows of windows hold areas in pixels of the window; cached, equal for all whole images
+    marked = None if window is None else ["of the image", *window]
+    return _JSON.encode([marked, size])[1:-1]
 
 
 def text_rows(together: Sequence[str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from sparc_bench.dataset import DataSplit
@@ -18,16 +17,15 @@ LIBRARIES = ("torch", "torchvision", "timm", "open_clip_torch", "transformers", 
 
 def text_key(encoder: Encoder) -> dict[str, Any] | None:
     """The key of an encoder's text vectors: all that decides them but the text; None without `identity`."""
-    identity: Mapping[str, Any] | None = getattr(encoder, "identity", None)
-    if identity is None:
+    if encoder.identity is None:
         return None
     return {
         "version": VERSION,
         "family": encoder.card.family,
         "weights": encoder.weights_hash,
         "options": dict(encoder.card.options),
-        "encoder": dict(identity),
-        "plug-in": getattr(encoder, "code_hash", ""),
+        "encoder": dict(encoder.identity),
+        "plug-in": encoder.code_hash or "",
         "precision": encoder.precision,
         "device": encoder.device.type,
         "libraries": library_versions(LIBRARIES),
@@ -35,7 +33,7 @@ def text_key(encoder: Encoder) -> dict[str, Any] | None:
 
 
 def image_key(encoder: Encoder, data: DataSplit) -> dict[str, Any] | None:
-    """The key of an encoder's vectors of a split's images: all but the image, crop and size; None where it has none."""
+    """The key of an encoder's vectors of a split's images: all but the view; None where it has none."""
     shared = text_key(encoder)
     if shared is None or not pixels_of(data):
         return None

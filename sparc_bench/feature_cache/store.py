@@ -1,6 +1,6 @@
 """A store of tensor rows on disk under one key: immutable shards, written and read by any number of processes.
 
-A row has a name (a text; an image's id, crop and size) and a tensor in each of some columns ("global",
+A row has a name (a text; a view's image, window and size) and a tensor in each of some columns ("global",
 "patches:local", ...). A shard is one safetensors file with up to 1,024 rows or 64 MB, written whole or not at all under
 a random name, so that no process waits for another; the first shard with a row's column wins. Shards are memory-mapped,
 so that only requested rows are read; each column has a checksum, and what does not match is computed again.

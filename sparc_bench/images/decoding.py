@@ -5,8 +5,11 @@ Shapes: B images of a batch.
 
 from __future__ import annotations
 
+import pickle
 import shutil
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +19,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
 from sparc_bench.errors import UserError
-from sparc_bench.images.item import Box, ImageItem
+from sparc_bench.images.item import Box
+from sparc_bench.images.view import View, in_batches, opened_once
 
-Preprocess = Callable[[ImageItem, int | None], tuple[Tensor, Box]]
-"""Function from an item and an input size to its pixels and the area of the original that they show; picklable."""
+Preprocess = Callable[[View], tuple[Tensor, Box]]
+"""Function from a view to its pixels and the area of the original image that they show; picklable."""
 
 FEW = 32
-"""Most images that are decoded in this process, since starting workers would take longer."""
+"""Most views that are decoded in this process, since starting workers would take longer."""
 
 KILLED_WORKER = (
     "A process that decodes images was killed, most likely for want of memory: use fewer with --workers, or a smaller "
@@ -37,34 +41,67 @@ SHARED_MEMORY = Path("/dev/shm")
 
 
 def pixel_batches(
-    preprocess: Preprocess,
-    items: Sequence[ImageItem],
-    size: int | None,
-    batch_size: int,
-    workers: int,
-    device: torch.device,
-) -> Generator[tuple[Sequence[ImageItem], Tensor, Tensor], None, None]:
-    """Batches of items with their pixels on the device (B first) and areas_B4 on the CPU, in order.
+    preprocess: Preprocess, groups: Iterable[Sequence[View]], batch_size: int, workers: int, device: torch.device
+) -> Generator[tuple[list[View], Tensor, Tensor], None, None]:
+    """Batches of views with their pixels on the device (B first) and areas_B4 on the CPU, in order.
+
+    Groups are taken one by one, only as far ahead as workers decode; a batch never crosses the end of a group.
 
     Raises:
         UserError: an image cannot be read, a worker raised a UserError, or a worker was killed.
     """
     on_gpu = device.type == "cuda"
+    workers, taken = _with_workers(in_batches(groups, batch_size), workers)
+    under_way: deque[list[View]] = deque()
     loader = DataLoader(
-        _Opened(preprocess, items, size),
-        batch_size=batch_size,
-        num_workers=0 if len(items) <= FEW else min(workers, -(-len(items) // batch_size)),
+        _Opened(preprocess),
+        batch_sampler=_handed_out(taken, under_way, pickled=workers > 0),  # type: ignore[arg-type]  # of any values
+        num_workers=workers,
         collate_fn=_batch,
         pin_memory=on_gpu,  # copied to the GPU while it computes
     )
-    start, batches = 0, iter(loader)
+    batches = iter(loader)
     try:
         for handed_over, areas_B4 in _received(batches):
             pixels = torch.from_numpy(handed_over) if isinstance(handed_over, ndarray) else handed_over
-            yield items[start : start + len(areas_B4)], pixels.to(device, non_blocking=on_gpu), areas_B4
-            start += len(areas_B4)
+            yield under_way.popleft(), pixels.to(device, non_blocking=on_gpu), areas_B4
     finally:
         _stop_workers(batches)
+
+
+def _with_workers(batches: Iterator[list[View]], workers: int) -> tuple[int, Iterator[list[View]]]:
+    """The number of workers that are worth starting, and the batches, of which as many are taken as is decoded ahead.
+
+    Of the `workers` asked for: none for few views, and no more than there are batches.
+    """
+    if not workers:
+        return 0, batches
+    first: list[list[View]] = []
+    for batch in batches:
+        first.append(batch)
+        if len(first) >= 2 * workers and sum(map(len, first)) > FEW:
+            break
+    few = sum(map(len, first)) <= FEW
+    return 0 if few else min(workers, len(first)), chain(first, batches)
+
+
+def _handed_out(
+    batches: Iterable[list[View]], under_way: deque[list[View]], *, pickled: bool
+) -> Iterator[list[View] | bytes]:
+    """Batches as the loader takes them, each noted in `under_way`; pickled here, for torch hangs where that fails."""
+    for batch in batches:
+        under_way.append(batch)
+        yield _pickled(batch) if pickled else batch
+
+
+def _pickled(batch: list[View]) -> bytes:
+    try:
+        return pickle.dumps(batch)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise UserError(
+            f"The opener of an image such as {batch[0].id} cannot be sent to a process that decodes ({error}): make it "
+            "a module-level function or a functools.partial of one, or decode without processes (--workers 0)."
+        ) from error
 
 
 def _received(
@@ -102,19 +139,21 @@ def is_killed_worker(error: RuntimeError) -> bool:
 
 
 class _Opened(Dataset[tuple[Tensor, Box] | UserError]):
-    """Preprocessed items; a UserError is returned as a value, since a worker would wrap its sentence in a traceback."""
+    """Preprocessed views; a UserError is returned as a value, since a worker would wrap its sentence in a traceback."""
 
-    def __init__(self, preprocess: Preprocess, items: Sequence[ImageItem], size: int | None) -> None:
-        self._preprocess, self._items, self._size = preprocess, items, size
+    def __init__(self, preprocess: Preprocess) -> None:
+        self._preprocess = preprocess
 
-    def __len__(self) -> int:
-        return len(self._items)
+    def __getitem__(self, view: View) -> tuple[Tensor, Box]:
+        return self._preprocess(view)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Box] | UserError:
+    def __getitems__(self, handed_out: list[View] | bytes) -> list[tuple[Tensor, Box] | UserError]:
+        """A whole batch, which torch asks for at once where a data set has this method."""
+        views: list[View] = pickle.loads(handed_out) if isinstance(handed_out, bytes) else handed_out
         try:
-            return self._preprocess(self._items[index], self._size)
+            return [self[view] for view in opened_once(views)]
         except UserError as error:
-            return error
+            return [error]
 
 
 def _batch(opened: list[tuple[Tensor, Box] | UserError]) -> tuple[Tensor | ndarray, Tensor] | UserError:

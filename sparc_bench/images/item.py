@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from PIL import ExifTags, Image
 
-from sparc_bench.errors import UnreadableImageError, UserError
+from sparc_bench.errors import UnreadableImageError
 from sparc_bench.images.depth import is_deep, shallow
 
 MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
@@ -79,7 +79,6 @@ class ImageItem:
     Attributes:
         id: name of the image, unique within the data set; items of the same image share it.
         opener: function that returns the RGB image; a module-level function or a `functools.partial` of one.
-        crop: rectangle of the opened image that is this item's image; None for the whole image.
         content: hash of the bytes that `opener` decodes, by which features and pixels are cached; empty: the data
             split's `pixels_hash` or `fingerprint` stands for it.
         file_name: name of the image's file, by which other programs may know it; empty without one.
@@ -87,29 +86,18 @@ class ImageItem:
 
     id: str
     opener: Callable[[], Image.Image]
-    crop: Box | None = None
     content: str = ""
     file_name: str = ""
 
     def open(self) -> Image.Image:
-        """The RGB image, cropped to `crop`.
+        """The RGB image.
 
         Raises:
             UnreadableImageError: the image cannot be decoded.
-            UserError: the crop shows nothing of it.
         """
-        image = self.opener()
-        if self.crop is None:
-            return image
-        left, top, right, bottom = (round(edge) for edge in self.crop)
-        if left >= image.width or top >= image.height or right <= 0 or bottom <= 0:
-            raise UserError(
-                f"The box {[left, top, right, bottom]} (left, top, right, bottom) lies outside of the image {self.id}, "
-                f"which has {image.width} x {image.height} pixels: put the photo there that was annotated."
-            )
-        return image.crop((left, top, right, bottom))
+        return self.opener()
 
     @classmethod
-    def file(cls, item_id: str, path: Path, crop: Box | None = None, content: str = "") -> ImageItem:
+    def file(cls, item_id: str, path: Path, content: str = "") -> ImageItem:
         """The item of an image file."""
-        return cls(item_id, partial(open_image_file, path), crop, content, path.name)
+        return cls(item_id, partial(open_image_file, path), content, path.name)

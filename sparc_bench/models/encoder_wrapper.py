@@ -2,46 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal, cast
+from collections.abc import Iterable, Iterator, Sequence
 
-import torch
 from torch import Tensor
 
-from sparc_bench.cards.model_card import ModelCard
-from sparc_bench.encoder import Detector, Encoder
+from sparc_bench.encoder import Encoder
 from sparc_bench.features import Detections, ImageFeatures, Regions, TextFeatures
-from sparc_bench.images.item import Box, ImageItem
+from sparc_bench.images.item import Box
+from sparc_bench.images.view import View
 
 
-class EncoderWrapper:
+class EncoderWrapper(Encoder):
     """An encoder that delegates every method to another one (see `sparc_bench.encoder.Encoder`).
+
+    `images` joins the wrapper's own `stream`.
 
     Attributes:
         inner: the wrapped encoder.
     """
 
-    card: ModelCard
-    gives: frozenset[str]
-    paths: Mapping[str, bool]
-    prompt_ensemble: Literal["embeddings", "scores"]
-    weights_hash: str
-    precision: str
-    device: torch.device
-
     def __init__(self, inner: Encoder) -> None:
         self.inner = inner
-        self.card, self.gives, self.paths = inner.card, inner.gives, inner.paths
+        self.card, self.gives, self.paths, self.runtime = inner.card, inner.gives, inner.paths, inner.runtime
         self.prompt_ensemble, self.weights_hash = inner.prompt_ensemble, inner.weights_hash
         self.precision, self.device = inner.precision, inner.device
+        self.identity, self.code_hash, self.recipe = inner.identity, inner.code_hash, inner.recipe
+        self.train_words, self.opens_images = inner.train_words, inner.opens_images
+        self.token_path, self.logit_scale = inner.token_path, inner.logit_scale
 
-    def preprocess(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
+    def preprocess(self, view: View) -> tuple[Tensor, Box]:
         """Pixels and area from the wrapped encoder."""
-        return self.inner.preprocess(item, size)
+        return self.inner.preprocess(view)
 
-    def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:
+    def stream(self, groups: Iterable[Sequence[View]], need: frozenset[str]) -> Iterator[ImageFeatures]:
         """Image features from the wrapped encoder."""
-        return self.inner.images(items, need, size)
+        return self.inner.stream(groups, need)
 
     def texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
         """Text features from the wrapped encoder."""
@@ -57,9 +52,21 @@ class EncoderWrapper:
         """Dense scores by the wrapped encoder's rule."""
         return self.inner.dense_scores(images, texts, path)
 
-    def detect(self, items: Sequence[ImageItem], texts: Sequence[str]) -> Detections:
-        """Detections from the wrapped encoder, which is a detector."""
-        return cast("Detector", self.inner).detect(items, texts)
+    def token_maps(self, images: ImageFeatures, words: Sequence[str]) -> Tensor:
+        """Scores of patches for words by the wrapped encoder's rule."""
+        return self.inner.token_maps(images, words)
+
+    def detect(self, views: Sequence[View], texts: TextFeatures) -> Detections:
+        """Detections from the wrapped encoder."""
+        return self.inner.detect(views, texts)
+
+    def propose(self, views: Sequence[View]) -> Detections:
+        """Proposals from the wrapped encoder."""
+        return self.inner.propose(views)
+
+    def generate(self, views: Sequence[View], prompt: str) -> list[str]:
+        """Texts from the wrapped encoder."""
+        return self.inner.generate(views, prompt)
 
     def untrained(self) -> Encoder | None:
         """The wrapped encoder's model with its initial weights, without the wrapper."""

@@ -7,14 +7,14 @@ Shapes: N images, M texts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from torch import Tensor
 
-from sparc_bench.encoder import Encoder, stream
+from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError
 from sparc_bench.features import Detections, ImageFeatures, Regions, TextFeatures
-from sparc_bench.images.item import ImageItem
+from sparc_bench.images.view import View
 from sparc_bench.models.encoder_wrapper import EncoderWrapper
 
 
@@ -25,16 +25,14 @@ class FiniteEncoder(EncoderWrapper):
         super().__init__(inner)
         self._images = 0
 
-    def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:
-        """Features of images, all finite."""
-        return self._checked_images(self.inner.images(items, need, size))
-
-    def stream(
-        self, items: Sequence[ImageItem], need: frozenset[str], most: int, size: int | None = None
-    ) -> Iterator[ImageFeatures]:
-        """Features of at most `most` images at a time, all finite."""
-        for features in stream(self.inner, items, need, most, size):
-            yield self._checked_images(features)
+    def stream(self, groups: Iterable[Sequence[View]], need: frozenset[str]) -> Iterator[ImageFeatures]:
+        """Features of groups of views, all finite."""
+        for features in self.inner.stream(groups, need):
+            self._images += len(features)
+            for kind, bad_N in odd_images(features).items():
+                of = len(features) if self._images == len(features) else f"the last {len(features)}"
+                self._refuse(f"{kind} of {int(bad_N.sum())} of {of} images", f"'{features.ids[_first(bad_N)]}'")
+            yield features
 
     def texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
         """Features of texts, all finite."""
@@ -59,26 +57,25 @@ class FiniteEncoder(EncoderWrapper):
         self._check_scores(scores_NMYX, images.ids, "images", path)
         return scores_NMYX
 
-    def detect(self, items: Sequence[ImageItem], texts: Sequence[str]) -> Detections:
+    def detect(self, views: Sequence[View], texts: TextFeatures) -> Detections:
         """Detections, with finite boxes and scores."""
-        found = super().detect(items, texts)
-        odd_R = _odd_rows(found.score_R) | _odd_rows(found.box_R4)
-        if odd_R.any():
-            first = items[int(found.image_index_R[_first(odd_R)])]
-            self._refuse(f"boxes or scores of {int(odd_R.sum())} of {len(odd_R)} detections", f"in image '{first.id}'")
-        return found
+        return self._checked_boxes(self.inner.detect(views, texts), views, "detections")
+
+    def propose(self, views: Sequence[View]) -> Detections:
+        """Proposals, with finite boxes and scores."""
+        return self._checked_boxes(self.inner.propose(views), views, "proposals")
 
     def untrained(self) -> Encoder | None:
         """The model with its initial weights, checked as well."""
         towers = self.inner.untrained()
         return None if towers is None else FiniteEncoder(towers)
 
-    def _checked_images(self, features: ImageFeatures) -> ImageFeatures:
-        self._images += len(features)
-        for kind, bad_N in odd_images(features).items():
-            of = len(features) if self._images == len(features) else f"the last {len(features)}"
-            self._refuse(f"{kind} of {int(bad_N.sum())} of {of} images", f"'{features.ids[_first(bad_N)]}'")
-        return features
+    def _checked_boxes(self, found: Detections, views: Sequence[View], what: str) -> Detections:
+        odd_R = _odd_rows(found.score_R) | _odd_rows(found.box_R4)
+        if odd_R.any():
+            first = views[int(found.image_index_R[_first(odd_R)])]
+            self._refuse(f"boxes or scores of {int(odd_R.sum())} of {len(odd_R)} {what}", f"in image '{first.id}'")
+        return found
 
     def _check_scores(self, scores: Tensor, ids: Sequence[str], rows: str, path: str | None) -> None:
         if _all_finite(scores):

@@ -34,7 +34,8 @@ from sparc_bench.cards.name import LONGEST_NAME, fault_of_model
 from sparc_bench.encoder import ImageTextEncoder, Runtime
 from sparc_bench.errors import UserError
 from sparc_bench.features import ImageFeatures, TextFeatures
-from sparc_bench.images.item import Box, ImageItem
+from sparc_bench.images.item import Box
+from sparc_bench.images.view import View
 
 PATH = "local"
 """Name of the patch path."""
@@ -55,15 +56,18 @@ class Transformed:
     transform: Callable[[Image.Image], Tensor]
     shows: Literal["centre", "whole"]
 
-    def __call__(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
-        """Pixels, and the image area that they show; raises UserError for another size."""
-        if size is not None:
-            raise UserError(f"The transform gives pixels of its own size, not of {size} px: leave the size out.")
-        image = item.open()
+    def __call__(self, view: View) -> tuple[Tensor, Box]:
+        """Pixels, and the area of the original image that they show; raises UserError for another size."""
+        if view.size is not None:
+            raise UserError(
+                f"The transform gives pixels of its own size, not of {view.rows} x {view.columns} px: leave the size "
+                "out."
+            )
+        image = view.open()
         width, height = image.size
         edge = min(width, height)
         left, top = ((width - edge) / 2, (height - edge) / 2) if self.shows == "centre" else (0.0, 0.0)
-        return self.transform(image), (left, top, width - left, height - top)
+        return self.transform(image), view.in_original((left, top, width - left, height - top))
 
 
 class ModuleEncoder(ImageTextEncoder):

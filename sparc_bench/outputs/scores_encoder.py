@@ -5,7 +5,7 @@ Shapes: N images, M texts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, TypeVar
 
@@ -17,9 +17,10 @@ from sparc_bench.cards.card import Strict
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder
-from sparc_bench.encoders.precomputed import stored_id
+from sparc_bench.encoders.precomputed import stored_id, stored_name
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures
-from sparc_bench.images.item import Box, ImageItem
+from sparc_bench.images.item import Box
+from sparc_bench.images.view import View, in_batches
 from sparc_bench.outputs.ids import IdMatch
 from sparc_bench.outputs.similarity import Similarity, columns
 from sparc_bench.protocol import Outcome
@@ -27,7 +28,7 @@ from sparc_bench.protocol import Outcome
 AnyOptions = TypeVar("AnyOptions", bound=Strict)
 
 
-class ScoresEncoder:
+class ScoresEncoder(Encoder):
     """Encoder with the scores of a similarity matrix (see `sparc_bench.encoder.Encoder`); no image is opened."""
 
     card = ModelCard(name="outputs", title="a similarity matrix", family="outputs", source="a file")
@@ -38,10 +39,10 @@ class ScoresEncoder:
     precision = "as given"
     device = torch.device("cpu")
 
-    def __init__(self, similarity: Similarity, items: Sequence[ImageItem]) -> None:
+    def __init__(self, similarity: Similarity, views: Sequence[View]) -> None:
         """Match the images with the rows; raises UserError where an image has no row."""
         self._similarity = similarity
-        files = {stored_id(item): item.file_name and stored_id(replace(item, id=item.file_name)) for item in items}
+        files = {stored_id(view): view.item.file_name and stored_name(view.item.file_name, view) for view in views}
         ids = list(files)
         self._places = IdMatch.of(ids, similarity.image_ids, similarity.where, files)
         self._places.refuse_missing(ids, similarity.where)
@@ -53,13 +54,14 @@ class ScoresEncoder:
         sentence = f"{len(idle)} texts of {self._similarity.where} are not of this task and are left out."
         return (*self._places.notes(self._similarity.where), *([sentence] if idle else []))
 
-    def preprocess(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
+    def preprocess(self, view: View) -> tuple[Tensor, Box]:
         """Not supported: no image is encoded."""
         raise NotImplementedError
 
-    def images(self, items: Sequence[ImageItem], need: frozenset[str], size: int | None = None) -> ImageFeatures:  # noqa: ARG002
+    def stream(self, groups: Iterable[Sequence[View]], need: frozenset[str]) -> Iterator[ImageFeatures]:  # noqa: ARG002
         """Image features that hold ids only."""
-        return ImageFeatures(tuple(stored_id(item) for item in items))
+        for views in in_batches(groups, self.runtime.batch_size):
+            yield ImageFeatures(tuple(stored_id(view) for view in views))
 
     def texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:  # noqa: ARG002
         """Text features that hold strings only; raises UserError where a text has no column."""
@@ -85,10 +87,6 @@ class ScoresEncoder:
         """Not supported: a similarity matrix has no patches."""
         raise NotImplementedError
 
-    def untrained(self) -> None:
-        """None, for lack of towers."""
-        return
-
 
 def run_on_similarity(
     run: Callable[[Encoder, DataSplit, AnyOptions], Outcome],
@@ -96,7 +94,7 @@ def run_on_similarity(
     """A protocol's `run` as a function of a similarity matrix instead of an encoder."""
 
     def score(similarity: Similarity, data: DataSplit, options: AnyOptions) -> Outcome:
-        encoder = ScoresEncoder(similarity, data.items)
+        encoder = ScoresEncoder(similarity, data.views)
         outcome = run(encoder, data, options)
         return replace(outcome, notes=(*outcome.notes, *encoder.notes()))
 

@@ -16,11 +16,11 @@ from jaxtyping import Bool, Float, Float32, Int
 from numpy import ndarray
 
 from sparc_bench.dataset import DataSplit
-from sparc_bench.encoder import Encoder, stream
+from sparc_bench.encoder import Encoder, recut
 from sparc_bench.errors import UserError
 from sparc_bench.features import present
 from sparc_bench.features import unit as normalised
-from sparc_bench.images.item import ImageItem
+from sparc_bench.images.view import View
 from sparc_bench.metrics.statistic import ClassMean, Mean, Statistic
 from sparc_bench.metrics.topk import topk_score
 from sparc_bench.protocol import Outcome
@@ -76,11 +76,11 @@ class TrainTestSplit:
 
     def train_features(self, encoder: Encoder, unit: bool) -> Float32[ndarray, "X D"]:
         """Global vectors of the train images, L2-normalised if `unit`."""
-        return global_vectors(encoder, [self.data.examples[row].image for row in self.train_X], unit)
+        return global_vectors(encoder, [self.data.examples[row].view for row in self.train_X], unit)
 
     def test_features(self, encoder: Encoder, unit: bool) -> Float32[ndarray, "T D"]:
         """Global vectors of the test images, L2-normalised if `unit`."""
-        return global_vectors(encoder, [self.data.examples[row].image for row in self.test_T], unit)
+        return global_vectors(encoder, [self.data.examples[row].view for row in self.test_T], unit)
 
     def held_out(self, share: float) -> Bool[ndarray, "X"]:
         """Mask of the held-out train images: of each class the `share` whose ids have the smallest sha256.
@@ -150,13 +150,13 @@ class TrainTestSplit:
         return metrics, first_T, int(np.any([(c > 0) & (c < 1) for c in credits_kT], axis=0).sum())
 
 
-def global_vectors(encoder: Encoder, items: Sequence[ImageItem], unit: bool) -> Float32[ndarray, "N D"]:
+def global_vectors(encoder: Encoder, views: Sequence[View], unit: bool) -> Float32[ndarray, "N D"]:
     """Global image vectors in the joint space, in float32; L2-normalised if `unit`."""
     found, start = np.empty((0, 0), dtype=np.float32), 0
-    for images in stream(encoder, items, frozenset({"global"}), most=256):
+    for images in recut(encoder.stream([views], frozenset({"global"})), most=256):
         vectors_ND = present(images.global_ND, "image").detach().float().cpu()
         if not start:  # one array, never copied: ImageNet's train features are 2.6 GB
-            found = np.empty((len(items), vectors_ND.shape[1]), dtype=np.float32)
+            found = np.empty((len(views), vectors_ND.shape[1]), dtype=np.float32)
         found[start : start + len(vectors_ND)] = (normalised(vectors_ND) if unit else vectors_ND).numpy()
         start += len(vectors_ND)
     return found

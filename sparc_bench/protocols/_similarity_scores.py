@@ -17,9 +17,9 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from sparc_bench.encoder import Encoder, image_need, pairwise, stream, text_need
+from sparc_bench.encoder import Encoder, image_need, pairwise, recut, text_need
 from sparc_bench.features import ImageFeatures, TextFeatures
-from sparc_bench.images.item import ImageItem
+from sparc_bench.images.view import View
 
 _TEXTS_AT_ONCE = 2048
 _TIMED_TEXTS = 256
@@ -147,17 +147,17 @@ def _padded(tokens_wD: Tensor, mask_w: Tensor, length_m: Tensor, buffer: Tensor 
     return flat_xD.view(texts, longest, width), mask_x.view(texts, longest)
 
 
-def image_batches(encoder: Encoder, items: Sequence[ImageItem]) -> Iterator[tuple[slice, ImageFeatures]]:
+def image_batches(encoder: Encoder, views: Sequence[View]) -> Iterator[tuple[slice, ImageFeatures]]:
     """Batches (rows, features) of at most 64 images for a pairwise model, 256 for one with a vector per image."""
     start = 0
-    for images in stream(encoder, items, image_need(encoder), most=64 if pairwise(encoder) else 256):
+    for images in recut(encoder.stream([views], image_need(encoder)), most=64 if pairwise(encoder) else 256):
         yield slice(start, start + len(images)), images
         start += len(images)
 
 
 def similarity_batches(
     encoder: Encoder,
-    items: Sequence[ImageItem],
+    views: Sequence[View],
     texts: Sequence[str],
     *,
     quiet: bool = False,
@@ -170,9 +170,9 @@ def similarity_batches(
     packed = PackedTexts.of(encoder, texts)
     buffer = packed.padding_buffer()
     unpadded = tuple(packed.batches(None)) if packed.tokens_WD is None else ()
-    for rows, images in image_batches(encoder, items):
+    for rows, images in image_batches(encoder, views):
         if rows.start == 0 and pairwise(encoder) and not quiet:
-            announce_duration(encoder, images, packed, len(items) * len(packed))
+            announce_duration(encoder, images, packed, len(views) * len(packed))
         yield rows, *_scores(encoder, images, unpadded or packed.batches(buffer))
 
 

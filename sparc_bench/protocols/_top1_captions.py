@@ -32,7 +32,7 @@ def retrieved_captions(encoder: Encoder, data: DataSplit, without_own: bool = Fa
     """
 
     def chosen(candidates: DistinctTexts) -> Iterator[tuple[slice, Bool[ndarray, "N U"]]]:
-        for rows, to_text, _ in similarity_batches(encoder, data.items, candidates.texts):
+        for rows, to_text, _ in similarity_batches(encoder, data.views, candidates.texts):
             for start in range(rows.start, rows.stop, IMAGES_AT_ONCE):
                 part = slice(start, min(start + IMAGES_AT_ONCE, rows.stop))
                 score_NU = to_text[part.start - rows.start : part.stop - rows.start]

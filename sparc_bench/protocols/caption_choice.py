@@ -108,7 +108,7 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
         ties += int(text_tied_I.sum())
     elif options.text_only:
         notes.append("The text-only task is left out: there are no text vectors to compare.")
-    images = {(example.image.id, example.image.crop) for example in data}
+    images = {(example.image.id, example.window) for example in data}
     return Outcome(
         metrics=metrics,
         groups={options.group_by: by_group(credit_I)} if kept else {},
@@ -182,7 +182,7 @@ def _scores(encoder: Encoder, data: DataSplit, text_only: bool) -> _Scores:
     """Scores of all items; an image is encoded once for all items about it, a distinct text once per batch."""
     of_image: dict[tuple[str, Box | None], list[int]] = {}
     for index, example in enumerate(data):
-        of_image.setdefault((example.image.id, example.image.crop), []).append(index)
+        of_image.setdefault((example.image.id, example.window), []).append(index)
     members = list(of_image.values())
     most_true = max(len(example.captions) for example in data)
     most_false = max(len(example.negatives) for example in data)
@@ -192,7 +192,7 @@ def _scores(encoder: Encoder, data: DataSplit, text_only: bool) -> _Scores:
     text_true_IT = np.full((len(data), pairs), np.inf)
     text_false_IF = np.full((len(data), most_true * most_false), -np.inf)
     compared = text_only
-    for rows, images in image_batches(encoder, [data.examples[of[0]].image for of in members]):
+    for rows, images in image_batches(encoder, [data.examples[of[0]].view for of in members]):
         step = _IMAGES_TOGETHER if pairwise(encoder) else len(images)
         for start in range(0, len(images), step):
             together = members[rows][start : start + step]

@@ -74,9 +74,9 @@ def score(outputs: Similarity, data: DataSplit, options: Options) -> Outcome:
     ]
     # where none of the three names all classes, the error is about the one with the fewest missing texts
     texts_CT = min(ways, key=lambda way: sum(text not in outputs.column_of for texts in way for text in texts))
-    encoder = ScoresEncoder(outputs, data.items)
+    encoder = ScoresEncoder(outputs, data.views)
     texts = encoder.texts([text for texts in texts_CT for text in texts], frozenset())
-    scores_NM = encoder.similarity(encoder.images(data.items, frozenset()), texts)[0].numpy()
+    scores_NM = encoder.similarity(encoder.images(data.views, frozenset()), texts)[0].numpy()
     with np.errstate(over="ignore"):
         scores_NC = scores_NM.reshape(len(data), len(texts_CT), -1).mean(axis=2)
     if not np.isfinite(scores_NC).all():
@@ -133,7 +133,7 @@ def class_scores(encoder: Encoder, data: DataSplit, classes: PromptedClasses) ->
         return in_own_precision(classes.scores(score))
 
     scores_NC = np.empty((len(data), 0))
-    for rows, images in image_batches(encoder, data.items):
+    for rows, images in image_batches(encoder, data.views):
         scores = chunk(images)
         if not scores_NC.size:
             scores_NC = np.empty((len(data), scores.shape[1]), dtype=scores.dtype)

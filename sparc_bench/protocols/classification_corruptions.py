@@ -22,6 +22,7 @@ from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError
 from sparc_bench.facets import Corruptions
 from sparc_bench.features import ImageFeatures, TextFeatures
+from sparc_bench.images.view import View
 from sparc_bench.metrics.influence import Influence
 from sparc_bench.metrics.statistic import Mean, Statistic
 from sparc_bench.metrics.topk import topk_score
@@ -110,8 +111,8 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     credit_KSN = np.zeros((len(corruptions), len(options.severities), len(data)), dtype=np.float32)
     for k, corruption in enumerate(corruptions):
         for s, severity in enumerate(options.severities):
-            items = [example.facet(Corruptions).version(corruption, severity) for example in data.examples]
-            for rows, images in image_batches(encoder, items):
+            views = [View(example.facet(Corruptions).version(corruption, severity)) for example in data.examples]
+            for rows, images in image_batches(encoder, views):
 
                 def score(texts: TextFeatures, images: ImageFeatures = images) -> Tensor:
                     return encoder.similarity(images, texts)[0]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -21,7 +21,7 @@ from sparc_bench.cards.bounds import Area, Number
 from sparc_bench.cards.card import Strict
 from sparc_bench.cards.prompts import class_words, templates
 from sparc_bench.dataset import DataSplit, Region
-from sparc_bench.encoder import Detector, Encoder
+from sparc_bench.encoder import Encoder, text_need
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.facets import PixelSize
 from sparc_bench.files.boxes import outside_notes
@@ -98,12 +98,13 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
         raise UserError(
             f"Detection takes one prompt for a class, but '{options.prompts}' has {len(prompted)}: choose another."
         )
-    texts = [prompted[0].replace("{}", words) for words in class_words(options.classes, data.classes)]
+    prompts = [prompted[0].replace("{}", words) for words in class_words(options.classes, data.classes)]
+    texts = encoder.texts(prompts, text_need(encoder))
     images, labels, boxes, scores = [], [], [], []
     for start in range(0, len(data), IMAGES_AT_ONCE):
-        items = data.items[start : start + IMAGES_AT_ONCE]
-        found = cast("Detector", encoder).detect(items, texts)
-        _refuse_unknown(found.image_index_R, len(items), "image", encoder.card.name)
+        views = data.views[start : start + IMAGES_AT_ONCE]
+        found = encoder.detect(views, texts)
+        _refuse_unknown(found.image_index_R, len(views), "image", encoder.card.name)
         _refuse_unknown(found.text_index_R, len(texts), "text", encoder.card.name)
         images.append(found.image_index_R.cpu().numpy() + start)
         labels.append(found.text_index_R.cpu().numpy())

@@ -115,7 +115,7 @@ def _pair_scores(encoder: Encoder, data: DataSplit, members_G2: ndarray) -> tupl
         texts = encoder.texts(distinct.texts, text_need(encoder))
         parts = [
             similarity_scores(encoder, images, texts)
-            for _, images in image_batches(encoder, [data.examples[index].image for index in flat])
+            for _, images in image_batches(encoder, [data.examples[index].view for index in flat])
         ]
         rows = np.arange(len(flat)).reshape(-1, 2, 1)
         columns = distinct.index_M.reshape(-1, 1, 2)

@@ -20,7 +20,7 @@ from sparc_bench.cards.bounds import Area
 from sparc_bench.cards.card import Strict
 from sparc_bench.cards.prompts import class_words, templates
 from sparc_bench.dataset import DataSplit, Example, Region
-from sparc_bench.encoder import Encoder, stream
+from sparc_bench.encoder import Encoder, recut
 from sparc_bench.errors import UserError
 from sparc_bench.facets import PixelSize
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures
@@ -198,9 +198,9 @@ def region_scores(
     """
     blocks: dict[str, list[ndarray]] = {path: [] for path in encoder.paths}
     image_R = np.searchsorted(chosen.example_N, chosen.example_R)
-    items = [data.examples[index].image for index in chosen.example_N]
+    views = [data.examples[index].view for index in chosen.example_N]
     done = 0
-    for images in stream(encoder, items, frozenset({"patches"}), CHUNK):
+    for images in recut(encoder.stream([views], frozenset({"patches"})), CHUNK):
         part = slice(*np.searchsorted(image_R, [done, done + len(images)]).tolist())
         image_index_R = image_R[part] - done
         done += len(images)

@@ -108,7 +108,7 @@ def _own_first_positives(
     shape = (pairs.images, len(distinct.texts))
     text_to_image_NU: Float[ndarray, "N U"] | None = None
     repeated_E, parts = distinct.repeated_E, []
-    for rows, to_text, to_image in similarity_batches(encoder, data.items, distinct.texts, quiet=quiet):
+    for rows, to_text, to_image in similarity_batches(encoder, data.views, distinct.texts, quiet=quiet):
         if text_to_image_NU is None:
             text_to_image_NU = np.empty(shape, dtype=to_image.dtype)
         text_to_image_NU[rows] = to_image
@@ -251,7 +251,7 @@ def _scores(
 ) -> tuple[ndarray, ndarray]:
     shape = (len(data), len(distinct.texts))
     image_to_text_NU = text_to_image_NU = np.empty((0, 0), dtype=np.float32)
-    for rows, to_text, to_image in similarity_batches(encoder, data.items, distinct.texts, quiet=quiet):
+    for rows, to_text, to_image in similarity_batches(encoder, data.views, distinct.texts, quiet=quiet):
         if rows.start == 0:
             image_to_text_NU = text_to_image_NU = np.empty(shape, dtype=to_text.dtype)
         if to_image is not to_text and text_to_image_NU is image_to_text_NU:

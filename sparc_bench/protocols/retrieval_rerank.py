@@ -146,7 +146,7 @@ def _kth_best(scores: ndarray, count: int) -> float:
 def _cosines(encoder: Encoder, data: DataSplit, texts: PackedTexts) -> Float32[ndarray, "N U"]:
     # the same features as in the second stage, so that the feature cache encodes an image once
     cosine_NU = np.empty((len(data), len(texts)), dtype=np.float32)
-    for rows, images in image_batches(encoder, data.items):
+    for rows, images in image_batches(encoder, data.views):
         vectors = ImageFeatures(images.ids, present(images.global_ND, "image"))
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
             part = slice(start, start + _TEXTS_AT_ONCE)
@@ -158,7 +158,7 @@ def _cosines(encoder: Encoder, data: DataSplit, texts: PackedTexts) -> Float32[n
 def _second_stage(encoder: Encoder, data: DataSplit, texts: PackedTexts, stage: _FirstStage) -> Float[ndarray, "P 2"]:
     """Image-to-text and text-to-image scores of all pairs by the model's own rule."""
     scores_P2 = np.empty((len(stage.text_P), 2))
-    for rows, images in image_batches(encoder, data.items):
+    for rows, images in image_batches(encoder, data.views):
         if rows.start == 0:
             announce_duration(encoder, images[:1], texts, len(scores_P2))
         for image in range(rows.start, rows.stop):

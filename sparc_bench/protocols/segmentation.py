@@ -27,7 +27,7 @@ from sparc_bench.cards.bounds import Real
 from sparc_bench.cards.card import Strict
 from sparc_bench.cards.prompts import class_words, templates
 from sparc_bench.dataset import DataSplit, Example
-from sparc_bench.encoder import Encoder, stream
+from sparc_bench.encoder import Encoder, recut
 from sparc_bench.errors import UserError
 from sparc_bench.features import ImageFeatures, TextFeatures
 from sparc_bench.metrics.iou import (
@@ -105,7 +105,7 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     oracle: list[PixelCounts] = []
     uncovered = 0
     remaining = iter(data.examples)
-    for images in stream(encoder, data.items, frozenset({"patches"}), CHUNK):
+    for images in recut(encoder.stream([data.views], frozenset({"patches"})), CHUNK):
         examples = list(islice(remaining, len(images)))
         truths = [_truth(example, len(data.classes), options.background) for example in examples]
         scores = {path: _scores(encoder, images, prompted, path) for path in encoder.paths}

@@ -12,10 +12,11 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from sparc_bench.encoder import Encoder, TokenMapper, text_need
+from sparc_bench.encoder import Encoder, text_need
 from sparc_bench.errors import UserError
 from sparc_bench.features import ImageFeatures
-from sparc_bench.images.item import Box, ImageItem
+from sparc_bench.images.item import Box
+from sparc_bench.images.view import View
 from sparc_bench.models.finite_encoder import FiniteEncoder
 
 _FUNCTION_WORDS = (
@@ -130,26 +131,25 @@ def _centred(scores_WYX: ndarray) -> ndarray:
     return centred_WYX
 
 
-def word_maps(encoder: Encoder, model: str, item: ImageItem, caption: Caption) -> list[WordMaps]:
-    """The maps of one image, by every patch path of a model.
+def word_maps(encoder: Encoder, model: str, view: View, caption: Caption) -> list[WordMaps]:
+    """The maps of one view, by every patch path of a model.
 
     Raises:
         UserError: the model has no patches.
     """
     if "patches" not in encoder.gives or "text" not in encoder.gives or not encoder.paths:
         raise UserError(f"{model} gives no patch vectors, and so no map: leave it out.")
-    image = FiniteEncoder(encoder).images([item], frozenset({"patches"}))
+    image = FiniteEncoder(encoder).images([view], frozenset({"patches"}))
     if image.grid is None or image.area_N4 is None:
         raise RuntimeError(f"patches of {model} without a grid or an area")
-    token_path = encoder.token_path if isinstance(encoder, TokenMapper) else None
     left, top, right, bottom = map(float, image.area_N4[0].tolist())
     return [
         WordMaps(
             model=model,
             path=path,
             trained=trained,
-            in_caption=path == token_path,
-            scores_WYX=_scores(encoder, image, path, path == token_path, caption),
+            in_caption=path == encoder.token_path,
+            scores_WYX=_scores(encoder, image, path, path == encoder.token_path, caption),
             area=(left, top, right, bottom),
         )
         for path, trained in encoder.paths.items()
@@ -157,7 +157,7 @@ def word_maps(encoder: Encoder, model: str, item: ImageItem, caption: Caption) -
 
 
 def _scores(encoder: Encoder, image: ImageFeatures, path: str, in_caption: bool, caption: Caption) -> ndarray:
-    if in_caption and isinstance(encoder, TokenMapper):
+    if in_caption:
         scores = encoder.token_maps(image, caption.parts)[0][list(caption.drawn)]
     else:
         checked = FiniteEncoder(encoder)

@@ -29,6 +29,7 @@ from sparc_bench.errors import UserError
 from sparc_bench.files.atomic import draft, draft_path, remove_drafts, written
 from sparc_bench.files.tensor_file import write_tensors
 from sparc_bench.images.item import ImageItem
+from sparc_bench.images.view import View
 from sparc_bench.models.resolve import ResolvedModel
 from sparc_bench.objective import Objective
 from sparc_bench.two_towers import checkpoint
@@ -127,8 +128,8 @@ def _refuse_inexpressible(run: own.OwnEncoder, towers: object) -> None:
 
 def _checked(run: own.OwnEncoder, again: Encoder, need: frozenset[str]) -> float:
     """Largest difference between both models' vectors of a few images and texts; raises UserError above `LARGEST`."""
-    items = [ImageItem(str(k), partial(_noise, k, size)) for k, size in enumerate(_SIZES)]
-    images = [model.images(items, need & model.gives) for model in (run, again)]
+    views = [View(ImageItem(str(k), partial(_noise, k, size))) for k, size in enumerate(_SIZES)]
+    images = [model.images(views, need & model.gives) for model in (run, again)]
     texts = [model.texts(_TEXTS, frozenset({"global"})) for model in (run, again)]
     pairs = [(images[0].global_ND, images[1].global_ND), (texts[0].global_MD, texts[1].global_MD)]
     pairs += [(patches, images[1].patches[path]) for path, patches in images[0].patches.items()]

@@ -23,7 +23,7 @@ from sparc_bench.errors import UnreadableImageError, UserError
 from sparc_bench.files.atomic import draft, reserve, write_atomic
 from sparc_bench.files.cache_folder import cache_folder
 from sparc_bench.files.refusal import remedy
-from sparc_bench.images.item import ImageItem
+from sparc_bench.images.view import View
 from sparc_bench.two_towers.image_transform import ImageTransform
 
 CACHE_LIMIT = 4 * 2**30
@@ -60,7 +60,7 @@ class Pixels:
         """Pixels at positions in `index`; raises UnreadableImageError where images are decoded on the fly."""
         if self.array_NSS3 is not None:
             return np.asarray(self.array_NSS3[list(positions)])
-        return np.stack([_opened(self.transform, self.data.examples[self.index[p]].image) for p in positions])
+        return np.stack([_opened(self.transform, self.data.examples[self.index[p]].view) for p in positions])
 
 
 def load_pixels(
@@ -95,7 +95,7 @@ def load_pixels(
         for each in (file, names, file.with_suffix(CHECKSUM)):
             each.unlink(missing_ok=True)
     if not file.is_file():
-        _write(file, data.items, transform, shape, advance)
+        _write(file, data.views, transform, shape, advance)
     array_NSS3 = np.load(file, mmap_mode="r")
     unreadable = tuple(names.read_text(encoding="utf-8").splitlines()) if names.is_file() else ()
     try:
@@ -126,8 +126,8 @@ def _checksum(pixels: Path, names: Path) -> str:
     return f"{found:08x}\n"
 
 
-def _opened(transform: ImageTransform, item: ImageItem) -> ndarray:
-    return np.asarray(transform(item)[0])
+def _opened(transform: ImageTransform, view: View) -> ndarray:
+    return np.asarray(transform(view)[0])
 
 
 def refuse_too_many(unreadable: Collection[str], data: DataSplit, max_unreadable: float) -> None:
@@ -141,7 +141,7 @@ def refuse_too_many(unreadable: Collection[str], data: DataSplit, max_unreadable
 
 def _write(
     file: Path,
-    items: Sequence[ImageItem],
+    views: Sequence[View],
     transform: ImageTransform,
     shape: tuple[int, ...],
     advance: Callable[[int, int], None],
@@ -153,14 +153,14 @@ def _write(
             array.flush()
             reserve(temporary, temporary.stat().st_size)
             row = 0
-            for done, item in enumerate(items):
+            for done, view in enumerate(views):
                 try:
-                    array[row] = _opened(transform, item)
+                    array[row] = _opened(transform, view)
                     row += 1
                 except UnreadableImageError:
-                    unreadable.append(item.id)
+                    unreadable.append(view.id)
                 if done % 64 == 0:
-                    advance(done, len(items))
+                    advance(done, len(views))
             array.flush()
             del array
             names = file.with_suffix(UNREADABLE)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from sparc_bench.dataset import DataSplit
-from sparc_bench.encoder import batches
 from sparc_bench.encoders.own import OwnEncoder
 from sparc_bench.features import ImageFeatures
-from sparc_bench.images.item import ImageItem
+from sparc_bench.images.view import View, in_batches
 from sparc_bench.models.encoder_wrapper import EncoderWrapper
 from sparc_bench.models.finite_encoder import FiniteEncoder
 from sparc_bench.protocols.retrieval import hit_rates
@@ -49,19 +48,12 @@ class PreparedEncoder(EncoderWrapper):
         self.own, self._pixels = own, pixels
         self._position_of = {data.examples[row].image.id: position for position, row in enumerate(pixels.index)}
 
-    def stream(
-        self,
-        items: Sequence[ImageItem],
-        need: frozenset[str],
-        most: int,
-        size: int | None = None,  # noqa: ARG002 - of the model's own size alone
-    ) -> Iterator[ImageFeatures]:
-        """Features of batches of at most `most` images, in order."""
-        for start in range(0, len(items), BATCH):
-            part = items[start : start + BATCH]
-            pixels_BHWC = self._pixels.rows([self._position_of[item.id] for item in part])
+    def stream(self, groups: Iterable[Sequence[View]], need: frozenset[str]) -> Iterator[ImageFeatures]:
+        """Features of whole images at the model's own size, in batches of at most `BATCH`, in order."""
+        for views in in_batches(groups, BATCH):
+            pixels_BHWC = self._pixels.rows([self._position_of[view.id] for view in views])
             features = self.own.encode_pixels(torch.from_numpy(pixels_BHWC), need)
-            yield from batches(replace(features, ids=tuple(item.id for item in part)), most)
+            yield replace(features, ids=tuple(view.id for view in views))
 
 
 @torch.inference_mode()

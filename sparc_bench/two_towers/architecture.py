@@ -27,7 +27,7 @@ class OwnArchitecture(Strict):
     def image_transform(self, name: str) -> ImageTransform:
         """Transform that squashes the whole image to a square; `name`: the model's name, for errors."""
         size = (self.image.size, self.image.size)
-        return ImageTransform(OpenClipPreprocess(name, size, "squash", self.image.interpolation, flexible=False))
+        return ImageTransform(OpenClipPreprocess(name, size, "squash", self.image.interpolation))
 
     def tokenizer(self, state: str) -> Tokenizer:
         """Tokenizer with open_clip's vocabulary and an extra id for padding, or with the vocabulary in `state`."""
@@ -55,7 +55,7 @@ class OpenClipArchitecture(Strict):
     def image_transform(self, name: str) -> ImageTransform:
         """Transform with the checkpoint's own preprocessing; `name`: the model's name, for errors."""
         patch = self.config["vision_cfg"].get("patch_size", 16)
-        opens, colours = open_clip_preprocess(self.preprocess, name, (patch, patch), flexible=False)
+        opens, colours = open_clip_preprocess(self.preprocess, name, (patch, patch), flexible=True)
         return ImageTransform(opens, colours.mean, colours.std)
 
     def tokenizer(self, state: str) -> Tokenizer:  # noqa: ARG002 - the vocabulary is open_clip's

@@ -69,6 +69,10 @@ class HeadedObjective(Objective):
         """The learned inverse temperature."""
         return self.log_scale.exp()
 
+    def inverse_temperature(self) -> float | None:
+        """`scale` as a number."""
+        return float(self.scale.detach())
+
     @classmethod
     def tower_options(cls, options: Strict) -> dict[str, Any]:
         """`full_context` for the mean over every position (listing 1), which needs captions padded to the context."""

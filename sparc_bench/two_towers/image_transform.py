@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparc_bench.images.item import Box, ImageItem
+from sparc_bench.images.item import Box
+from sparc_bench.images.view import View
 from sparc_bench.two_towers.open_clip_preprocess import OpenClipPreprocess
 
 HALF = (0.5, 0.5, 0.5)
@@ -32,9 +33,9 @@ class ImageTransform:
     mean: tuple[float, ...] = HALF
     std: tuple[float, ...] = HALF
 
-    def __call__(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
+    def __call__(self, view: View) -> tuple[Tensor, Box]:
         """uint8 pixels HWC, and the area of the original image that they show."""
-        pixels_CHW, area = self.preprocess(item, size)
+        pixels_CHW, area = self.preprocess(view)
         return pixels_CHW.permute(1, 2, 0).contiguous(), area
 
     @property

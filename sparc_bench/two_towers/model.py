@@ -55,8 +55,9 @@ class TwoTowerModel(nn.Module):
         return cast("dict[str, Tensor]", self.objective(image, text, ctx))
 
     def encode_image(self, pixels_BHWC: Tensor) -> ImageOut:
-        """Output of the image tower, from uint8 pixels."""
-        return cast("ImageOut", self.towers.image(normalise(pixels_BHWC, *self._colours)))
+        """Output of the image tower, from uint8 pixels, of another input size too."""
+        rows, columns = pixels_BHWC.shape[1:3]
+        return cast("ImageOut", self.towers.image.at((rows, columns))(normalise(pixels_BHWC, *self._colours)))
 
     def encode_text(self, tokens: Tokens) -> TextOut:
         """Output of the text tower."""

@@ -21,7 +21,8 @@ from torch import Tensor
 from torchvision.transforms import Normalize
 
 from sparc_bench.errors import UserError
-from sparc_bench.images.item import Box, ImageItem
+from sparc_bench.images.item import Box
+from sparc_bench.images.view import View
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,14 @@ class OpenClipPreprocess:
     cell: tuple[int, int] | None = None
     flexible: bool = True
 
-    def __call__(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:
+    def __call__(self, view: View) -> tuple[Tensor, Box]:
         """Pixels, and the area of the original image under the grid, in its pixels (partly outside it where padded).
 
         Raises:
             UserError: the model does not take this size, or the image cannot be read.
         """
-        height, width = self.size if size is None else self.checked(size)
-        image = item.open()
+        height, width = self.size if view.size is None else self.checked(view.size)
+        image = view.open()
         resized, cropped = _steps(height, width, self.resize_mode, self.interpolation, self.fill)
         small = resized(image)
         pixels_HWC = np.array(cropped(small))
@@ -62,17 +63,21 @@ class OpenClipPreprocess:
         top, left = _offset(small.height, height), _offset(small.width, width)
         x, y = image.width / small.width, image.height / small.height
         area = (left * x, top * y, (left + columns) * x, (top + rows) * y)
-        return torch.from_numpy(pixels_HWC).permute(2, 0, 1).contiguous(), area
+        return torch.from_numpy(pixels_HWC).permute(2, 0, 1).contiguous(), view.in_original(area)
 
-    def checked(self, size: int) -> tuple[int, int]:
-        """Rows and columns of a square input; raises UserError for a size that the model does not take."""
-        if (size, size) != self.size and not self.flexible:
+    def checked(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of an input; raises UserError for a size that the model does not take."""
+        if size == self.size:
+            return size
+        if not self.flexible:
             raise UserError(f"{self.model} takes {self.size[0]} x {self.size[1]} px only: leave the size out.")
-        if (size, size) != self.size and self.cell is not None and any(size % edge for edge in self.cell):
-            edge = self.cell[0]
-            nearest = max(round(size / edge), 1) * edge
-            raise UserError(f"{size} px are no whole number of {self.model}'s patches of {edge} px: take {nearest}.")
-        return size, size
+        for pixels, edge in zip(size, self.cell or (1, 1), strict=True):
+            if pixels % edge:
+                nearest = max(round(pixels / edge), 1) * edge
+                raise UserError(
+                    f"{pixels} px are no whole number of {self.model}'s patches of {edge} px: take {nearest}."
+                )
+        return size
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sparc_bench.errors import UserError, is_short_of_memory
 from sparc_bench.objective import ImageOut, TextOut, Tokens
+from sparc_bench.two_towers.other_sizes import open_clip_vit_at, shared_copy
 from sparc_bench.two_towers.towers import ImageTower, TextTower, TowerPair
 
 TEXT_PROJECTION = "text.text_projection"
@@ -38,6 +39,15 @@ class OpenClipImageTower(ImageTower):
         self.width = trunk.ln_post.normalized_shape[0]
         self.grid = trunk.grid_size
         self.averages = trunk.pool_type == "avg" and not trunk.final_ln_after_pool
+
+    def at(self, size: tuple[int, int]) -> ImageTower:
+        """The tower for another input size, with positions as open_clip's `resize_pos_embed` resizes them."""
+        if size == tuple(self.trunk.image_size):
+            return self
+        tower: OpenClipImageTower = shared_copy(self)
+        tower.trunk = open_clip_vit_at(self.trunk, size)
+        tower.grid = tower.trunk.grid_size
+        return tower
 
     def forward(self, pixels_BCHW: Tensor) -> ImageOut:
         """Patches, row-major over the grid, and the pooled output: the class token or the average of patches."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from sparc_bench.cards.recipe import ImageTowerTable, TextTowerTable
 from sparc_bench.errors import UserError, is_short_of_memory
 from sparc_bench.objective import ImageOut, TextOut, Tokens
+from sparc_bench.two_towers.other_sizes import shared_copy
 
 Side = Literal["image", "text"]
 
@@ -32,6 +33,14 @@ class ImageTower(nn.Module):
     width: int
     grid: tuple[int, int]
     averages: bool
+
+    def at(self, size: tuple[int, int]) -> ImageTower:
+        """The tower for an input of `size` (rows, columns); all weights but the position embeddings are shared.
+
+        Raises:
+            UserError: the tower does not take this size.
+        """
+        raise NotImplementedError
 
 
 class TextTower(nn.Module):
@@ -78,6 +87,28 @@ class RecipeImageTower(ImageTower):
         self.grid = cast("tuple[int, int]", tuple(self.trunk.patch_embed.grid_size))
         if branches:
             self.register_buffer("sees_SS", _branch_mask(branches, self.grid[0] * self.grid[1]), persistent=False)
+
+    def at(self, size: tuple[int, int]) -> ImageTower:
+        """The tower for another input size; timm's `set_input_size` resizes the positions."""
+        embed = self.trunk.patch_embed
+        if size == tuple(embed.img_size):
+            return self
+        if not hasattr(self.trunk, "set_input_size"):
+            raise UserError(
+                f"timm's {type(self.trunk).__name__} takes {embed.img_size[0]} x {embed.img_size[1]} px only: leave "
+                "the size out."
+            )
+        for pixels, edge in zip(size, embed.patch_size, strict=True):
+            if pixels % edge:
+                nearest = max(round(pixels / edge), 1) * edge
+                raise UserError(f"{pixels} px are no whole number of patches of {edge} px: take {nearest}.")
+        tower: RecipeImageTower = shared_copy(self)
+        tower.trunk.set_input_size(size)
+        tower.grid = cast("tuple[int, int]", tuple(tower.trunk.patch_embed.grid_size))
+        if tower.branches:
+            sees_SS = _branch_mask(tower.branches, tower.grid[0] * tower.grid[1])
+            tower.register_buffer("sees_SS", sees_SS.to(self.get_buffer("sees_SS").device), persistent=False)
+        return tower
 
     def forward(self, pixels_BCHW: Tensor) -> ImageOut:
         """Patches after the last norm, row-major over the grid, and their average or the class tokens."""

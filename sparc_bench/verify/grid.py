@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from sparc_bench.images.item import Box, ImageItem
+from sparc_bench.images.view import View
 from sparc_bench.verify import probe
 from sparc_bench.verify.finding import Finding, left_out
 from sparc_bench.verify.probed_model import ProbedModel
@@ -38,9 +39,10 @@ def order(model: ProbedModel) -> Finding:
     if len(cells) < 2:
         return left_out("the grid is too small")
     grid, area = _grid_and_area(model, base)
-    items = [ImageItem("base", partial(_same, base))]
-    items += [ImageItem(f"block {n}", partial(_same, _changed(base, area, grid, cell))) for n, cell in enumerate(cells)]
-    patches = model.encoder.images(items, frozenset({"patches"})).patches
+    pictures = {"base": base}
+    pictures |= {f"block {n}": _changed(base, area, grid, cell) for n, cell in enumerate(cells)}
+    views = [View(ImageItem(name, partial(_same, picture))) for name, picture in pictures.items()]
+    patches = model.encoder.images(views, frozenset({"patches"})).patches
     found: dict[str, str] = {}
     wrong: dict[str, str] = {}
     lost: list[str] = []

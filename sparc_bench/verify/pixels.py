@@ -44,13 +44,13 @@ def same_pixels(model: ProbedModel) -> Finding:
     """Finding on one image preprocessed twice, and on the shapes of images of all sizes."""
     expected = "the same every time, one shape for all images"
     shapes = {}
-    for item in probe.IMAGES:
-        first, area = model.encoder.preprocess(item)
-        again, area_again = model.encoder.preprocess(item)
+    for view in probe.IMAGES:
+        first, area = model.encoder.preprocess(view)
+        again, area_again = model.encoder.preprocess(view)
         if first.shape != again.shape or not bool((first == again).all()) or tuple(area) != tuple(area_again):
             advice = "preprocess is random: use the transform of evaluation, not the one of training."
-            return Finding("fail", f"the {item.id} image differs when it is opened again", expected, advice)
-        shapes[item.id] = " x ".join(map(str, first.shape))
+            return Finding("fail", f"the {view.id} image differs when it is opened again", expected, advice)
+        shapes[view.id] = " x ".join(map(str, first.shape))
     if len(set(shapes.values())) > 1:
         measured = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         if not isinstance(model.encoder, ImageTextEncoder):

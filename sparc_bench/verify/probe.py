@@ -12,6 +12,7 @@ from numpy import ndarray
 from PIL import Image
 
 from sparc_bench.images.item import ImageItem
+from sparc_bench.images.view import View
 from sparc_bench.scenes.generate import draw_scene
 from sparc_bench.scenes.random_stream import RandomStream, fold
 from sparc_bench.scenes.render import render_array
@@ -51,13 +52,13 @@ def _pattern() -> Image.Image:
     return Image.fromarray(np.stack([channel_HW + checks_HW for channel_HW in channels], axis=-1).astype(np.uint8))
 
 
-IMAGES: tuple[ImageItem, ...] = (
-    ImageItem("square", partial(scenes, 1, 1, 4)),
-    ImageItem("wide", partial(scenes, 1, 3, 2)),
-    ImageItem("tall", partial(scenes, 2, 1, 3)),
-    ImageItem("tiny", _tiny),
-    ImageItem("large", partial(scenes, 3, 4, 4)),
-    ImageItem("pattern", _pattern),
+IMAGES: tuple[View, ...] = (
+    View(ImageItem("square", partial(scenes, 1, 1, 4))),
+    View(ImageItem("wide", partial(scenes, 1, 3, 2))),
+    View(ImageItem("tall", partial(scenes, 2, 1, 3))),
+    View(ImageItem("tiny", _tiny)),
+    View(ImageItem("large", partial(scenes, 3, 4, 4))),
+    View(ImageItem("pattern", _pattern)),
 )
 """Images of 256 x 256, 384 x 128, 192 x 384, 16 x 11, 1024 x 768 and 300 x 200 pixels (width x height)."""
 

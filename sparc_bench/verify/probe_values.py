@@ -113,7 +113,7 @@ def _diagnosis(found: ProbeValues, stored: ProbeValues, off: dict[str, float]) -
     if not image_agrees and not text_agrees:
         return f"{start}images and texts both differ: {_IMAGE_SIDE}."
     side = "text" if image_agrees else "image"
-    names = [item.id for item in probe.COMPARED_IMAGES] if side == "image" else list(probe.COMPARED_TEXTS)
+    names = [view.id for view in probe.COMPARED_IMAGES] if side == "image" else list(probe.COMPARED_TEXTS)
     here, there = getattr(found, f"{side}_{side}"), getattr(stored, f"{side}_{side}")
     wrong = [pair for pair, a, b in zip(combinations(names, 2), here, there, strict=False) if abs(a - b) > small]
     alone = [name for name in names if all(name in pair for pair in wrong)]

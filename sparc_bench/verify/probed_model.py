@@ -18,6 +18,7 @@ from torch import Tensor
 from sparc_bench.encoder import Encoder
 from sparc_bench.features import ImageFeatures, TextFeatures
 from sparc_bench.images.item import Box, ImageItem
+from sparc_bench.images.view import View
 from sparc_bench.verify import probe
 
 TOLERANCE = {"float32": 1e-5, "bf16": 2e-2}
@@ -41,18 +42,18 @@ class ProbedModel:
 
     Attributes:
         encoder: the model under test.
-        items: the probe's images; for stored vectors a selection of the stored images.
+        views: the probe's images; for stored vectors a selection of the stored images.
         strings: the probe's texts; for stored vectors a selection of the stored texts.
         stored: True where the encoder looks its vectors up.
     """
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
-        self.items, self.strings = probe.IMAGES, probe.TEXTS
+        self.views, self.strings = probe.IMAGES, probe.TEXTS
         self.stored = isinstance(encoder, StoresVectors)
         if isinstance(encoder, StoresVectors):
             names, texts = encoder.held()
-            self.items = tuple(ImageItem(name, _blank) for name in spread(names))
+            self.views = tuple(View(ImageItem(name, _blank)) for name in spread(names))
             self.strings = tuple(spread(texts))
 
     @property
@@ -86,7 +87,7 @@ class ProbedModel:
     @cached_property
     def images(self) -> ImageFeatures:
         """Features of all images, from one call."""
-        return self.encoder.images(self.items, self.image_need)
+        return self.encoder.images(self.views, self.image_need)
 
     @cached_property
     def texts(self) -> TextFeatures:
@@ -102,7 +103,7 @@ class ProbedModel:
 
     def pixels(self, image: Image.Image) -> tuple[ndarray | None, Box]:
         """The preprocessed pixels HWC (None where the input is no picture) and the area that `preprocess` reports."""
-        pixels, area = self.encoder.preprocess(ImageItem("verify", partial(_same, image)))
+        pixels, area = self.encoder.preprocess(View(ImageItem("verify", partial(_same, image))))
         return picture(pixels), area
 
     @cached_property

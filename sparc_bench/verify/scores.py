@@ -17,7 +17,7 @@ _FEW, _MANY = 1e-3, 1e-2
 
 def logit_scale(model: ProbedModel) -> Finding:
     """Finding on the factor that a model multiplies its cosines by."""
-    value = getattr(model.encoder, "logit_scale", None)
+    value = model.encoder.logit_scale
     expected = "the inverse temperature, about 1 to 150"
     if value is None:
         return left_out("the encoder does not say (no task needs it: cosines rank alike)")

@@ -59,7 +59,7 @@ def _wrong_shapes(model: ProbedModel) -> Iterator[str]:
     if not {"image", "text"} <= gives:
         return
     pair = model.encoder.similarity(model.images, model.texts)
-    wanted = (len(model.items), len(model.strings))
+    wanted = (len(model.views), len(model.strings))
     for name, scores in zip(("image-to-text", "text-to-image"), pair, strict=True):
         if tuple(scores.shape) != wanted:
             yield f"similarity gives {name} scores {_by(scores)} for {wanted[0]} images and {wanted[1]} texts"
@@ -70,8 +70,8 @@ def _wrong_shapes(model: ProbedModel) -> Iterator[str]:
 
 
 def _wrong_images(model: ProbedModel, features: ImageFeatures) -> Iterator[str]:
-    count, gives, paths = len(model.items), model.gives, list(model.encoder.paths)
-    if features.ids != tuple(item.id for item in model.items):
+    count, gives, paths = len(model.views), model.gives, list(model.encoder.paths)
+    if features.ids != tuple(view.id for view in model.views):
         yield "the ids of the image features are not those of the items, in order"
     if "global" in gives and (features.global_ND is None or features.global_ND.ndim != 2):
         yield "gives says 'global', but images give no global_ND of one vector each"
@@ -161,7 +161,7 @@ def distinct_images(model: ProbedModel) -> Finding:
     measured = f"mean cosine {mean:.4f}"
     copies = int(same_as_another(rows_ND).sum())
     if copies:
-        example = model.items[int(same_as_another(rows_ND).nonzero()[0])].id
+        example = model.views[int(same_as_another(rows_ND).nonzero()[0])].id
         advice = f"Different images share a vector (such as '{example}'): look whether their pixels reach the model."
         return Finding("warning", f"{copies} of {len(rows_ND)} images share a vector", expected, advice)
     if mean > ALIKE:

@@ -131,7 +131,7 @@ def test_ids_and_fingerprint(data):
     if (
         "negatives" not in discovery.load("datasets", data.dataset).PROVIDES
     ):  # else items, of which several are of a photo
-        assert ids == [item.id for item in data.items]
+        assert ids == [item.id for item in data.views]
     assert re.fullmatch(r"[0-9a-f]{64}", data.fingerprint)
     assert len(set(data.classes)) == len(data.classes)
 

@@ -14,15 +14,17 @@ import torch
 
 from sparc_bench.cards import discovery
 from sparc_bench.cli.evaluated import with_interval
-from sparc_bench.encoder import ImageTextEncoder, Runtime, stream
+from sparc_bench.encoder import GIVES, ImageTextEncoder, Runtime
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation.evaluate import Settings, evaluate
 from sparc_bench.features import Regions
 from sparc_bench.images.item import ImageItem, open_image_file
-from sparc_bench.models.plugin_encoder import GIVES, checked_encoder
+from sparc_bench.images.view import View
+from sparc_bench.models.plugin_encoder import checked_encoder
 from sparc_bench.models.resolve import load_encoder, resolve
 from tests.toys import families
 from tests.toys.model_inputs import TEXTS, cropped, items, task
+from tests.toys.views import sized
 
 MANY = 40
 """Images: more than are decoded without workers."""
@@ -182,12 +184,21 @@ def test_order_moves_nothing(encoder, images, texts):
     assert apart(global_MD, texts.global_MD[order]) <= CLOSE
 
 
-def test_stream_gives_the_same_in_runs(encoder, images):
-    runs = list(stream(encoder, items(MANY), IMAGE & encoder.gives, most=16))
-    assert [len(run) for run in runs] == [16, 16, 8]
+def test_stream_gives_the_same_in_batches_that_keep_to_groups(load, images):
+    views, taken = items(MANY), []
+
+    def lazily():
+        for group in (views[:20], [], views[20:39], views[39:]):
+            taken.append(len(group))
+            yield group
+
+    runs = list(load(batch_size=16).stream(lazily(), IMAGE & load().gives))
+    assert [len(run) for run in runs] == [16, 4, 16, 3, 1]
+    assert taken == [20, 0, 19, 1]
     assert [item_id for run in runs for item_id in run.ids] == list(images.ids)
     for name, tensor in parts(images).items():
-        assert torch.equal(torch.cat([parts(run)[name] for run in runs]), tensor)
+        assert apart(torch.cat([parts(run)[name] for run in runs]), tensor) <= CLOSE
+    assert list(load().stream([[]], frozenset({"global"}))) == []
 
 
 @pytest.mark.slow
@@ -213,40 +224,57 @@ def test_scores(encoder, images, texts):
             assert torch.equal(scores[1], scores[2])
 
 
-def test_a_crop_is_an_image_of_its_own(encoder):
+def test_a_window_is_an_image_of_its_own_at_its_place(encoder):
     part, whole = cropped()
     need = IMAGE & encoder.gives
-    found = encoder.images([part], need)
-    same(found, encoder.images([whole], need))
+    found, alone = encoder.images([part], need), encoder.images([whole], need)
+    same(found, alone)
     if found.area_N4 is not None:
+        x, y = part.window[:2]
         left, top, right, bottom = found.area_N4[0].tolist()
-        assert 0 <= left < right <= part.open().width
-        assert 0 <= top < bottom <= part.open().height
+        assert part.window[0] <= left < right <= part.window[2]
+        assert part.window[1] <= top < bottom <= part.window[3]
+        assert (left - x, top - y, right - x, bottom - y) == pytest.approx(alone.area_N4[0].tolist(), abs=1e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_image_that_cannot_be_read_is_one_sentence(load, workers, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
-    broken = ImageItem("broken.jpg", partial(open_image_file, tmp_path / "broken.jpg"))
+    broken = View(ImageItem("broken.jpg", partial(open_image_file, tmp_path / "broken.jpg")))
     with pytest.raises(UserError, match=r"broken\.jpg") as error:
         load(batch_size=7, workers=workers).images([*items(MANY - 1), broken], frozenset({"global"}))
     assert "\n" not in str(error.value)
 
 
-def test_another_size_works_or_is_one_sentence(encoder, images):
+@pytest.mark.parametrize("size", [(96, 96), (64, 96), (96, 64), (16, 64)])
+def test_another_size_works_or_is_one_sentence(encoder, images, size):
+    """A model takes inputs that are no square with a grid of as many cells, or is refused by name."""
     sentence, found = "", None
+    views = sized(items(2), *size)
     try:
-        found = encoder.images(items(2), IMAGE & encoder.gives, size=96)
+        found = encoder.images(views, IMAGE & encoder.gives)
     except UserError as error:
         sentence = str(error)
     assert "\n" not in sentence
-    if found is not None:
-        assert all(torch.isfinite(tensor).all() for tensor in parts(found).values())
-        assert any(
-            tensor.shape[1:] != parts(images)[name].shape[1:] or apart(tensor, parts(images)[name][:2]) > CLOSE
-            for name, tensor in parts(found).items()
-        ), "the size was ignored"
+    assert ("size out" in sentence) == (found is None)
+    assert encoder.card.family not in ("open_clip", "own", "transformers") or found is not None
+    if found is None:
+        return
+    assert all(torch.isfinite(tensor).all() for tensor in parts(found).values())
+    assert any(
+        tensor.shape[1:] != parts(images)[name].shape[1:] or apart(tensor, parts(images)[name][:2]) > CLOSE
+        for name, tensor in parts(found).items()
+    ), "the size was ignored"
+    if "patches" in encoder.gives:
+        cell = encoder.preprocess(items(1)[0])[0].numel() ** 0.5 / 3**0.5 / images.grid[0]
+        assert found.grid == (round(size[0] / cell), round(size[1] / cell))
+        assert {len(patches[0]) for patches in found.patches.values()} == {found.grid[0] * found.grid[1]}
+        for view, (left, top, right, bottom) in zip(views, found.area_N4.tolist(), strict=True):
+            assert 0 <= left < right <= view.open().width
+            assert 0 <= top < bottom <= view.open().height
+            if left or top:  # a centre crop has the shape of the input
+                assert (right - left) / (bottom - top) == pytest.approx(size[1] / size[0], rel=0.05)
 
 
 def test_preprocessing_travels_to_workers(encoder):
@@ -254,7 +282,7 @@ def test_preprocessing_travels_to_workers(encoder):
     travelled = pickle.loads(pickle.dumps(encoder._open))
     if not getattr(families.load(encoder.card.family), "OPENS_IMAGES", True):
         return
-    (pixels, area), again = encoder.preprocess(items(1)[0]), travelled(items(1)[0], None)
+    (pixels, area), again = encoder.preprocess(items(1)[0]), travelled(items(1)[0])
     assert torch.equal(again[0], pixels)
     assert again[1] == area
 

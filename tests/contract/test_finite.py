@@ -20,6 +20,7 @@ from sparc_bench.facets import Corruptions
 from sparc_bench.feature_cache.cache import FeatureCache
 from sparc_bench.features import Detections, ImageFeatures, unit
 from sparc_bench.images.item import ImageItem
+from sparc_bench.images.view import View
 from sparc_bench.models.finite_encoder import FiniteEncoder
 from sparc_bench.protocol import Outcome
 from sparc_bench.protocols import classification_corruptions, detection, retrieval_rerank
@@ -43,8 +44,8 @@ class Detector(LookupEncoder):
 
     odd: float = 0.5
 
-    def detect(self, items, texts):  # noqa: ARG002
-        many = len(items)
+    def detect(self, views, texts):  # noqa: ARG002
+        many = len(views)
         score_R = torch.full((many,), 0.5)
         score_R[-1] = self.odd
         zero_R = torch.zeros(many, dtype=torch.long)
@@ -131,11 +132,11 @@ def test_scores_are_refused(name: str):
 
 def test_detections_are_refused():
     found = Detector(lambda _: np.zeros(1), lambda _: np.zeros(1), gives=frozenset({"image", "text", "detect"}))
-    items = [item("a"), item("b")]
-    assert len(FiniteEncoder(found).detect(items, ["cat"]).score_R) == 2
+    views, texts = [View(item("a")), View(item("b"))], found.texts(["cat"], frozenset())
+    assert len(FiniteEncoder(found).detect(views, texts).score_R) == 2
     found.odd = np.nan
     with pytest.raises(UserError, match=r"scores of 1 of 2 detections that are not finite .* in image 'b'"):
-        FiniteEncoder(found).detect(items, ["cat"])
+        FiniteEncoder(found).detect(views, texts)
     assert {"detect"} <= detection.NEEDS
 
 
@@ -151,9 +152,9 @@ def test_areas_of_the_patch_grid_are_refused():
     area_24 = torch.tensor([[0.0, 0.0, 4.0, 4.0], [0.0, torch.nan, 4.0, 4.0]])
     found = ImageFeatures(("a", "b"), None, None, {"local": torch.ones(2, 1, WIDTH)}, (1, 1), area_24)
     inner = encoder()
-    inner.images = lambda *_: found
+    inner.stream = lambda *_: iter([found])
     with pytest.raises(UserError, match=r"areas of the patch grid of 1 of 2 images that are not finite .* such as 'b'"):
-        FiniteEncoder(inner).images([item("a"), item("b")], frozenset({"patches"}))
+        FiniteEncoder(inner).images([View(item("a")), View(item("b"))], frozenset({"patches"}))
 
 
 def test_padding_of_tokens_may_be_anything():
@@ -211,8 +212,8 @@ def test_the_untrained_towers_are_checked_too(task: TaskCard, tmp_path):
 def test_the_cache_keeps_finite_ones_beside(tmp_path):
     data, model = cached_split(4, tmp_path / "log"), TinyEncoder()
     cache = FeatureCache("full")
-    FiniteEncoder(cache.around(model, data)).images(data.items, frozenset({"global"}))
-    FiniteEncoder(cache.around(model, data)).images(data.items, frozenset({"global"}))
+    FiniteEncoder(cache.around(model, data)).images(data.views, frozenset({"global"}))
+    FiniteEncoder(cache.around(model, data)).images(data.views, frozenset({"global"}))
     assert len(model.encoded) == 1
 
 

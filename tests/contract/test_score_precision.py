@@ -43,14 +43,14 @@ def outcome_of(name: str, scale: Callable[[np.ndarray], np.ndarray]) -> Outcome:
     watched = LookupEncoder(key.image_vector, lambda text: (asked.append(text), key.text_vector(text))[1])
     scored(watched)
     texts = list(dict.fromkeys(asked))
-    images = watched.images(list({item.id: item for item in data.items}.values()), frozenset({"global"}))
+    images = watched.images(list({item.id: item for item in data.views}.values()), frozenset({"global"}))
     scores = watched.similarity(images, watched.texts(texts, frozenset({"global"})))[0].double().numpy()
     arrays = {"scores": scale(scores), "image_ids": np.array(images.ids), "texts": np.array(texts)}
     matrix = similarity.parse(OutputsFile(Path("matrix.npz"), "", arrays=arrays))
     if name == "classification":
         options = classification.Options(prompts="bare", classes="own", top_k=(1, 5), ties="expected")
         return classification.score(matrix, data, options)
-    return scored(ScoresEncoder(matrix, data.items))
+    return scored(ScoresEncoder(matrix, data.views))
 
 
 @pytest.mark.parametrize("scale", PRECISE)

@@ -4,11 +4,13 @@ import copy
 import json
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import open_clip
 import pytest
 import torch
+from open_clip.model import resize_pos_embed
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import load_file
@@ -19,9 +21,12 @@ from sparc_bench.encoder import Runtime
 from sparc_bench.encoders.open_clip import OpenClipEncoder
 from sparc_bench.evaluation.evaluate import Settings, evaluate
 from sparc_bench.images.item import ImageItem, open_image_file
+from sparc_bench.images.view import View
 from sparc_bench.metrics.unit import in_unit
 from sparc_bench.two_towers.open_clip_preprocess import open_clip_preprocess
+from sparc_bench.two_towers.other_sizes import open_clip_vit_at
 from tests.toys.tiny_open_clip import CONFIGS, TEXTS, encoder, folder, items, picture
+from tests.toys.views import sized
 
 GLOBAL = frozenset({"global"})
 OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -83,32 +88,50 @@ def test_batch_size_and_order_move_no_vector(ours):
 @pytest.mark.slow
 def test_workers_give_the_same_vectors(tmp_path):
     saved = folder(tmp_path, "vit")
-    many = [ImageItem(str(index), each.opener) for index, each in enumerate(items() * 6)]  # too few need no workers
+    openers = [view.item.opener for view in items() * 6]  # too few need no workers
+    many = [View(ImageItem(str(index), opener)) for index, opener in enumerate(openers)]
     alone = encoder(saved, Runtime(batch_size=8)).images(many, GLOBAL)
     helped = encoder(saved, Runtime(batch_size=8, workers=2)).images(many, GLOBAL)
     close(helped.global_ND, alone.global_ND)
     assert torch.equal(helped.area_N4, alone.area_N4)
 
 
+@pytest.mark.parametrize("grid", [(6, 6), (2, 8), (8, 2), (3, 5)])
+def test_positions_of_another_grid_are_those_of_the_library(grid, tmp_path):
+    """Bit for bit; on a grid of other sides with as many patches (2 x 8 for 4 x 4) the library would leave them."""
+    visual = open_clip.create_model(f"local-dir:{folder(tmp_path, 'vit')}").visual
+    resized = open_clip_vit_at(visual, (8 * grid[0], 8 * grid[1]))
+    positions = {"visual.positional_embedding": visual.positional_embedding.data}
+    resize_pos_embed(positions, SimpleNamespace(visual=SimpleNamespace(grid_size=grid)))
+    equal = torch.equal(resized.positional_embedding, positions["visual.positional_embedding"])
+    assert equal == (grid[0] * grid[1] != 16)
+    assert resized.positional_embedding.shape == (1 + grid[0] * grid[1], 48)
+    assert resized.conv1.weight is visual.conv1.weight
+    assert visual.positional_embedding.shape == (17, 48)
+
+
 @pytest.mark.slow
 @torch.no_grad()
+@pytest.mark.parametrize("sides", [(3, 3), (4, 6), (6, 2)])
 @pytest.mark.parametrize("kind", ["vit_quickgelu", "token_timm", "map_timm"])
-def test_other_sizes_interpolate_positions_like_the_library(kind, tmp_path):
+def test_other_sizes_interpolate_positions_like_the_library(kind, sides, tmp_path):
     saved = folder(tmp_path, kind)
-    size = 48 if kind == "vit_quickgelu" else 192
+    rows, columns = (side * (16 if kind == "vit_quickgelu" else 64) for side in sides)
+    size = (rows, columns)
     plain = open_clip.create_model(f"local-dir:{saved}")
     model = plain.eval()
     if kind == "vit_quickgelu":
         model = open_clip.create_model(f"local-dir:{saved}", force_image_size=size).eval()
     else:
         model.visual.set_input_size(size)
-    config = PreprocessCfg(**{**model.visual.preprocess_cfg, "size": size})
+    config = PreprocessCfg(**{**model.visual.preprocess_cfg, "size": rows if rows == columns else size})
     transform = image_transform_v2(config, is_train=False)
     expected = model.encode_image(torch.stack([transform(item.open()) for item in items()]))
-    close(encoder(saved, size=size).images(items(), GLOBAL).global_ND, expected)
+    if rows == columns:
+        close(encoder(saved, size=rows).images(items(), GLOBAL).global_ND, expected)
     ours = encoder(saved)
     own = ours.images(items(), GLOBAL).global_ND
-    close(ours.images(items(), GLOBAL, size).global_ND, expected)
+    close(ours.images(sized(items(), rows, columns), GLOBAL).global_ND, expected)
     close(ours.images(items(), GLOBAL).global_ND, own)  # the resized copy left the tower as it was
     assert (own - expected).abs().max() > 1e-3
 
@@ -300,14 +323,14 @@ def published_recipe(image: Image.Image, size: int = 224) -> Tensor:
     return torch.from_numpy((values - OPENAI_MEAN) / OPENAI_STD).permute(2, 0, 1)
 
 
-def opened(item: ImageItem) -> Tensor:
+def opened(item: View) -> Tensor:
     open_image, normalised = open_clip_preprocess({"size": 224}, "CLIP", (32, 32), True)
     return normalised(open_image(item)[0][None])[0].double()
 
 
 @pytest.mark.parametrize("size", [(224, 224), (500, 375), (375, 500), (640, 427), (227, 1000), (301, 300), (50, 41)])
 def test_clip_preprocessing_is_the_published_one(size):
-    item = ImageItem("0", lambda: picture(0, *size))
+    item = View(ImageItem("0", lambda: picture(0, *size)))
     close(opened(item), published_recipe(item.open()), 1e-6)
 
 
@@ -318,4 +341,4 @@ def test_clip_preprocessing_is_the_published_one_on_photos(test_data):
     photos += sorted((test_data / "coco_val2017_mini").rglob("*.jpg"))[:6]
     assert len({open_image_file(photo).size for photo in photos}) > 5
     for photo in photos:
-        close(opened(ImageItem.file("0", photo)), published_recipe(Image.open(photo)), 1e-6)
+        close(opened(View(ImageItem.file("0", photo))), published_recipe(Image.open(photo)), 1e-6)

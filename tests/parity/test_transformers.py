@@ -12,7 +12,9 @@ from sparc_bench.cards.model_card import ModelCard  # noqa: E402
 from sparc_bench.encoder import Runtime  # noqa: E402
 from sparc_bench.encoders.transformers import load  # noqa: E402
 from sparc_bench.images.item import ImageItem  # noqa: E402
+from sparc_bench.images.view import View  # noqa: E402
 from tests.toys.tiny_transformers import CONTEXT, KINDS, TEXTS, Folders, photos  # noqa: E402
+from tests.toys.views import sized  # noqa: E402
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 CLIPS = ("clip", "chinese_clip", "altclip", "metaclip_2")
@@ -31,7 +33,7 @@ def encoder(folder, batch_size=3, workers=0, **options):
 
 
 def items(images):
-    return [ImageItem(str(index), partial(_same, image)) for index, image in enumerate(images)]
+    return [View(ImageItem(str(index), partial(_same, image))) for index, image in enumerate(images)]
 
 
 def _same(image):
@@ -121,6 +123,23 @@ def test_batch_order_and_workers_change_no_vector(folders, kind):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("rows", "columns"), [(24, 64), (64, 16)])
+@pytest.mark.parametrize("kind", [*CLIPS, "siglip"])
+def test_position_embeddings_of_a_grid_that_is_no_square(folders, kind, rows, columns):
+    """The same pixels through the library's own call; a centre crop is cut from an image that covers it."""
+    tested, views = encoder(folders(kind), patches="value"), sized(items(photos()), rows, columns)
+    pixels = torch.stack([tested.preprocess(view)[0] for view in views])
+    assert pixels.shape[-2:] == (rows, columns)
+    assert (pixels[:, :, 0] != pixels[:, :, -1]).any()  # no rows of padding
+    with torch.inference_mode():
+        expected = vectors(library(folders(kind)).get_image_features(pixels, interpolate_pos_encoding=True))
+    found = tested.images(views, frozenset({"global", "patches"}))
+    torch.testing.assert_close(found.global_ND, expected, **CLOSE)
+    assert found.grid == (rows // 8, columns // 8)
+    assert found.patches["value"].shape[1] == rows * columns // 64
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*CLIPS, "siglip"])
 def test_position_embeddings_are_interpolated_by_the_library(folders, kind):
     size = {"size": {"height": 48, "width": 48}}
@@ -129,7 +148,7 @@ def test_position_embeddings_are_interpolated_by_the_library(folders, kind):
     expected, _ = library_images(folders(kind), **size)
     need = frozenset({"global", "patches"})
     tested = encoder(folders(kind), patches="value")
-    found = tested.images(items(photos()), need, size=48)
+    found = tested.images(sized(items(photos()), 48), need)
     torch.testing.assert_close(found.global_ND, expected, **CLOSE)
     assert found.grid == (6, 6)
     assert found.patches["value"].shape[1] == 36

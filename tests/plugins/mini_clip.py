@@ -27,10 +27,10 @@ def towers(words, longest):
     return model
 
 
-def pixels(item, size=None):
-    image = item.open()
-    squashed = pil_to_tensor(image.resize((size or 64,) * 2, Image.Resampling.BILINEAR))
-    return squashed / 127.5 - 1, (0.0, 0.0, *map(float, image.size))
+def pixels(view):
+    image = view.open()
+    squashed = pil_to_tensor(image.resize((view.columns or 64, view.rows or 64), Image.Resampling.BILINEAR))
+    return squashed / 127.5 - 1, view.in_original((0.0, 0.0, *map(float, image.size)))
 
 
 class MiniClip(ImageTextEncoder):

@@ -14,6 +14,7 @@ from sparc_bench.feature_cache import store
 from sparc_bench.feature_cache.cache import FeatureCache
 from sparc_bench.features import ImageFeatures, TextFeatures
 from sparc_bench.images.item import ImageItem
+from sparc_bench.images.view import View
 
 ALL = frozenset({"global", "branches", "patches"})
 SIDE, CELL, WIDTH = 16, 8, 24
@@ -36,11 +37,12 @@ def opened(log):
     return log.read_text().split() if log.is_file() else []
 
 
-def pixels_of(item, size=None):
-    side = size or SIDE
-    image = item.open()
-    whole = torch.frombuffer(bytearray(image.resize((side, side)).tobytes()), dtype=torch.uint8)
-    return whole.reshape(side, side, 3), (0.0, 0.0, float(image.width), float(image.height))
+def pixels_of(view):
+    rows, columns = view.size or (SIDE, SIDE)
+    image = view.open()
+    whole = torch.frombuffer(bytearray(image.resize((columns, rows)).tobytes()), dtype=torch.uint8)
+    area = view.in_original((0.0, 0.0, float(image.width), float(image.height)))
+    return whole.reshape(rows, columns, 3), area
 
 
 class TinyEncoder(ImageTextEncoder):
@@ -67,13 +69,13 @@ class TinyEncoder(ImageTextEncoder):
 
     def encode_pixels(self, pixels, need):
         self.encoded.append((len(pixels), need))
-        side = pixels.shape[1] // CELL
-        cells = pixels.float().reshape(-1, side, CELL, side, CELL, 3).permute(0, 1, 3, 2, 4, 5)
-        patches = cells.reshape(len(pixels), side * side, -1) @ self.map / 255
+        rows, columns = pixels.shape[1] // CELL, pixels.shape[2] // CELL
+        cells = pixels.float().reshape(-1, rows, CELL, columns, CELL, 3).permute(0, 1, 3, 2, 4, 5)
+        patches = cells.reshape(len(pixels), rows * columns, -1) @ self.map / 255
         branches = patches[:, :2] if "branches" in need else None
         found = {path: patches * (1 + k) for k, path in enumerate(self.paths)} if "patches" in need else {}
         ids = tuple(map(str, range(len(pixels))))
-        grid = (side, side) if "patches" in need else None
+        grid = (rows, columns) if "patches" in need else None
         return ImageFeatures(ids, patches.mean(1) if "global" in need else None, branches, found, grid)
 
     def encode_texts(self, texts, need):
@@ -96,7 +98,7 @@ def split_of(count, log, seconds=0.0, fingerprint="photos 1", **about):
 
 def closed(data):
     """The same images, none of which may be opened."""
-    return [ImageItem(item.id, partial(refuse, item.id), item.crop) for item in data.items]
+    return [View(ImageItem(view.id, partial(refuse, view.id)), view.window) for view in data.views]
 
 
 def fill(log, images, seconds, rows):
@@ -104,6 +106,6 @@ def fill(log, images, seconds, rows):
     store.SHARD_ROWS = rows
     photos = split_of(images, log, seconds)
     cache = FeatureCache("full")
-    for _ in cache.around(TinyEncoder(runtime=Runtime(batch_size=4)), photos).stream(photos.items, ALL, 4):
+    for _ in cache.around(TinyEncoder(runtime=Runtime(batch_size=4)), photos).stream([photos.views], ALL):
         pass
     cache.flush()

@@ -6,7 +6,7 @@ Vectors are looked up by image id and by text, so that the order of images and c
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,8 +17,10 @@ from torch import Tensor
 
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.encoder import Encoder
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures
 from sparc_bench.images.item import Box, ImageItem
+from sparc_bench.images.view import View, in_batches
 
 Vectors = Callable[[str], np.ndarray]
 PatchVectors = Callable[[str, str], np.ndarray]
@@ -34,7 +36,7 @@ def item(item_id: str) -> ImageItem:
 
 
 @dataclass
-class LookupEncoder:
+class LookupEncoder(Encoder):
     """An encoder of given vectors; scores are dot products (no normalisation: the vectors decide alone).
 
     With `twisted` the image-to-text scores are the dot products and the text-to-image scores their negatives, as a
@@ -56,28 +58,24 @@ class LookupEncoder:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     asked: list[tuple[str, int]] = field(default_factory=list)
 
-    def preprocess(self, item: ImageItem, size: int | None = None) -> tuple[Tensor, Box]:  # noqa: ARG002
-        side = size or self.size
-        return torch.zeros(3, side, side), (0.0, 0.0, float(self.size), float(self.size))
+    def preprocess(self, view: View) -> tuple[Tensor, Box]:
+        rows, columns = view.size or (self.size, self.size)
+        return torch.zeros(3, rows, columns), view.in_original((0.0, 0.0, float(self.size), float(self.size)))
 
-    def images(
-        self,
-        items: Sequence[ImageItem],
-        need: frozenset[str],
-        size: int | None = None,  # noqa: ARG002
-    ) -> ImageFeatures:
-        self.asked.append(("images", len(items)))
-        patches = {}
-        if "patches" in need:
-            for path in self.paths:
-                patches[path] = torch.stack([self._patches(path, item.id) for item in items])
-        return ImageFeatures(
-            ids=tuple(item.id for item in items),
-            global_ND=_stacked([self.image_vector(item.id) for item in items]) if "global" in need else None,
-            patches=patches,
-            grid=self.grid,
-            area_N4=torch.tensor([self.preprocess(item)[1] for item in items]),
-        )
+    def stream(self, groups: Iterable[Sequence[View]], need: frozenset[str]) -> Iterator[ImageFeatures]:
+        for views in in_batches(groups, self.runtime.batch_size):
+            self.asked.append(("images", len(views)))
+            patches = {}
+            if "patches" in need:
+                for path in self.paths:
+                    patches[path] = torch.stack([self._patches(path, view.id) for view in views])
+            yield ImageFeatures(
+                ids=tuple(view.id for view in views),
+                global_ND=_stacked([self.image_vector(view.id) for view in views]) if "global" in need else None,
+                patches=patches,
+                grid=self.grid,
+                area_N4=torch.tensor([self.preprocess(view)[1] for view in views]),
+            )
 
     def texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
         self.asked.append(("texts", len(texts)))
@@ -107,9 +105,6 @@ class LookupEncoder:
         assert texts.global_MD is not None
         patches_NPD = images.patches[path or next(iter(self.paths))]
         return torch.einsum("npd,md->nmp", patches_NPD, texts.global_MD).unflatten(2, self.grid)
-
-    def untrained(self) -> None:
-        return None
 
     def _patches(self, path: str, image_id: str) -> Tensor:
         if self.patch_vectors is None:

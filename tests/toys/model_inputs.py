@@ -12,6 +12,7 @@ from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.cli.task_inputs import TaskInputs, task_inputs
 from sparc_bench.encoders.precomputed import stored_id
 from sparc_bench.images.item import ImageItem
+from sparc_bench.images.view import View
 
 TEXTS = ("a photo of a cat", "A Photo of a CAT!", "two dogs, one red ball.", "zebra " * 30, "42", "a red star", "")
 SIZES = ((90, 60), (60, 91), (33, 120), (64, 64), (120, 37), (32, 32), (47, 46))
@@ -24,15 +25,15 @@ def picture(seed: int, width: int, height: int) -> Image.Image:
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def items(count: int) -> list[ImageItem]:
+def items(count: int) -> list[View]:
     """Images of different shapes."""
-    return [ImageItem(f"{at}.jpg", partial(picture, at, *SIZES[at % len(SIZES)])) for at in range(count)]
+    return [View(ImageItem(f"{at}.jpg", partial(picture, at, *SIZES[at % len(SIZES)]))) for at in range(count)]
 
 
-def cropped() -> tuple[ImageItem, ImageItem]:
+def cropped() -> tuple[View, View]:
     """A part of an image, and the same part as an image of its own, which is called like it."""
-    part = ImageItem("0.jpg", partial(picture, 0, *SIZES[0]), CROP)
-    return part, ImageItem(stored_id(part), part.open)
+    part = View(ImageItem("0.jpg", partial(picture, 0, *SIZES[0])), CROP)
+    return part, View(ImageItem(stored_id(part), part.open))
 
 
 def task(name: str = "scenes_classification_shape", **data: object) -> TaskCard:

@@ -19,6 +19,7 @@ from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.encoder import Runtime
 from sparc_bench.encoders import open_clip as family
 from sparc_bench.images.item import ImageItem
+from sparc_bench.images.view import View
 
 TEXT = {"context_length": 20, "vocab_size": 49408, "width": 32, "heads": 4, "layers": 2}
 VIT = {"image_size": 32, "layers": 3, "width": 48, "head_width": 12, "patch_size": 8}
@@ -171,5 +172,5 @@ def picture(seed: int, width: int, height: int) -> Image.Image:
 SIZES = ((90, 60), (60, 91), (33, 200), (64, 64), (301, 17), (32, 32), (47, 46))
 
 
-def items(sizes: tuple[tuple[int, int], ...] = SIZES) -> list[ImageItem]:
-    return [ImageItem(str(index), partial(picture, index, *size)) for index, size in enumerate(sizes)]
+def items(sizes: tuple[tuple[int, int], ...] = SIZES) -> list[View]:
+    return [View(ImageItem(str(index), partial(picture, index, *size))) for index, size in enumerate(sizes)]

@@ -18,14 +18,14 @@ SIZE, GRID, WIDTH, CONTEXT = 48, 6, 32, 24
 CARD = ModelCard(name="toy", title="a toy", family="toy", source="test")
 
 
-def squash(item, size=None):
-    image = item.open()
+def squash(view):
+    image = view.open()
     pixels = pil_to_tensor(image.resize((SIZE, SIZE), Image.Resampling.BICUBIC)) / 127.5 - 1
     return pixels, (0.0, 0.0, *map(float, image.size))
 
 
-def centre_crop(item, size=None, claim_all=False):
-    image = item.open()
+def centre_crop(view, claim_all=False):
+    image = view.open()
     (width, height), side = image.size, min(image.size)
     left, top = (width - side) / 2, (height - side) / 2
     box = (left, top, left + side, top + side)
@@ -33,8 +33,8 @@ def centre_crop(item, size=None, claim_all=False):
     return pixels, (0.0, 0.0, float(width), float(height)) if claim_all else box
 
 
-def letterbox(item, size=None):
-    image = item.open()
+def letterbox(view):
+    image = view.open()
     (width, height), side = image.size, max(image.size)
     inner = round(SIZE * width / side), round(SIZE * height / side)
     canvas = Image.new("RGB", (SIZE, SIZE), (128, 128, 128))
@@ -45,14 +45,14 @@ def letterbox(item, size=None):
     return pil_to_tensor(canvas) / 127.5 - 1, area
 
 
-def changed(item, size=None, change=None):
+def changed(view, change=None):
     """Pixels of `squash` after a mistake."""
-    pixels, area = squash(item, size)
+    pixels, area = squash(view)
     return change(pixels), area
 
 
-def without_antialias(item, size=None):
-    image = item.open()
+def without_antialias(view):
+    image = view.open()
     pixels = pil_to_tensor(image)[None].float()
     return F.interpolate(pixels, size=(SIZE, SIZE), mode="bilinear")[0] / 127.5 - 1, (0.0, 0.0, *map(float, image.size))
 

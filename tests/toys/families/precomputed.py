@@ -10,7 +10,7 @@ OPENS_IMAGES = False
 
 
 def tiny(folder: Path) -> str:
-    names = [*(item.id for item in items(40)), cropped()[1].id, *inputs().items]
+    names = [*(item.id for item in items(40)), cropped()[1].id, *inputs().views]
     strings = list(dict.fromkeys((*TEXTS, *inputs().texts)))
     np.save(folder / "image_embeddings.npy", np.stack([noise(name, 16) for name in names]).astype(np.float32))
     np.save(folder / "text_embeddings.npy", np.stack([noise(text, 16) for text in strings]).astype(np.float32))

@@ -18,7 +18,7 @@ class Options(Strict):
 
 def run(encoder, data, options):
     texts = encoder.texts(data.classes, frozenset({"global"}))
-    images = encoder.images(data.items, frozenset({"patches"}))
+    images = encoder.images(data.views, frozenset({"patches"}))
     label_N = np.array([example.label for example in data])
     metrics, groups, correct_N = {}, {}, None
     for path in encoder.paths:

@@ -38,10 +38,10 @@ def test_a_part_of_a_photo_is_cropped(root):
     data = read(root, "vg_relation", Options())
     assert [example.id for example in data] == ["vg_relation/0", "vg_relation/1"]
     assert [example.tags for example in data] == [{"relation": "behind"}, {"relation": "by"}]
-    assert (data[0].image.id, data[0].image.crop) == ("7.jpg", (2.0, 1.0, 6.0, 4.0))
-    cropped = data[0].image.open()
+    assert (data[0].image.id, data[0].window) == ("7.jpg", (2.0, 1.0, 6.0, 4.0))
+    cropped = data[0].view.open()
     assert cropped.size == (4, 3)
-    whole = read(root, "vg_relation", Options()).examples[0].image.opener()
+    whole = read(root, "vg_relation", Options()).examples[0].image.open()
     assert np.array_equal(np.asarray(cropped), np.asarray(whole)[1:4, 2:6])
     assert (data[0].captions, data[0].negatives) == ((CAPTIONS["true_caption"],), (CAPTIONS["false_caption"],))
     assert (data.sizes["items"], data.sizes["photos"], data[0].photo) == (2, 1, "")
@@ -91,4 +91,4 @@ def test_malformed_files(root, split, content, sentence):
 def test_a_box_outside_of_the_photo(root):
     save_photo(root / "aro/images/7.jpg", size=(2, 1))
     with pytest.raises(UserError, match=r"The box \[2, 1, 6, 4\] .* lies outside of the image 7\.jpg, which has 2 x 1"):
-        read(root, "vg_relation", Options())[0].image.open()
+        read(root, "vg_relation", Options())[0].view.open()

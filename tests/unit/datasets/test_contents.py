@@ -44,7 +44,7 @@ def reading(name, request):
 
 
 def contents(data):
-    return {item.id: item.content for item in data.items}
+    return {view.id: view.item.content for view in data.views}
 
 
 def exchange(item):
@@ -61,13 +61,13 @@ def exchange(item):
 def test_exchanged_bytes_are_other_data(name, request):
     root, read = reading(name, request)
     before = read(root)
-    exchange(before.items[0])
+    exchange(before.views[0].item)
     after = read(root)
     assert after.fingerprint != before.fingerprint
     if name == "imagenet_corruptions":  # whose 3.75 million versions are not listed
         return
     changed = {key for key in contents(after) if contents(after)[key] != contents(before)[key]}
-    of_its_file = {item.id for item in before.items if item.opener.args[0] == before.items[0].opener.args[0]}
+    of_its_file = {view.id for view in before.views if view.item.opener.args[0] == before.views[0].item.opener.args[0]}
     assert changed == of_its_file
     assert all(contents(after).values())
 

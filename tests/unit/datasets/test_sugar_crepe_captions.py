@@ -72,12 +72,12 @@ def test_the_fingerprint_is_of_content_and_not_of_places(root):
     (root / "coco").rename(root / "mscoco")
     elsewhere = sugar_crepe.read(root, "test", sugar_crepe.Options(photos="mscoco/val2017"))
     assert there.fingerprint == elsewhere.fingerprint
-    assert [item.content for item in there.items] == [item.content for item in elsewhere.items]
+    assert [view.item.content for view in there.views] == [view.item.content for view in elsewhere.views]
     path = root / "sugar_crepe/data/swap_obj.json"
     path.write_text(path.read_text().replace("A dog", "Two dogs"))
     changed = sugar_crepe.read(root, "test", sugar_crepe.Options(photos="mscoco/val2017"))
     assert changed.fingerprint != there.fingerprint
-    assert [item.content for item in changed.items] == [item.content for item in there.items]
+    assert [view.item.content for view in changed.views] == [view.item.content for view in there.views]
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_photos_open_from_the_tar_by_their_place(toys_root):
     data = read(toys_root, "test", FOLDER)
     assert data.classes == ("toy ball", "toy car", "toy duck")
     assert [(example.id, example.label) for example in data] == [("0/s0", 1), ("0/s1", 0), ("1/s0", 2)]
-    values = [np.asarray(pickle.loads(pickle.dumps(item)).open())[0, 0, 0] for item in data.items]
+    values = [np.asarray(pickle.loads(pickle.dumps(item)).open())[0, 0, 0] for item in data.views]
     assert values == [10, 20, 30]
     assert len(pickle.dumps(data[0].image)) < 1000, "an item holds its place, not its photo"
 

@@ -18,11 +18,13 @@ from sparc_bench.encoder import Runtime
 from sparc_bench.encoders.open_clip import OpenClipEncoder
 from sparc_bench.errors import UserError
 from sparc_bench.images.item import ImageItem
+from sparc_bench.images.view import View
 from sparc_bench.two_towers.open_clip_preprocess import OpenClipPreprocess
 from sparc_bench.weights import open_clip_source
 from sparc_bench.weights.open_clip_model import fitting_architectures, is_openai
 from sparc_bench.weights.open_clip_source import Options, find
 from tests.toys.tiny_open_clip import TEXTS, encoder, folder, items
+from tests.toys.views import sized
 
 PATCHES, GLOBAL, TOKENS = frozenset({"patches"}), frozenset({"global"}), frozenset({"tokens"})
 WEIGHTS = "open_clip_model.safetensors"
@@ -106,9 +108,9 @@ def test_value_path_of_a_resnet(tmp_path):
     found = encoder(tmp_path, patches="value").images(items(), PATCHES | GLOBAL)
     close(found.patches["value"], expected)
     assert found.grid == (2, 2)
-    assert encoder(tmp_path, patches="value").images(items(), PATCHES, 96).grid == (3, 3)
+    assert encoder(tmp_path, patches="value").images(sized(items(), 96), PATCHES).grid == (3, 3)
     with pytest.raises(UserError, match="64 px only: leave the size out"):
-        encoder(tmp_path, patches="value").images(items(), GLOBAL, 96)
+        encoder(tmp_path, patches="value").images(sized(items(), 96), GLOBAL)
 
 
 @torch.no_grad()
@@ -262,7 +264,7 @@ def test_area_is_where_the_pixels_are(mode, size):
     """The red and green of opened pixels say where in the original they lie: the area must say the same."""
     width, height = size
     opener = OpenClipPreprocess("m", (64, 64), mode, fill=255)
-    pixels_3HW, (left, top, right, bottom) = opener(ImageItem("0", lambda: ramp(*size)))
+    pixels_3HW, (left, top, right, bottom) = opener(View(ImageItem("0", lambda: ramp(*size))))
     blue = pixels_3HW[2]
     inside = blue == 0
     columns = left + (torch.arange(64) + 0.5) * (right - left) / 64
@@ -285,21 +287,21 @@ def test_area_is_where_the_pixels_are(mode, size):
 
 def test_area_of_a_grid_that_leaves_a_margin():
     """30 pixels hold three patches of 8: the last 6 are seen by no patch (SigLIP's 384 px in patches of 14)."""
-    _, area = OpenClipPreprocess("m", (30, 30), "squash", cell=(8, 8))(ImageItem("0", lambda: ramp(60, 90)))
+    _, area = OpenClipPreprocess("m", (30, 30), "squash", cell=(8, 8))(View(ImageItem("0", lambda: ramp(60, 90))))
     assert area == (0, 0, 48, 72)
 
 
 def test_centre_crop_by_hand():
     """500 x 375 becomes 298 x 224; 37 columns are cut off on the left, each 500 / 298 wide."""
-    _, area = OpenClipPreprocess("m", (224, 224))(ImageItem("0", lambda: ramp(500, 375)))
+    _, area = OpenClipPreprocess("m", (224, 224))(View(ImageItem("0", lambda: ramp(500, 375))))
     assert area == pytest.approx((37 * 500 / 298, 0, (37 + 224) * 500 / 298, 375))
 
 
 def test_sizes_are_whole_patches_or_refused(tmp_path):
     ours = encoder(folder(tmp_path, "vit"))
-    assert ours.images(items()[:1], PATCHES, 48).grid == (6, 6)
+    assert ours.images(sized(items()[:1], 48), PATCHES).grid == (6, 6)
     with pytest.raises(UserError, match=r"46 px are no whole number of .*'s patches of 8 px: take 48"):
-        ours.images(items()[:1], PATCHES, 46)
+        ours.images(sized(items()[:1], 46), PATCHES)
     with pytest.raises(UserError, match="patches of 8 px: take 48"):
         encoder(tmp_path, size=47)
     assert encoder(tmp_path, size=48).images(items()[:1], PATCHES).grid == (6, 6)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from sparc_bench.datasets import scenes1
-from sparc_bench.encoder import Runtime, TokenMapper
+from sparc_bench.encoder import Runtime
 from sparc_bench.models.resolve import load_encoder, resolve
 
 WORDS = ["only", "a", "purple", "cross", ",", "and", "a", "heart"]
@@ -19,7 +19,7 @@ def sparc():
 @pytest.fixture(scope="module")
 def images(sparc):
     examples = scenes1.read(None, "val", scenes1.Options(n=2)).examples
-    return sparc.images([example.image for example in examples], frozenset({"patches"}))
+    return sparc.images([example.view for example in examples], frozenset({"patches"}))
 
 
 def test_token_maps_are_cosines_with_the_captions_own_tokens(sparc, images):
@@ -50,7 +50,6 @@ def test_words_beyond_the_context_have_no_map(sparc, images):
 
 def test_a_loss_without_tokens_has_no_token_path(sparc, images):
     clip = load_encoder(resolve("scenes_clip"), Runtime())
-    assert isinstance(clip, TokenMapper)
     assert (sparc.token_path, clip.token_path) == ("local", None)
     with pytest.raises(RuntimeError, match="no loss of scenes_clip"):
         clip.token_maps(images, ["a"])

@@ -21,7 +21,9 @@ from sparc_bench.encoders import precomputed
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation.evaluate import Settings, evaluate
 from sparc_bench.images.item import ImageItem
+from sparc_bench.images.view import View
 from sparc_bench.models.resolve import load_encoder, resolve
+from tests.toys.views import sized
 
 IDS = ["b.jpg", "a.jpg", "c.jpg"]
 TEXTS = ["a dog", 'two "big", dogs', "a cat"]
@@ -40,7 +42,7 @@ def never():
 
 
 def items(*names):
-    return [ImageItem(name, never) for name in names]
+    return [View(ImageItem(name, never)) for name in names]
 
 
 def load(path, **options):
@@ -160,16 +162,16 @@ def test_an_exact_id_goes_first_and_an_ambiguous_one_is_missing(folder):
 def test_a_crop_has_a_name_of_its_own(folder):
     (folder / "inputs.json").write_text(json.dumps({"image_ids": ["a", "a[0,8,32,40]", "b"], "texts": TEXTS}))
     encoder = load(folder)
-    crop = ImageItem("a", never, crop=(0.0, 8.0, 31.6, 40.0))
+    crop = View(ImageItem("a", never), (0.0, 8.0, 31.6, 40.0))
     assert np.array_equal(encoder.images([crop], GLOBAL).global_ND[0].numpy(), IMAGE_ND[1])
     with pytest.raises(UserError, match=r"'b\[0,8,32,40\]'"):
-        encoder.images([ImageItem("b", never, crop=crop.crop)], GLOBAL)
+        encoder.images([View(ImageItem("b", never), crop.window)], GLOBAL)
 
 
 def test_missing_images_are_counted_over_all_that_are_asked_for(folder):
     asked = items(*IDS, "d.jpg", "e.jpg", "e.jpg")
     with pytest.raises(UserError, match=r"2 of 5 images, the first is 'd.jpg': .*sparc-bench show TASK --out"):
-        next(iter(load(folder).stream(asked, GLOBAL, most=2)))
+        next(iter(load(folder).stream([asked], GLOBAL)))
 
 
 def test_a_missing_text_comes_with_the_nearest(folder):
@@ -231,10 +233,10 @@ def test_patches_with_their_areas(folder, patches):
 def test_patches_without_areas_cover_the_whole_image(folder, patches):
     encoder = load(folder)
     assert encoder.paths == {"stored": False}
-    item = ImageItem("a.jpg", lambda: Image.new("RGB", (30, 20)))
+    item = View(ImageItem("a.jpg", lambda: Image.new("RGB", (30, 20))))
     assert encoder.images([item], frozenset({"patches"})).area_N4.tolist() == [[0, 0, 30, 20]]
     with pytest.raises(UserError, match="one input size only"):
-        encoder.images([item], GLOBAL, size=448)
+        encoder.images(sized([item], 448), GLOBAL)
 
 
 def test_patches_that_do_not_fit(folder, patches):
@@ -341,12 +343,12 @@ def test_what_a_task_needs_is_what_it_asks_for(tmp_path):
         update={"data": {"kind": "single", "n": 12, "label": "shape"}, "expect": {}}
     )
     inputs = task_inputs(card, None)
-    assert len(inputs.items) == 12
+    assert len(inputs.views) == 12
     assert len(inputs.texts) == 24
     assert "a picture with a heart" in inputs.texts
     np.savez(
         tmp_path / "all.npz",
-        image_ids=np.array(list(inputs.items)),
+        image_ids=np.array(list(inputs.views)),
         texts=np.array(inputs.texts),
         image_embeddings=vectors(12),
         text_embeddings=vectors(24),
@@ -376,7 +378,7 @@ def test_show_writes_the_inputs_of_a_task(tmp_path, capsys):
 def test_tasks_that_need_patches_are_listed_too():
     card = discovery.task("scenes_segmentation_shape").model_copy(update={"expect": {}})
     card = card.model_copy(update={"data": {**card.data, "n": 4}})
-    assert len(task_inputs(card, None).items) == 4
+    assert len(task_inputs(card, None).views) == 4
 
 
 def test_published_embeddings_give_the_published_numbers(test_data, tmp_path, capsys):
@@ -401,12 +403,12 @@ def test_published_embeddings_give_the_published_numbers(test_data, tmp_path, ca
     printed = dict(re.findall(r"^  (\w+) .* ([\d.]+) \[", capsys.readouterr().out, re.MULTILINE))
     assert printed == {name: f"{100 * value:.1f}" for name, value in values.items()}
     inputs = task_inputs(discovery.task("flickr8k_first100"), test_data)
-    assert (len(inputs.items), len(inputs.texts)) == (100, 500)
+    assert (len(inputs.views), len(inputs.texts)) == (100, 500)
 
 
 @pytest.mark.parametrize("factor", [1e30, 1e-30])
 def test_the_length_of_a_vector_decides_no_score(folder, factor):
-    item = ImageItem("a.jpg", open)
+    item = View(ImageItem("a.jpg", open))
 
     def cosine():
         encoder = load(folder)
@@ -423,12 +425,12 @@ def test_the_length_of_a_vector_decides_no_score(folder, factor):
 
 def test_images_are_found_by_the_names_of_their_files(folder):
     encoder = load(folder)
-    named = [ImageItem.file("139", Path("photos") / IDS[0]), ImageItem.file("285", Path("photos") / IDS[1])]
+    named = [View(ImageItem.file("139", Path("photos") / IDS[0])), View(ImageItem.file("285", Path("photos") / IDS[1]))]
     found = encoder.images(named, frozenset({"global"}))
     assert found.ids == ("139", "285")
     assert torch.equal(found.global_ND, encoder.images(items(*IDS[:2]), frozenset({"global"})).global_ND)
     with pytest.raises(UserError, match=r"the first is '7' \(or 'zebra\.jpg'\): embed"):
-        encoder.images([ImageItem.file("7", Path("photos/zebra.jpg"))], frozenset({"global"}))
+        encoder.images([View(ImageItem.file("7", Path("photos/zebra.jpg")))], frozenset({"global"}))
 
 
 def test_captions_are_scored_without_a_photo_on_disk(tmp_path):
@@ -442,7 +444,7 @@ def test_captions_are_scored_without_a_photo_on_disk(tmp_path):
         update={"data": {"folder": "mine", "annotations": "captions.json", "images": "images"}, "expect": {}}
     )
     inputs = task_inputs(card, tmp_path / "root")
-    assert list(inputs.items) == ["0", "1", "2"]
+    assert list(inputs.views) == ["0", "1", "2"]
     np.savez(
         tmp_path / "all.npz",
         image_ids=np.array([image["file_name"] for image in images]),

@@ -18,6 +18,7 @@ from sparc_bench.encoders import python
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation.evaluate import Settings, evaluate
 from sparc_bench.images.item import ImageItem
+from sparc_bench.images.view import View
 from sparc_bench.models.resolve import load_encoder, resolve
 from tests.plugins.tiny_mini_clip import write
 from tests.toys.model_inputs import task
@@ -31,7 +32,7 @@ import torch
 from sparc_bench.features import ImageFeatures, TextFeatures
 from sparc_bench.encoder import ImageTextEncoder
 
-def pixels(item, size=None):
+def pixels(view):
     return torch.ones(3), (0.0, 0.0, 8.0, 8.0)
 
 class Model(ImageTextEncoder):
@@ -94,7 +95,7 @@ def test_three_ways_to_the_same_vectors(checkpoint, tmp_path):
     discovery.add_plugin(MINI_CLIP)
     words = [f"mini_clip:{checkpoint}", f"python:{MINI_CLIP}:{checkpoint}", str(card)]
     encoders = [load_encoder(resolve(word), Runtime()) for word in words]
-    items = [ImageItem(colour, partial(Image.new, "RGB", (20, 30), colour)) for colour in ("red", "blue")]
+    items = [View(ImageItem(colour, partial(Image.new, "RGB", (20, 30), colour))) for colour in ("red", "blue")]
     texts = ["a photo of a red star", "Blue CIRCLE, of unseen words", ""]
     images = [encoder.images(items, GLOBAL).global_ND for encoder in encoders]
     strings = [encoder.texts(texts, GLOBAL).global_MD for encoder in encoders]
@@ -173,7 +174,7 @@ def test_preprocessing_finds_its_way_into_worker_processes(plugin):
         ("import no_such_library", "cannot be imported .*no_such_library.*: install what it needs"),
         ("x = 1", "has none of read, load, Objective, run"),
         ("def run(): pass", r"has no function load: define load\(card, weights, runtime\)"),
-        ("def load(card, weights, runtime): return None", "NoneType that load of .* returns has no card, dense_scores"),
+        ("def load(card, weights, runtime): return None", "NoneType that load of .* returns has no card, device"),
         (WHOLE.replace("load = Model", "Model.gives = frozenset({'globl'})\nload = Model"), "did you mean 'global'"),
         (WHOLE.replace("load = Model", "Model.texts = property()\nload = Model"), "has no texts"),
     ],

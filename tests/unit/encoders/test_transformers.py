@@ -20,8 +20,10 @@ from sparc_bench.encoder import Runtime  # noqa: E402
 from sparc_bench.encoders import transformers as family  # noqa: E402
 from sparc_bench.errors import UserError  # noqa: E402
 from sparc_bench.images.item import ImageItem  # noqa: E402
+from sparc_bench.images.view import View  # noqa: E402
 from sparc_bench.weights.weights_file import file_sha256  # noqa: E402
 from tests.toys import tiny_transformers as tiny  # noqa: E402
+from tests.toys.views import sized  # noqa: E402
 
 GLOBAL = frozenset({"global"})
 
@@ -53,7 +55,7 @@ def change(file, **values):
 
 
 def item(image):
-    return ImageItem("0", partial(_same, image))
+    return View(ImageItem("0", partial(_same, image)))
 
 
 def _same(image):
@@ -373,7 +375,7 @@ def test_clip_configurations_of_before_july_2023_pool_at_the_highest_id(tmp_path
 def test_sizes_that_a_model_cannot_take_are_refused(folders, kind, size, fix):
     encoder = load(folders(kind))
     with pytest.raises(UserError, match=fix):
-        encoder.images([item(tiny.photos()[0])], GLOBAL, size)
+        encoder.images(sized([item(tiny.photos()[0])], size), GLOBAL)
 
 
 def test_an_image_processor_of_another_size_is_refused(own):
@@ -393,20 +395,20 @@ def ramp(width, height):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 @pytest.mark.parametrize("shape", [(200, 120), (90, 211), (64, 64)])
-@pytest.mark.parametrize("size", [None, 48])
+@pytest.mark.parametrize("size", [None, (48, 48), (32, 64), (64, 32)])
 def test_the_area_is_what_the_pixels_show(folders, kind, shape, size):
     encoder = load(folders(kind))
     image = ramp(*shape)
-    pixels, (left, top, right, bottom) = encoder.preprocess(item(image), size)
+    view = item(image) if size is None else sized([item(image)], *size)[0]
+    pixels, (left, top, right, bottom) = encoder.preprocess(view)
     settings = json.loads((folders(kind) / "preprocessor_config.json").read_text())
     mean, std = (torch.tensor(settings[f"image_{each}"])[:, None, None] for each in ("mean", "std"))
     shown = (pixels * std + mean) * 255
-    edge = pixels.shape[-1]
-    inner = slice(edge // 4, 3 * edge // 4)  # resampling clips at the border
-    places = (torch.arange(edge) + 0.5)[inner] / edge
-    columns, rows = shown[0].mean(0)[inner], shown[1].mean(1)[inner]
-    assert (columns - (left + places * (right - left) - 0.5)).abs().max() < 0.6
-    assert (rows - (top + places * (bottom - top) - 0.5)).abs().max() < 0.6
+    assert size is None or pixels.shape[-2:] == size
+    for values, first, last in ((shown[0].mean(0), left, right), (shown[1].mean(1), top, bottom)):
+        inner = slice(len(values) // 4, 3 * len(values) // 4)  # resampling clips at the border
+        places = (torch.arange(len(values)) + 0.5)[inner] / len(values)
+        assert (values[inner] - (first + places * (last - first) - 0.5)).abs().max() < 0.6
 
 
 def test_the_area_ends_with_the_grid_of_patches(tmp_path):
@@ -422,7 +424,7 @@ def test_images_travel_to_other_processes(folders):
     for kind in ("clip", "siglip2_naflex"):
         encoder = load(folders(kind))
         carried = pickle.loads(pickle.dumps(encoder._open))
-        assert torch.equal(carried(item(tiny.photos()[0]), None)[0], encoder.preprocess(item(tiny.photos()[0]))[0])
+        assert torch.equal(carried(item(tiny.photos()[0]))[0], encoder.preprocess(item(tiny.photos()[0]))[0])
 
 
 @pytest.mark.slow

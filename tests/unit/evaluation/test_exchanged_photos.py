@@ -47,7 +47,7 @@ def read(root):
 
 def features(root, encoder):
     data, cache = read(root), FeatureCache("full")
-    found = cache.around(encoder, data).images(data.items, GLOBAL).global_ND
+    found = cache.around(encoder, data).images(data.views, GLOBAL).global_ND
     cache.flush()
     return found
 
@@ -58,7 +58,7 @@ def test_features_of_exchanged_photos_alone_are_computed_again(root):
     encoder, plain = TinyEncoder(), TinyEncoder()
     found = features(root, encoder)
     assert [count for count, _ in encoder.encoded] == [2]
-    np.testing.assert_allclose(found, plain.images(read(root).items, GLOBAL).global_ND, rtol=1e-5)
+    np.testing.assert_allclose(found, plain.images(read(root).views, GLOBAL).global_ND, rtol=1e-5)
 
 
 def test_a_moved_folder_and_other_labels_cost_no_encoding(root, tmp_path):

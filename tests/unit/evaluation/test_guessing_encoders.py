@@ -7,6 +7,7 @@ from sparc_bench.evaluation.guessing_encoders import ConstantEncoder, RandomEnco
 from sparc_bench.evaluation.watched_encoder import WatchedEncoder
 from sparc_bench.features import Regions
 from sparc_bench.images.item import ImageItem
+from sparc_bench.images.view import View
 from sparc_bench.models import resolve
 
 pytestmark = pytest.mark.usefixtures("toy_plugins")
@@ -27,7 +28,7 @@ def items():
     return list(
         discovery.load("datasets", "toy_data")
         .read(None, "test", discovery.load("datasets", "toy_data").Options())
-        .items
+        .views
     )
 
 
@@ -55,7 +56,7 @@ def test_random_vectors_belong_to_ids_and_strings(watched, items):
     assert torch.equal(forth.global_ND, back.global_ND.flip(0))
     assert torch.equal(forth.patches["local"], back.patches["local"].flip(0))
     assert not torch.equal(forth.patches["local"], forth.patches["global"])
-    crop = ImageItem(items[0].id, items[0].opener, (0.0, 0.0, 4.0, 4.0))
+    crop = View(items[0].item, (0.0, 0.0, 4.0, 4.0))
     assert not torch.equal(encoder.images([crop], ALL).global_ND, forth.global_ND[:1])
     pair, single = encoder.texts(["a cat", "a b c"], {"global", "tokens"}), encoder.texts(["a b c"], {"global"})
     assert torch.equal(pair.global_MD[1:], single.global_MD)
@@ -64,7 +65,7 @@ def test_random_vectors_belong_to_ids_and_strings(watched, items):
 
 def test_random_scores_are_about_chance(watched):
     encoder = RandomEncoder(watched)
-    many = [ImageItem(str(i), lambda: None) for i in range(2000)]
+    many = [View(ImageItem(str(i), lambda: None)) for i in range(2000)]
     scores, same = encoder.similarity(encoder.images(many, {"global"}), encoder.texts(list("abcd"), {"global"}))
     assert scores is same
     share_M = torch.bincount(scores.argmax(1), minlength=4) / 2000

@@ -14,7 +14,7 @@ def filled(new_cache, tmp_path, cache_root):
     for keep in ("full", "half"):
         cache = new_cache(keep)
         cached = cache.around(TinyEncoder(), photos)
-        cached.images(photos.items, ALL)
+        cached.images(photos.views, ALL)
         cached.texts(["a cat", "a dog"], frozenset({"global"}))
         cached.texts(["a dog", "grass"], frozenset({"global"}))
         cached.untrained().texts(["a cat"], frozenset({"global"}))

@@ -8,6 +8,7 @@ import torch
 from sparc_bench.encoder import Runtime
 from sparc_bench.feature_cache import key
 from sparc_bench.images.item import ImageItem
+from sparc_bench.images.view import View
 from tests.toys.cached import ALL, TinyEncoder, closed, refuse, split_of
 
 GLOBAL = frozenset({"global"})
@@ -22,7 +23,7 @@ def photos(tmp_path):
 def first(new_cache, photos):
     cache = new_cache()
     cached = cache.around(TinyEncoder(), photos)
-    cached.images(photos.items, ALL)
+    cached.images(photos.views, ALL)
     cached.texts(["a cat"], GLOBAL)
     cache.flush()
 
@@ -92,7 +93,7 @@ def test_what_decides_no_vector_hits(new_cache, photos):
 def test_splits_of_the_same_pixels_share(new_cache, tmp_path):
     cache = new_cache()
     one, two = (split_of(3, tmp_path / "log", fingerprint=name, pixels_hash="the same") for name in ("a", "b"))
-    cache.around(TinyEncoder(), one).images(one.items, ALL)
+    cache.around(TinyEncoder(), one).images(one.views, ALL)
     cache.around(TinyEncoder(), two).images(closed(two), ALL)
 
 
@@ -105,15 +106,15 @@ def test_an_encoder_that_does_not_say_what_decides_a_vector_is_left_alone(new_ca
 def test_data_without_a_fingerprint_is_not_kept(new_cache, tmp_path):
     unknown = split_of(3, tmp_path / "log", fingerprint="")
     cached = new_cache().around(TinyEncoder(), unknown)
-    cached.images(unknown.items, ALL)
+    cached.images(unknown.views, ALL)
     with pytest.raises(AssertionError, match="was opened"):
-        cached.images([ImageItem(item.id, lambda: refuse("it")) for item in unknown.items], ALL)
+        cached.images([View(ImageItem(item.id, lambda: refuse("it"))) for item in unknown.views], ALL)
 
 
 def test_initial_weights_have_a_key_of_their_own(new_cache, photos):
     cached = new_cache().around(TinyEncoder(), photos)
     untrained = cached.untrained()
-    one = cached.images(photos.items, ALL)
-    other = untrained.images(photos.items, ALL)
+    one = cached.images(photos.views, ALL)
+    other = untrained.images(photos.views, ALL)
     assert not torch.equal(one.global_ND, other.global_ND)
     assert torch.equal(untrained.images(closed(photos), ALL).global_ND, other.global_ND)

@@ -22,7 +22,7 @@ def started(log, seconds):
 def check_whole(new_cache, tmp_path):
     """Everything is there, nothing has to be opened, and it is what an encoder says without a cache."""
     photos = split_of(IMAGES, tmp_path / "other log")
-    plain = TinyEncoder().images(photos.items, ALL)
+    plain = TinyEncoder().images(photos.views, ALL)
     found = new_cache().around(TinyEncoder(), photos).images(closed(photos), ALL)
     assert torch.equal(found.global_ND, plain.global_ND)
     assert all(torch.equal(found.patches[path], plain.patches[path]) for path in plain.patches)

@@ -13,6 +13,7 @@ from sparc_bench.encoder import Runtime
 from sparc_bench.errors import UserError
 from sparc_bench.images import decoding
 from sparc_bench.images.item import ImageItem
+from sparc_bench.images.view import View
 from tests.toys.cached import ALL, TinyEncoder, opened, split_of
 
 COUNT = 40
@@ -53,7 +54,8 @@ def nobody():
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 3])
 def test_workers_change_nothing(photos, workers):
-    plain, found = (list(encoder(count).stream(photos.items, ALL, 5)) for count in (0, workers))
+    groups = [photos.views[:17], [], photos.views[17:]]
+    plain, found = (list(encoder(count).stream(groups, ALL)) for count in (0, workers))
     assert [run.ids for run in found] == [run.ids for run in plain]
     for a, b in zip(plain, found, strict=True):
         assert torch.equal(a.global_ND, b.global_ND)
@@ -62,7 +64,7 @@ def test_workers_change_nothing(photos, workers):
 
 
 def test_the_next_images_are_decoded_while_the_model_works(photos, tmp_path):
-    runs = encoder(2).stream(photos.items, ALL, 8)
+    runs = encoder(2).stream([photos.views], ALL)
     next(runs)
     until = time.monotonic() + 20
     while len(opened(tmp_path / "opened")) < 24 and time.monotonic() < until:  # nothing is asked for meanwhile
@@ -74,22 +76,22 @@ def test_the_next_images_are_decoded_while_the_model_works(photos, tmp_path):
 
 def test_few_images_start_no_process(photos, monkeypatch):
     monkeypatch.setattr(multiprocessing.context.ForkProcess, "start", None)
-    assert len(encoder(4).images(photos.items[: decoding.FEW], ALL)) == decoding.FEW
+    assert len(encoder(4).images(photos.views[: decoding.FEW], ALL)) == decoding.FEW
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_unreadable_image(photos, workers):
-    items = [*photos.items, ImageItem("broken", unreadable)]
+    items = [*photos.views, View(ImageItem("broken", unreadable))]
     with pytest.raises(UserError, match=r"^photo\.jpg cannot be decoded: copy the file again\.$"):
-        list(encoder(workers).stream(items, ALL, 8))
+        list(encoder(workers).stream([items], ALL))
     assert nobody()
 
 
 def test_a_killed_worker_is_a_sentence(photos):
-    items = [*photos.items, ImageItem("killer", killed)]
+    items = [*photos.views, View(ImageItem("killer", killed))]
     with pytest.raises(UserError, match="was killed, most likely for want of memory: use fewer with --workers"):
-        list(encoder(2).stream(items, ALL, 8))
+        list(encoder(2).stream([items], ALL))
     assert nobody()
 
 
@@ -97,14 +99,14 @@ def test_another_mistake_of_the_model_is_not_blamed_on_workers(photos, monkeypat
     tiny = encoder(2)
     monkeypatch.setattr(tiny, "encode_pixels", lambda *_: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError, match="size"):
-        list(tiny.stream(photos.items, ALL, 8))
+        list(tiny.stream([photos.views], ALL))
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, ConnectionResetError])
 def test_a_mistake_in_a_worker_is_shown_as_it_is(photos, kind):
-    items = [*photos.items, ImageItem("odd", partial(fail, kind))]
+    items = [*photos.views, View(ImageItem("odd", partial(fail, kind)))]
     with pytest.raises(kind, match="an odd mistake"):
-        list(encoder(2).stream(items, ALL, 8))
+        list(encoder(2).stream([items], ALL))
     assert nobody()
 
 
@@ -122,10 +124,10 @@ class Tensors:
 
 
 def test_little_shared_memory_is_done_without(photos, monkeypatch):
-    plain = encoder(0).images(photos.items, ALL)
+    plain = encoder(0).images(photos.views, ALL)
     through_pipe = Tensors(monkeypatch)
     monkeypatch.setattr(decoding, "_shared_memory", lambda: 8 * 16 * 16 * 3 * 3 - 1.0)
-    found = encoder(2).images(photos.items, ALL)
+    found = encoder(2).images(photos.views, ALL)
     assert torch.equal(found.global_ND, plain.global_ND)
     assert through_pipe.kinds == [(8, 16, 16, 3)] * 5
 
@@ -133,5 +135,5 @@ def test_little_shared_memory_is_done_without(photos, monkeypatch):
 def test_enough_shared_memory_is_used(photos, monkeypatch):
     through_pipe = Tensors(monkeypatch)
     monkeypatch.setattr(decoding, "_shared_memory", lambda: 8 * 16 * 16 * 3 * 3 + 0.0)
-    encoder(2).images(photos.items, ALL)
+    encoder(2).images(photos.views, ALL)
     assert through_pipe.kinds == []

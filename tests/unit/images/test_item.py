@@ -70,12 +70,6 @@ def test_exif_orientation_is_not_applied(tmp_path):
     assert opened(tmp_path / "turned.jpg").size == (10, 4)
 
 
-def test_crop(tmp_path, noise):
-    noise.save(tmp_path / "x.png")
-    item = ImageItem.file("x", tmp_path / "x.png", crop=(10, 5, 30, 25))
-    assert np.array_equal(np.asarray(item.open()), np.asarray(noise)[5:25, 10:30])
-
-
 def test_an_image_of_too_many_pixels(tmp_path):
     Image.new("1", (14_000, 14_000)).save(tmp_path / "x.png")
     with pytest.raises(UnreadableImageError, match="more than the 179 megapixels that are decoded: save it"):

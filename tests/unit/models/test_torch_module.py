@@ -9,6 +9,7 @@ from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.encoder import Runtime
 from sparc_bench.errors import UserError
 from sparc_bench.images.item import ImageItem
+from sparc_bench.images.view import View
 from sparc_bench.models.plugin_encoder import checked_encoder
 from sparc_bench.models.torch_module import UNSEEN, loader, weights_sha256, wrap
 from tests.toys import tiny_open_clip
@@ -59,7 +60,7 @@ def encoder(patches=True, **options):
 
 def test_vectors_are_the_modules_own():
     towers, own = Towers(), encoder()
-    items = [ImageItem("a", gradient), ImageItem("b", gradient)]
+    items = [View(ImageItem("a", gradient)), View(ImageItem("b", gradient))]
     images, texts = own.images(items, ALL), own.texts(["one", "three"], ALL)
     pixels = torch.stack([preprocess(gradient())] * 2)
     assert torch.equal(images.global_ND, towers.encode_image(pixels))
@@ -72,21 +73,21 @@ def test_vectors_are_the_modules_own():
 @pytest.mark.parametrize(("shows", "area"), [("centre", (16.0, 0.0, 48.0, 32.0)), ("whole", (0.0, 0.0, 64.0, 32.0))])
 def test_area_of_the_image_that_is_seen(shows, area):
     own = encoder(shows=shows)
-    assert own.preprocess(ImageItem("a", gradient))[1] == area
-    with pytest.raises(UserError, match="not of 32 px: leave the size out"):
-        own.preprocess(ImageItem("a", gradient), 32)
+    assert own.preprocess(View(ImageItem("a", gradient)))[1] == area
+    with pytest.raises(UserError, match="not of 32 x 48 px: leave the size out"):
+        own.preprocess(View(ImageItem("a", gradient), rows=32, columns=48))
 
 
 def test_a_model_without_patches_says_so():
     own = encoder(patches=None)
     assert (own.gives, own.paths) == (frozenset({"image", "text", "global"}), {})
-    assert not own.images([ImageItem("a", gradient)], ALL).patches
+    assert not own.images([View(ImageItem("a", gradient))], ALL).patches
 
 
 def test_patches_that_are_no_square_grid_are_refused():
     own = encoder(patches=lambda pixels: torch.ones(len(pixels), 17, 4))
     with pytest.raises(UserError, match="gives 17 patches, which are no square grid: leave out"):
-        own.images([ImageItem("a", gradient)], ALL)
+        own.images([View(ImageItem("a", gradient))], ALL)
 
 
 def test_a_module_without_the_two_methods_is_refused():

@@ -8,9 +8,10 @@ import torch
 from pycocotools import mask as coco_mask
 
 from sparc_bench.dataset import Example, Region
+from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError
 from sparc_bench.facets import PixelSize
-from sparc_bench.features import Detections
+from sparc_bench.features import Detections, TextFeatures
 from sparc_bench.outputs import reader
 from sparc_bench.protocols import detection
 from tests.toys.encoders import item, split_of
@@ -241,22 +242,27 @@ def test_options_that_do_not_fit(changes, sentence):
         detection.Options(**{**OPTIONS.model_dump(), **changes})
 
 
-class NamedBoxes:
+class NamedBoxes(Encoder):
     """A detector that knows the split."""
 
     card = SimpleNamespace(name="named_boxes")
     gives = frozenset({"image", "text", "detect"})
+    prompt_ensemble = "embeddings"
 
     def __init__(self, data):
         self.regions = {e.id: e.regions for e in data}
         self.asked = []
 
-    def detect(self, items, texts):
-        self.asked.append((len(items), tuple(texts)))
-        found = [(i, r) for i, each in enumerate(items) for r in self.regions[each.id]]
+    def texts(self, texts, need):
+        self.asked.append(("texts", len(texts)))
+        return TextFeatures(tuple(texts), torch.zeros(len(texts), 1) if "global" in need else None)
+
+    def detect(self, views, texts):
+        self.asked.append(("views", len(views)))
+        found = [(i, r) for i, each in enumerate(views) for r in self.regions[each.id]]
         return Detections(
             torch.tensor([i for i, _ in found], dtype=torch.int64),
-            torch.tensor([texts.index(f"a photo of a {('cat', 'dog')[r.label]}.") for _, r in found]),
+            torch.tensor([texts.texts.index(f"a photo of a {('cat', 'dog')[r.label]}.") for _, r in found]),
             torch.tensor([r.box for _, r in found]).float(),
             torch.ones(len(found)),
         )
@@ -268,7 +274,7 @@ def test_a_model_that_detects_by_name(data, monkeypatch):
     detector = NamedBoxes(data)
     outcome = detection.run(detector, data, OPTIONS.model_copy(update={"prompts": "a_photo_of_a"}))
     assert set(values(outcome).values()) == {1.0}
-    assert [count for count, _ in detector.asked] == [2, 1]
+    assert detector.asked == [("texts", 3), ("views", 2), ("views", 1)]
     with pytest.raises(UserError, match='boxes: choose a task with iou = "bbox"'):
         detection.run(detector, data, OPTIONS.model_copy(update={"iou": "segm"}))
     with pytest.raises(UserError, match="one prompt for a class, but 'openai7' has 7"):
@@ -285,8 +291,8 @@ def test_a_model_that_detects_by_name(data, monkeypatch):
 )
 def test_impossible_detections_of_a_model_are_refused(data, odd, sentence):
     class Odd(NamedBoxes):
-        def detect(self, items, texts):
-            found = super().detect(items, texts)
+        def detect(self, views, texts):
+            found = super().detect(views, texts)
             for name, value in odd.items():
                 getattr(found, name)[0] = value
             return found
@@ -300,8 +306,8 @@ def test_impossible_detections_of_a_model_are_refused(data, odd, sentence):
 )
 def test_boxes_of_a_model_in_another_unit_are_named(data, factor, sentence):
     class Odd(NamedBoxes):
-        def detect(self, items, texts):
-            found = super().detect(items, texts)
+        def detect(self, views, texts):
+            found = super().detect(views, texts)
             found.box_R4.mul_(factor)
             return found
 

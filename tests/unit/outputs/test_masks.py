@@ -69,7 +69,7 @@ def test_equals_an_encoder_whose_best_classes_these_are(small_with_background, t
     )
     masks = {}
     for example in data:
-        images = encoder.images([example.image], frozenset({"patches"}))
+        images = encoder.images([example.view], frozenset({"patches"}))
         shape = example.semantic().shape
         scores_CKL = bound.protocol._scores(encoder, images, prompted, "local")[0]
         strips = [part for _, part in upsampled_strips(scores_CKL, images.area_N4[0].numpy(), shape, "nearest")]

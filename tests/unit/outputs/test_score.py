@@ -32,7 +32,7 @@ def retrieval(task, data_of, matrix):
     data = data_of(card)
     texts = list(dict.fromkeys(data.captions))
     scores = scores_of(random_encoder(), data, texts)[0]
-    return card, matrix([item.id for item in data.items], texts, scores, name="reranker.npz")
+    return card, matrix([item.id for item in data.views], texts, scores, name="reranker.npz")
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ def values(outcome):
 
 
 def scores_of(encoder, data, texts):
-    images = encoder.images(data.items, frozenset({"global"}))
+    images = encoder.images(data.views, frozenset({"global"}))
     return [matrix.numpy() for matrix in encoder.similarity(images, encoder.texts(texts, frozenset({"global"})))]
 
 
@@ -36,7 +36,7 @@ def test_equals_the_encoder_that_it_came_from(task, data_of, matrix, protocol, t
     rng = np.random.default_rng(0)
     rows, columns = rng.permutation(len(data)), rng.permutation(len(texts))
     to_text, to_image = scores_of(encoder, data, texts)
-    ids = [data.items[row].id for row in rows]
+    ids = [data.views[row].id for row in rows]
     shuffled = {"image_to_text": to_text[rows][:, columns], "text_to_image": to_image[rows][:, columns]}
     named = [texts[column] for column in columns]
     path = (
@@ -54,7 +54,7 @@ def test_equals_the_encoder_that_it_came_from(task, data_of, matrix, protocol, t
 def test_one_classification_by_names_words_and_prompts(task, data_of, matrix):
     card = task("classification", data={"kind": "single", "n": 24})
     data = data_of(card)
-    ids = [item.id for item in data.items]
+    ids = [item.id for item in data.views]
     scores = np.random.default_rng(0).normal(size=(24, len(data.classes))).astype(np.float32)
     expected = np.mean(scores.argmax(axis=1) == [example.label for example in data])
     bound = bind(card)
@@ -85,7 +85,7 @@ def test_the_mean_of_a_class_prompts_decides(task, data_of, matrix):
     noise -= noise.mean(axis=2, keepdims=True)
     right = np.eye(len(data.classes))[[example.label for example in data]]
     scores = (0.1 * right[..., None] + noise).reshape(12, -1)
-    assert values(scored(card, matrix([i.id for i in data.items], prompts, scores), data))["top1"] == 1
+    assert values(scored(card, matrix([i.id for i in data.views], prompts, scores), data))["top1"] == 1
     assert (scores[:, ::each].argmax(axis=1) != right.argmax(axis=1)).any()
 
 
@@ -93,7 +93,7 @@ def test_rows_and_columns_beyond_the_task_are_noted(task, data_of, matrix):
     card = task("retrieval")
     data = data_of(card)
     texts = [*dict.fromkeys(data.captions), "never asked for"]
-    ids = [*(f"{item.id}.jpg" for item in data.items), "another photo"]
+    ids = [*(f"{item.id}.jpg" for item in data.views), "another photo"]
     path = matrix(ids, texts, np.random.default_rng(0).normal(size=(len(ids), len(texts))))
     outcome = scored(card, path, data)
     assert outcome.notes[-2:] == (
@@ -105,7 +105,7 @@ def test_rows_and_columns_beyond_the_task_are_noted(task, data_of, matrix):
 def test_equal_texts_may_have_equal_columns(task, data_of, matrix):
     card = task("retrieval")
     data = data_of(card)
-    ids = [item.id for item in data.items]
+    ids = [item.id for item in data.views]
     texts = list(dict.fromkeys(data.captions))
     scores = np.random.default_rng(0).normal(size=(len(ids), len(texts)))
     doubled = matrix(ids, [*texts, texts[0]], np.concatenate([scores, scores[:, :1]], axis=1), name="doubled.npz")
@@ -118,7 +118,7 @@ def test_equal_texts_may_have_equal_columns(task, data_of, matrix):
 def test_missing_images_and_texts(task, data_of, matrix):
     card = task("retrieval")
     data = data_of(card)
-    ids, texts = [item.id for item in data.items], list(dict.fromkeys(data.captions))
+    ids, texts = [item.id for item in data.views], list(dict.fromkeys(data.captions))
     with pytest.raises(UserError, match=rf"lacks 2 of the task's 12 images \({ids[0]}, {ids[1]}\)"):
         scored(card, matrix(ids[2:], texts, np.zeros((10, len(texts)))), data)
     with pytest.raises(UserError, match=rf"lacks 1 of {len(texts)} texts of the task, such as '"):
@@ -151,7 +151,7 @@ def test_matrices_that_do_not_fit(tmp_path, arrays, sentence):
 def test_an_image_twice_is_refused(task, data_of, matrix):
     card = task("retrieval")
     data = data_of(card)
-    ids = [item.id for item in data.items]
+    ids = [item.id for item in data.views]
     texts = list(dict.fromkeys(data.captions))
     with pytest.raises(UserError, match="more than once: keep one entry for each image"):
         scored(card, matrix([*ids, ids[0]], texts, np.zeros((13, len(texts)))), data)

@@ -66,8 +66,7 @@ def test_items_of_a_photo_are_resampled_together():
 
 def test_parts_of_a_photo_are_images_of_their_own():
     parts = [
-        replace(each, image=replace(each.image, crop=(0.0, 0.0, 4.0, 4.0) if index == 2 else None))
-        for index, each in enumerate(DATA.examples)
+        replace(each, window=(0.0, 0.0, 4.0, 4.0) if index == 2 else None) for index, each in enumerate(DATA.examples)
     ]
     encoder = scored()
     outcome = run(encoder, replace(DATA, examples=tuple(parts)), OPTIONS)

@@ -88,7 +88,7 @@ def test_equals_plain_loops(candidates, tied, monkeypatch):
     distinct = _similarity_scores.DistinctTexts.of(data.captions)
     texts = _similarity_scores.PackedTexts.of(encoder, distinct.texts)
     cosine_NU = retrieval_rerank._cosines(encoder, data, texts)
-    images = encoder.images(data.items, frozenset({"global", "patches"}))
+    images = encoder.images(data.views, frozenset({"global", "patches"}))
     to_text, to_image = (way.numpy() for way in encoder.similarity(images, texts.take(np.arange(len(texts)))))
     owner, column = data.caption_image_M, distinct.index_M
     of_images = [

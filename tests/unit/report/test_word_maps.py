@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from sparc_bench.encoder import TokenMapper
 from sparc_bench.errors import UserError
+from sparc_bench.images.view import View
 from sparc_bench.report.word_maps import Caption, WordMaps, word_maps
 from tests.toys.encoders import LookupEncoder, constant_encoder, item
 
@@ -56,24 +56,24 @@ def test_captions_fall_into_words_and_punctuation():
 
 
 def test_words_find_their_patches_by_every_path():
-    local, path_global = word_maps(knowing(), "m", item("x"), CAPTION)
+    local, path_global = word_maps(knowing(), "m", View(item("x")), CAPTION)
     assert (local.path, local.trained, path_global.path, path_global.trained) == ("local", True, "global", False)
     assert highest(local) == [0, 1, 2, 3]
     assert highest(path_global) == [3, 0, 1, 2]
     assert not local.in_caption
     assert local.area == (0.0, 0.0, 8.0, 8.0)
-    assert not isinstance(knowing(), TokenMapper)
+    assert knowing().token_path is None
 
 
 def test_token_vectors_of_the_caption_are_used_on_the_path_that_a_loss_contrasts_with_them():
     encoder = TokenEncoder(lambda _: np.zeros(len(WORDS)), one_hot, patches, grid=(2, 2))
-    local, path_global = word_maps(encoder, "m", item("x"), CAPTION)
+    local, path_global = word_maps(encoder, "m", View(item("x")), CAPTION)
     assert (local.in_caption, path_global.in_caption) == (True, False)
     assert highest(local)[:3] == [3, 2, 1]
     assert np.isnan(local.deviations_WYX[3]).all()
     assert local.deviations_WYX[0].max() == pytest.approx(1.5 / np.sqrt(0.75))
     encoder.token_path = None
-    assert [row.in_caption for row in word_maps(encoder, "m", item("x"), CAPTION)] == [False, False]
+    assert [row.in_caption for row in word_maps(encoder, "m", View(item("x")), CAPTION)] == [False, False]
 
 
 def test_neither_the_scale_of_a_model_nor_the_level_of_a_word_shows():
@@ -87,7 +87,7 @@ def test_neither_the_scale_of_a_model_nor_the_level_of_a_word_shows():
 
 
 def test_equal_scores_are_no_map_whatever_rounding_makes_of_them():
-    (row, _) = word_maps(constant_encoder(), "m", item("x"), CAPTION)
+    (row, _) = word_maps(constant_encoder(), "m", View(item("x")), CAPTION)
     assert row.deviation == 0.0
     assert not row.deviations_WYX.any()
     rounded = WordMaps("m", "local", True, False, 0.3 + 1e-8 * np.eye(4)[None], (0, 0, 1, 1))
@@ -103,4 +103,4 @@ def test_a_model_without_patches_is_refused_by_name(changes):
     for name, value in changes.items():
         setattr(encoder, name, value)
     with pytest.raises(UserError, match="my_model gives no patch vectors, and so no map: leave it out"):
-        word_maps(encoder, "my_model", item("x"), CAPTION)
+        word_maps(encoder, "my_model", View(item("x")), CAPTION)

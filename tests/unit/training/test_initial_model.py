@@ -18,6 +18,7 @@ from sparc_bench.encoders import own
 from sparc_bench.errors import StoppedError, UserError
 from sparc_bench.evaluation.exposure import exposure
 from sparc_bench.images.item import ImageItem
+from sparc_bench.images.view import View
 from sparc_bench.models import resolve
 from sparc_bench.training import initial_model as initial_model_module
 from sparc_bench.training import train as run_module
@@ -39,7 +40,7 @@ def photo(seed):
     return Image.fromarray(draw.integers(0, 256, (*SIZES[seed][::-1], 3), dtype=np.uint8))
 
 
-ITEMS = [ImageItem(str(k), lambda k=k: photo(k)) for k in range(len(SIZES))]
+ITEMS = [View(ImageItem(str(k), lambda k=k: photo(k))) for k in range(len(SIZES))]
 
 
 def begun(recipe, seed=0):

@@ -120,7 +120,7 @@ def test_the_encoder_of_a_run_gives_what_training_saw(tiny, tmp_path):
     summary = train(tiny, tmp_path / "run", None, 0, "cpu")
     encoder = own.load(tiny.model_card(), tmp_path / "run", Runtime())
     data = read_split(tiny, None, val=True)
-    images = encoder.images(data.items, frozenset({"global", "patches"}))
+    images = encoder.images(data.views, frozenset({"global", "patches"}))
     assert images.global_ND.shape == (16, 16)
     assert {path: tuple(x.shape) for path, x in images.patches.items()} == {
         "local": (16, 16, 16),
@@ -130,7 +130,7 @@ def test_the_encoder_of_a_run_gives_what_training_saw(tiny, tmp_path):
     assert encoder.train_words
     pixels = load_pixels(data, architecture_of(tiny, None).image_transform(tiny.name), 0.0)
     assert validation_scores(encoder, data, pixels) == pytest.approx(summary["val"])
-    untrained = encoder.untrained().images(data.items[:2], frozenset({"global"}))
+    untrained = encoder.untrained().images(data.views[:2], frozenset({"global"}))
     assert not torch.allclose(untrained.global_ND, images.global_ND[:2])
 
 
