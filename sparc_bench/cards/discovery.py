@@ -26,7 +26,7 @@ from sparc_bench.cards.study_card import StudyCard, read_study
 from sparc_bench.cards.task_card import TaskCard, read_task
 from sparc_bench.errors import UserError, nearest
 
-KINDS = {"datasets": "read", "encoders": "load", "objectives": "Objective", "protocols": "run"}
+KINDS = {"datasets": "read", "encoders": "load", "objectives": "Objective", "protocols": "score"}
 """Kind of module -> the attribute that makes a module one of it."""
 
 _plugins: dict[str, ModuleType] = {}

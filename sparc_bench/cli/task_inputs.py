@@ -14,6 +14,7 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor
 
+from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.cards.binding import bind
 from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.catalogue.expected_counts import check_counts
@@ -58,7 +59,7 @@ def task_inputs(card: TaskCard, data_root: Path | None) -> TaskInputs:
     data = read_data(task, data_root, opens_images=False)
     check_counts(card, data.counts())
     listener = _Listener()
-    task.protocol.run(listener, data, task.options)
+    outcome_of(task.protocol, listener, data, task.options)
     return TaskInputs(listener.views, tuple(listener.strings))
 
 

@@ -28,6 +28,7 @@ from typing import Annotated, TypeVar
 import torch
 import typer
 
+from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import bind
 from sparc_bench.cards.task_card import TaskCard
@@ -155,7 +156,7 @@ class Bench:
     def scored(self) -> Outcome:
         """The outcome of the protocol; vectors are read from the cache, or added to it where missing."""
         cache = FeatureCache("full")
-        outcome: Outcome = self.task.protocol.run(cache.around(self.encoder, self.data), self.data, self.task.options)
+        outcome = outcome_of(self.task.protocol, cache.around(self.encoder, self.data), self.data, self.task.options)
         cache.flush()
         return outcome
 

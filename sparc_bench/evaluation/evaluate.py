@@ -10,6 +10,9 @@ from pathlib import Path
 
 from rich.progress import Progress, TaskID
 
+from sparc_bench.blocks.block_store import BlockStore
+from sparc_bench.blocks.predicted import predicted
+from sparc_bench.blocks.ranks import Alone, Ranks
 from sparc_bench.cards.binding import BoundTask, bind
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.cards.task_card import TaskCard
@@ -17,12 +20,14 @@ from sparc_bench.dataset import DataSplit, LazyExamples
 from sparc_bench.encoder import Encoder, Runtime, image_need
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation.new_record import Provenance
-from sparc_bench.evaluation.pipeline import Pipeline, Result, Scorer
+from sparc_bench.evaluation.pipeline import Pipeline, Result
+from sparc_bench.evaluation.scorer import Scorer
 from sparc_bench.evaluation.watched_encoder import WatchedEncoder
 from sparc_bench.feature_cache import CacheMode
-from sparc_bench.feature_cache.cache import FeatureCache
+from sparc_bench.feature_cache.cache import FeatureCache, to_stderr
 from sparc_bench.models import resolve
 from sparc_bench.models.finite_encoder import FiniteEncoder
+from sparc_bench.protocol import Predictions
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class Settings:
         force: replace a record whose inputs are all the same.
         runs: folder of the training runs.
         cache: what of the features is kept for later tasks and commands (`sparc_bench.feature_cache`).
+        ranks: the processes that share the work.
+        say: function that shows the user a sentence.
     """
 
     results: Path = Path("results")
@@ -48,6 +55,8 @@ class Settings:
     force: bool = False
     runs: Path = Path("runs")
     cache: CacheMode = "off"
+    ranks: Ranks = field(default_factory=Alone)
+    say: Callable[[str], None] = to_stderr
 
 
 def evaluate(
@@ -79,8 +88,10 @@ def evaluate_encoder(
     progress: Progress | None = None,
 ) -> list[Result]:
     """Results of a loaded model, as `evaluate` gives them; `seed` is its training seed."""
-    model = _Model(encoder, card, seed, progress, FeatureCache(settings.cache))
-    pipeline = Pipeline(model, settings.results, settings.data_root, settings.limit, settings.force)
+    model = _Model(encoder, card, seed, progress, FeatureCache(settings.cache), settings.runtime.batch_size)
+    pipeline = Pipeline(
+        model, settings.results, settings.data_root, settings.limit, settings.force, settings.ranks, settings.say
+    )
     return [model.result(pipeline, task) for task in tasks]
 
 
@@ -93,6 +104,7 @@ class _Model:
     seed: int
     progress: Progress | None
     cache: FeatureCache
+    at_once: int
     _bar: TaskID = field(init=False)
 
     @property
@@ -125,7 +137,12 @@ class _Model:
         """The protocol, run on the encoder behind the feature cache; images are counted in the progress bar."""
         encoder = FiniteEncoder(self.cache.around(self.encoder, data))
         watched = WatchedEncoder(encoder, self._counted(task.card, data))
-        yield Scorer(lambda: task.protocol.run(watched, data, task.options), watched, has_towers=True)
+
+        def found(store: BlockStore, ranks: Ranks) -> Predictions | Encoder:
+            return predicted(task.protocol, watched, data, task.options, store, self.at_once, ranks)
+
+        hashed = self.encoder.identity is not None or self.encoder.code_hash is not None
+        yield Scorer(found, watched, has_towers=True, at_once=self.at_once, goes_on=hashed)
 
     def _refuse_lacking(self, task: BoundTask) -> None:
         missing = task.protocol.NEEDS - self.encoder.gives

@@ -5,6 +5,7 @@ A model (`evaluate`) and a file of another system's outputs (`score`) go the sam
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -13,17 +14,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from sparc_bench.blocks.block_store import SUFFIX, BlockFolder, BlocksInMemory, BlockStore
+from sparc_bench.blocks.predicted import outcome_from
+from sparc_bench.blocks.ranks import Alone, Ranks, agreed, by_first, from_first
 from sparc_bench.cards.binding import BoundTask
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.catalogue.expected_counts import check_counts
 from sparc_bench.dataset import DataSplit
+from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation import new_record
 from sparc_bench.evaluation.new_record import Provenance
 from sparc_bench.evaluation.reference_rows import reference_rows
+from sparc_bench.evaluation.scorer import Scorer
 from sparc_bench.evaluation.token_marks import token_mark_notes
-from sparc_bench.evaluation.watched_encoder import WatchedEncoder
-from sparc_bench.protocol import Outcome
+from sparc_bench.feature_cache.cache import to_stderr
+from sparc_bench.protocol import Outcome, Predictions
 from sparc_bench.records.record import Record, record_path
 
 
@@ -46,21 +52,6 @@ class Result:
     path: Path | None = None
     kept: bool = False
     error: str | None = None
-
-
-@dataclass(frozen=True)
-class Scorer:
-    """One candidate, ready for one task.
-
-    Attributes:
-        run: scores the candidate.
-        encoder: the one beside which guessing encoders stand; None where the outputs are those of no encoder.
-        has_towers: whether an untrained copy of the encoder may exist.
-    """
-
-    run: Callable[[], Outcome]
-    encoder: WatchedEncoder | None
-    has_towers: bool
 
 
 class Candidate(Protocol):
@@ -98,6 +89,8 @@ class Pipeline:
         data_root: folder with one folder per data set, or None.
         limit: only so many examples, for testing.
         force: replace a record whose inputs are all the same.
+        ranks: the processes that share the work; the first one scores and writes.
+        say: function that shows the user a sentence.
     """
 
     candidate: Candidate
@@ -105,6 +98,8 @@ class Pipeline:
     data_root: Path | None = None
     limit: int | None = None
     force: bool = False
+    ranks: Ranks = field(default_factory=Alone)
+    say: Callable[[str], None] = to_stderr
     _splits: dict[str, DataSplit] = field(default_factory=dict)
 
     def result(self, task: BoundTask) -> Result:
@@ -114,18 +109,32 @@ class Pipeline:
             UserError: the data are not on disk or not those of the card, or the task's options do not fit.
         """
         card, model = task.card, self.candidate.card
-        data = self._data(task)
+        data = agreed(self.ranks, lambda: self._data(task))
         provenance = self.candidate.provenance(task, data)
         bare = new_record.bare_record(task, data, model, self.candidate.seed, provenance, self.limit)
         path = record_path(
             self.results, model.name, self.candidate.seed, card.name, sample=card.sample, limit=self.limit
         )
-        kept = None if self.force else new_record.kept(path, bare)
+        kept = None if self.force else from_first(self.ranks, lambda: new_record.kept(path, bare))
         if kept is not None:
             return Result(model.name, card.name, kept, path, kept=True)
-        record, outcomes = self._scored(task, data, bare, provenance)
-        new_record.write(path, record, outcomes)
-        return Result(model.name, card.name, record, path)
+        with self.candidate.scorer(task, data) as scorer:
+            store = self._store(path, bare, scorer)
+            record = self._scored(task, data, bare, provenance, scorer, store)
+        if record is not None:
+            new_record.write(path, *record)
+            if isinstance(store, BlockFolder):
+                store.remove()
+        return Result(model.name, card.name, None if record is None else record[0], path)
+
+    def _store(self, path: Path, bare: Record, scorer: Scorer) -> BlockStore:
+        """Where the blocks lie until the record is there."""
+        if not scorer.goes_on and self.ranks.world == 1:
+            return BlocksInMemory()
+        inputs = json.dumps({"block": scorer.at_once, "record": bare.model_dump(mode="json")}, indent=1)
+        folder = BlockFolder(path.with_suffix(SUFFIX), inputs, self.say)
+        by_first(self.ranks, folder.claim)
+        return folder
 
     def _data(self, task: BoundTask) -> DataSplit:
         key = f"{task.card.dataset}:{task.card.split}:{task.data_options.model_dump_json()}"
@@ -135,18 +144,33 @@ class Pipeline:
         check_counts(task.card, data.counts())
         return limited(data, self.limit, spread="splits" in task.protocol.DATA)
 
-    def _scored(self, task: BoundTask, data: DataSplit, bare: Record, provenance: Provenance) -> tuple[Record, bytes]:
-        with self.candidate.scorer(task, data) as scorer:
-            start = time.perf_counter()
-            outcome = scorer.run()
-            seconds = time.perf_counter() - start
-            new_record.headline(bare, outcome)
-            reference, notes = reference_rows(task, data, outcome, scorer.encoder, has_towers=scorer.has_towers)
+    def _scored(
+        self,
+        task: BoundTask,
+        data: DataSplit,
+        bare: Record,
+        provenance: Provenance,
+        scorer: Scorer,
+        store: BlockStore,
+    ) -> tuple[Record, bytes] | None:
+        """Record and outcomes; None in all processes but the first."""
+        start = time.perf_counter()
+        predictions = scorer.predicted(store, self.ranks)
+        outcome = by_first(self.ranks, lambda: self._outcome(task, data, bare, predictions))
+        seconds = time.perf_counter() - start
+        reference, notes = reference_rows(task, data, outcome, scorer, store, self.ranks)
+        if outcome is None:
+            return None
         if bare.patch_precision != "float32":
             notes.append(f"Patch vectors were rounded to {bare.patch_precision}, as the feature cache kept them.")
         if scorer.has_towers:
             notes += token_mark_notes(data)
         return new_record.finished(bare, task, data, outcome, reference, notes, seconds, provenance.train_words)
+
+    def _outcome(self, task: BoundTask, data: DataSplit, bare: Record, predictions: Predictions | Encoder) -> Outcome:
+        outcome = outcome_from(task.protocol, predictions, data, task.options)
+        new_record.headline(bare, outcome)
+        return outcome
 
 
 def read_data(task: BoundTask, data_root: Path | None, *, opens_images: bool) -> DataSplit:

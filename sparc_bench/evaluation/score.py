@@ -18,15 +18,17 @@ from sparc_bench.cards.model_card import ModelCard, refuse_without_split
 from sparc_bench.cards.name import LONGEST_NAME, fault_of_model
 from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.dataset import DataSplit
+from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation.new_record import Provenance
-from sparc_bench.evaluation.pipeline import Pipeline, Result, Scorer
+from sparc_bench.evaluation.pipeline import Pipeline, Result
+from sparc_bench.evaluation.scorer import Scorer
 from sparc_bench.evaluation.watched_encoder import WatchedEncoder
 from sparc_bench.files.json_text import json_value
 from sparc_bench.outputs import reader
 from sparc_bench.outputs.scores_encoder import ScoresEncoder
 from sparc_bench.outputs.similarity import Similarity
-from sparc_bench.protocol import Outcome
+from sparc_bench.protocol import Predictions
 from sparc_bench.records.record import OUTPUTS, SAMPLES
 
 
@@ -38,7 +40,7 @@ class _System:
         card: of the system.
         outputs: what its file holds.
         weights_hash: sha256 of the file.
-        run: scores the outputs, as the task's protocol has it.
+        predictions: reads the outputs as predictions, as the task's protocol has it.
         seed: always the first.
         opens_images: never.
     """
@@ -46,7 +48,7 @@ class _System:
     card: ModelCard
     outputs: Any
     weights_hash: str
-    run: Callable[[Any, DataSplit, Any], Outcome]
+    predictions: Callable[[Any, DataSplit, Any], Predictions | Encoder]
     seed: int = 0
     opens_images: bool = False
 
@@ -60,7 +62,9 @@ class _System:
         beside = None
         if isinstance(self.outputs, Similarity):
             beside = WatchedEncoder(ScoresEncoder(self.outputs, data.views), lambda _: None)
-        yield Scorer(lambda: self.run(self.outputs, data, task.options), beside, has_towers=False)
+        yield Scorer(
+            lambda _store, _ranks: self.predictions(self.outputs, data, task.options), beside, has_towers=False
+        )
 
 
 def score(

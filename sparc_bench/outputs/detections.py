@@ -6,6 +6,7 @@ Shapes: D detections.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +83,30 @@ class SplitDetections:
             None if self.box_D4 is None else self.box_D4[chosen],
             None if self.masks is None else tuple(self.masks[index] for index in chosen),
         )
+
+    def arrays(self) -> dict[str, ndarray]:
+        """The same as arrays, for a block: `example`, `label`, `score` and `box`, or masks as packed run lengths."""
+        found = {"example": self.example_D, "label": self.label_D, "score": self.score_D}
+        if self.masks is None:
+            assert self.box_D4 is not None
+            return found | {"box": self.box_D4}
+        return found | {
+            "mask_size": np.array([mask["size"] for mask in self.masks], dtype=np.int64).reshape(-1, 2),
+            "mask_bytes": np.array([len(mask["counts"]) for mask in self.masks], dtype=np.int64),
+            "mask_counts": np.frombuffer(b"".join(mask["counts"] for mask in self.masks), dtype=np.uint8),
+        }
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, ndarray]) -> SplitDetections:
+        """Detections from what `arrays` gave."""
+        masks = None
+        if "mask_size" in arrays:
+            packed, ends_D = arrays["mask_counts"].tobytes(), np.cumsum(arrays["mask_bytes"]).tolist()
+            masks = tuple(
+                {"size": size, "counts": packed[start:end]}
+                for size, start, end in zip(arrays["mask_size"].tolist(), [0, *ends_D], ends_D, strict=False)
+            )
+        return cls(arrays["example"], arrays["label"], arrays["score"], arrays.get("box"), masks)
 
 
 @dataclass(frozen=True)

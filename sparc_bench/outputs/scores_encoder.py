@@ -6,11 +6,11 @@ Shapes: N images, M texts.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Literal, TypeVar
 
 import numpy as np
 import torch
+from numpy import ndarray
 from torch import Tensor
 
 from sparc_bench.cards.card import Strict
@@ -23,7 +23,7 @@ from sparc_bench.images.item import Box
 from sparc_bench.images.view import View, in_batches
 from sparc_bench.outputs.ids import IdMatch
 from sparc_bench.outputs.similarity import Similarity, columns
-from sparc_bench.protocol import Outcome
+from sparc_bench.protocol import Block, Predictions, Work
 
 AnyOptions = TypeVar("AnyOptions", bound=Strict)
 
@@ -48,6 +48,7 @@ class ScoresEncoder(Encoder):
         self._places.refuse_missing(ids, similarity.where)
         self._asked: set[int] = set()
 
+    @property
     def notes(self) -> tuple[str, ...]:
         """Notes about unused rows and columns."""
         idle = sorted(set(self._similarity.column_of.values()) - self._asked)
@@ -88,14 +89,20 @@ class ScoresEncoder(Encoder):
         raise NotImplementedError
 
 
-def run_on_similarity(
-    run: Callable[[Encoder, DataSplit, AnyOptions], Outcome],
-) -> Callable[[Similarity, DataSplit, AnyOptions], Outcome]:
-    """A protocol's `run` as a function of a similarity matrix instead of an encoder."""
+def similarity_encoder(similarity: Similarity, data: DataSplit, options: Strict) -> ScoresEncoder:  # noqa: ARG001 - see `OUTPUTS` in sparc_bench.protocols
+    """An encoder with the scores of a matrix, for a protocol that needs all images at once."""
+    return ScoresEncoder(similarity, data.views)
 
-    def score(similarity: Similarity, data: DataSplit, options: AnyOptions) -> Outcome:
+
+def similarity_predictions(
+    predict: Callable[[Encoder, Work, AnyOptions], Iterator[Block]],
+    units: Callable[[DataSplit, AnyOptions], Sequence[ndarray]] | None = None,
+) -> Callable[[Similarity, DataSplit, AnyOptions], Predictions]:
+    """A protocol's `predict`, with its `units` if it has them, as a function of a matrix instead of an encoder."""
+
+    def predictions(similarity: Similarity, data: DataSplit, options: AnyOptions) -> Predictions:
         encoder = ScoresEncoder(similarity, data.views)
-        outcome = run(encoder, data, options)
-        return replace(outcome, notes=(*outcome.notes, *encoder.notes()))
+        work = Work.whole(data, None if units is None else units(data, options))
+        return Predictions(tuple(predict(encoder, work, options)), notes=encoder.notes)
 
-    return score
+    return predictions

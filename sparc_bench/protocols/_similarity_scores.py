@@ -147,12 +147,46 @@ def _padded(tokens_wD: Tensor, mask_w: Tensor, length_m: Tensor, buffer: Tensor 
     return flat_xD.view(texts, longest, width), mask_x.view(texts, longest)
 
 
+def bounded(encoder: Encoder, images: ImageFeatures) -> Iterator[ImageFeatures]:
+    """At most 64 images at a time for a pairwise model, 256 for one with a vector per image."""
+    return recut([images], 64 if pairwise(encoder) else 256)
+
+
 def image_batches(encoder: Encoder, views: Sequence[View]) -> Iterator[tuple[slice, ImageFeatures]]:
-    """Batches (rows, features) of at most 64 images for a pairwise model, 256 for one with a vector per image."""
+    """Batches (rows, features) of `bounded` numbers of images."""
     start = 0
-    for images in recut(encoder.stream([views], image_need(encoder)), most=64 if pairwise(encoder) else 256):
-        yield slice(start, start + len(images)), images
-        start += len(images)
+    for features in encoder.stream([views], image_need(encoder)):
+        for images in bounded(encoder, features):
+            yield slice(start, start + len(images)), images
+            start += len(images)
+
+
+class ScoredTexts:
+    """Texts that are encoded once and scored with images batch by batch.
+
+    For a pairwise model the expected time is announced first (see `announce_duration`), unless `quiet`.
+
+    Args:
+        encoder: the model.
+        texts: distinct strings.
+        images: number of images that will be scored.
+        quiet: announce nothing.
+    """
+
+    def __init__(self, encoder: Encoder, texts: Sequence[str], images: int, *, quiet: bool = False) -> None:
+        self._encoder = encoder
+        self._packed = PackedTexts.of(encoder, texts)
+        self._buffer = self._packed.padding_buffer()
+        self._unpadded = tuple(self._packed.batches(None)) if self._packed.tokens_WD is None else ()
+        self._pairs = images * len(self._packed)
+        self._announced = quiet or not pairwise(encoder)
+
+    def scores(self, images: ImageFeatures) -> tuple[Float[ndarray, "N U"], Float[ndarray, "N U"]]:
+        """Image-to-text and text-to-image scores, as `in_own_precision`; one object for a model with one matrix."""
+        if not self._announced:
+            announce_duration(self._encoder, images, self._packed, self._pairs)
+            self._announced = True
+        return _scores(self._encoder, images, self._unpadded or self._packed.batches(self._buffer))
 
 
 def similarity_batches(
@@ -162,18 +196,10 @@ def similarity_batches(
     *,
     quiet: bool = False,
 ) -> Iterator[tuple[slice, Float[ndarray, "N U"], Float[ndarray, "N U"]]]:
-    """Batches (rows, image-to-text scores, text-to-image scores) of images with all texts, as `in_own_precision`.
-
-    Both arrays are the same object for a model with one matrix for both directions. For a pairwise model the
-    expected time is announced first (see `announce_duration`), unless `quiet`.
-    """
-    packed = PackedTexts.of(encoder, texts)
-    buffer = packed.padding_buffer()
-    unpadded = tuple(packed.batches(None)) if packed.tokens_WD is None else ()
+    """Batches (rows, image-to-text scores, text-to-image scores) of images with all texts (see `ScoredTexts`)."""
+    scored = ScoredTexts(encoder, texts, len(views), quiet=quiet)
     for rows, images in image_batches(encoder, views):
-        if rows.start == 0 and pairwise(encoder) and not quiet:
-            announce_duration(encoder, images, packed, len(views) * len(packed))
-        yield rows, *_scores(encoder, images, unpadded or packed.batches(buffer))
+        yield rows, *scored.scores(images)
 
 
 def similarity_scores(

@@ -5,65 +5,98 @@ Shapes: N images, U distinct candidate captions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from sparc_bench.dataset import DataSplit, Example
-from sparc_bench.encoder import Encoder
+from sparc_bench.encoder import Encoder, image_need
 from sparc_bench.errors import UserError
 from sparc_bench.metrics.caption_words import caption_words
 from sparc_bench.outputs.captions import Captions
-from sparc_bench.protocols._similarity_scores import DistinctTexts, similarity_batches
+from sparc_bench.protocol import Block, Predictions, Work
+from sparc_bench.protocols._similarity_scores import DistinctTexts, ScoredTexts, bounded
 
 IMAGES_AT_ONCE = 64
 
-Top1Captions = Callable[[DistinctTexts], Iterator[tuple[slice, Bool[ndarray, "N U"]]]]
-"""Function of the candidates that yields batches (rows of images, mask of the candidates at the top)."""
 
+def retrieved_captions(
+    encoder: Encoder, work: Work, candidates: DistinctTexts, without_own: bool = False
+) -> Iterator[Block]:
+    """Blocks of the candidates at the top by image-to-text score: `example` and `candidate`, a row for each.
 
-def retrieved_captions(encoder: Encoder, data: DataSplit, without_own: bool = False) -> Top1Captions:
-    """Top-1 captions by image-to-text score; `without_own` removes an image's own captions from its candidates.
+    Args:
+        encoder: the model.
+        work: the images.
+        candidates: captions of the whole data split and its pool.
+        without_own: whether an image's own captions are no candidates of its own.
 
     Raises:
         UserError: `without_own` leaves an image without candidates.
     """
+    images = sum(map(len, work.parts))
+    scored: ScoredTexts | None = None
+    for part, features in work.images(encoder, image_need(encoder)):
+        scored = scored or ScoredTexts(encoder, candidates.texts, images)
+        rows, chosen, done = [], [], int(part.index_N[0])
+        for some in bounded(encoder, features):
+            to_text_NU = scored.scores(some)[0]
+            for start in range(0, len(to_text_NU), IMAGES_AT_ONCE):
+                score_NU = to_text_NU[start : start + IMAGES_AT_ONCE]
+                here = slice(done, done + len(score_NU))
+                done += len(score_NU)
+                own_NU = own_candidates(work.data, here, candidates) if without_own else None
+                row, candidate = np.nonzero(_top(score_NU, own_NU))
+                rows.append(row + here.start)
+                chosen.append(candidate)
+        yield part.block(example=np.concatenate(rows), candidate=np.concatenate(chosen).astype(np.int32))
 
-    def chosen(candidates: DistinctTexts) -> Iterator[tuple[slice, Bool[ndarray, "N U"]]]:
-        for rows, to_text, _ in similarity_batches(encoder, data.views, candidates.texts):
-            for start in range(rows.start, rows.stop, IMAGES_AT_ONCE):
-                part = slice(start, min(start + IMAGES_AT_ONCE, rows.stop))
-                score_NU = to_text[part.start - rows.start : part.stop - rows.start]
-                if not without_own:
-                    yield part, score_NU == score_NU.max(axis=1, keepdims=True)
-                    continue
-                own_NU = own_candidates(data, part, candidates)
-                if own_NU.all(axis=1).any():
-                    raise UserError("The pool holds no caption of another image: take more images, or give a pool.")
-                best_N1 = score_NU.max(axis=1, keepdims=True, where=~own_NU, initial=-np.inf)
-                yield part, (score_NU == best_N1) & ~own_NU
 
-    return chosen
+def _top(score_NU: Float[ndarray, "N U"], own_NU: Bool[ndarray, "N U"] | None) -> Bool[ndarray, "N U"]:
+    if own_NU is None:
+        return np.asarray(score_NU == score_NU.max(axis=1, keepdims=True))
+    if own_NU.all(axis=1).any():
+        raise UserError("The pool holds no caption of another image: take more images, or give a pool.")
+    best_N1 = score_NU.max(axis=1, keepdims=True, where=~own_NU, initial=-np.inf)
+    return np.asarray((score_NU == best_N1) & ~own_NU)
 
 
-def output_captions(outputs: Captions, data: DataSplit) -> tuple[list[str], tuple[str, ...], Top1Captions]:
-    """Another system's captions: (one string per image, notes about the file, the same captions as `Top1Captions`).
+def given_captions(outputs: Captions, data: DataSplit) -> tuple[list[str], tuple[str, ...]]:
+    """Another system's captions: one string per image, and notes about the file.
 
     A caption that differs from one of the image's own only in case or punctuation is replaced by it, so that it counts
-    as the image's own. The candidates must end with these strings.
+    as the image's own.
     """
     captions_N, notes = outputs.of(data.examples)
-    texts_N = [_own_wording(caption, example) for caption, example in zip(captions_N, data.examples, strict=True)]
+    return [_own_wording(caption, example) for caption, example in zip(captions_N, data.examples, strict=True)], notes
 
-    def chosen(candidates: DistinctTexts) -> Iterator[tuple[slice, Bool[ndarray, "N U"]]]:
-        place_N = candidates.index_M[len(candidates.index_M) - len(texts_N) :]
-        for start in range(0, len(texts_N), IMAGES_AT_ONCE):
-            part = slice(start, min(start + IMAGES_AT_ONCE, len(texts_N)))
-            yield part, place_N[part, None] == np.arange(len(candidates.texts))
 
-    return texts_N, notes, chosen
+def given_block(given_N: Sequence[str], pool: Sequence[str]) -> Block:
+    """The block of another system's captions (`given`), each of which is the candidate at the top of its image."""
+    candidates, example_N = DistinctTexts.of((*pool, *given_N)), np.arange(len(given_N))
+    chosen_N = candidates.index_M[len(pool) :].astype(np.int32)
+    return Block(example_N, {"example": example_N, "candidate": chosen_N, "given": np.array(given_N, dtype=np.str_)})
+
+
+def candidate_texts(predictions: Predictions, pool: Sequence[str]) -> DistinctTexts:
+    """The pool, and after it the captions that another system gave."""
+    given = "given" in predictions.blocks[0].arrays
+    return DistinctTexts.of((*pool, *(predictions.joined("given").tolist() if given else ())))
+
+
+def top1_captions(
+    predictions: Predictions, images: int, candidates: int
+) -> Iterator[tuple[slice, Bool[ndarray, "N U"]]]:
+    """Batches (rows of images, mask of the candidates at the top)."""
+    example_R, candidate_R = predictions.joined("example"), predictions.joined("candidate")
+    for start in range(0, images, IMAGES_AT_ONCE):
+        rows = slice(start, min(start + IMAGES_AT_ONCE, images))
+        here = slice(*np.searchsorted(example_R, (rows.start, rows.stop)).tolist())
+        top_NU = np.zeros((rows.stop - rows.start, candidates), dtype=bool)
+        top_NU[example_R[here] - rows.start, candidate_R[here]] = True
+        yield rows, top_NU
 
 
 class Choices:

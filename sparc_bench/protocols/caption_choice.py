@@ -5,27 +5,26 @@ Shapes: I items, T true captions, F false ones, D joint width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import combinations, product
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import combinations, groupby, product
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32, Int
 from numpy import ndarray
 
 from sparc_bench.cards.bounds import Number
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit
-from sparc_bench.encoder import Encoder, pairwise, text_need
+from sparc_bench.encoder import Encoder, image_need, pairwise, recut, text_need
 from sparc_bench.errors import UserError, nearest
-from sparc_bench.features import TextFeatures, present, unit
-from sparc_bench.images.item import Box
+from sparc_bench.features import ImageFeatures, TextFeatures, present, unit
+from sparc_bench.images.view import View
 from sparc_bench.metrics.caption_choice import caption_choice
 from sparc_bench.metrics.pair_comparison import Ties
 from sparc_bench.metrics.statistic import ClassMean, Mean, Statistic
-from sparc_bench.outputs.scores_encoder import run_on_similarity
-from sparc_bench.protocol import Outcome
-from sparc_bench.protocols._similarity_scores import DistinctTexts, image_batches, similarity_scores
+from sparc_bench.outputs.scores_encoder import similarity_predictions
+from sparc_bench.protocol import Block, Outcome, Part, Predictions, Work
+from sparc_bench.protocols._similarity_scores import DistinctTexts, similarity_scores
 
 VERSION = 1
 TITLE = "caption choice: every true caption of an image above every false one"
@@ -55,35 +54,44 @@ class Options(Strict):
     text vectors (SugarCrepe++)"""
 
 
-@dataclass(frozen=True)
-class _Scores:
-    """Scores of every item, padded with +inf (true) and -inf (false) as `metrics.caption_choice` says.
+def units(data: DataSplit, options: Options) -> list[Int[ndarray, "n"]]:  # noqa: ARG001 - the seam
+    """The items about one image, which is encoded once for all of them."""
+    of_image: dict[object, list[int]] = {}
+    for index, example in enumerate(data):
+        of_image.setdefault(example.view.key, []).append(index)
+    return [np.array(of) for of in of_image.values()]
 
-    Attributes:
-        true_IT: image-to-text scores of the true captions.
-        false_IF: image-to-text scores of the false captions.
-        text_true_IT: cosines of all pairs of true captions, or None without the text-only task.
-        text_false_IF: cosines of every true with every false caption, or None.
+
+def predict(encoder: Encoder, work: Work, options: Options) -> Iterator[Block]:
+    """Scores of every item's captions, a distinct text being encoded once for the images scored together.
+
+    Arrays: `true` (I, T) and `false` (I, F), padded with +inf and -inf as `metrics.caption_choice` says; with
+    `text_only` and a model of text vectors `text_true` and `text_false`, cosines of all pairs of true captions and of
+    every true with every false caption.
     """
+    _refuse_other_shapes(work.data, options)
+    most = (
+        max(len(example.captions) for example in work.data),
+        max(len(example.negatives) for example in work.data),
+    )
+    for part, batches in work.views(encoder, image_need(encoder), _views):
+        yield part.block(**_scores(encoder, part, batches, most, options.text_only))
 
-    true_IT: Float[ndarray, "I T"]
-    false_IF: Float[ndarray, "I F"]
-    text_true_IT: Float[ndarray, "I T"] | None = None
-    text_false_IF: Float[ndarray, "I F"] | None = None
 
-
-def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
+def score(predictions: Predictions, data: DataSplit, options: Options) -> Outcome:
     """Score every item: `accuracy` over all items, `macro_accuracy` over the groups of `options.group_by`.
 
     Metrics of the text-only task begin with `text_only_`; `groups` are of the image-to-text task. The interval
     is over photos: the credits of a photo's items belong to the cluster of its first item. `correct` is the
     credit of each item. The tie count is the number of items decided by a tie (with `text_only`, in both tasks).
     """
-    _refuse_other_shapes(data, options)
     items = len(data)
-    scores = _scores(encoder, data, options.text_only)
+
+    def choice(true: str, false: str) -> tuple[Float[ndarray, "I"], Bool[ndarray, "I"]]:
+        return caption_choice(predictions.by_example(true, items), predictions.by_example(false, items), options.ties)
+
     first_I = _first_of_photo(data)
-    credit_I, tied_I = caption_choice(scores.true_IT, scores.false_IF, options.ties)
+    credit_I, tied_I = choice("true", "false")
     kept = _kept_groups(data, options)
 
     def by_group(credit_I: ndarray) -> dict[str, Statistic]:
@@ -100,15 +108,13 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     metrics = accuracies(credit_I, "")
     examples = {"correct": credit_I}
     ties, notes = int(tied_I.sum()), [*_left_out(data, options, kept)]
-    if scores.text_true_IT is not None and scores.text_false_IF is not None:
-        examples["text_only_correct"], text_tied_I = caption_choice(
-            scores.text_true_IT, scores.text_false_IF, options.ties
-        )
+    if options.text_only and "text_true" in predictions.blocks[0].arrays:
+        examples["text_only_correct"], text_tied_I = choice("text_true", "text_false")
         metrics |= accuracies(examples["text_only_correct"], "text_only_")
         ties += int(text_tied_I.sum())
     elif options.text_only:
         notes.append("The text-only task is left out: there are no text vectors to compare.")
-    images = {(example.image.id, example.window) for example in data}
+    images = {example.view.key for example in data}
     return Outcome(
         metrics=metrics,
         groups={options.group_by: by_group(credit_I)} if kept else {},
@@ -119,7 +125,7 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     )
 
 
-OUTPUTS = {"similarity": run_on_similarity(run)}
+OUTPUTS = {"similarity": similarity_predictions(predict, units)}
 
 
 def _refuse_other_shapes(data: DataSplit, options: Options) -> None:
@@ -178,43 +184,49 @@ def _macro(credit_I: ndarray, kept: dict[str, ndarray], first_I: ndarray) -> Cla
     return ClassMean.of(credit_I[index_J], class_J, first_I[index_J], len(first_I), len(kept))
 
 
-def _scores(encoder: Encoder, data: DataSplit, text_only: bool) -> _Scores:
-    """Scores of all items; an image is encoded once for all items about it, a distinct text once per batch."""
-    of_image: dict[tuple[str, Box | None], list[int]] = {}
-    for index, example in enumerate(data):
-        of_image.setdefault((example.image.id, example.window), []).append(index)
-    members = list(of_image.values())
-    most_true = max(len(example.captions) for example in data)
-    most_false = max(len(example.negatives) for example in data)
-    true_IT = np.full((len(data), most_true), np.inf)
-    false_IF = np.full((len(data), most_false), -np.inf)
-    pairs = most_true * (most_true - 1) // 2
-    text_true_IT = np.full((len(data), pairs), np.inf)
-    text_false_IF = np.full((len(data), most_true * most_false), -np.inf)
-    compared = text_only
-    for rows, images in image_batches(encoder, [data.examples[of[0]].view for of in members]):
-        step = _IMAGES_TOGETHER if pairwise(encoder) else len(images)
-        for start in range(0, len(images), step):
-            together = members[rows][start : start + step]
-            examples = [data.examples[index] for of in together for index in of]
-            distinct = DistinctTexts.of([text for each in examples for text in (*each.captions, *each.negatives)])
-            texts = encoder.texts(distinct.texts, text_need(encoder))
-            to_text_NU = similarity_scores(encoder, images[start : start + step], texts)[0]
-            compared = compared and texts.global_MD is not None
-            cosine = _cosines(texts) if compared else None
-            done = 0
-            for row, index in ((row, index) for row, of in enumerate(together) for index in of):
-                number_true, number_false = len(data.examples[index].captions), len(data.examples[index].negatives)
-                columns = distinct.index_M[done : done + number_true + number_false]
-                true_T, false_F = columns[:number_true], columns[number_true:]
-                true_IT[index, :number_true] = to_text_NU[row, true_T]
-                false_IF[index, :number_false] = to_text_NU[row, false_F]
-                if cosine is not None:
-                    among, apart = list(combinations(true_T, 2)), list(product(true_T, false_F))
-                    text_true_IT[index, : len(among)] = cosine(among)
-                    text_false_IF[index, : len(apart)] = cosine(apart)
-                done += len(columns)
-    return _Scores(true_IT, false_IF, text_true_IT, text_false_IF) if compared else _Scores(true_IT, false_IF)
+def _views(part: Part) -> list[View]:
+    """The images of a part, each once."""
+    return list({example.view.key: example.view for example in part.examples}.values())
+
+
+def _scores(
+    encoder: Encoder, part: Part, batches: Iterable[ImageFeatures], most: tuple[int, int], text_only: bool
+) -> dict[str, Float[ndarray, "I K"]]:
+    items = len(part.examples)
+    found = {"true": np.full((items, most[0]), np.inf), "false": np.full((items, most[1]), -np.inf)}
+    text = {
+        "text_true": np.full((items, most[0] * (most[0] - 1) // 2), np.inf),
+        "text_false": np.full((items, most[0] * most[1]), -np.inf),
+    }
+    members = [list(of) for _, of in groupby(range(items), lambda row: part.examples[row].view.key)]
+    compared, first = text_only, 0
+    for images in (some for batch in batches for some in recut([batch], _together(encoder, batch))):
+        here = [row for of in members[first : first + len(images)] for row in of]
+        image_of = [image for image, of in enumerate(members[first : first + len(images)]) for _ in of]
+        first += len(images)
+        examples = [part.examples[row] for row in here]
+        distinct = DistinctTexts.of([text for each in examples for text in (*each.captions, *each.negatives)])
+        texts = encoder.texts(distinct.texts, text_need(encoder))
+        to_text_NU = similarity_scores(encoder, images, texts)[0]
+        compared = compared and texts.global_MD is not None
+        cosine = _cosines(texts) if compared else None
+        done = 0
+        for row, image, example in zip(here, image_of, examples, strict=True):
+            number_true, number_false = len(example.captions), len(example.negatives)
+            columns = distinct.index_M[done : done + number_true + number_false]
+            true_T, false_F = columns[:number_true], columns[number_true:]
+            found["true"][row, :number_true] = to_text_NU[image, true_T]
+            found["false"][row, :number_false] = to_text_NU[image, false_F]
+            if cosine is not None:
+                among, apart = list(combinations(true_T, 2)), list(product(true_T, false_F))
+                text["text_true"][row, : len(among)] = cosine(among)
+                text["text_false"][row, : len(apart)] = cosine(apart)
+            done += len(columns)
+    return found | text if compared else found
+
+
+def _together(encoder: Encoder, images: ImageFeatures) -> int:
+    return _IMAGES_TOGETHER if pairwise(encoder) else len(images)
 
 
 def _cosines(texts: TextFeatures) -> Callable[[Sequence[tuple[int, int]]], Float32[ndarray, "pairs"]]:

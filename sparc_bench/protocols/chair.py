@@ -5,8 +5,7 @@ Shapes: N images, U distinct candidate captions, O objects.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -20,16 +19,18 @@ from sparc_bench.facets import Objects
 from sparc_bench.metrics.object_mentions import ObjectMentions
 from sparc_bench.metrics.statistic import Mean, Statistic
 from sparc_bench.outputs.captions import Captions
-from sparc_bench.outputs.scores_encoder import run_on_similarity
-from sparc_bench.protocol import Outcome
+from sparc_bench.outputs.scores_encoder import similarity_predictions
+from sparc_bench.protocol import Block, Outcome, Predictions, Work
 from sparc_bench.protocols._similarity_scores import DistinctTexts
 from sparc_bench.protocols._top1_captions import (
     Choices,
-    Top1Captions,
-    output_captions,
+    candidate_texts,
+    given_block,
+    given_captions,
     own_candidates,
     pool_strings,
     retrieved_captions,
+    top1_captions,
 )
 
 VERSION = 2
@@ -128,8 +129,26 @@ class _ConstantCaption:
         return found
 
 
-def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
-    """Retrieve the top-1 caption of each image from the pool and count the objects in it that the image lacks.
+def predict(encoder: Encoder, work: Work, options: Options) -> Iterator[Block]:  # noqa: ARG001 - the seam
+    """The candidates at the top of each image: `example`, `candidate`."""
+    return retrieved_captions(encoder, work, DistinctTexts.of(_pool(work.data)))
+
+
+def by_captions(outputs: Captions, data: DataSplit, options: Options) -> Predictions:  # noqa: ARG001 - the seam
+    """Another system's captions of the images, from the pool or generated."""
+    given_N, notes = given_captions(outputs, data)
+    return Predictions((given_block(given_N, _pool(data)),), notes=notes)
+
+
+OUTPUTS = {"captions": by_captions, "similarity": similarity_predictions(predict)}
+
+
+def _pool(data: DataSplit) -> tuple[str, ...]:
+    return (*data.captions, *data.pool)
+
+
+def score(predictions: Predictions, data: DataSplit, options: Options) -> Outcome:
+    """Count the objects in the top-1 caption of each image that the image lacks.
 
     `faithful_objects` is 1 - CHAIR_i, the share of all mentions of objects that are right; `faithful_captions` is
     1 - CHAIR_s, the share of captions without a hallucinated object. Both are higher for better models; a note gives
@@ -143,23 +162,8 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     annotations and other captions). The tie count is the number of images with several candidates at the top;
     `retrieved` is the first of them, as an index into the split's captions followed by its pool.
     """
-    return _outcome(data, options, (), retrieved_captions(encoder, data))
-
-
-def score(outputs: Captions, data: DataSplit, options: Options) -> Outcome:
-    """Outcome of another system's captions of the images, from the pool or generated."""
-    given_N, notes, chosen = output_captions(outputs, data)
-    outcome = _outcome(data, options, given_N, chosen)
-    return replace(outcome, notes=(*outcome.notes, *notes))
-
-
-OUTPUTS = {"captions": score, "similarity": run_on_similarity(run)}
-
-
-def _outcome(data: DataSplit, options: Options, given_texts: Sequence[str], chosen: Top1Captions) -> Outcome:
-    """Outcome of the candidates that `chosen` marks for each image: the captions, the pool and `given_texts`."""
-    pool = (*data.captions, *data.pool)
-    candidates = DistinctTexts.of((*pool, *given_texts))
+    pool = _pool(data)
+    candidates = candidate_texts(predictions, pool)
     pool_U = pool_strings(candidates, len(pool))
     mentions = _CandidateMentions(candidates.texts, ObjectMentions(data.synonyms), data.classes)
     annotated_NO = _annotated(data)
@@ -168,7 +172,7 @@ def _outcome(data: DataSplit, options: Options, given_texts: Sequence[str], chos
     constant = _ConstantCaption(pool_U)
     choices = Choices(images)
     right_NO, mentioned_NO = np.zeros(annotated_NO.shape), np.zeros(annotated_NO.shape)
-    for rows, top_NU in chosen(candidates):
+    for rows, top_NU in top1_captions(predictions, images, len(candidates.texts)):
         own_NU = own_candidates(data, rows, candidates)
         has_NO = annotated_NO[rows]
         if options.objects == "instances_and_captions":

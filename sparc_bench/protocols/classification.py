@@ -5,7 +5,7 @@ Shapes: N images, C classes.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -16,17 +16,17 @@ from torch import Tensor
 from sparc_bench.cards.bounds import Number
 from sparc_bench.cards.card import Strict
 from sparc_bench.cards.prompts import class_words, templates
-from sparc_bench.dataset import DataSplit
-from sparc_bench.encoder import Encoder
+from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.encoder import Encoder, image_need
 from sparc_bench.errors import UserError
 from sparc_bench.features import ImageFeatures, TextFeatures
 from sparc_bench.metrics.statistic import ClassMean, Mean, SparseMean, Statistic
 from sparc_bench.metrics.topk import ClassRanks
 from sparc_bench.outputs.scores_encoder import ScoresEncoder
 from sparc_bench.outputs.similarity import Similarity
-from sparc_bench.protocol import Outcome
+from sparc_bench.protocol import Block, Outcome, Part, Predictions, Work
 from sparc_bench.protocols._prompted_classes import PromptedClasses
-from sparc_bench.protocols._similarity_scores import image_batches, in_own_precision
+from sparc_bench.protocols._similarity_scores import bounded, in_own_precision
 
 VERSION = 1
 TITLE = "zero-shot classification: top-k and mean per class"
@@ -47,21 +47,16 @@ class Options(Strict):
     """expected: the mean credit over random orders of the tied classes; duplicate class names tie"""
 
 
-def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
-    """Score every labelled image against all classes.
-
-    `top<k>` is the mean credit over images, `mean_per_class` the mean over classes of the top-1 credit within the
-    class (classes without images are left out). The tie count is the number of images whose credit at some k is
-    neither 0 nor 1. `predicted` is the class with the highest score, the lowest index on ties.
-    """
-    words_C = class_words(options.classes, data.classes)
-    return _outcome(
-        class_scores(encoder, data, PromptedClasses(encoder, words_C, templates(options.prompts))), data, options
-    )
+def predict(encoder: Encoder, work: Work, options: Options) -> Iterator[Block]:
+    """Place of each image's class among all classes (`above`, `tied`), and the class with the highest score."""
+    words_C = class_words(options.classes, work.data.classes)
+    classes = PromptedClasses(encoder, words_C, templates(options.prompts))
+    for part, scores_NC in class_scores(encoder, work, classes):
+        yield _block(part, scores_NC)
 
 
-def score(outputs: Similarity, data: DataSplit, options: Options) -> Outcome:
-    """Outcome of a similarity matrix of images and classes.
+def by_similarity(outputs: Similarity, data: DataSplit, options: Options) -> Predictions:
+    """Predictions of a similarity matrix of images and classes.
 
     Its `texts` are the data set's class names, the card's class words, or the card's prompts; with prompts a class has
     the mean of its columns.
@@ -76,23 +71,36 @@ def score(outputs: Similarity, data: DataSplit, options: Options) -> Outcome:
     texts_CT = min(ways, key=lambda way: sum(text not in outputs.column_of for texts in way for text in texts))
     encoder = ScoresEncoder(outputs, data.views)
     texts = encoder.texts([text for texts in texts_CT for text in texts], frozenset())
-    scores_NM = encoder.similarity(encoder.images(data.views, frozenset()), texts)[0].numpy()
-    with np.errstate(over="ignore"):
-        scores_NC = scores_NM.reshape(len(data), len(texts_CT), -1).mean(axis=2)
-    if not np.isfinite(scores_NC).all():
-        raise UserError(f"The means of scores over prompts in {outputs.where} overflow: give smaller scores.")
-    outcome = _outcome(scores_NC, data, options)
-    return replace(outcome, notes=(*outcome.notes, *encoder.notes()))
+    blocks = []
+    for part, images in Work.whole(data).images(encoder, frozenset()):
+        scores_NM = encoder.similarity(images, texts)[0].numpy()
+        with np.errstate(over="ignore"):
+            scores_NC = scores_NM.reshape(len(images), len(texts_CT), -1).mean(axis=2)
+        if not np.isfinite(scores_NC).all():
+            raise UserError(f"The means of scores over prompts in {outputs.where} overflow: give smaller scores.")
+        blocks.append(_block(part, scores_NC))
+    return Predictions(blocks, notes=encoder.notes)
 
 
-OUTPUTS = {"similarity": score}
+OUTPUTS = {"similarity": by_similarity}
 
 
-def _outcome(scores_NC: Float[ndarray, "N C"], data: DataSplit, options: Options) -> Outcome:
+def _block(part: Part, scores_NC: Float[ndarray, "N C"]) -> Block:
+    ranks = ClassRanks.of(scores_NC, labels(part.examples))
+    return part.block(above=ranks.above_N, tied=ranks.tied_N, predicted=scores_NC.argmax(axis=1))
+
+
+def score(predictions: Predictions, data: DataSplit, options: Options) -> Outcome:
+    """Score every labelled image against all classes.
+
+    `top<k>` is the mean credit over images, `mean_per_class` the mean over classes of the top-1 credit within the
+    class (classes without images are left out). The tie count is the number of images whose credit at some k is
+    neither 0 nor 1. `predicted` is the class with the highest score, the lowest index on ties.
+    """
     words_C = class_words(options.classes, data.classes)
-    label_N = labels(data)
+    label_N = labels(data.examples)
     shown = [k for k in options.top_k if k < len(data.classes)]
-    ranks = ClassRanks.of(scores_NC, label_N)
+    ranks = ClassRanks(*(predictions.by_example(name, len(data)) for name in ("above", "tied")))
     credit = {k: ranks.credit(k) for k in shown}
     first_N = ranks.credit(1)
     clusters = np.arange(len(data))
@@ -107,7 +115,7 @@ def _outcome(scores_NC: Float[ndarray, "N C"], data: DataSplit, options: Options
     return Outcome(
         metrics=metrics,
         groups={"class": _by_class(first_N, label_N, data.classes)},
-        examples={"correct": first_N, "predicted": scores_NC.argmax(axis=1), "label": label_N},
+        examples={"correct": first_N, "predicted": predictions.by_example("predicted", len(data)), "label": label_N},
         ties=int(undecided_N.sum()),
         counts={"images": len(data), "classes": len(data.classes), "prompts": len(templates(options.prompts))},
         reference_rows={"constant": constant_reference(label_N, shown)},
@@ -115,30 +123,34 @@ def _outcome(scores_NC: Float[ndarray, "N C"], data: DataSplit, options: Options
     )
 
 
-def labels(data: DataSplit) -> Int[ndarray, "N"]:
-    """Labels of all examples."""
-    found = [example.label for example in data.examples if example.label is not None]
-    if len(found) != len(data):
-        raise RuntimeError(f"{len(data) - len(found)} examples of {data.dataset}:{data.split} have no label")
+def labels(examples: Iterable[Example]) -> Int[ndarray, "N"]:
+    """Labels of examples that all have one."""
+    found = []
+    for example in examples:
+        if example.label is None:
+            raise RuntimeError(f"the example {example.id} has no label")
+        found.append(example.label)
     return np.array(found, dtype=np.int64)
 
 
-def class_scores(encoder: Encoder, data: DataSplit, classes: PromptedClasses) -> Float[ndarray, "N C"]:
-    """Image-to-text scores of all images with all classes."""
+def class_scores(
+    encoder: Encoder, work: Work, classes: PromptedClasses
+) -> Iterator[tuple[Part, Float[ndarray, "N C"]]]:
+    """Each part with the image-to-text scores of its images with all classes."""
+    for part, images in work.images(encoder, image_need(encoder)):
+        yield part, scores_of_classes(encoder, images, classes)
 
-    def chunk(images: ImageFeatures) -> ndarray:
-        def score(texts: TextFeatures) -> Tensor:
-            return encoder.similarity(images, texts)[0]
 
-        return in_own_precision(classes.scores(score))
+def scores_of_classes(encoder: Encoder, images: ImageFeatures, classes: PromptedClasses) -> Float[ndarray, "N C"]:
+    """Image-to-text scores of images with all classes."""
+    parts = []
+    for some in bounded(encoder, images):
 
-    scores_NC = np.empty((len(data), 0))
-    for rows, images in image_batches(encoder, data.views):
-        scores = chunk(images)
-        if not scores_NC.size:
-            scores_NC = np.empty((len(data), scores.shape[1]), dtype=scores.dtype)
-        scores_NC[rows] = scores
-    return scores_NC
+        def score(texts: TextFeatures, some: ImageFeatures = some) -> Tensor:
+            return encoder.similarity(some, texts)[0]
+
+        parts.append(in_own_precision(classes.scores(score)))
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def constant_reference(label_N: Int[ndarray, "N"], top_k: list[int]) -> dict[str, float]:

@@ -5,6 +5,7 @@ Shapes: N photos, K corruptions, S severities, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -12,24 +13,21 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 from pydantic import Field
-from torch import Tensor
 
 from sparc_bench.cards.bounds import Number, Share
 from sparc_bench.cards.card import Strict
 from sparc_bench.cards.prompts import class_words, templates
 from sparc_bench.dataset import DataSplit
-from sparc_bench.encoder import Encoder
+from sparc_bench.encoder import Encoder, image_need
 from sparc_bench.errors import UserError
 from sparc_bench.facets import Corruptions
-from sparc_bench.features import ImageFeatures, TextFeatures
 from sparc_bench.images.view import View
 from sparc_bench.metrics.influence import Influence
 from sparc_bench.metrics.statistic import Mean, Statistic
 from sparc_bench.metrics.topk import topk_score
-from sparc_bench.protocol import Outcome
+from sparc_bench.protocol import Block, Outcome, Part, Predictions, Work
 from sparc_bench.protocols._prompted_classes import PromptedClasses
-from sparc_bench.protocols._similarity_scores import image_batches, in_own_precision
-from sparc_bench.protocols.classification import constant_reference, labels
+from sparc_bench.protocols.classification import constant_reference, labels, scores_of_classes
 
 VERSION = 1
 TITLE = "zero-shot classification of corrupted photos: mean top-1 and mCE"
@@ -89,40 +87,47 @@ class CorruptionError(Statistic):
         return float((1 / self.baseline_K).mean())
 
 
-def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
-    """Score every photo under every corruption and severity against all classes.
-
-    `top1` is the mean credit over corruptions, severities and photos (SPARC's number for ImageNet-C), `mce` the mean
-    corruption error (lower is better). The photos of one corruption and severity are scored at a time. The tie count
-    is the number of corrupted images whose credit is neither 0 nor 1.
+def predict(encoder: Encoder, work: Work, options: Options) -> Iterator[Block]:
+    """Top-1 credit (N, K, S) of every photo under every corruption and severity.
 
     Raises:
         UserError: the corruptions of the data are not those of the card's baseline.
     """
     corruptions = list(options.baseline_error)
+    data = work.data
     if data.sizes.get("corruptions", len(corruptions)) != len(corruptions):
         raise UserError(
             f"The card has the baseline's error for {len(corruptions)} corruptions and {data.dataset}:{data.split} has "
             f"{data.sizes['corruptions']}: name those of this split in baseline_error."
         )
+    classes = PromptedClasses(encoder, class_words(options.classes, data.classes), templates(options.prompts))
+    versions = [(corruption, severity) for corruption in corruptions for severity in options.severities]
+
+    def views(part: Part) -> list[View]:
+        return [View(example.facet(Corruptions).version(*version)) for version in versions for example in part.examples]
+
+    for part, batches in work.views(encoder, image_need(encoder), views):
+        label_N = labels(part.examples)
+        credit = np.empty(len(versions) * len(label_N), dtype=np.float32)
+        done = 0
+        for images in batches:
+            here = slice(done, done + len(images))
+            scores_nC = scores_of_classes(encoder, images, classes)
+            credit[here] = topk_score(scores_nC, np.tile(label_N, len(versions))[here], 1)
+            done += len(images)
+        credit_KSN = credit.reshape(len(corruptions), len(options.severities), len(label_N))
+        yield part.block(credit=np.moveaxis(credit_KSN, -1, 0))
+
+
+def score(predictions: Predictions, data: DataSplit, options: Options) -> Outcome:
+    """Score every photo under every corruption and severity against all classes.
+
+    `top1` is the mean credit over corruptions, severities and photos (SPARC's number for ImageNet-C), `mce` the mean
+    corruption error (lower is better). The tie count is the number of corrupted images whose credit is neither 0 nor 1.
+    """
     words_C = class_words(options.classes, data.classes)
-    classes = PromptedClasses(encoder, words_C, templates(options.prompts))
-    label_N = labels(data)
-    credit_KSN = np.zeros((len(corruptions), len(options.severities), len(data)), dtype=np.float32)
-    for k, corruption in enumerate(corruptions):
-        for s, severity in enumerate(options.severities):
-            views = [View(example.facet(Corruptions).version(corruption, severity)) for example in data.examples]
-            for rows, images in image_batches(encoder, views):
-
-                def score(texts: TextFeatures, images: ImageFeatures = images) -> Tensor:
-                    return encoder.similarity(images, texts)[0]
-
-                scores_NC = in_own_precision(classes.scores(score))
-                credit_KSN[k, s, rows] = topk_score(scores_NC, label_N[rows], 1)
-    return _outcome(credit_KSN, data, options, len(words_C) - len(set(words_C)))
-
-
-def _outcome(credit_KSN: ndarray, data: DataSplit, options: Options, duplicates: int) -> Outcome:
+    duplicates = len(words_C) - len(set(words_C))
+    credit_KSN = np.ascontiguousarray(np.moveaxis(predictions.by_example("credit", len(data)), 0, -1))
     corruptions, severities = list(options.baseline_error), options.severities
     baseline_K = np.array(list(options.baseline_error.values()), dtype=np.float64)
     if (baseline_K <= 0).any():
@@ -130,7 +135,7 @@ def _outcome(credit_KSN: ndarray, data: DataSplit, options: Options, duplicates:
     sets = len(corruptions) * len(severities)
     count_N = np.full(len(data), float(sets))
     of_corruption_KN = credit_KSN.sum(axis=1, dtype=np.float64)
-    constant = constant_reference(labels(data), [1])["top1"]
+    constant = constant_reference(labels(data.examples), [1])["top1"]
     return Outcome(
         metrics={
             "top1": Mean(of_corruption_KN.sum(axis=0), count_N),
@@ -147,7 +152,7 @@ def _outcome(credit_KSN: ndarray, data: DataSplit, options: Options, duplicates:
                 for s, severity in enumerate(severities)
             },
         },
-        examples={"correct": of_corruption_KN.sum(axis=0) / sets, "label": labels(data)},
+        examples={"correct": of_corruption_KN.sum(axis=0) / sets, "label": labels(data.examples)},
         ties=int(((credit_KSN > 0) & (credit_KSN < 1)).sum()),
         counts={
             "photos": len(data),

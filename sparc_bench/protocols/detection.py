@@ -5,7 +5,7 @@ Shapes: N images, D detections, K classes with objects, G clusters (images).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any, Literal, Self
 
@@ -28,7 +28,7 @@ from sparc_bench.files.boxes import outside_notes
 from sparc_bench.metrics.average_precision import AveragePrecision
 from sparc_bench.metrics.statistic import ClassMean, Statistic
 from sparc_bench.outputs.detections import DetectionRows, SplitDetections, stated_sizes
-from sparc_bench.protocol import Outcome
+from sparc_bench.protocol import Block, Outcome, Predictions, Work
 from sparc_bench.protocols import _faster_coco_eval
 from sparc_bench.protocols._coco_evaluation import (
     area_ranges,
@@ -85,11 +85,11 @@ class Options(Strict):
         return self
 
 
-def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
-    """Detect the prompted classes with a model, and score the detections (see `score`).
+def predict(encoder: Encoder, work: Work, options: Options) -> Iterator[Block]:
+    """Detections of the prompted classes by a model: `example`, `label`, `score`, `box` (left, top, width, height).
 
     Raises:
-        UserError: masks are scored, or the prompt set has several templates.
+        UserError: masks are scored, the prompt set has several templates, or boxes are of no such kind.
     """
     if options.iou == "segm":
         raise UserError('A model that detects gives boxes: choose a task with iou = "bbox".')
@@ -98,23 +98,29 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
         raise UserError(
             f"Detection takes one prompt for a class, but '{options.prompts}' has {len(prompted)}: choose another."
         )
-    prompts = [prompted[0].replace("{}", words) for words in class_words(options.classes, data.classes)]
-    texts = encoder.texts(prompts, text_need(encoder))
-    images, labels, boxes, scores = [], [], [], []
-    for start in range(0, len(data), IMAGES_AT_ONCE):
-        views = data.views[start : start + IMAGES_AT_ONCE]
-        found = encoder.detect(views, texts)
-        _refuse_unknown(found.image_index_R, len(views), "image", encoder.card.name)
-        _refuse_unknown(found.text_index_R, len(texts), "text", encoder.card.name)
-        images.append(found.image_index_R.cpu().numpy() + start)
-        labels.append(found.text_index_R.cpu().numpy())
-        boxes.append(found.box_R4.cpu().numpy().astype(np.float64))
-        scores.append(found.score_R.cpu().numpy().astype(np.float64))
-    box_D4 = np.concatenate(boxes)
-    all_D = SplitDetections(
-        np.concatenate(images), np.concatenate(labels), np.concatenate(scores), corner_and_extent(box_D4)
-    )
-    return _outcome(all_D, data, options, _outside(all_D, box_D4, data, encoder.card.name))
+    words_C = class_words(options.classes, work.data.classes)
+    texts = encoder.texts([prompted[0].replace("{}", words) for words in words_C], text_need(encoder))
+    model = encoder.card.name
+    for part in work:
+        views = [example.view for example in part.examples]
+        index_R, label_R, box_R4, score_R = [], [], [], []
+        for start in range(0, len(views), IMAGES_AT_ONCE):
+            some = views[start : start + IMAGES_AT_ONCE]
+            found = encoder.detect(some, texts)
+            _refuse_unknown(found.image_index_R, len(some), "image", model)
+            _refuse_unknown(found.text_index_R, len(texts), "text", model)
+            index_R.append(part.index_N[start + found.image_index_R.cpu().numpy()])
+            label_R.append(found.text_index_R.cpu().numpy())
+            box_R4.append(found.box_R4.cpu().numpy().astype(np.float64))
+            score_R.append(found.score_R.cpu().numpy().astype(np.float64))
+        _refuse_turned(np.concatenate(box_R4), model)
+        found_D = SplitDetections(
+            np.concatenate(index_R),
+            np.concatenate(label_R),
+            np.concatenate(score_R),
+            corner_and_extent(np.concatenate(box_R4)),
+        )
+        yield part.block(**found_D.arrays())
 
 
 def _refuse_unknown(index_R: Tensor, number: int, what: str, model: str) -> None:
@@ -127,29 +133,40 @@ def _refuse_unknown(index_R: Tensor, number: int, what: str, model: str) -> None
         )
 
 
-def _outside(found: SplitDetections, box_D4: Float[ndarray, "D 4"], data: DataSplit, model: str) -> tuple[str, ...]:
-    """Note about a model's boxes that leave their image.
-
-    Raises:
-        UserError: boxes of negative extent, or in another format.
-    """
+def _refuse_turned(box_D4: Float[ndarray, "D 4"], model: str) -> None:
+    """Raise UserError for boxes of negative extent, or in another format."""
     turned_D = (box_D4[:, 2:] < box_D4[:, :2]).any(axis=1)
     if turned_D.any():
         raise UserError(
             f"{model} gives {np.count_nonzero(turned_D)} boxes of negative width or height, such as "
             f"{box_D4[turned_D][0].tolist()}: give left, top, right, bottom in pixels of the original image."
         )
+
+
+def _outside(found: SplitDetections, data: DataSplit) -> tuple[str, ...]:
+    """Note about a model's boxes that leave their image."""
     size_N2 = stated_sizes(data)
-    if size_N2 is None:
+    if found.box_D4 is None or size_N2 is None:
         return ()
-    extent_D4 = corner_and_extent(box_D4)
     return outside_notes(
-        extent_D4, size_N2[found.example_D], model, lambda index: f"image {data[int(found.example_D[index])].id}"
+        found.box_D4,
+        size_N2[found.example_D],
+        "the model",
+        lambda index: f"image {data[int(found.example_D[index])].id}",
     )
 
 
-def score(outputs: DetectionRows, data: DataSplit, options: Options) -> Outcome:
-    """AP and recall of a file of detections.
+def by_detections(outputs: DetectionRows, data: DataSplit, options: Options) -> Predictions:
+    """Detections of a file."""
+    found, notes = outputs.of(data, masks=options.iou == "segm")
+    return Predictions((Block(np.arange(len(data)), found.arrays()),), notes=notes)
+
+
+OUTPUTS = {"detections": by_detections}
+
+
+def score(predictions: Predictions, data: DataSplit, options: Options) -> Outcome:
+    """AP and recall of detections.
 
     Metrics are `ap` (IoU 0.50 to 0.95), `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large`; `ar_at_k`, `ar_small`,
     `ar_medium`, `ar_large` (mean recall over the ten IoU thresholds); under lvis also `ap_rare`, `ap_common`,
@@ -161,14 +178,8 @@ def score(outputs: DetectionRows, data: DataSplit, options: Options) -> Outcome:
 
     Source: Lin et al. 2014, arXiv 1405.0312; Gupta, Dollar and Girshick 2019, arXiv 1908.03195.
     """
-    found, notes = outputs.of(data, masks=options.iou == "segm")
-    return _outcome(found, data, options, notes)
-
-
-OUTPUTS = {"detections": score}
-
-
-def _outcome(found: SplitDetections, data: DataSplit, options: Options, notes: Sequence[str]) -> Outcome:
+    found = SplitDetections.of_arrays({name: predictions.joined(name) for name in predictions.blocks[0].arrays})
+    notes = () if "" in predictions.paths else _outside(found, data)
     without = len(data) - len(np.unique(found.example_D))
     said = [*notes, f"{without} of {len(data)} images have no detection."] if without else [*notes]
     if options.rules == "lvis":

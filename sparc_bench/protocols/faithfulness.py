@@ -6,8 +6,7 @@ Shapes: N images, U distinct candidate captions.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -23,17 +22,19 @@ from sparc_bench.metrics.content_words import ContentWords, hanta_version, tagge
 from sparc_bench.metrics.k_precision import References, k_precision_score
 from sparc_bench.metrics.statistic import Mean, Statistic
 from sparc_bench.outputs.captions import Captions
-from sparc_bench.outputs.scores_encoder import run_on_similarity
-from sparc_bench.protocol import Outcome
+from sparc_bench.outputs.scores_encoder import similarity_predictions
+from sparc_bench.protocol import Block, Outcome, Predictions, Work
 from sparc_bench.protocols._k_precision_sums import ExactHits, KPrecisionSums
 from sparc_bench.protocols._similarity_scores import DistinctTexts
 from sparc_bench.protocols._top1_captions import (
     Choices,
-    Top1Captions,
-    output_captions,
+    candidate_texts,
+    given_block,
+    given_captions,
     own_candidates,
     pool_strings,
     retrieved_captions,
+    top1_captions,
 )
 
 VERSION = 1
@@ -74,33 +75,20 @@ class Options(Extended):
         return caption_words(caption, "keep", self.tokens)
 
 
-def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
-    """Retrieve the top-1 caption of each image from the split's captions and the pool, and score it by K-Precision.
-
-    `k_precision` counts all words of the retrieved caption, `k_precision_na` its nouns and adjectives (a caption
-    without any is left out of the mean, and counted). The `_misses` variants average over the images whose retrieved
-    caption is not one of their own; `r1` is the share of the other images, and most of a difference between models on
-    all images is a difference in r1. Where candidates tie for the top, every quantity is its mean over them. With
-    exact_hits "excluded" no image can retrieve its own caption: there is neither `r1` nor `_misses`, and every model is
-    scored on the same images.
-
-    Reference rows: `constant` (one caption for all images: the best on the captions of `data.tuning`, or else the best
-    on one half of the images, scored on the other half, both ways), `random_caption` (the exact mean over all
-    candidates), `human` (each own caption against the image's other captions). The tie count is the number of images
-    with several candidates at the top; `retrieved` is the first of them, as an index into the split's captions followed
-    by its pool.
-    """
-    return _outcome(data, options, (), retrieved_captions(encoder, data, without_own=options.exact_hits == "excluded"))
+def predict(encoder: Encoder, work: Work, options: Options) -> Iterator[Block]:
+    """The candidates at the top of each image: `example`, `candidate`."""
+    candidates = DistinctTexts.of(_pool(work.data, options))
+    return retrieved_captions(encoder, work, candidates, without_own=options.exact_hits == "excluded")
 
 
-def score(outputs: Captions, data: DataSplit, options: Options) -> Outcome:
-    """Outcome of another system's captions of the images, from the pool or generated.
+def by_captions(outputs: Captions, data: DataSplit, options: Options) -> Predictions:
+    """Another system's captions of the images, from the pool or generated.
 
     A caption with the words of one of the image's own (case and punctuation aside) counts as that one, so that it is
     no miss with a score of 1. In `retrieved`, captions outside the pool are numbered after it. The reference rows
     `random_caption` and `constant` are of the pool alone.
     """
-    given_N, notes, chosen = output_captions(outputs, data)
+    given_N, notes = given_captions(outputs, data)
     words_N = [options.words(caption) for caption in given_N]
     empty = [example.id for example, words in zip(data.examples, words_N, strict=True) if not words]
     if empty:
@@ -121,18 +109,36 @@ def score(outputs: Captions, data: DataSplit, options: Options) -> Outcome:
             f"{outputs.where} gives {hits} images one of their own captions, which this task takes out of their pool: "
             "choose among the captions of other images."
         )
-    outcome = _outcome(data, options, given_N, chosen)
-    return replace(outcome, notes=(*outcome.notes, *notes, _length_note(words_N, data, options)))
+    block = given_block(given_N, _pool(data, options))
+    return Predictions((block,), notes=(*notes, _length_note(words_N, data, options)))
 
 
-OUTPUTS = {"captions": score, "similarity": run_on_similarity(run)}
+OUTPUTS = {"captions": by_captions, "similarity": similarity_predictions(predict)}
 
 
-def _outcome(data: DataSplit, options: Options, given_texts: Sequence[str], chosen: Top1Captions) -> Outcome:
-    """Outcome of the candidates that `chosen` marks for each image: the captions, the pool and `given_texts`."""
+def _pool(data: DataSplit, options: Options) -> tuple[str, ...]:
+    return (*data.captions, *data.pool) if options.pool == "all" else data.captions
+
+
+def score(predictions: Predictions, data: DataSplit, options: Options) -> Outcome:
+    """Score the top-1 caption of each image, of the split's captions and the pool, by K-Precision.
+
+    `k_precision` counts all words of the retrieved caption, `k_precision_na` its nouns and adjectives (a caption
+    without any is left out of the mean, and counted). The `_misses` variants average over the images whose retrieved
+    caption is not one of their own; `r1` is the share of the other images, and most of a difference between models on
+    all images is a difference in r1. Where candidates tie for the top, every quantity is its mean over them. With
+    exact_hits "excluded" no image can retrieve its own caption: there is neither `r1` nor `_misses`, and every model is
+    scored on the same images.
+
+    Reference rows: `constant` (one caption for all images: the best on the captions of `data.tuning`, or else the best
+    on one half of the images, scored on the other half, both ways), `random_caption` (the exact mean over all
+    candidates), `human` (each own caption against the image's other captions). The tie count is the number of images
+    with several candidates at the top; `retrieved` is the first of them, as an index into the split's captions followed
+    by its pool.
+    """
     keep = _content_words(data, options)
-    pool = (*data.captions, *data.pool) if options.pool == "all" else data.captions
-    candidates = DistinctTexts.of((*pool, *given_texts))
+    pool = _pool(data, options)
+    candidates = candidate_texts(predictions, pool)
     pool_U = pool_strings(candidates, len(pool))
     images = len(data)
     about = (images, pool_U, options.references, options.exact_hits)
@@ -144,7 +150,7 @@ def _outcome(data: DataSplit, options: Options, given_texts: Sequence[str], chos
     ends_N = np.cumsum([len(example.captions) for example in data.examples])
     places_N = np.split(candidates.index_M[: ends_N[-1]], ends_N[:-1])
     choices = Choices(images)
-    for rows, top_NU in chosen(candidates):
+    for rows, top_NU in top1_captions(predictions, images, len(candidates.texts)):
         own_NU = own_candidates(data, rows, candidates)
         choice_NU = choices.add(rows, top_NU, own_NU)
         for part in parts.values():

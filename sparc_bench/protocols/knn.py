@@ -59,7 +59,12 @@ class Options(Strict):
         return self
 
 
-def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
+def kept(encoder: Encoder) -> frozenset[str]:  # noqa: ARG001 - the seam
+    """Image features of all images, some of which are fitted and others scored."""
+    return frozenset({"global"})
+
+
+def score(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     """Classify every test image by the votes of its nearest train images.
 
     `top<k>` is the mean credit over test images, `mean_per_class` the mean over classes of the top-1 credit within the

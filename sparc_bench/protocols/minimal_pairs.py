@@ -5,7 +5,7 @@ Shapes: G groups.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Int
@@ -13,19 +13,18 @@ from numpy import ndarray
 
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit, Example
-from sparc_bench.encoder import Encoder, text_need
+from sparc_bench.encoder import Encoder, image_need, text_need
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.metrics.pair_comparison import Ties, compare_pairs
 from sparc_bench.metrics.statistic import Mean, Statistic
-from sparc_bench.outputs.scores_encoder import run_on_similarity
-from sparc_bench.protocol import Outcome
-from sparc_bench.protocols._similarity_scores import DistinctTexts, image_batches, similarity_scores
+from sparc_bench.outputs.scores_encoder import similarity_predictions
+from sparc_bench.protocol import Block, Outcome, Predictions, Work
+from sparc_bench.protocols._similarity_scores import DistinctTexts, bounded, similarity_scores
 
 VERSION = 1
 TITLE = "minimal pairs: text, image and group score"
 NEEDS = frozenset({"image", "text"})
 DATA = frozenset({"captions", "pairs"})
-_GROUPS_AT_ONCE = 256
 
 
 class Options(Strict):
@@ -38,7 +37,26 @@ class Options(Strict):
     """tags of the per-group tables; "edit+of" is a table over pairs of their values"""
 
 
-def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
+def units(data: DataSplit, options: Options) -> list[Int[ndarray, "2"]]:  # noqa: ARG001 - the seam
+    """The two examples of every group, which are predicted together."""
+    return list(group_members(data))
+
+
+def predict(encoder: Encoder, work: Work, options: Options) -> Iterator[Block]:  # noqa: ARG001 - the seam
+    """Scores (G, 2, 2) of the two images with the two captions of every group: `to_text`, `to_image`."""
+    for part, batches in work.views(encoder, image_need(encoder), lambda part: [one.view for one in part.examples]):
+        distinct = DistinctTexts.of([example.captions[0] for example in part.examples])
+        texts = encoder.texts(distinct.texts, text_need(encoder))
+        found = [
+            similarity_scores(encoder, images, texts) for features in batches for images in bounded(encoder, features)
+        ]
+        rows = np.arange(len(part.examples)).reshape(-1, 2, 1)
+        columns = distinct.index_M.reshape(-1, 1, 2)
+        to_text, to_image = (np.concatenate([each[way] for each in found])[rows, columns] for way in (0, 1))
+        yield part.block(to_text=to_text.astype(np.float64), to_image=to_image.astype(np.float64))
+
+
+def score(predictions: Predictions, data: DataSplit, options: Options) -> Outcome:
     """Score every group of two examples with one caption each.
 
     The interval is over groups: a group's credit belongs to the cluster of its first example. `correct` of an
@@ -46,8 +64,7 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     which one of the four comparisons is a tie. Tables by tag show the group score.
     """
     members_G2 = group_members(data)
-    to_text, to_image = _pair_scores(encoder, data, members_G2)
-    result = compare_pairs(to_text, to_image, options.ties)
+    result = compare_pairs(predictions.joined("to_text"), predictions.joined("to_image"), options.ties)
     first_G = members_G2[:, 0]
 
     def mean(credit_G: ndarray, chosen_G: ndarray | slice = slice(None)) -> Mean:
@@ -82,7 +99,7 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     )
 
 
-OUTPUTS = {"similarity": run_on_similarity(run)}
+OUTPUTS = {"similarity": similarity_predictions(predict, units)}
 
 
 def group_members(data: DataSplit) -> Int[ndarray, "G 2"]:
@@ -103,25 +120,6 @@ def _check(example: Example) -> None:
             f"Example '{example.id}' has {len(example.captions)} captions and group {example.group!r}: minimal pairs "
             "need a group and one caption; choose the data set's pairs in the card's [data]."
         )
-
-
-def _pair_scores(encoder: Encoder, data: DataSplit, members_G2: ndarray) -> tuple[ndarray, ndarray]:
-    to_text = np.empty((len(members_G2), 2, 2))
-    to_image = np.empty_like(to_text)
-    for start in range(0, len(members_G2), _GROUPS_AT_ONCE):
-        run_of_groups = members_G2[start : start + _GROUPS_AT_ONCE]
-        flat = run_of_groups.ravel()
-        distinct = DistinctTexts.of([data.examples[index].captions[0] for index in flat])
-        texts = encoder.texts(distinct.texts, text_need(encoder))
-        parts = [
-            similarity_scores(encoder, images, texts)
-            for _, images in image_batches(encoder, [data.examples[index].view for index in flat])
-        ]
-        rows = np.arange(len(flat)).reshape(-1, 2, 1)
-        columns = distinct.index_M.reshape(-1, 1, 2)
-        to_text[start : start + len(run_of_groups)] = np.concatenate([part[0] for part in parts])[rows, columns]
-        to_image[start : start + len(run_of_groups)] = np.concatenate([part[1] for part in parts])[rows, columns]
-    return to_text, to_image
 
 
 def _joined(names: str, tags_G: Sequence[Mapping[str, str]]) -> ndarray:

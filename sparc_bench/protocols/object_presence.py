@@ -8,7 +8,7 @@ Shapes: N images, C objects, Q questions.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,8 +25,8 @@ from sparc_bench.errors import UserError
 from sparc_bench.facets import Objects
 from sparc_bench.metrics.presence import Auroc, ObjectAP, best_f1_threshold, tied_questions
 from sparc_bench.metrics.statistic import Mean, Statistic
-from sparc_bench.outputs.scores_encoder import run_on_similarity
-from sparc_bench.protocol import Outcome
+from sparc_bench.outputs.scores_encoder import similarity_predictions
+from sparc_bench.protocol import Block, Outcome, Predictions, Work
 from sparc_bench.protocols._prompted_classes import PromptedClasses
 from sparc_bench.protocols.classification import class_scores
 
@@ -84,8 +84,19 @@ class _Questions:
         return sorted({*self.object_Q[self.yes_Q].tolist()} & {*self.object_Q[~self.yes_Q].tolist()})
 
 
-def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
-    """Score every question's image with its object's prompt.
+def predict(encoder: Encoder, work: Work, options: Options) -> Iterator[Block]:
+    """Score of every question: its image with its object's prompt."""
+    words_C = class_words(options.classes, work.data.classes)
+    classes = PromptedClasses(encoder, words_C, templates(options.prompts))
+    place = {name: index for index, name in enumerate(work.data.classes)}
+    for part, scores_NC in class_scores(encoder, work, classes):
+        asked = [(n, place[name]) for n, example in enumerate(part.examples) for name in example.facet(Objects).present]
+        row_Q, object_Q = np.array(asked, dtype=np.int64).reshape(-1, 2).T
+        yield part.block(score=scores_NC[row_Q, object_Q])
+
+
+def score(predictions: Predictions, data: DataSplit, options: Options) -> Outcome:
+    """Rank the questions by their scores, and answer them.
 
     `auroc` is over all pairs of a yes and a no question, of any images and objects; a tie counts half. `map` is the
     mean over objects of the average precision over the object's questions (objects whose questions have one answer
@@ -98,9 +109,8 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     whose score equals that of a question with the other answer.
     """
     asked = _Questions.of(data, options.folds)
-    words_C = class_words(options.classes, data.classes)
-    scores_NC = class_scores(encoder, data, PromptedClasses(encoder, words_C, templates(options.prompts)))
-    score_Q = scores_NC[asked.image_Q, asked.object_Q].astype(np.float64)
+    given_Q = predictions.joined("score")
+    score_Q = given_Q.astype(np.float64)
     metrics, said_Q = _metrics(score_Q, asked, len(data))
     blind, _ = _metrics(_blind_scores(asked, len(data.classes)), asked, len(data))
     counts_N = np.bincount(asked.image_Q, minlength=len(data))
@@ -110,7 +120,7 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
         metrics=metrics,
         groups={"object": _by_object(score_Q, asked, data)},
         examples={"correct": right_N / np.maximum(counts_N, 1)},
-        rows={"score": score_Q.astype(scores_NC.dtype), "object": asked.object_Q, "yes": asked.yes_Q.astype(np.uint8)},
+        rows={"score": given_Q, "object": asked.object_Q, "yes": asked.yes_Q.astype(np.uint8)},
         ties=tied_questions(ranked.level_Q, asked.yes_Q),
         counts={
             "images": len(data),
@@ -129,7 +139,7 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     )
 
 
-OUTPUTS = {"similarity": run_on_similarity(run)}
+OUTPUTS = {"similarity": similarity_predictions(predict)}
 
 
 def image_folds(ids: Sequence[str], folds: int) -> Int[ndarray, "N"]:

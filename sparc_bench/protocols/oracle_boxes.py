@@ -9,6 +9,8 @@ Shapes: R regions, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from jaxtyping import Float32
 from numpy import ndarray
@@ -21,7 +23,7 @@ from sparc_bench.encoder import Encoder
 from sparc_bench.metrics.average_precision import AveragePrecision
 from sparc_bench.metrics.metric_name import at_path
 from sparc_bench.metrics.statistic import Statistic
-from sparc_bench.protocol import Outcome
+from sparc_bench.protocol import Block, Outcome, Predictions, Work
 from sparc_bench.protocols._coco_evaluation import (
     area_ranges,
     category_row,
@@ -56,7 +58,15 @@ class Options(RegionOptions):
     """most detections kept per image and class, best first (COCO: 100)"""
 
 
-def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
+def predict(encoder: Encoder, work: Work, options: Options) -> Iterator[Block]:
+    """Scores (`PATH/scores`, R x C) of every chosen region with all classes, in the order of the examples."""
+    words_C = class_words(options.classes, work.data.classes)
+    prompted = PromptedClasses(encoder, words_C, templates(options.prompts))
+    for part, _, scores in region_scores(encoder, work, prompted, 0, "box"):
+        yield part.block(**{at_path(path, "scores"): scores_RC for path, scores_RC in scores.items()})
+
+
+def score(predictions: Predictions, data: DataSplit, options: Options) -> Outcome:
     """AP of every patch path: `ap` (IoU 0.50 to 0.95), `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large`.
 
     All are means over the classes with objects, as in COCOeval; clusters are images. Equal scores keep the official
@@ -65,14 +75,13 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     sizes). Crowds are ignored as in COCO, and are no proposals. Groups `class` hold the first path's AP of each class,
     `PATH/class` that of other paths.
     """
-    words_C = class_words(options.classes, data.classes)
     chosen = ChosenRegions.of(data, min_side=0)
-    prompted = PromptedClasses(encoder, words_C, templates(options.prompts))
     truth = GroundTruth(data, chosen, options)
     metrics: dict[str, Statistic] = {}
     groups: dict[str, dict[str, Statistic]] = {}
     ties = 0
-    for path, scores_RC in region_scores(encoder, data, chosen, prompted, "box").items():
+    for path in predictions.paths:
+        scores_RC = predictions.joined(at_path(path, "scores"))
         ties += tied_detections(scores_RC)
         by_class = truth.average_precisions(scores_RC)
         metrics.update({at_path(path, name): AveragePrecision.joined(parts) for name, parts in by_class.items()})
@@ -93,8 +102,10 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
             "classes": len(data.classes),
             "detections": len(chosen) * len(data.classes),
         },
-        reference_rows={"constant": {at_path(path, name): v for path in encoder.paths for name, v in constant.items()}},
-        notes=(*untrained_notes(encoder), *left_out_notes(chosen, 0)),
+        reference_rows={
+            "constant": {at_path(path, name): v for path in predictions.paths for name, v in constant.items()}
+        },
+        notes=(*untrained_notes(predictions.paths), *left_out_notes(chosen, 0)),
     )
 
 

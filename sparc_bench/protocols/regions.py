@@ -5,8 +5,8 @@ Shapes: R regions, C classes, N images of a batch, P patches, E edges between si
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -24,11 +24,12 @@ from sparc_bench.encoder import Encoder, recut
 from sparc_bench.errors import UserError
 from sparc_bench.facets import PixelSize
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures
+from sparc_bench.images.view import View
 from sparc_bench.metrics.metric_name import at_path
 from sparc_bench.metrics.region_weights import box_weights, mask_weights
 from sparc_bench.metrics.statistic import ClassMean, Mean, Statistic
 from sparc_bench.metrics.topk import topk_score
-from sparc_bench.protocol import Outcome
+from sparc_bench.protocol import Block, Outcome, Part, Predictions, Work
 from sparc_bench.protocols._prompted_classes import PromptedClasses
 
 VERSION = 1
@@ -90,30 +91,37 @@ class ChosenRegions:
 
     @classmethod
     def of(cls, data: DataSplit, min_side: float) -> ChosenRegions:
-        """Regions of all examples without crowds and without those with a side of 0 or under `min_side` pixels.
+        """Those of a data split (see `within`); raises UserError where no region is left."""
+        found = cls.within(data, min_side)
+        if not len(found):
+            raise UserError(
+                f"{data.dataset}:{data.split} has no region to score: lower min_side or take another split."
+            )
+        return found
+
+    @classmethod
+    def within(cls, examples: Iterable[Example], min_side: float) -> ChosenRegions:
+        """Regions of the examples without crowds and without those with a side of 0 or under `min_side` pixels.
 
         Raises:
-            UserError: no region is left, or a box or area is not finite.
+            UserError: a box or area is not finite.
         """
         rows: list[int] = []
         regions: list[Region] = []
         left_out: Counter[str] = Counter()
-        for index, region in ((i, region) for i, example in enumerate(data.examples) for region in example.regions):
-            left, top, right, bottom = region.box
-            refuse_odd_region(data.examples[index], region)
-            if region.crowd:
-                left_out["crowd"] += 1
-            elif min(right - left, bottom - top) <= 0:
-                left_out["flat"] += 1
-            elif min(right - left, bottom - top) < min_side:
-                left_out["small"] += 1
-            else:
-                rows.append(index)
-                regions.append(region)
-        if not regions:
-            raise UserError(
-                f"{data.dataset}:{data.split} has no region to score: lower min_side or take another split."
-            )
+        for index, example in enumerate(examples):
+            for region in example.regions:
+                left, top, right, bottom = region.box
+                refuse_odd_region(example, region)
+                if region.crowd:
+                    left_out["crowd"] += 1
+                elif min(right - left, bottom - top) <= 0:
+                    left_out["flat"] += 1
+                elif min(right - left, bottom - top) < min_side:
+                    left_out["small"] += 1
+                else:
+                    rows.append(index)
+                    regions.append(region)
         out = (left_out[reason] for reason in ("crowd", "small", "flat"))
         return cls(np.array(rows, dtype=np.int64), tuple(regions), *out)
 
@@ -136,7 +144,19 @@ class ChosenRegions:
         return np.unique(self.example_R)
 
 
-def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
+def predict(encoder: Encoder, work: Work, options: Options) -> Iterator[Block]:
+    """Credit (`PATH/credit`) and best class (`PATH/predicted`) of every scored region, in the order of the examples."""
+    words_C = class_words(options.classes, work.data.classes)
+    prompted = PromptedClasses(encoder, words_C, templates(options.prompts))
+    for part, chosen, scores in region_scores(encoder, work, prompted, options.min_side, options.region):
+        found: dict[str, ndarray] = {}
+        for path, scores_RC in scores.items():
+            found[at_path(path, "credit")] = topk_score(scores_RC, chosen.label_R, 1)
+            found[at_path(path, "predicted")] = scores_RC.argmax(axis=1)
+        yield part.block(**found)
+
+
+def score(predictions: Predictions, data: DataSplit, options: Options) -> Outcome:
     """Score every region against all classes, by every patch path of the model.
 
     `top1` is the mean credit over regions, `mean_per_class` the mean over classes of the credit within the class
@@ -147,8 +167,6 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     Source: recognition of ground-truth boxes as in Zhong et al., RegionCLIP, arXiv 2112.09106, and Wu et al., CLIPSelf,
     arXiv 2310.01403.
     """
-    words_C = class_words(options.classes, data.classes)
-    prompted = PromptedClasses(encoder, words_C, templates(options.prompts))
     chosen = ChosenRegions.of(data, options.min_side)
     label_R, classes = chosen.label_R, len(data.classes)
     size_R = np.searchsorted(np.array(options.area_edges), _areas(data, chosen, options), side="right")
@@ -157,8 +175,8 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     rows: dict[str, ndarray] = {"example": chosen.example_R, "label": label_R}
     examples: dict[str, ndarray] = {}
     ties = 0
-    for path, scores_RC in region_scores(encoder, data, chosen, prompted, options.region).items():
-        credit_R = topk_score(scores_RC, label_R, 1)
+    for path in predictions.paths:
+        credit_R = predictions.joined(at_path(path, "credit"))
         ties += int(((credit_R > 0) & (credit_R < 1)).sum())
         metrics[at_path(path, "top1")] = Mean.of(credit_R, chosen.example_R, len(data))
         of_class = ClassMean.of(credit_R, label_R, chosen.example_R, len(data), classes)
@@ -166,7 +184,10 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
         other = path if groups else ""
         groups[at_path(other, "class")] = _grouped(credit_R, label_R, chosen.example_R, len(data), data.classes)
         groups[at_path(other, "size")] = _grouped(credit_R, size_R, chosen.example_R, len(data), SIZES)
-        rows[at_path(path, "credit")], rows[at_path(path, "predicted")] = credit_R, scores_RC.argmax(axis=1)
+        rows[at_path(path, "credit")], rows[at_path(path, "predicted")] = (
+            credit_R,
+            predictions.joined(at_path(path, "predicted")),
+        )
         examples.setdefault("correct", _per_image(credit_R, chosen.example_R, len(data)))
     share_C = np.bincount(label_R, minlength=classes) / len(chosen)
     constant = {"top1": float(share_C.max()), "mean_per_class": 1 / int(np.count_nonzero(share_C))}
@@ -183,41 +204,62 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
             "small_left_out": chosen.small,
             "classes": classes,
         },
-        reference_rows={"constant": {at_path(path, name): v for path in encoder.paths for name, v in constant.items()}},
-        notes=(*untrained_notes(encoder), *left_out_notes(chosen, options.min_side)),
+        reference_rows={
+            "constant": {at_path(path, name): v for path in predictions.paths for name, v in constant.items()}
+        },
+        notes=(*untrained_notes(predictions.paths), *left_out_notes(chosen, options.min_side)),
     )
 
 
 def region_scores(
-    encoder: Encoder, data: DataSplit, chosen: ChosenRegions, classes: PromptedClasses, shape: Literal["box", "mask"]
-) -> dict[str, Float32[ndarray, "R C"]]:
-    """Scores of all chosen regions with all classes, by the model's own rule, for each of its patch paths.
+    encoder: Encoder, work: Work, classes: PromptedClasses, min_side: float, shape: Literal["box", "mask"]
+) -> Iterator[tuple[Part, ChosenRegions, dict[str, Float32[ndarray, "R C"]]]]:
+    """Each part with its scored regions and, by patch path, their scores with all classes by the model's own rule.
 
     Raises:
         UserError: `shape` is "mask" and the data set has none.
     """
-    blocks: dict[str, list[ndarray]] = {path: [] for path in encoder.paths}
-    image_R = np.searchsorted(chosen.example_N, chosen.example_R)
-    views = [data.examples[index].view for index in chosen.example_N]
-    done = 0
-    for images in recut(encoder.stream([views], frozenset({"patches"})), CHUNK):
-        part = slice(*np.searchsorted(image_R, [done, done + len(images)]).tolist())
-        image_index_R = image_R[part] - done
-        done += len(images)
-        weights_RP = _weights(images, chosen.regions[part], image_index_R, shape)
-        for path in encoder.paths:
-            regions = Regions(
-                torch.from_numpy(weights_RP).to(images.patches[path]),
-                torch.from_numpy(image_index_R).to(images.patches[path].device),
-            )
+    chosen_of: deque[ChosenRegions] = deque()
 
-            def score(
-                texts: TextFeatures, images: ImageFeatures = images, regions: Regions = regions, path: str = path
-            ) -> torch.Tensor:
-                return encoder.similarity(images, texts, regions, path)[0]
+    def views(part: Part) -> list[View]:
+        chosen = ChosenRegions.within(part.examples, min_side)
+        chosen_of.append(chosen)
+        return [part.examples[row].view for row in chosen.example_N.tolist()]
 
-            blocks[path].append(classes.scores(score).detach().float().cpu().numpy())
-    return {path: np.concatenate(parts) for path, parts in blocks.items()}
+    for part, batches in work.views(encoder, frozenset({"patches"}), views):
+        chosen = chosen_of.popleft()
+        found: dict[str, list[ndarray]] = {
+            path: [np.empty((0, len(work.data.classes)), dtype=np.float32)] for path in encoder.paths
+        }
+        image_R, done = np.searchsorted(chosen.example_N, chosen.example_R), 0
+        for images in recut(batches, CHUNK):
+            here = slice(*np.searchsorted(image_R, [done, done + len(images)]).tolist())
+            for path, scores_RC in _scores(encoder, images, chosen.regions[here], image_R[here] - done, classes, shape):
+                found[path].append(scores_RC)
+            done += len(images)
+        yield part, chosen, {path: np.concatenate(parts) for path, parts in found.items()}
+
+
+def _scores(
+    encoder: Encoder,
+    images: ImageFeatures,
+    regions: Sequence[Region],
+    image_index_R: Int[ndarray, "R"],
+    classes: PromptedClasses,
+    shape: Literal["box", "mask"],
+) -> Iterator[tuple[str, Float32[ndarray, "R C"]]]:
+    """Each patch path with the scores of regions of these images."""
+    weights_RP = _weights(images, regions, image_index_R, shape)
+    for path in encoder.paths:
+        weighted = Regions(
+            torch.from_numpy(weights_RP).to(images.patches[path]),
+            torch.from_numpy(image_index_R).to(images.patches[path].device),
+        )
+
+        def score(texts: TextFeatures, weighted: Regions = weighted, path: str = path) -> torch.Tensor:
+            return encoder.similarity(images, texts, weighted, path)[0]
+
+        yield path, classes.scores(score).detach().float().cpu().numpy()
 
 
 def refuse_odd_region(example: Example, region: Region) -> None:
@@ -230,13 +272,9 @@ def refuse_odd_region(example: Example, region: Region) -> None:
         )
 
 
-def untrained_notes(encoder: Encoder) -> list[str]:
+def untrained_notes(paths: Mapping[str, bool]) -> list[str]:
     """Note for each patch path that no loss trained."""
-    return [
-        f"{path}: untrained path, no loss of this model saw it."
-        for path, trained in encoder.paths.items()
-        if not trained
-    ]
+    return [f"{path}: untrained path, no loss of this model saw it." for path, trained in paths.items() if not trained]
 
 
 def left_out_notes(chosen: ChosenRegions, min_side: float) -> list[str]:

@@ -15,7 +15,7 @@ from numpy import ndarray
 from sparc_bench.cards.bounds import Number
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit
-from sparc_bench.encoder import Encoder
+from sparc_bench.encoder import Encoder, image_need
 from sparc_bench.errors import UserError
 from sparc_bench.metrics.ranking import (
     FirstPositives,
@@ -27,7 +27,7 @@ from sparc_bench.metrics.ranking import (
     map_at_r_score,
 )
 from sparc_bench.metrics.statistic import Mean
-from sparc_bench.outputs.scores_encoder import run_on_similarity
+from sparc_bench.outputs.scores_encoder import similarity_encoder
 from sparc_bench.protocol import Outcome
 from sparc_bench.protocols._retrieval_metrics import (
     ImageCaptionPairs,
@@ -56,7 +56,12 @@ class Options(Strict):
     """expected: the mean credit over random orders of the tied candidates"""
 
 
-def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
+def kept(encoder: Encoder) -> frozenset[str]:
+    """Image features of all images, which are ranked together."""
+    return image_need(encoder)
+
+
+def score(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     """Rank all captions for every image and all images for every caption.
 
     R@k is a hit rate: the share of queries with at least one positive among the best k. Means over captions are
@@ -81,13 +86,13 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     )
 
 
-OUTPUTS = {"similarity": run_on_similarity(run)}
+OUTPUTS = {"similarity": similarity_encoder}
 
 
 def hit_rates(encoder: Encoder, data: DataSplit, ks: Sequence[int]) -> dict[str, float]:
     """R@k in both directions, under full truth where the data set knows it: the validation of a training run.
 
-    The values equal those of `run`; the duration of a pairwise model is not announced.
+    The values equal those of `score`; the duration of a pairwise model is not announced.
     """
     pairs = ImageCaptionPairs.of(data)
     if data.caption_truth is None:

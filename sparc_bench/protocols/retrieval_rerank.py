@@ -17,7 +17,7 @@ from numpy import ndarray
 from sparc_bench.cards.bounds import Number
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit
-from sparc_bench.encoder import Encoder, pairwise
+from sparc_bench.encoder import Encoder, image_need, pairwise
 from sparc_bench.errors import UserError
 from sparc_bench.features import ImageFeatures, TextFeatures, present
 from sparc_bench.metrics import cosine
@@ -51,7 +51,12 @@ class Options(Strict):
     """expected: the mean credit over random orders of the tied candidates"""
 
 
-def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
+def kept(encoder: Encoder) -> frozenset[str]:
+    """Image features of all images, which are ranked together."""
+    return image_need(encoder)
+
+
+def score(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     """Rank all captions for every image and all images for every caption, in two stages.
 
     Each query's best `candidates` by cosine of global vectors, with all that tie with the last of them (equal captions

@@ -12,8 +12,8 @@ columns, H W pixels, X scored pixels, G images.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal, Self
 
@@ -45,7 +45,7 @@ from sparc_bench.metrics.statistic import IoU, Mean, Statistic
 from sparc_bench.outputs.masks import BACKGROUND as BACKGROUND_NAME
 from sparc_bench.outputs.masks import Masks, Numbering
 from sparc_bench.outputs.outputs_file import CLASSES_FILE
-from sparc_bench.protocol import Outcome
+from sparc_bench.protocol import Block, Outcome, Predictions, Work
 from sparc_bench.protocols._prompted_classes import PromptedClasses
 from sparc_bench.protocols.regions import untrained_notes
 
@@ -56,6 +56,8 @@ DATA = frozenset({"semantic"})
 
 CHUNK = 64
 BACKGROUND, VOID = -1, -2
+ORACLE = "oracle"
+_COUNTS = ("intersection", "predicted", "truth", "ties")
 
 
 class Options(Strict):
@@ -84,7 +86,38 @@ class Options(Strict):
         return self
 
 
-def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
+def predict(encoder: Encoder, work: Work, options: Options) -> Iterator[Block]:
+    """Pixel counts of every image: by patch path, and of the oracle at the model's own grid.
+
+    Arrays (rows are images, columns classes): `PATH/intersection`, `PATH/predicted`, `PATH/truth`, `PATH/ties`, the
+    same of the path `oracle`, and `uncovered`.
+    """
+    data = work.data
+    words_C = [*class_words(options.classes, data.classes), *options.background_words]
+    prompted = PromptedClasses(encoder, words_C, templates(options.prompts))
+    names = _scored_classes(data, options)
+    for part, batches in work.views(encoder, frozenset({"patches"}), lambda part: [one.view for one in part.examples]):
+        found: dict[str, list[PixelCounts]] = {path: [] for path in encoder.paths}
+        oracle: list[PixelCounts] = []
+        uncovered: list[int] = []
+        remaining = iter(part.examples)
+        for images in recut(batches, CHUNK):
+            scores = {path: _scores(encoder, images, prompted, path) for path in encoder.paths}
+            for row, example in enumerate(islice(remaining, len(images))):
+                truth_HW = _truth(example, len(data.classes), options.background)
+                area_4, grid = _area(images, row)
+                uncovered.append(int(np.count_nonzero((truth_HW >= 0) & ~inside_area(area_4, truth_HW.shape))))
+                for path, scores_NCKL in scores.items():
+                    found[path].append(count_image(scores_NCKL[row], truth_HW, area_4, len(data.classes), options))
+                ideal_CKL = class_fractions(truth_HW, len(names), area_4, grid).astype(np.float32)
+                oracle.append(count_image(ideal_CKL, truth_HW, area_4, len(names), options, scored=True))
+        counts = {
+            name: array for path, each in (found | {ORACLE: oracle}).items() for name, array in _arrays(path, each)
+        }
+        yield part.block(**counts, uncovered=np.array(uncovered))
+
+
+def score(predictions: Predictions, data: DataSplit, options: Options) -> Outcome:
     """Score every labelled pixel of every image, by each patch path of the model.
 
     `miou`: mean over classes of the intersection over union of all images' pixels (classes without true or predicted
@@ -98,35 +131,57 @@ def run(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
 
     Source: SPARC, arXiv 2401.09865, sections 4.5 and D.7; details that the paper leaves open are options here.
     """
-    words_C = [*class_words(options.classes, data.classes), *options.background_words]
-    prompted = PromptedClasses(encoder, words_C, templates(options.prompts))
     names = _scored_classes(data, options)
-    found: dict[str, list[PixelCounts]] = {path: [] for path in encoder.paths}
-    oracle: list[PixelCounts] = []
-    uncovered = 0
-    remaining = iter(data.examples)
-    for images in recut(encoder.stream([data.views], frozenset({"patches"})), CHUNK):
-        examples = list(islice(remaining, len(images)))
-        truths = [_truth(example, len(data.classes), options.background) for example in examples]
-        scores = {path: _scores(encoder, images, prompted, path) for path in encoder.paths}
-        for row, truth_HW in enumerate(truths):
-            area_4, grid = _area(images, row)
-            covered_HW = inside_area(area_4, truth_HW.shape)
-            uncovered += int(np.count_nonzero((truth_HW >= 0) & ~covered_HW))
-            for path, scores_NCKL in scores.items():
-                found[path].append(count_image(scores_NCKL[row], truth_HW, area_4, len(data.classes), options))
-            ideal_CKL = class_fractions(truth_HW, len(names), area_4, grid).astype(np.float32)
-            oracle.append(count_image(ideal_CKL, truth_HW, area_4, len(names), options, scored=True))
-    notes = untrained_notes(encoder)
+    found = {path: _Counts.of(predictions, path, len(data)) for path in predictions.paths}
+    notes = [*untrained_notes(predictions.paths)]
+    uncovered = int(predictions.joined("uncovered").sum())
     if uncovered:
-        notes.append(f"{uncovered} scored pixels lie outside of what the model sees of their image and count as wrong.")
-    outcome = _outcome(found, np.stack([counts.truth_C for counts in oracle]), names, uncovered, notes)
-    best = {name: statistic.value for name, statistic in _statistics(oracle).items()}
-    return replace(outcome, reference_rows={**outcome.reference_rows, "oracle": _by_path(found, best)})
+        notes.append(_uncovered_note(uncovered, by_a_model="" not in found))
+    metrics: dict[str, Statistic] = {}
+    groups: dict[str, dict[str, Statistic]] = {}
+    examples: dict[str, ndarray] = {}
+    for path, counts in found.items():
+        for name, statistic in counts.statistics().items():
+            metrics[at_path(path, name)] = statistic
+        iou = metrics[at_path(path, "miou")]
+        assert isinstance(iou, IoU)
+        groups[at_path(path if groups else "", "class")] = {
+            name: IoU(iou.intersection_GC[:, [c]], iou.union_GC[:, [c]])
+            for c, name in enumerate(names)
+            if iou.union_GC[:, c].any()
+        }
+        examples[at_path(path, "image_miou")] = counts.image_miou_G.astype(np.float32)
+    ties = {path: int(counts.ties_G.sum()) for path, counts in found.items()}
+    truth_GC = next(iter(found.values())).truth_GC
+    reference = {"constant": _by_path(found, best_constant(truth_GC))}
+    if at_path(ORACLE, "truth") in predictions.blocks[0].arrays:
+        best = _Counts.of(predictions, ORACLE, len(data)).statistics()
+        reference[ORACLE] = _by_path(found, {name: statistic.value for name, statistic in best.items()})
+    return Outcome(
+        metrics=metrics,
+        groups=groups,
+        examples=examples,
+        ties=sum(ties.values()),
+        counts={
+            "images": len(truth_GC),
+            "pixels": int(truth_GC.sum()),
+            "uncovered_pixels": uncovered,
+            "classes": len(names),
+            **{at_path(path, "tied_pixels"): count for path, count in ties.items()},
+        },
+        reference_rows=reference,
+        notes=tuple(notes),
+    )
 
 
-def score(outputs: Masks, data: DataSplit, options: Options) -> Outcome:
-    """Outcome of index masks: the metrics of `run` without a path in their names, and without an oracle row.
+def _uncovered_note(pixels: int, *, by_a_model: bool) -> str:
+    if by_a_model:
+        return f"{pixels} scored pixels lie outside of what the model sees of their image and count as wrong."
+    return f"{pixels} scored pixels have no prediction and count as wrong."
+
+
+def by_masks(outputs: Masks, data: DataSplit, options: Options) -> Predictions:
+    """Pixel counts of index masks; the metrics have no path in their names, and there is no oracle row.
 
     A pixel without a prediction, or with a class that the task does not score, is wrong. Where the file does not name
     its pixel values, they are read with background first if at least twice as many pixels are then right, and a note
@@ -143,15 +198,13 @@ def score(outputs: Masks, data: DataSplit, options: Options) -> Outcome:
             reading.error = reading.error or outputs.undefined(values_HW, reading.numbering, example.id)
             predicted_X = reading.numbering.classes(values_HW)[scored_HW]
             reading.found.append(class_counts(predicted_X, truth_HW[scored_HW], len(names)))
-            reading.unpredicted += int(np.count_nonzero(predicted_X < 0))
+            reading.unpredicted.append(int(np.count_nonzero(predicted_X < 0)))
     chosen, numbering_notes = _likely(readings, outputs.where)
     if chosen.error is not None:
         raise chosen.error
-    notes = [*places.notes(outputs.where), *numbering_notes]
-    if chosen.unpredicted:
-        notes.append(f"{chosen.unpredicted} scored pixels have no prediction and count as wrong.")
-    truth_GC = np.stack([counts.truth_C for counts in chosen.found])
-    return _outcome({"": chosen.found}, truth_GC, names, chosen.unpredicted, notes)
+    uncovered = np.array(chosen.unpredicted)
+    block = Block(np.arange(len(data)), {**dict(_arrays("", chosen.found)), "uncovered": uncovered})
+    return Predictions((block,), notes=(*places.notes(outputs.where), *numbering_notes))
 
 
 @dataclass
@@ -161,13 +214,13 @@ class _Reading:
     Attributes:
         numbering: what the values mean.
         found: pixel counts of each image.
-        unpredicted: number of scored pixels without a prediction.
+        unpredicted: number of scored pixels without a prediction, of each image.
         error: that of the first value that stands for no class, or None.
     """
 
     numbering: Numbering
     found: list[PixelCounts] = field(default_factory=list)
-    unpredicted: int = 0
+    unpredicted: list[int] = field(default_factory=list)
     error: UserError | None = None
 
     @property
@@ -193,7 +246,7 @@ def _likely(readings: Sequence[_Reading], where: str) -> tuple[_Reading, tuple[s
     return first, ()
 
 
-OUTPUTS = {"masks": score}
+OUTPUTS = {"masks": by_masks}
 
 
 def _scored_classes(data: DataSplit, options: Options) -> tuple[str, ...]:
@@ -242,69 +295,46 @@ def count_image(
     return counts
 
 
-def _outcome(
-    found: Mapping[str, list[PixelCounts]],
-    truth_GC: Float64[ndarray, "G C"],
-    names: Sequence[str],
-    uncovered: int,
-    notes: Sequence[str],
-) -> Outcome:
-    """Outcome of each path's pixel counts; metrics of the empty path have no prefix."""
-    metrics: dict[str, Statistic] = {}
-    groups: dict[str, dict[str, Statistic]] = {}
-    examples: dict[str, ndarray] = {}
-    for path, counts in found.items():
-        for name, statistic in _statistics(counts).items():
-            metrics[at_path(path, name)] = statistic
-        iou = metrics[at_path(path, "miou")]
-        assert isinstance(iou, IoU)
-        groups[at_path(path if groups else "", "class")] = {
-            name: IoU(iou.intersection_GC[:, [c]], iou.union_GC[:, [c]])
-            for c, name in enumerate(names)
-            if iou.union_GC[:, c].any()
-        }
-        examples[at_path(path, "image_miou")] = _image_miou(counts).astype(np.float32)
-    ties = {path: sum(one.ties for one in counts) for path, counts in found.items()}
-    return Outcome(
-        metrics=metrics,
-        groups=groups,
-        examples=examples,
-        ties=sum(ties.values()),
-        counts={
-            "images": len(truth_GC),
-            "pixels": int(truth_GC.sum()),
-            "uncovered_pixels": uncovered,
-            "classes": len(names),
-            **{at_path(path, "tied_pixels"): count for path, count in ties.items()},
-        },
-        reference_rows={"constant": _by_path(found, best_constant(truth_GC))},
-        notes=tuple(notes),
-    )
-
-
 def _by_path(paths: Iterable[str], values: Mapping[str, float]) -> dict[str, float]:
     return {at_path(path, name): value for path in paths for name, value in values.items()}
 
 
-def _statistics(counts: list[PixelCounts]) -> dict[str, Statistic]:
-    intersection_GC = np.stack([one.intersection_C for one in counts])
-    union_GC = np.stack([one.union_C for one in counts])
-    truth_G = np.array([one.truth_C.sum() for one in counts])
-    image_miou_G = _image_miou(counts)
-    labelled_G = ~np.isnan(image_miou_G)
-    return {
-        "miou": IoU(intersection_GC, union_GC),
-        "pixel_accuracy": Mean(intersection_GC.sum(axis=1), truth_G),
-        "image_miou": Mean(np.where(labelled_G, image_miou_G, 0.0), labelled_G.astype(np.float64)),
-    }
+@dataclass(frozen=True)
+class _Counts:
+    """Pixel counts of all images under one path: intersection, predicted and true pixels of each class, tied pixels."""
+
+    intersection_GC: Float64[ndarray, "G C"]
+    predicted_GC: Float64[ndarray, "G C"]
+    truth_GC: Float64[ndarray, "G C"]
+    ties_G: Int[ndarray, "G"]
+
+    @classmethod
+    def of(cls, predictions: Predictions, path: str, images: int) -> _Counts:
+        return cls(*(predictions.by_example(at_path(path, name), images) for name in _COUNTS))
+
+    @property
+    def union_GC(self) -> Float64[ndarray, "G C"]:
+        return np.asarray(self.truth_GC + self.predicted_GC - self.intersection_GC)
+
+    @property
+    def image_miou_G(self) -> Float64[ndarray, "G"]:
+        return np.asarray(image_miou_score(self.intersection_GC, self.union_GC, self.truth_GC))
+
+    def statistics(self) -> dict[str, Statistic]:
+        image_miou_G = self.image_miou_G
+        labelled_G = ~np.isnan(image_miou_G)
+        return {
+            "miou": IoU(self.intersection_GC, self.union_GC),
+            "pixel_accuracy": Mean(self.intersection_GC.sum(axis=1), self.truth_GC.sum(axis=1)),
+            "image_miou": Mean(np.where(labelled_G, image_miou_G, 0.0), labelled_G.astype(np.float64)),
+        }
 
 
-def _image_miou(counts: list[PixelCounts]) -> ndarray:
-    return image_miou_score(
-        np.stack([one.intersection_C for one in counts]),
-        np.stack([one.union_C for one in counts]),
-        np.stack([one.truth_C for one in counts]),
-    )
+def _arrays(path: str, counts: Sequence[PixelCounts]) -> Iterator[tuple[str, ndarray]]:
+    """Arrays of a block, as `_Counts.of` reads them."""
+    rows = ((one.intersection_C, one.predicted_C, one.truth_C, one.ties) for one in counts)
+    for name, column in zip(_COUNTS, zip(*rows, strict=True), strict=True):
+        yield at_path(path, name), np.stack(column)
 
 
 def _truth(example: Example, classes: int, background: Literal["ignore", "class"]) -> Int[ndarray, "H W"]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.cards import discovery
 from sparc_bench.dataset import DataSplit, Example, Region
 from sparc_bench.facets import PixelSize
@@ -115,7 +116,7 @@ CASES = {
 def test_answer_key_scores_one(case):
     protocol, options = CASES[case]
     data = dense_split(70)
-    outcome = protocol.run(key(data), data, options)
+    outcome = outcome_of(protocol, key(data), data, options)
     assert values(outcome) == pytest.approx(dict.fromkeys(values(outcome), 1.0), abs=1e-9)
     for statistics in outcome.groups.values():
         assert [statistic.value for statistic in statistics.values()] == pytest.approx([1.0] * len(statistics))
@@ -135,7 +136,7 @@ def test_segmentation_key_equals_the_oracle_at_its_grid(rule, options):
         encoder.patch_vectors = lambda _, image_id: np.concatenate(
             [shares[image_id].reshape(5, -1).T, np.zeros((16, 1))], axis=1
         )
-    outcome = segmentation.run(encoder, data, options.model_copy(update={"upsample": rule}))
+    outcome = outcome_of(segmentation, encoder, data, options.model_copy(update={"upsample": rule}))
     assert values(outcome) == pytest.approx(outcome.reference_rows["oracle"], abs=1e-12)
     assert outcome.reference_rows["oracle"]["local/miou"] < 1
 
@@ -143,7 +144,7 @@ def test_segmentation_key_equals_the_oracle_at_its_grid(rule, options):
 def test_constant_segmentation_scores_the_expected_credit():
     """Every pixel is each of the five classes with one fifth: the definite value of a model that says nothing."""
     data = dense_split(20)
-    outcome = segmentation.run(constant_encoder(), data, SEGMENTATION)
+    outcome = outcome_of(segmentation, constant_encoder(), data, SEGMENTATION)
     labels = np.concatenate([example.semantic().ravel() for example in data.examples])
     truth = np.bincount(labels[labels >= 0], minlength=5)
     share = truth / 5 / (truth + truth.sum() / 5 - truth / 5)
@@ -155,7 +156,7 @@ def test_constant_segmentation_scores_the_expected_credit():
 
 def test_constant_regions_score_one_in_c():
     data = dense_split(20)
-    outcome = regions.run(constant_encoder(), data, REGIONS)
+    outcome = outcome_of(regions, constant_encoder(), data, REGIONS)
     assert values(outcome) == pytest.approx(dict.fromkeys(values(outcome), 1 / 5))
     assert outcome.ties == 2 * outcome.counts["regions"]
     assert outcome.counts["crowd_left_out"] == 20
@@ -163,7 +164,7 @@ def test_constant_regions_score_one_in_c():
 
 def test_constant_boxes_score_the_stable_order():
     data = dense_split(20)
-    outcome = oracle_boxes.run(constant_encoder(), data, BOXES)
+    outcome = outcome_of(oracle_boxes, constant_encoder(), data, BOXES)
     constant = outcome.reference_rows["constant"]
     assert {name: values(outcome)[name] for name in constant} == pytest.approx(constant, abs=1e-12)
     assert "global/ap75" in constant
@@ -177,7 +178,7 @@ def test_constant_boxes_score_the_stable_order():
 def test_random_scores_one_in_c(case):
     protocol, options = CASES[case]
     data = dense_split(40)
-    drawn = [values(protocol.run(random_encoder(seed), data, options)) for seed in range(12)]
+    drawn = [values(outcome_of(protocol, random_encoder(seed), data, options)) for seed in range(12)]
     names = ("pixel_accuracy",) if case == "segmentation" else ("top1", "mean_per_class")
     for name in (f"{path}/{name}" for path in PATHS for name in names):
         assert np.mean([found[name] for found in drawn]) == pytest.approx(1 / 5, abs=0.04)
@@ -186,7 +187,7 @@ def test_random_scores_one_in_c(case):
 @pytest.mark.slow
 def test_random_boxes_score_the_mean_of_random_rankings():
     data = dense_split(40)
-    drawn = [values(oracle_boxes.run(random_encoder(seed), data, BOXES)) for seed in range(3)]
+    drawn = [values(outcome_of(oracle_boxes, random_encoder(seed), data, BOXES)) for seed in range(3)]
     rng = np.random.default_rng(0)
     labels = np.array([region.label for example in data.examples for region in example.regions if not region.crowd])
     shuffled = np.mean([plain_ap(rng.permutation(labels) == c) for c in range(5) for _ in range(60)])
@@ -197,10 +198,10 @@ def test_random_boxes_score_the_mean_of_random_rankings():
 @pytest.mark.parametrize("case", CASES)
 def test_order_of_candidates_and_examples_does_not_matter(case):
     protocol, options = CASES[case]
-    plain = protocol.run(random_encoder(), dense_split(12), options)
+    plain = outcome_of(protocol, random_encoder(), dense_split(12), options)
     turned = dense_split(12, classes=NAMES[::-1])
     turned = replace(turned, examples=turned.examples[::-1])
-    again = protocol.run(random_encoder(), turned, options)
+    again = outcome_of(protocol, random_encoder(), turned, options)
     assert values(again) == pytest.approx(values(plain), abs=1e-9)
     assert {name: s.value for name, s in again.groups["class"].items()} == pytest.approx(
         {name: s.value for name, s in plain.groups["class"].items()}, abs=1e-9
@@ -210,7 +211,7 @@ def test_order_of_candidates_and_examples_does_not_matter(case):
 @pytest.mark.parametrize("case", CASES)
 def test_both_paths_are_reported_and_the_untrained_one_is_named(case):
     protocol, options = CASES[case]
-    outcome = protocol.run(random_encoder(), dense_split(5), options)
+    outcome = outcome_of(protocol, random_encoder(), dense_split(5), options)
     stems = {name.split("/", 1)[1] for name in outcome.metrics}
     assert set(outcome.metrics) == {f"{path}/{stem}" for path in PATHS for stem in stems}
     assert set(outcome.reference_rows["constant"]) <= set(outcome.metrics)

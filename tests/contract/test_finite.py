@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.cards import discovery
 from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.dataset import DataSplit, Example
@@ -53,7 +54,7 @@ class Detector(LookupEncoder):
 
 
 def rerank(encoder: LookupEncoder, data: DataSplit) -> Outcome:
-    return retrieval_rerank.run(encoder, data, retrieval_rerank.Options(ks=(1,), candidates=5, ties="expected"))
+    return outcome_of(retrieval_rerank, encoder, data, retrieval_rerank.Options(ks=(1,), candidates=5, ties="expected"))
 
 
 def corrupted(encoder: LookupEncoder, data: DataSplit) -> Outcome:
@@ -64,14 +65,14 @@ def corrupted(encoder: LookupEncoder, data: DataSplit) -> Outcome:
     options = classification_corruptions.Options(
         prompts="bare", classes="own", severities=(1,), baseline_error={"blur": 0.5}, ties="expected"
     )
-    return classification_corruptions.run(encoder, split_of(versions, classes=("cat", "dog")), options)
+    return outcome_of(classification_corruptions, encoder, split_of(versions, classes=("cat", "dog")), options)
 
 
 Run = Callable[[Any, DataSplit], Outcome]
 CASES: dict[str, tuple[str, Run, DataSplit]] = {
     **{name: (name, case.run, case.data(24)) for name, case in whole.CASES.items()},
     **{
-        name: (protocol.__name__.rpartition(".")[2], lambda e, d, p=protocol, o=options: p.run(e, d, o), None)
+        name: (protocol.__name__.rpartition(".")[2], lambda e, d, p=protocol, o=options: outcome_of(p, e, d, o), None)
         for name, (protocol, options) in dense.CASES.items()
     },
     "linear probe": ("linear_probe", probes.linear, probes.probed()),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.cards import discovery
 from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.facets import Objects
@@ -149,11 +150,11 @@ class Case:
 
 def classify(encoder: LookupEncoder, data: DataSplit) -> Outcome:
     options = classification.Options(prompts="bare", classes="own", top_k=(1, 5), ties="expected")
-    return classification.run(encoder, data, options)
+    return outcome_of(classification, encoder, data, options)
 
 
 def retrieve(encoder: LookupEncoder, data: DataSplit) -> Outcome:
-    return retrieval.run(encoder, data, retrieval.Options(ks=(1, 5, 10), truth="own", ties="expected"))
+    return outcome_of(retrieval, encoder, data, retrieval.Options(ks=(1, 5, 10), truth="own", ties="expected"))
 
 
 def faithful(encoder: LookupEncoder, data: DataSplit) -> Outcome:
@@ -166,28 +167,30 @@ def faithful(encoder: LookupEncoder, data: DataSplit) -> Outcome:
         exact_hits="apart",
         ties="expected",
     )
-    return faithfulness.run(encoder, data, options)
+    return outcome_of(faithfulness, encoder, data, options)
 
 
 def presence(encoder: LookupEncoder, data: DataSplit) -> Outcome:
-    return object_presence.run(
-        encoder, data, object_presence.Options(prompts="object_presence", classes="own", folds=5)
+    return outcome_of(
+        object_presence, encoder, data, object_presence.Options(prompts="object_presence", classes="own", folds=5)
     )
 
 
 def hallucinate(encoder: LookupEncoder, data: DataSplit) -> Outcome:
-    return chair.run(encoder, data, chair.Options(objects="instances_and_captions", ties="expected"))
+    return outcome_of(chair, encoder, data, chair.Options(objects="instances_and_captions", ties="expected"))
 
 
 def pairs(encoder: LookupEncoder, data: DataSplit) -> Outcome:
-    return minimal_pairs.run(encoder, data, minimal_pairs.Options(ties="expected", group_by=("edit", "of", "edit+of")))
+    return outcome_of(
+        minimal_pairs, encoder, data, minimal_pairs.Options(ties="expected", group_by=("edit", "of", "edit+of"))
+    )
 
 
 def choose(encoder: LookupEncoder, data: DataSplit) -> Outcome:
     options = caption_choice.Options(
         ties="expected", group_by="group", exclude=(), min_count=1, group_metrics=False, text_only=False
     )
-    return caption_choice.run(encoder, data, options)
+    return outcome_of(caption_choice, encoder, data, options)
 
 
 N = 120

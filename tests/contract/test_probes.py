@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.cards import discovery
 from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.dataset import DataSplit, Example
@@ -44,17 +45,17 @@ def linear(encoder: LookupEncoder, data: DataSplit) -> Outcome:
         top_k=(1, 5),
         ties="expected",
     )
-    return linear_probe.run(encoder, data, options)
+    return outcome_of(linear_probe, encoder, data, options)
 
 
 def neighbours(encoder: LookupEncoder, data: DataSplit) -> Outcome:
     options = knn.Options(k=(1, 5, 10), held_out=0.2, temperature=0.07, top_k=(1, 5), ties="expected")
-    return knn.run(encoder, data, options)
+    return outcome_of(knn, encoder, data, options)
 
 
 def majority(encoder: LookupEncoder, data: DataSplit) -> Outcome:
     options = knn.Options(k=(7,), held_out=0, temperature=float("inf"), top_k=(1, 5), ties="expected")
-    return knn.run(encoder, data, options)
+    return outcome_of(knn, encoder, data, options)
 
 
 Probe = Callable[[LookupEncoder, DataSplit], Outcome]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sparc_bench.blocks.predicted import outcome_from
 from sparc_bench.cards import discovery
 from sparc_bench.encoder import Encoder
 from sparc_bench.outputs import similarity
@@ -30,18 +31,18 @@ PRECISE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def outcome_of(name: str, scale: Callable[[np.ndarray], np.ndarray]) -> Outcome:
+def of_matrix(name: str, scale: Callable[[np.ndarray], np.ndarray]) -> Outcome:
     """The outcome of a matrix that knows the answers."""
     case = whole.CASES[name]
     data = case.data(12)
     key = case.key(data)
 
-    def scored(encoder: Encoder) -> Outcome:
+    def of_encoder(encoder: Encoder) -> Outcome:
         return case.run(encoder, data)
 
     asked: list[str] = []
     watched = LookupEncoder(key.image_vector, lambda text: (asked.append(text), key.text_vector(text))[1])
-    scored(watched)
+    of_encoder(watched)
     texts = list(dict.fromkeys(asked))
     images = watched.images(list({item.id: item for item in data.views}.values()), frozenset({"global"}))
     scores = watched.similarity(images, watched.texts(texts, frozenset({"global"})))[0].double().numpy()
@@ -49,14 +50,14 @@ def outcome_of(name: str, scale: Callable[[np.ndarray], np.ndarray]) -> Outcome:
     matrix = similarity.parse(OutputsFile(Path("matrix.npz"), "", arrays=arrays))
     if name == "classification":
         options = classification.Options(prompts="bare", classes="own", top_k=(1, 5), ties="expected")
-        return classification.score(matrix, data, options)
-    return scored(ScoresEncoder(matrix, data.views))
+        return outcome_from(classification, classification.by_similarity(matrix, data, options), data, options)
+    return of_encoder(ScoresEncoder(matrix, data.views))
 
 
 @pytest.mark.parametrize("scale", PRECISE)
 @pytest.mark.parametrize("name", WITH_MATRICES)
 def test_close_scores_do_not_tie(name: str, scale: str):
-    plain, precise = outcome_of(name, lambda s: s), outcome_of(name, PRECISE[scale])
+    plain, precise = of_matrix(name, lambda s: s), of_matrix(name, PRECISE[scale])
     assert whole.values(precise) == pytest.approx(whole.values(plain), nan_ok=True)
     assert precise.ties == plain.ties
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from sparc_bench.blocks.predicted import outcome_from
 from sparc_bench.datasets import coco_instances
 from sparc_bench.outputs import reader
 from sparc_bench.protocols import detection
@@ -60,7 +61,7 @@ def test_official_numbers(data, test_data, iou, engine):
     )
     file = test_data / f"coco_eval_reference/instances_val2014_fake{iou}100_results.json"
     _, outputs, _ = reader.read(file, detection.OUTPUTS)
-    outcome = detection.score(outputs, data, options)
+    outcome = outcome_from(detection, detection.by_detections(outputs, data, options), data, options)
     found = [outcome.metrics[name].value for name in NAMES]
     assert found == pytest.approx(OFFICIAL[iou], abs=1e-12)
     assert outcome.metrics.keys() == {*NAMES}

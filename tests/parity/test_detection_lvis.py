@@ -11,6 +11,7 @@ import json
 import numpy as np
 import pytest
 
+from sparc_bench.blocks.predicted import outcome_from
 from sparc_bench.dataset import Example, Region
 from sparc_bench.datasets import lvis
 from sparc_bench.facets import Federated, PixelSize
@@ -145,7 +146,7 @@ def scored(rows, data, path, options=OPTIONS):
         json.dumps([{"image_id": i, "category_id": label + 1, "bbox": box, "score": s} for i, label, box, s in rows])
     )
     _, outputs, _ = reader.read(path, detection.OUTPUTS)
-    return detection.score(outputs, data, options)
+    return outcome_from(detection, detection.by_detections(outputs, data, options), data, options)
 
 
 @pytest.mark.parametrize("seed", range(6))

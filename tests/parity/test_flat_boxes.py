@@ -8,6 +8,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from sparc_bench.blocks.predicted import outcome_from, outcome_of
 from sparc_bench.datasets import coco_instances
 from sparc_bench.outputs import reader
 from sparc_bench.protocols import detection, oracle_boxes, regions
@@ -59,15 +60,15 @@ def test_detections(root, data, official, engine):
     options = detection.Options(iou="bbox", rules="coco", engine=engine, recall_at=(100,), categories="all", **SCALE)
     _, outputs, _ = reader.read(root / "flat/found.json", detection.OUTPUTS)
     assert (
-        detection.score(outputs, data, options).metrics["ap"].value
+        outcome_from(detection, detection.by_detections(outputs, data, options), data, options).metrics["ap"].value
         == pytest.approx(official)
         == pytest.approx(51 / 101)
     )
 
 
 def test_given_boxes(data, official):
-    outcome = oracle_boxes.run(
-        constant_encoder(), data, oracle_boxes.Options(area_of="object", area_unit="pixels", **SCALE)
+    outcome = outcome_of(
+        oracle_boxes, constant_encoder(), data, oracle_boxes.Options(area_of="object", area_unit="pixels", **SCALE)
     )
     assert outcome.metrics["local/ap"].value == pytest.approx(official)
     assert outcome.counts["detections"] == 1
@@ -78,7 +79,7 @@ def test_a_region_without_a_pixel_is_not_classified(data):
     options = regions.Options(
         prompts="bare", classes="own", region="box", min_side=0, area_of="box", area_unit="pixels", area_edges=(9, 99)
     )
-    outcome = regions.run(constant_encoder(), data, options)
+    outcome = outcome_of(regions, constant_encoder(), data, options)
     assert outcome.counts["regions"] == 1
     assert "1 regions without width or height are left out." in outcome.notes
     assert "2 regions" not in str(outcome.notes)

@@ -16,26 +16,27 @@ class Options(Strict):
     classes: str
 
 
-def run(encoder, data, options):
-    texts = encoder.texts(data.classes, frozenset({"global"}))
-    images = encoder.images(data.views, frozenset({"patches"}))
+def predict(encoder, work, options):
+    texts = encoder.texts(work.data.classes, frozenset({"global"}))
+    for part, images in work.images(encoder, frozenset({"patches"})):
+        label_N = np.array([example.label for example in part.examples])
+        found = {}
+        for path in encoder.paths:
+            scores_NC = encoder.dense_scores(images, texts, path).mean((2, 3)).numpy()
+            best_NC = scores_NC >= scores_NC.max(axis=1, keepdims=True) - 1e-6
+            found[path] = best_NC[np.arange(len(label_N)), label_N] / best_NC.sum(axis=1)
+        yield part.block(**found)
+
+
+def score(predictions, data, options):
     label_N = np.array([example.label for example in data])
-    metrics, groups, correct_N = {}, {}, None
-    for path in encoder.paths:
-        scores_NC = encoder.dense_scores(images, texts, path).mean((2, 3)).numpy()
-        best_NC = scores_NC >= scores_NC.max(axis=1, keepdims=True) - 1e-6
-        credit_N = best_NC[np.arange(len(data)), label_N] / best_NC.sum(axis=1)
-        metrics[f"{path}/top1"] = Mean.of(credit_N)
-        if correct_N is None:
-            correct_N = credit_N
-            groups["class"] = {
-                name: Mean(credit_N * (label_N == c), (label_N == c).astype(float))
-                for c, name in enumerate(data.classes)
-            }
+    credit = {path: predictions.by_example(path, len(data)) for path in predictions.paths}
+    first_N = next(iter(credit.values()))
+    groups = {name: Mean(first_N * (label_N == c), (label_N == c).astype(float)) for c, name in enumerate(data.classes)}
     return Outcome(
-        metrics=metrics,
-        groups=groups,
-        examples={"correct": correct_N},
+        metrics={f"{path}/top1": Mean.of(credit_N) for path, credit_N in credit.items()},
+        groups={"class": groups},
+        examples={"correct": first_N},
         rows={"noise": np.random.default_rng(0).random(len(data))},
         counts={"images": len(data)},
         reference_rows={"oracle": {"top1": 1.0}},

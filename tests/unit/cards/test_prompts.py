@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.cards import discovery, prompts
 from sparc_bench.cards.card import parse
 from sparc_bench.cards.prompts import Prompts, class_list, class_words, expanded, templates
@@ -109,7 +110,7 @@ def test_encoding_in_parts_changes_nothing(monkeypatch):
 def test_a_constant_encoder_scores_exactly_chance_on_real_photos(test_data, name):
     card = discovery.task(name)
     data = image_folder.read(test_data, card.split, parse(image_folder.Options, card.data, name))
-    outcome = classification.run(constant_encoder(), data, parse(classification.Options, card.options, name))
+    outcome = outcome_of(classification, constant_encoder(), data, parse(classification.Options, card.options, name))
     assert {metric: outcome.metrics[metric].value for metric in card.chance} == pytest.approx(card.chance, abs=1e-15)
     assert outcome.ties == len(data)
     notes = ["2 class words repeat an earlier class's and always tie with it."] if "imagenet" in name else []

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.datasets.winoground_pairs import Options, read
 from sparc_bench.errors import UserError
 from sparc_bench.protocols import minimal_pairs
@@ -52,7 +53,7 @@ def test_its_three_scores_in_a_plain_loop(root):
             scores[f"ex_{number}_img_{side}.png"] = vector
     encoder = LookupEncoder(scores.__getitem__, dict(zip(texts, np.eye(6), strict=True)).__getitem__)
     options = minimal_pairs.Options(ties="lose", group_by=("swap", "predicates"))
-    outcome = minimal_pairs.run(encoder, data, options)
+    outcome = outcome_of(minimal_pairs, encoder, data, options)
     text = image = group = 0
     for (c0_i0, c1_i0), (c0_i1, c1_i1) in tables:
         text += c0_i0 > c1_i0 and c1_i1 > c0_i1

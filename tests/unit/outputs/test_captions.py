@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.cards.binding import bind
 from sparc_bench.errors import UserError
 from tests.toys.encoders import random_encoder
@@ -18,7 +19,7 @@ def small(task, data_of):
 def test_equals_the_encoder_that_retrieved_them(small, json_file):
     card, data = small
     bound = bind(card)
-    theirs = bound.protocol.run(random_encoder(), data, bound.options)
+    theirs = outcome_of(bound.protocol, random_encoder(), data, bound.options)
     strings = (*data.captions, *data.pool)
     retrieved = {e.id: strings[k] for e, k in zip(data, theirs.examples["retrieved"], strict=True)}
     assert theirs.ties == 0
@@ -48,12 +49,12 @@ def test_captions_of_ones_own_making(small, json_file):
     assert values(outcome)["r1"] == 0
     assert outcome.counts["misses"] == len(data)
     bound = bind(card)
-    theirs = bound.protocol.run(random_encoder(), data, bound.options)
+    theirs = outcome_of(bound.protocol, random_encoder(), data, bound.options)
     # of the misses rows only those whose own captions do not matter are the same
     for row in ("constant", "random_caption", "human"):
         assert outcome.reference_rows[row]["k_precision"] == pytest.approx(theirs.reference_rows[row]["k_precision"])
     assert outcome.counts["candidates"] == theirs.counts["candidates"]
-    assert "precision asks for no length" in outcome.notes[-1]
+    assert "precision asks for no length" in outcome.notes[0]
 
 
 def test_an_own_caption_in_another_spelling_is_no_miss(small, json_file):

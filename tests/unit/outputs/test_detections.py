@@ -1,12 +1,14 @@
 """Files of detections, and the detection protocol on a hand-made split."""
 
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 from pycocotools import mask as coco_mask
 
+from sparc_bench.blocks.predicted import outcome_from, outcome_of
 from sparc_bench.dataset import Example, Region
 from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError
@@ -71,7 +73,7 @@ PERFECT = [row(12, 1, [10, 10, 20, 20]), row(12, 3, [40, 40, 40, 50]), row(9, 1,
 def scored(json_file, data):
     def go(rows, options=OPTIONS, split=None):
         kind, outputs, _ = reader.read(json_file(rows), detection.OUTPUTS)
-        return detection.OUTPUTS[kind](outputs, split or data, options)
+        return outcome_from(detection, detection.OUTPUTS[kind](outputs, split or data, options), split or data, options)
 
     return go
 
@@ -247,6 +249,7 @@ class NamedBoxes(Encoder):
 
     card = SimpleNamespace(name="named_boxes")
     gives = frozenset({"image", "text", "detect"})
+    paths: ClassVar = {}
     prompt_ensemble = "embeddings"
 
     def __init__(self, data):
@@ -272,13 +275,13 @@ def test_a_model_that_detects_by_name(data, monkeypatch):
     monkeypatch.setattr(detection, "IMAGES_AT_ONCE", 2)
     data = split_of([*data.examples[:2], example("3", region(1, 5, 5, 20, 20))], classes=data.classes)
     detector = NamedBoxes(data)
-    outcome = detection.run(detector, data, OPTIONS.model_copy(update={"prompts": "a_photo_of_a"}))
+    outcome = outcome_of(detection, detector, data, OPTIONS.model_copy(update={"prompts": "a_photo_of_a"}))
     assert set(values(outcome).values()) == {1.0}
     assert detector.asked == [("texts", 3), ("views", 2), ("views", 1)]
     with pytest.raises(UserError, match='boxes: choose a task with iou = "bbox"'):
-        detection.run(detector, data, OPTIONS.model_copy(update={"iou": "segm"}))
+        outcome_of(detection, detector, data, OPTIONS.model_copy(update={"iou": "segm"}))
     with pytest.raises(UserError, match="one prompt for a class, but 'openai7' has 7"):
-        detection.run(detector, data, OPTIONS.model_copy(update={"prompts": "openai7"}))
+        outcome_of(detection, detector, data, OPTIONS.model_copy(update={"prompts": "openai7"}))
 
 
 @pytest.mark.parametrize(
@@ -298,7 +301,7 @@ def test_impossible_detections_of_a_model_are_refused(data, odd, sentence):
             return found
 
     with pytest.raises(UserError, match=sentence):
-        detection.run(Odd(data), data, OPTIONS.model_copy(update={"prompts": "a_photo_of_a"}))
+        outcome_of(detection, Odd(data), data, OPTIONS.model_copy(update={"prompts": "a_photo_of_a"}))
 
 
 @pytest.mark.parametrize(
@@ -314,9 +317,9 @@ def test_boxes_of_a_model_in_another_unit_are_named(data, factor, sentence):
     options = OPTIONS.model_copy(update={"prompts": "a_photo_of_a"})
     if factor < 1:
         with pytest.raises(UserError, match=sentence):
-            detection.run(Odd(data), data, options)
+            outcome_of(detection, Odd(data), data, options)
     else:
-        assert sentence in detection.run(Odd(data), data, options).notes[0]
+        assert sentence in outcome_of(detection, Odd(data), data, options).notes[0]
 
 
 def test_no_detections_at_all(scored):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import bind
 from sparc_bench.errors import UserError
@@ -74,7 +75,7 @@ def test_equals_an_encoder_whose_best_classes_these_are(small_with_background, t
         scores_CKL = bound.protocol._scores(encoder, images, prompted, "local")[0]
         strips = [part for _, part in upsampled_strips(scores_CKL, images.area_N4[0].numpy(), shape, "nearest")]
         masks[example.id] = np.concatenate(strips, axis=1).argmax(axis=0).astype(np.uint8)
-    theirs = bound.protocol.run(encoder, data, bound.options)
+    theirs = outcome_of(bound.protocol, encoder, data, bound.options)
     ours = scored(card, folder_of(tmp_path / "masks", masks), data)
     for name, value in values(ours).items():
         assert value == pytest.approx(theirs.metrics[f"local/{name}"].value, abs=1e-12)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import bind
 from sparc_bench.cards.model_card import ModelCard
@@ -46,7 +47,7 @@ def encoder_record(card, data, results, name="some_model", paths=None):
     encoder.paths = paths or {}
     encoder.size = data[0].image.open().size[0]
     model = ModelCard(name=name, title="A model", family="own", source="none")
-    outcome = bound.protocol.run(encoder, data, bound.options)
+    outcome = outcome_of(bound.protocol, encoder, data, bound.options)
     bare = new_record.bare_record(
         bound, data, model, 0, new_record.Provenance("weights", "float32", paths=encoder.paths), None
     )

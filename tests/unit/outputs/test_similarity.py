@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from sparc_bench.blocks.predicted import outcome_from, outcome_of
 from sparc_bench.cards.binding import bind
 from sparc_bench.errors import UserError
 from sparc_bench.outputs import reader
@@ -13,7 +14,7 @@ def scored(card, path, data):
     """Outcome of a file by the task's protocol."""
     task = bind(card)
     kind, outputs, _ = reader.read(path, task.protocol.OUTPUTS)
-    return task.protocol.OUTPUTS[kind](outputs, data, task.options)
+    return outcome_from(task.protocol, task.protocol.OUTPUTS[kind](outputs, data, task.options), data, task.options)
 
 
 def values(outcome):
@@ -42,7 +43,7 @@ def test_equals_the_encoder_that_it_came_from(task, data_of, matrix, protocol, t
     path = (
         matrix(ids, named, None, **shuffled) if twisted else matrix(ids, named, shuffled["image_to_text"].astype("f8"))
     )
-    theirs = bound.protocol.run(encoder, data, bound.options)
+    theirs = outcome_of(bound.protocol, encoder, data, bound.options)
     ours = scored(card, path, data)
     assert values(ours) == pytest.approx(values(theirs), abs=1e-9, nan_ok=True)
     assert ours.ties == theirs.ties

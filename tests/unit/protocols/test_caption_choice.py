@@ -3,10 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sparc_bench.blocks.predicted import outcome_from, outcome_of
 from sparc_bench.dataset import Example
 from sparc_bench.errors import UserError
 from sparc_bench.outputs.similarity import Similarity
-from sparc_bench.protocols.caption_choice import OUTPUTS, Options, run
+from sparc_bench.protocols import caption_choice
+from sparc_bench.protocols.caption_choice import OUTPUTS, Options
 from tests.toys.encoders import LookupEncoder, constant_encoder, item, random_encoder, split_of
 
 OPTIONS = Options(ties="lose", group_by="group", exclude=(), min_count=1, group_metrics=True, text_only=False)
@@ -40,7 +42,7 @@ def values(outcome):
 def test_worked_by_hand_with_several_items_of_a_photo():
     # swap/1 is a tie at 3, add/1 one at 2
     encoder = scored()
-    outcome = run(encoder, DATA, OPTIONS)
+    outcome = outcome_of(caption_choice, encoder, DATA, OPTIONS)
     assert values(outcome) == pytest.approx({"macro_accuracy": 7 / 12, "accuracy": 3 / 5, "swap": 1 / 2, "add": 2 / 3})
     assert list(outcome.metrics) == ["macro_accuracy", "accuracy", "add", "swap"]
     assert outcome.examples["correct"].tolist() == [1, 0, 1, 0, 1]
@@ -49,7 +51,7 @@ def test_worked_by_hand_with_several_items_of_a_photo():
         {"add": 2 / 3, "swap": 1 / 2}
     )
     assert encoder.asked == [("images", 2), ("texts", 4)]
-    expected = run(scored(), DATA, OPTIONS.model_copy(update={"ties": "expected"}))
+    expected = outcome_of(caption_choice, scored(), DATA, OPTIONS.model_copy(update={"ties": "expected"}))
     assert values(expected) == pytest.approx(
         {"macro_accuracy": 19 / 24, "accuracy": 4 / 5, "swap": 3 / 4, "add": 5 / 6}
     )
@@ -57,7 +59,7 @@ def test_worked_by_hand_with_several_items_of_a_photo():
 
 
 def test_items_of_a_photo_are_resampled_together():
-    outcome = run(scored(), DATA, OPTIONS)
+    outcome = outcome_of(caption_choice, scored(), DATA, OPTIONS)
     np.testing.assert_array_equal(outcome.metrics["accuracy"].count_G, [3, 2, 0, 0, 0])
     only_dog = np.array([[0.0, 1, 0, 0, 0]])
     assert outcome.metrics["accuracy"].values_S(only_dog).tolist() == [0.5]
@@ -69,30 +71,30 @@ def test_parts_of_a_photo_are_images_of_their_own():
         replace(each, window=(0.0, 0.0, 4.0, 4.0) if index == 2 else None) for index, each in enumerate(DATA.examples)
     ]
     encoder = scored()
-    outcome = run(encoder, replace(DATA, examples=tuple(parts)), OPTIONS)
+    outcome = outcome_of(caption_choice, encoder, replace(DATA, examples=tuple(parts)), OPTIONS)
     assert (encoder.asked[0], outcome.counts["images"]) == (("images", 3), 3)
     np.testing.assert_array_equal(outcome.metrics["accuracy"].count_G, [3, 2, 0, 0, 0])
 
 
 def test_groups_that_the_macro_mean_leaves_out():
     for change in ({"exclude": ("swap",)}, {"min_count": 3}):
-        outcome = run(scored(), DATA, OPTIONS.model_copy(update=change))
+        outcome = outcome_of(caption_choice, scored(), DATA, OPTIONS.model_copy(update=change))
         assert values(outcome) == pytest.approx({"macro_accuracy": 2 / 3, "accuracy": 3 / 5, "add": 2 / 3})
         assert list(outcome.groups["group"]) == ["add"]
         assert outcome.notes[0].startswith("The macro mean is over 1 of 2 groups of 'group', without 2 of 5 items")
     with pytest.raises(UserError, match=r"No group of 'group' has 4 items.*change min_count"):
-        run(scored(), DATA, OPTIONS.model_copy(update={"min_count": 4}))
+        outcome_of(caption_choice, scored(), DATA, OPTIONS.model_copy(update={"min_count": 4}))
 
 
 def test_without_groups_there_is_no_macro_mean():
-    outcome = run(scored(), DATA, OPTIONS.model_copy(update={"group_by": ""}))
+    outcome = outcome_of(caption_choice, scored(), DATA, OPTIONS.model_copy(update={"group_by": ""}))
     assert (values(outcome), outcome.groups, outcome.notes) == (pytest.approx({"accuracy": 3 / 5}), {}, ())
 
 
 def test_a_constant_encoder():
-    lost = run(constant_encoder(), DATA, OPTIONS)
+    lost = outcome_of(caption_choice, constant_encoder(), DATA, OPTIONS)
     assert (values(lost)["macro_accuracy"], lost.ties) == (0, 5)
-    shared = run(constant_encoder(), DATA, OPTIONS.model_copy(update={"ties": "expected"}))
+    shared = outcome_of(caption_choice, constant_encoder(), DATA, OPTIONS.model_copy(update={"ties": "expected"}))
     assert (values(shared)["macro_accuracy"], shared.ties) == (0.5, 5)
 
 
@@ -124,7 +126,7 @@ def test_the_official_rules_in_a_plain_loop(prompt_ensemble):
         (p1, p2), (n,) = each.captions, each.negatives
         among = cosine(encoder, p1, p2)
         text_right.append(among > cosine(encoder, p1, n) and among > cosine(encoder, p2, n))
-    outcome = run(encoder, data, OPTIONS.model_copy(update={"text_only": True}))
+    outcome = outcome_of(caption_choice, encoder, data, OPTIONS.model_copy(update={"text_only": True}))
     assert outcome.examples["correct"].tolist() == image_right
     assert outcome.examples["text_only_correct"].tolist() == text_right
     found = values(outcome)
@@ -139,23 +141,25 @@ def test_a_false_caption_that_is_the_true_one_ties_in_both_tasks():
     twin = replace(many(1).examples[0], negatives=("true 0",))
     options = OPTIONS.model_copy(update={"text_only": True, "ties": "expected"})
     for seed in range(5):
-        outcome = run(random_encoder(seed), split_of([twin]), options)
+        outcome = outcome_of(caption_choice, random_encoder(seed), split_of([twin]), options)
         # the other true caption is above or below both; cos(p1, p2) = cos(n, p2) < cos(p1, n) = 1
         assert outcome.examples["correct"][0] in (0.0, 0.5)
         assert outcome.examples["text_only_correct"][0] == 0
-    assert run(constant_encoder(), split_of([twin]), options).ties == 2
+    assert outcome_of(caption_choice, constant_encoder(), split_of([twin]), options).ties == 2
 
 
 def test_scores_of_another_system():
     matrix = np.array([SCORES["dog"], SCORES["cat"]], dtype=np.float32)
     file = Similarity("scores.npz", ("dog", "cat"), {text: column for column, text in enumerate(TEXTS)}, matrix, matrix)
-    outcome = OUTPUTS["similarity"](file, DATA, OPTIONS)
-    assert values(outcome) == values(run(scored(), DATA, OPTIONS))
+    outcome = outcome_from(caption_choice, caption_choice.OUTPUTS["similarity"](file, DATA, OPTIONS), DATA, OPTIONS)
+    assert values(outcome) == values(outcome_of(caption_choice, scored(), DATA, OPTIONS))
     with_texts = OPTIONS.model_copy(update={"text_only": True})
     pairs = replace(DATA, examples=(replace(DATA.examples[0], captions=("a cat", "a pet")),))
-    outcome = OUTPUTS["similarity"](file, pairs, with_texts)
+    outcome = outcome_from(
+        caption_choice, caption_choice.OUTPUTS["similarity"](file, pairs, with_texts), pairs, with_texts
+    )
     assert "text_only_accuracy" not in outcome.metrics
-    assert outcome.notes[0] == "The text-only task is left out: there are no text vectors to compare."
+    assert outcome.notes[-1] == "The text-only task is left out: there are no text vectors to compare."
     few = Similarity("scores.npz", ("dog",), file.column_of, matrix[:1], matrix[:1])
     with pytest.raises(UserError, match=r"lacks 1 of the task's 2 images \(cat\)"):
         OUTPUTS["similarity"](few, DATA, OPTIONS)
@@ -173,4 +177,4 @@ def test_scores_of_another_system():
 def test_other_shapes_are_refused(change, options, sentence):
     data = replace(DATA, examples=(replace(DATA.examples[0], **change), *DATA.examples[1:]))
     with pytest.raises(UserError, match=sentence):
-        run(constant_encoder(), data, OPTIONS.model_copy(update=options))
+        outcome_of(caption_choice, constant_encoder(), data, OPTIONS.model_copy(update=options))

@@ -3,10 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sparc_bench.blocks.predicted import outcome_from, outcome_of
 from sparc_bench.dataset import Example
 from sparc_bench.facets import Objects
 from sparc_bench.outputs.captions import Captions
-from sparc_bench.protocols.chair import OUTPUTS, Options, run
+from sparc_bench.protocols import chair
+from sparc_bench.protocols.chair import OUTPUTS, Options
 from tests.toys.encoders import answer_key, caption_key, constant_encoder, item, split_of
 
 OPTIONS = Options(objects="instances_and_captions", ties="expected")
@@ -49,7 +51,7 @@ def found(outcome):
 
 def test_worked_by_hand():
     # image 0: two dogs that are there and a cat that is not; image 1: a man and a car, both not there
-    outcome = run(choosing(DATA, {"A puppy, a dog and a cat."}, {"A man by a car."}), DATA, OPTIONS)
+    outcome = outcome_of(chair, choosing(DATA, {"A puppy, a dog and a cat."}, {"A man by a car."}), DATA, OPTIONS)
     values = found(outcome)
     assert values["chair_i"] == pytest.approx(3 / 5)
     assert values["chair_s"] == 1
@@ -76,15 +78,15 @@ def test_worked_by_hand():
 
 def test_captions_give_an_image_objects_under_the_official_rule_alone():
     encoder = choosing(DATA, {"A man by a car."}, {"A cat."})
-    assert found(run(encoder, DATA, OPTIONS))["chair_i"] == 0
-    instances = run(encoder, DATA, OPTIONS.model_copy(update={"objects": "instances"}))
+    assert found(outcome_of(chair, encoder, DATA, OPTIONS))["chair_i"] == 0
+    instances = outcome_of(chair, encoder, DATA, OPTIONS.model_copy(update={"objects": "instances"}))
     assert found(instances)["chair_i"] == pytest.approx(1 / 3)
     assert found(instances)["chair_s"] == pytest.approx(1 / 2)
 
 
 def test_tied_candidates_share_the_credit():
     # image 0: "A dog." or "A cat.", so half a caption and half a mention go wrong; image 1 is right
-    outcome = run(choosing(DATA, {"A dog.", "A cat."}, {"A cat."}), DATA, OPTIONS)
+    outcome = outcome_of(chair, choosing(DATA, {"A dog.", "A cat."}, {"A cat."}), DATA, OPTIONS)
     assert outcome.ties == 1
     assert found(outcome)["chair_i"] == pytest.approx(0.5 / 2)
     assert found(outcome)["chair_s"] == pytest.approx(0.5 / 2)
@@ -94,7 +96,7 @@ def test_tied_candidates_share_the_credit():
 
 
 def test_a_caption_that_names_nothing_is_faithful_and_covers_nothing():
-    outcome = run(choosing(DATA, {"Grass."}, {"Grass."}), DATA, OPTIONS)
+    outcome = outcome_of(chair, choosing(DATA, {"Grass."}, {"Grass."}), DATA, OPTIONS)
     values = found(outcome)
     assert (values["chair_s"], values["coverage"], values["faithful_captions"]) == (0, 0, 1)
     assert np.isnan(values["chair_i"])
@@ -102,7 +104,7 @@ def test_a_caption_that_names_nothing_is_faithful_and_covers_nothing():
 
 
 def test_equal_scores_are_the_random_caption():
-    outcome = run(constant_encoder(), DATA, OPTIONS)
+    outcome = outcome_of(chair, constant_encoder(), DATA, OPTIONS)
     assert outcome.ties == 2
     for name, value in outcome.reference_rows["random_caption"].items():
         assert found(outcome)[name] == pytest.approx(value), name
@@ -115,14 +117,14 @@ def test_constant_is_chosen_on_one_half_and_scored_on_the_other():
     data = data_of(
         (("A dog.",), {"dog"}), (("A cat.",), {"cat"}), (("A dog here.",), {"dog"}), (("A cat here.",), {"cat"})
     )
-    row = as_chair(run(constant_encoder(), data, OPTIONS).reference_rows["constant"])
+    row = as_chair(outcome_of(chair, constant_encoder(), data, OPTIONS).reference_rows["constant"])
     # images 0 and 2 prefer a dog, 1 and 3 a cat: each is wrong on the other half
     assert row["faithful_objects"] == 0
     assert row["chair_s"] == 1
 
 
 def test_human_row_leaves_the_judged_caption_out():
-    row = as_chair(run(caption_key(DATA), DATA, OPTIONS).reference_rows["human"])
+    row = as_chair(outcome_of(chair, caption_key(DATA), DATA, OPTIONS).reference_rows["human"])
     # image 0: the man is in no other caption and not annotated; per image one mention, and 3/2
     assert row["chair_i"] == pytest.approx(0.5 / (1.5 + 0.5))
     assert row["chair_s"] == pytest.approx(0.5 / 2)
@@ -131,7 +133,7 @@ def test_human_row_leaves_the_judged_caption_out():
 
 def test_captions_of_another_system():
     given = Captions("captions.json", ("i1", "i0"), ("a cat", "A puppy beside a car and a cat"))
-    outcome = OUTPUTS["captions"](given, DATA, OPTIONS)
+    outcome = outcome_from(chair, OUTPUTS["captions"](given, DATA, OPTIONS), DATA, OPTIONS)
     values = found(outcome)
     assert values["chair_i"] == pytest.approx(1 / 4)
     # "a cat" has the words of the image's own caption
@@ -142,4 +144,4 @@ def test_captions_of_another_system():
 
 def test_objects_without_a_word_of_the_list_are_no_mentions():
     data = replace(DATA, classes=("dog",), synonyms=SYNONYMS)
-    assert run(choosing(data, {"A cat."}, {"A cat."}), data, OPTIONS).counts["mentions"] == 0
+    assert outcome_of(chair, choosing(data, {"A cat."}, {"A cat."}), data, OPTIONS).counts["mentions"] == 0

@@ -3,8 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.dataset import Example
-from sparc_bench.protocols.classification import Options, run
+from sparc_bench.protocols import classification
+from sparc_bench.protocols.classification import Options
 from tests.toys.encoders import LookupEncoder, answer_key, constant_encoder, item, split_of
 
 CLASSES = ("cat", "dog", "hen")
@@ -19,7 +21,7 @@ def data_of(labels, classes=CLASSES):
 def test_worked_by_hand():
     data = data_of([0, 0, 0, 2])
     said = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
-    outcome = run(answer_key([e.id for e in data.examples], CLASSES, said), data, OPTIONS)
+    outcome = outcome_of(classification, answer_key([e.id for e in data.examples], CLASSES, said), data, OPTIONS)
     assert outcome.metrics["top1"].value == 3 / 4
     # the third image's class ties with one other for the second place
     assert outcome.metrics["top2"].value == pytest.approx(3.5 / 4)
@@ -33,7 +35,7 @@ def test_worked_by_hand():
 
 
 def test_k_that_reaches_the_classes_is_left_out():
-    outcome = run(constant_encoder(), data_of([0, 1, 2]), replace_k((1, 3, 5)))
+    outcome = outcome_of(classification, constant_encoder(), data_of([0, 1, 2]), replace_k((1, 3, 5)))
     assert set(outcome.metrics) == {"top1", "mean_per_class"}
     assert any("top5 is left out" in note for note in outcome.notes)
 
@@ -46,7 +48,7 @@ def test_duplicate_class_names_share_the_credit():
     data = data_of([0, 1, 2], classes=("cat", "cat", "hen"))
     vectors = {"cat": np.array([1.0, 0.0]), "hen": np.array([0.0, 1.0])}
     images = {"i0": vectors["cat"], "i1": vectors["cat"], "i2": vectors["hen"]}
-    outcome = run(LookupEncoder(images.__getitem__, vectors.__getitem__), data, OPTIONS)
+    outcome = outcome_of(classification, LookupEncoder(images.__getitem__, vectors.__getitem__), data, OPTIONS)
     assert outcome.examples["correct"].tolist() == [0.5, 0.5, 1]
     assert outcome.ties == 2
     assert any("1 class words repeat" in note for note in outcome.notes)
@@ -57,9 +59,9 @@ def test_prompts_are_averaged_as_the_model_says():
     key = answer_key(["i0", "i1"], CLASSES, np.eye(3)[:2])
     prompted = replace(key, text_vector=lambda text: key.text_vector(text.removesuffix(".").rpartition("a ")[2]))
     options = OPTIONS.model_copy(update={"prompts": "a_photo_of_a"})
-    assert run(prompted, data, options).metrics["top1"].value == 1
+    assert outcome_of(classification, prompted, data, options).metrics["top1"].value == 1
 
 
 def test_an_example_without_a_label_is_the_readers_mistake():
-    with pytest.raises(RuntimeError, match="1 examples"):
-        run(constant_encoder(), data_of([0, None]), OPTIONS)
+    with pytest.raises(RuntimeError, match="1 has no label"):
+        outcome_of(classification, constant_encoder(), data_of([0, None]), OPTIONS)

@@ -3,6 +3,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.cards import discovery
 from sparc_bench.cards.card import parse
 from sparc_bench.dataset import Example
@@ -12,7 +13,7 @@ from sparc_bench.facets import Corruptions
 from sparc_bench.images.item import ImageItem
 from sparc_bench.metrics.estimate import PairedEstimate, estimate, paired_difference
 from sparc_bench.protocols import classification_corruptions
-from sparc_bench.protocols.classification_corruptions import CorruptionError, Options, run
+from sparc_bench.protocols.classification_corruptions import CorruptionError, Options
 from sparc_bench.report.compare import Difference
 from tests.toys.encoders import LookupEncoder, constant_encoder, item, split_of
 
@@ -75,7 +76,9 @@ def right_where(rule):
 def test_mce_by_hand():
     # blur: all wrong in severity 2; noise: photos 0 to 3 wrong in severity 1
     wrong = {("blur", 2, photo) for photo in range(8)} | {("noise", 1, photo) for photo in range(4)}
-    outcome = run(right_where(lambda *version: version not in wrong), photos(), options())
+    outcome = outcome_of(
+        classification_corruptions, right_where(lambda *version: version not in wrong), photos(), options()
+    )
     assert outcome.metrics["top1"].value == pytest.approx((8 + 0 + 4 + 8) / 32)
     # errors .5 and .25 over both severities; relative to .8 and .5
     assert outcome.metrics["mce"].value == pytest.approx((0.5 / 0.8 + 0.25 / 0.5) / 2)
@@ -88,13 +91,15 @@ def test_mce_by_hand():
 
 
 def test_always_wrong_is_above_one_and_so_is_its_interval():
-    outcome = run(right_where(lambda *_: False), photos(), options())
+    outcome = outcome_of(classification_corruptions, right_where(lambda *_: False), photos(), options())
     mce = outcome.metrics["mce"]
     assert mce.value == pytest.approx((1 / 0.8 + 1 / 0.5) / 2) == pytest.approx(mce.most)
     found = estimate(mce)
     assert found.method == "equal"
     assert 1 < found.low < found.value <= found.high == pytest.approx(mce.most)
-    half = run(right_where(lambda _corruption, _severity, photo: photo == 0), photos(), options()).metrics["mce"]
+    half = outcome_of(
+        classification_corruptions, right_where(lambda _corruption, _severity, photo: photo == 0), photos(), options()
+    ).metrics["mce"]
     spread = estimate(half)
     assert spread.method == "wilson"
     assert spread.low < 1 < spread.value < spread.high <= half.most
@@ -102,24 +107,29 @@ def test_always_wrong_is_above_one_and_so_is_its_interval():
 
 
 def test_a_constant_encoder_scores_chance_and_every_image_is_a_tie():
-    outcome = run(constant_encoder(), photos(), options())
+    outcome = outcome_of(classification_corruptions, constant_encoder(), photos(), options())
     assert outcome.metrics["top1"].value == 1 / 4
     assert outcome.metrics["mce"].value == pytest.approx(0.75 * (1 / 0.8 + 1 / 0.5) / 2)
     assert outcome.ties == outcome.counts["images"] == 32
     assert outcome.reference_rows["constant"] == pytest.approx({"top1": 1 / 4, "mce": outcome.metrics["mce"].value})
 
 
-def test_one_set_of_photos_is_asked_for_at_a_time():
+def test_every_corrupted_photo_is_asked_for_once():
     encoder = right_where(lambda *_: True)
-    run(encoder, photos(), options())
-    assert [count for what, count in encoder.asked if what == "images"] == [8] * 4
+    outcome_of(classification_corruptions, encoder, photos(), options())
+    assert sum(count for what, count in encoder.asked if what == "images") == 8 * 4
 
 
 def test_the_card_has_to_name_the_corruptions_of_the_split():
     with pytest.raises(UserError, match=r"error for 1 corruptions and .* has 2: name those of this split"):
-        run(constant_encoder(), photos(), options(baseline_error={"blur": 0.8}))
+        outcome_of(classification_corruptions, constant_encoder(), photos(), options(baseline_error={"blur": 0.8}))
     with pytest.raises(UserError, match="0 or less"):
-        run(constant_encoder(), photos(), options(baseline_error={"blur": 0.8, "noise": 0.0}))
+        outcome_of(
+            classification_corruptions,
+            constant_encoder(),
+            photos(),
+            options(baseline_error={"blur": 0.8, "noise": 0.0}),
+        )
     with pytest.raises(UserError, match="severities"):
         parse(Options, {**options().model_dump(exclude={"severities"})}, "test")
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import bind
 from sparc_bench.cards.card import parse
@@ -34,7 +35,7 @@ def scored(encoder, test_data):
     card = discovery.task("sugar_crepe_mini")
     reader, protocol = discovery.load("datasets", card.dataset), discovery.load("protocols", card.protocol)
     data = reader.read(test_data, card.split, parse(reader.Options, card.data, card.name))
-    return data, protocol.run(encoder, data, parse(protocol.Options, card.options, card.name))
+    return data, outcome_of(protocol, encoder, data, parse(protocol.Options, card.options, card.name))
 
 
 @pytest.mark.slow

@@ -4,12 +4,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.dataset import Example
 from sparc_bench.errors import UserError
 from sparc_bench.metrics.caption_words import caption_words
 from sparc_bench.metrics.k_precision import KPrecision, k_precision_score
 from sparc_bench.outputs.captions import Captions
-from sparc_bench.protocols.faithfulness import OUTPUTS, Options, run
+from sparc_bench.protocols import faithfulness
+from sparc_bench.protocols.faithfulness import OUTPUTS, Options
 from tests.toys.encoders import answer_key, caption_key, constant_encoder, item, split_of
 
 OPTIONS = Options(
@@ -45,7 +47,7 @@ def found(outcome):
 
 def test_worked_by_hand():
     # image 0 retrieves its own caption; image 1 retrieves "red dog", of which its references hold "red" alone
-    outcome = run(choosing(DATA, {"A red dog."}, {"A red dog."}), DATA, OPTIONS)
+    outcome = outcome_of(faithfulness, choosing(DATA, {"A red dog."}, {"A red dog."}), DATA, OPTIONS)
     assert found(outcome) == pytest.approx(
         {
             "k_precision": 0.75,
@@ -64,7 +66,7 @@ def test_worked_by_hand():
 
 def test_tied_candidates_share_the_credit():
     # image 1 ties between a hit and "dog runs", which has nothing of its references: K-P 1/2, on misses 0
-    outcome = run(choosing(DATA, {"A red dog."}, {"A red cat.", "A dog runs."}), DATA, OPTIONS)
+    outcome = outcome_of(faithfulness, choosing(DATA, {"A red dog."}, {"A red cat.", "A dog runs."}), DATA, OPTIONS)
     assert found(outcome)["k_precision"] == pytest.approx(0.75)
     assert found(outcome)["k_precision_misses"] == 0
     assert found(outcome)["r1"] == pytest.approx(0.75)
@@ -73,7 +75,7 @@ def test_tied_candidates_share_the_credit():
 
 def test_a_caption_without_content_words_is_left_out_and_counted():
     data = replace(DATA, pool=("runs",))
-    outcome = run(choosing(data, {"runs"}, {"A red cat."}), data, OPTIONS)
+    outcome = outcome_of(faithfulness, choosing(data, {"runs"}, {"A red cat."}), data, OPTIONS)
     assert outcome.counts["without_content_words"] == 1
     assert outcome.counts["candidates"] == 5
     assert found(outcome)["k_precision"] == pytest.approx(1)
@@ -85,12 +87,12 @@ def test_a_caption_without_content_words_is_left_out_and_counted():
 
 def test_a_pool_caption_with_an_own_string_is_no_miss():
     data = replace(DATA, pool=("A red dog.",))
-    assert run(caption_key(data), data, OPTIONS).counts["candidates"] == 4
+    assert outcome_of(faithfulness, caption_key(data), data, OPTIONS).counts["candidates"] == 4
 
 
 def test_reference_rows():
     data = data_of(("red dog", "dog"), ("red cat", "cat"), ("red hen", "hen"), ("red dog", "red hen"))
-    outcome = run(constant_encoder(), data, OPTIONS)
+    outcome = outcome_of(faithfulness, constant_encoder(), data, OPTIONS)
     plain = [
         [
             k_precision_score(caption_words(text, "drop"), [caption_words(c, "drop") for c in e.captions], "union")
@@ -115,7 +117,7 @@ def of(**options):
 def test_own_captions_out_of_the_pool():
     # each image's own caption scores highest; without it image 0 is left with a tie of image 1's two captions
     encoder = choosing(DATA, {"A red dog.", "A dog runs."}, {"A red cat.", "A cat sits.", "A dog runs."})
-    outcome = run(encoder, DATA, of(exact_hits="excluded"))
+    outcome = outcome_of(faithfulness, encoder, DATA, of(exact_hits="excluded"))
     assert set(outcome.metrics) == {"k_precision", "k_precision_na"}
     # image 0: "cat sits" 0 and "red cat" 1/2; image 1: "dog runs" 0
     assert outcome.examples["k_precision"].tolist() == [0.25, 0]
@@ -128,33 +130,37 @@ def test_own_captions_out_of_the_pool():
 
 def test_excluded_equals_misses_where_no_image_has_a_hit():
     encoder = choosing(DATA, {"A red cat."}, {"A red dog."})
-    apart, excluded = (found(run(encoder, DATA, of(exact_hits=rule))) for rule in ("apart", "excluded"))
+    apart, excluded = (
+        found(outcome_of(faithfulness, encoder, DATA, of(exact_hits=rule))) for rule in ("apart", "excluded")
+    )
     assert excluded["k_precision"] == apart["k_precision_misses"] == 0.5
 
 
 def test_a_pool_of_own_captions_alone():
     data = data_of(("A red dog.",))
     with pytest.raises(UserError, match="no caption of another image"):
-        run(caption_key(data), data, of(exact_hits="excluded"))
+        outcome_of(faithfulness, caption_key(data), data, of(exact_hits="excluded"))
 
 
 def test_an_own_caption_against_the_others():
-    outcome = run(caption_key(DATA), DATA, of(exact_hits="other_references"))
+    outcome = outcome_of(faithfulness, caption_key(DATA), DATA, of(exact_hits="other_references"))
     # both captions of an image tie: "red dog" has 1/2 of "dog runs" and the reverse; "cat sits" and "red cat" alike
     assert found(outcome)["k_precision"] == pytest.approx(0.5)
     assert found(outcome)["r1"] == 1
     assert found(outcome)["k_precision"] == pytest.approx(outcome.reference_rows["human"]["k_precision"])
     # misses do not know the difference
     encoder = choosing(DATA, {"A red cat."}, {"A red dog."})
-    first, second = (found(run(encoder, DATA, of(exact_hits=rule))) for rule in ("apart", "other_references"))
+    first, second = (
+        found(outcome_of(faithfulness, encoder, DATA, of(exact_hits=rule))) for rule in ("apart", "other_references")
+    )
     assert first["k_precision_misses"] == second["k_precision_misses"]
 
 
 def test_the_pool_of_the_split_alone():
     data = replace(DATA, pool=("A hen.",))
     encoder = choosing(data, {"A hen."}, {"A red cat."})
-    assert run(encoder, data, OPTIONS).counts["candidates"] == 5
-    outcome = run(encoder, data, of(pool="split"))
+    assert outcome_of(faithfulness, encoder, data, OPTIONS).counts["candidates"] == 5
+    outcome = outcome_of(faithfulness, encoder, data, of(pool="split"))
     assert outcome.counts["candidates"] == 4
     # without the hen all four captions tie for image 0
     assert outcome.ties == 1
@@ -163,14 +169,14 @@ def test_the_pool_of_the_split_alone():
 def test_tokens():
     data = replace(data_of(("A red-dog",), ("A red cat",)), word_tags={**TAGS, "reddog": "NOUN"})
     encoder = choosing(data, {"A red cat"}, {"A red cat"})
-    assert run(encoder, data, OPTIONS).examples["k_precision"].tolist() == [0, 1]
-    assert run(encoder, data, of(tokens="letters")).examples["k_precision"].tolist() == [0.5, 1]
+    assert outcome_of(faithfulness, encoder, data, OPTIONS).examples["k_precision"].tolist() == [0, 1]
+    assert outcome_of(faithfulness, encoder, data, of(tokens="letters")).examples["k_precision"].tolist() == [0.5, 1]
 
 
 @pytest.mark.parametrize("rule", ["union", "multiset", "max"])
 def test_the_constant_caption_is_chosen_on_other_images(rule):
     data = replace(data_of(("A red dog.",), ("A dog runs.",), ("A red cat.",)), tuning=(("cat",), ("a cat", "red")))
-    outcome = run(constant_encoder(), data, of(references=rule))
+    outcome = outcome_of(faithfulness, constant_encoder(), data, of(references=rule))
     # "red cat" is best there: 1/2 and 1 (by a single reference 1/2); here it scores 1/2, 0 and 1
     assert outcome.reference_rows["constant"]["k_precision"] == pytest.approx((0.5 + 0 + 1) / 3)
     assert outcome.reference_rows["constant"]["k_precision_misses"] == pytest.approx((0.5 + 0) / 2)
@@ -195,13 +201,13 @@ def test_given_captions_may_not_be_own_ones_where_these_are_excluded():
 
 def test_the_data_sets_own_tags_need_a_data_set_that_has_them():
     with pytest.raises(UserError, match="tagger = 'hanta'"):
-        run(constant_encoder(), replace(DATA, word_tags=None), OPTIONS)
+        outcome_of(faithfulness, constant_encoder(), replace(DATA, word_tags=None), OPTIONS)
 
 
 @pytest.mark.slow
 def test_hanta_is_named_with_its_version():
     pytest.importorskip("HanTa")
-    outcome = run(caption_key(DATA), DATA, OPTIONS.model_copy(update={"tagger": "hanta"}))
+    outcome = outcome_of(faithfulness, caption_key(DATA), DATA, OPTIONS.model_copy(update={"tagger": "hanta"}))
     assert found(outcome)["k_precision_na"] == pytest.approx(1)
     assert "HanTa 1." in outcome.notes[0]
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.cards import discovery
 from sparc_bench.cards.card import parse
 from sparc_bench.cards.prompts import class_words, templates
@@ -36,7 +37,7 @@ def test_scenes_score_their_stated_chance(name):
     protocol, reader = discovery.load("protocols", card.protocol), discovery.load("datasets", card.dataset)
     few = {**card.data, "n": 36}
     data = reader.read(None, card.split, parse(reader.Options, few, name))
-    outcome = protocol.run(constant_encoder(), data, parse(protocol.Options, card.options, name))
+    outcome = outcome_of(protocol, constant_encoder(), data, parse(protocol.Options, card.options, name))
     assert card.headline in outcome.metrics
     assert set(card.chance) <= set(outcome.metrics)
     for metric, chance in card.chance.items():

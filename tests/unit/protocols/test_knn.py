@@ -5,6 +5,7 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import normalize
 
+from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.cards.card import parse
 from sparc_bench.errors import UserError
 from sparc_bench.protocol import Outcome
@@ -28,7 +29,7 @@ def at(*degrees: float) -> np.ndarray:
 def six_points(test: float, label: int, **changes: object) -> Outcome:
     """Class 0 lies at 0, 40 and 200 degrees, class 1 at 20, 60 and 90."""
     encoder, data = probed(at(0, 20, 40, 60, 90, 200), np.array([0, 1, 0, 1, 1, 0]), at(test), np.array([label]))
-    return knn.run(encoder, data, options(**changes))
+    return outcome_of(knn, encoder, data, options(**changes))
 
 
 # from 25 degrees: class 1 at 5, class 0 at 15, class 0 at 25, class 1 at 35, class 1 at 65, class 0 at 175
@@ -57,16 +58,16 @@ def test_votes_weigh_by_similarity():
 def test_neighbours_that_tie_for_the_last_place_share_it():
     mirrored = np.array([[0.8, 0.6], [0.8, -0.6], [0.6, 0.8], [-1.0, 0.0]])
     encoder, data = probed(mirrored, np.array([0, 1, 1, 0]), np.array([[1.0, 0.0]]), np.array([0]))
-    one = knn.run(encoder, data, options(k=(1,)))
+    one = outcome_of(knn, encoder, data, options(k=(1,)))
     assert (one.metrics["top1"].value, one.ties, one.counts["images_with_tied_neighbours"]) == (0.5, 1, 1)
-    two = knn.run(encoder, data, options(k=(2,)))
+    two = outcome_of(knn, encoder, data, options(k=(2,)))
     assert (two.metrics["top1"].value, two.ties, two.counts["images_with_tied_neighbours"]) == (0.5, 1, 0)
-    three = knn.run(encoder, data, options(k=(3,)))
+    three = outcome_of(knn, encoder, data, options(k=(3,)))
     assert (three.metrics["top1"].value, three.ties) == (0, 0)
     # three copies tie for two places: two of one class outvote the one of the other
     copies = np.array([[1.0, 0.0]] * 3 + [[0.0, 1.0]])
     encoder, data = probed(copies, np.array([0, 0, 1, 1]), np.array([[1.0, 0.0]]), np.array([0]))
-    outcome = knn.run(encoder, data, options(k=(2,)))
+    outcome = outcome_of(knn, encoder, data, options(k=(2,)))
     assert (outcome.metrics["top1"].value, outcome.counts["images_with_tied_neighbours"]) == (1, 1)
 
 
@@ -95,7 +96,7 @@ def test_many_copies_beyond_the_last_place_are_all_found(monkeypatch):
 
     sums = knn._Neighbours._sums
     monkeypatch.setattr(knn._Neighbours, "_sums", kept)
-    outcome = knn.run(encoder, data, options(k=(5,)))
+    outcome = outcome_of(knn, encoder, data, options(k=(5,)))
     np.testing.assert_allclose(np.concatenate(votes), [[2 + 0.5, 1 + 1.5]] * 5, atol=1e-6)
     assert outcome.counts["images_with_tied_neighbours"] == 5
     assert (outcome.metrics["top1"].value, outcome.ties) == (0.5, 5)
@@ -107,7 +108,7 @@ def test_scikit_learns_own_classifier_says_the_same(k, temperature):
     train_XD, train_X = clouds(90, 4, seed=1)
     test_TD, test_T = clouds(70, 4, seed=2)
     encoder, data = probed(train_XD, train_X, test_TD, test_T)
-    outcome = knn.run(encoder, data, options(k=(k,), temperature=temperature, top_k=(1, 2)))
+    outcome = outcome_of(knn, encoder, data, options(k=(k,), temperature=temperature, top_k=(1, 2)))
 
     def weights(distance: np.ndarray) -> np.ndarray:
         return np.exp((1 - distance) / temperature)
@@ -129,15 +130,15 @@ def test_k_is_chosen_on_the_held_out_part_and_equal_accuracies_take_the_largest(
     train_XD = at(*(truth * 90 + rng.normal(scale=5, size=400)))
     train_X = np.where(rng.random(400) < 0.3, 1 - truth, truth)
     encoder, data = probed(train_XD, train_X, train_XD, train_X)
-    outcome = knn.run(encoder, data, options(k=(1, 31), held_out=0.2))
+    outcome = outcome_of(knn, encoder, data, options(k=(1, 31), held_out=0.2))
     assert outcome.notes[0].startswith("k = 31 was chosen by accuracy on 80 held-out train images: 1 ")
     assert outcome.counts["held_out_images"] == 80
     # the test images are the train images: by them one neighbour, which is the image itself, would be chosen
-    alone = knn.run(encoder, data, options(k=(1,)))
+    alone = outcome_of(knn, encoder, data, options(k=(1,)))
     assert alone.metrics["top1"].value > 0.9
     assert outcome.metrics["top1"].value < 0.8
     clear = probed(train_XD, truth, train_XD, truth)
-    assert knn.run(*clear, options(k=(3, 31), held_out=0.2)).notes[0].startswith("k = 31 was chosen")
+    assert outcome_of(knn, *clear, options(k=(3, 31), held_out=0.2)).notes[0].startswith("k = 31 was chosen")
 
 
 @pytest.mark.parametrize(

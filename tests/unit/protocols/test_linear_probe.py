@@ -7,6 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler, normalize
 
+from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.cards.card import parse
 from sparc_bench.dataset import DataSplit, Example
 from sparc_bench.errors import UserError
@@ -54,7 +55,7 @@ def test_scikit_learn_itself_says_the_same(classes, standardise):
     train_XD, train_X = clouds(80, classes, seed=1)
     test_TD, test_T = clouds(60, classes, seed=2)
     encoder, data = probed(train_XD, train_X, test_TD, test_T)
-    outcome = linear_probe.run(encoder, data, options(standardise=standardise))
+    outcome = outcome_of(linear_probe, encoder, data, options(standardise=standardise))
 
     def fitted(rows: np.ndarray, c: float) -> tuple[StandardScaler, LogisticRegression]:
         scaler = StandardScaler(with_mean=standardise, with_std=standardise).fit(normalize(train_XD[rows]))
@@ -80,8 +81,8 @@ def test_vectors_as_given_are_not_normalised():
     train_X = np.arange(40) % 2
     train_XD = np.outer(1.0 + 9 * train_X, [1.0, 0.0])  # only the length tells the classes apart
     encoder, data = probed(train_XD, train_X, train_XD, train_X)
-    assert linear_probe.run(encoder, data, options(vectors="given")).metrics["top1"].value == 1
-    unit = linear_probe.run(encoder, data, options(vectors="unit"))
+    assert outcome_of(linear_probe, encoder, data, options(vectors="given")).metrics["top1"].value == 1
+    unit = outcome_of(linear_probe, encoder, data, options(vectors="unit"))
     assert (unit.metrics["top1"].value, unit.ties) == (0.5, 40)
 
 
@@ -93,7 +94,7 @@ def test_c_is_not_what_the_test_images_would_choose():
     train_XD = rng.normal(size=(120, 200)) + np.outer(2 * truth - 1, np.eye(200)[0] * 3)
     train_X = np.where(rng.random(120) < 0.2, 1 - truth, truth)
     encoder, data = probed(train_XD, train_X, train_XD, train_X)
-    outcome = linear_probe.run(encoder, data, options())
+    outcome = outcome_of(linear_probe, encoder, data, options())
     on_test = [
         LogisticRegression(C=c, max_iter=2000).fit(normalize(train_XD), train_X).score(normalize(train_XD), train_X)
         for c in GRID
@@ -131,7 +132,7 @@ def test_equal_accuracies_take_the_smallest_c_and_an_end_of_the_grid_is_noted():
     train_X = np.arange(40) % 2
     train_XD = np.eye(2)[train_X]
     encoder, data = probed(train_XD, train_X, train_XD, train_X)
-    notes = linear_probe.run(encoder, data, options()).notes
+    notes = outcome_of(linear_probe, encoder, data, options()).notes
     assert notes[0].startswith("C = 0.01 was chosen by accuracy on 10 held-out train images: 0.01 100.0 %, 1 100.0 %")
     assert notes[1] == "C = 0.01 is an end of its grid: a wider one may score higher."
 
@@ -141,11 +142,11 @@ def test_what_does_not_converge_is_a_note():
     encoder, data = probed(train_XD, train_X, train_XD, train_X)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        notes = linear_probe.run(encoder, data, options(max_iter=1, top_k=(1, 5))).notes
+        notes = outcome_of(linear_probe, encoder, data, options(max_iter=1, top_k=(1, 5))).notes
     assert notes[0] == "top5 is left out: there are only 3 classes."
     assert "L-BFGS had not converged on the part of train at C = 0.01, 1, 100." in notes
     assert "L-BFGS had not converged on all of train after 1 iterations." in notes
-    assert not any("converged" in note for note in linear_probe.run(encoder, data, options()).notes)
+    assert not any("converged" in note for note in outcome_of(linear_probe, encoder, data, options()).notes)
 
 
 @pytest.mark.parametrize(

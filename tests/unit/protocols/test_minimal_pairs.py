@@ -3,9 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.dataset import Example
 from sparc_bench.errors import UserError
-from sparc_bench.protocols.minimal_pairs import Options, run
+from sparc_bench.protocols import minimal_pairs
+from sparc_bench.protocols.minimal_pairs import Options
 from tests.toys.encoders import LookupEncoder, caption_key, constant_encoder, item, split_of
 
 OPTIONS = Options(ties="lose", group_by=("edit", "edit+of"))
@@ -34,7 +36,7 @@ def scored(table):
 def test_worked_by_hand_where_members_do_not_stand_together():
     # columns: "a zero", "b zero", "a one", "b one"
     encoder = scored({"a0": [2, 9, 1, 9], "a1": [1, 9, 2, 9], "b0": [9, 2, 9, 1], "b1": [9, 3, 9, 4]})
-    outcome = run(encoder, DATA, OPTIONS)
+    outcome = outcome_of(minimal_pairs, encoder, DATA, OPTIONS)
     # group b: each image finds its caption, but "b zero" scores higher with image b1
     assert {name: statistic.value for name, statistic in outcome.metrics.items()} == {
         "text_score": 1,
@@ -49,10 +51,10 @@ def test_worked_by_hand_where_members_do_not_stand_together():
 
 
 def test_both_tie_rules():
-    lost = run(constant_encoder(), DATA, OPTIONS)
+    lost = outcome_of(minimal_pairs, constant_encoder(), DATA, OPTIONS)
     assert [statistic.value for statistic in lost.metrics.values()] == [0, 0, 0]
     assert lost.reference_rows["constant"] == {"text_score": 0, "image_score": 0, "group_score": 0}
-    shared = run(constant_encoder(), DATA, OPTIONS.model_copy(update={"ties": "expected"}))
+    shared = outcome_of(minimal_pairs, constant_encoder(), DATA, OPTIONS.model_copy(update={"ties": "expected"}))
     assert [s.value for s in shared.metrics.values()] == pytest.approx([1 / 4, 1 / 4, 1 / 6])
     assert shared.ties == lost.ties == 2
     assert shared.examples["correct"] == pytest.approx(np.full(4, 1 / 3))
@@ -68,9 +70,9 @@ def test_both_tie_rules():
 )
 def test_other_shapes_are_refused(examples, sentence):
     with pytest.raises(UserError, match=sentence):
-        run(constant_encoder(), replace(DATA, examples=tuple(examples)), OPTIONS)
+        outcome_of(minimal_pairs, constant_encoder(), replace(DATA, examples=tuple(examples)), OPTIONS)
 
 
 def test_an_unknown_tag_names_the_nearest():
     with pytest.raises(UserError, match="did you mean 'edit'"):
-        run(caption_key(DATA), DATA, OPTIONS.model_copy(update={"group_by": ("edits",)}))
+        outcome_of(minimal_pairs, caption_key(DATA), DATA, OPTIONS.model_copy(update={"group_by": ("edits",)}))

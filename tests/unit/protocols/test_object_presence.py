@@ -4,12 +4,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import bind
 from sparc_bench.dataset import Example
 from sparc_bench.errors import UserError
 from sparc_bench.facets import Objects
-from sparc_bench.protocols.object_presence import Options, image_folds, run
+from sparc_bench.protocols import object_presence
+from sparc_bench.protocols.object_presence import Options, image_folds
 from sparc_bench.records import outcome_file
 from tests.toys.encoders import LookupEncoder, constant_encoder, item, split_of
 
@@ -38,7 +40,7 @@ def found(outcome):
 
 
 def test_worked_by_hand():
-    outcome = run(scoring(DATA, *SCORES), DATA, OPTIONS)
+    outcome = outcome_of(object_presence, scoring(DATA, *SCORES), DATA, OPTIONS)
     values = found(outcome)
     # yes .9 .8 .5, no .5 .4 .6: .9 and .8 beat three each, .5 beats one and ties with one
     assert values["auroc"] == pytest.approx(7.5 / 9)
@@ -51,7 +53,7 @@ def test_worked_by_hand():
 def test_thresholds_come_from_the_other_images():
     fold_N = image_folds([example.id for example in DATA], 2)
     assert sorted(fold_N.tolist()) == [0, 0, 1, 1]
-    outcome = run(scoring(DATA, *SCORES), DATA, OPTIONS)
+    outcome = outcome_of(object_presence, scoring(DATA, *SCORES), DATA, OPTIONS)
     said = {}
     for fold in (0, 1):
         others = [
@@ -85,10 +87,10 @@ def test_an_image_cannot_move_its_own_threshold():
     present = [{"apple": bool(k % 2), "dog": bool(k % 3)} for k in range(20)]
     data = data_of(*present)
     scores = rng.normal(size=(20, 2))
-    before = run(scoring(data, *scores), data, replace_folds(4))
+    before = outcome_of(object_presence, scoring(data, *scores), data, replace_folds(4))
     changed = scores.copy()
     changed[7] += 0.37
-    after = run(scoring(data, *changed), data, replace_folds(4))
+    after = outcome_of(object_presence, scoring(data, *changed), data, replace_folds(4))
     fold_N = image_folds([example.id for example in data], 4)
     same = [n for n in range(20) if n != 7 and fold_N[n] == fold_N[7]]
     assert before.examples["correct"][same].tolist() == after.examples["correct"][same].tolist()
@@ -99,7 +101,7 @@ def replace_folds(folds):
 
 
 def test_equal_scores_are_exactly_chance():
-    outcome = run(constant_encoder(), DATA, OPTIONS)
+    outcome = outcome_of(object_presence, constant_encoder(), DATA, OPTIONS)
     assert found(outcome)["auroc"] == 0.5
     assert found(outcome)["f1"] == pytest.approx(2 / 3)
     assert found(outcome)["yes_rate"] == 1
@@ -109,7 +111,7 @@ def test_equal_scores_are_exactly_chance():
 def test_the_blind_row_knows_objects_and_no_image():
     # every apple is there, no dog is: without looking, each fold learns that from the others
     data = data_of(*[{"apple": True, "dog": False}] * 6)
-    outcome = run(constant_encoder(), data, OPTIONS)
+    outcome = outcome_of(object_presence, constant_encoder(), data, OPTIONS)
     assert outcome.reference_rows["blind"]["auroc"] == 1
     assert outcome.reference_rows["blind"]["f1"] == 1
     assert np.isnan(found(outcome)["map"])
@@ -118,11 +120,11 @@ def test_the_blind_row_knows_objects_and_no_image():
 
 def test_fewer_images_than_folds():
     with pytest.raises(UserError, match="take more images, or fewer folds"):
-        run(constant_encoder(), DATA, replace_folds(5))
+        outcome_of(object_presence, constant_encoder(), DATA, replace_folds(5))
 
 
 def test_stored_statistics_equal_their_own(tmp_path):
-    outcome = run(scoring(DATA, *SCORES), DATA, OPTIONS)
+    outcome = outcome_of(object_presence, scoring(DATA, *SCORES), DATA, OPTIONS)
     content, _ = outcome_file.pack([e.id for e in DATA], outcome.metrics, outcome.groups, {}, {}, ["auroc"])
     path = tmp_path / "outcome.npz"
     path.write_bytes(content)
@@ -150,7 +152,7 @@ def test_how_far_the_questions_of_pope_are_answered_without_looking(test_data, t
     for row in (test_data / f"pope/coco_pope_{name}.json").read_text().splitlines():
         (tmp_path / "coco/val2014" / json.loads(row)["image"]).touch()
     data = task.dataset.read(tmp_path, name, task.data_options)
-    outcome = run(constant_encoder(), data, task.options)
+    outcome = outcome_of(object_presence, constant_encoder(), data, task.options)
     assert {key: data.counts()[key] for key in task.card.expect} == task.card.expect
     assert outcome.reference_rows["blind"]["auroc"] == pytest.approx(auroc, abs=5e-4)
     assert outcome.reference_rows["blind"]["f1"] == pytest.approx(f1, abs=5e-4)

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.cards.card import parse
 from sparc_bench.dataset import Example, Region
 from sparc_bench.errors import UserError
@@ -61,7 +62,7 @@ def split():
 
 
 def test_worked_by_hand():
-    outcome = regions.run(left_right(), split(), options())
+    outcome = outcome_of(regions, left_right(), split(), options())
     assert outcome.rows["local/credit"].tolist() == [1, 0, 0.5, 1]
     assert outcome.rows["example"].tolist() == [0, 0, 0, 2]
     assert outcome.metrics["local/top1"].value == pytest.approx(2.5 / 4)
@@ -83,38 +84,38 @@ def test_worked_by_hand():
 
 def test_images_without_regions_are_clusters_but_never_encoded():
     encoder = left_right()
-    outcome = regions.run(encoder, split(), options())
+    outcome = outcome_of(regions, encoder, split(), options())
     assert outcome.metrics["local/top1"].clusters == 3
     assert [count for kind, count in encoder.asked if kind == "images"] == [2]
 
 
 def test_masks_look_elsewhere_than_boxes():
-    outcome = regions.run(left_right(), split(), options(region="mask"))
+    outcome = outcome_of(regions, left_right(), split(), options(region="mask"))
     # the middle dog's mask covers half of the middle and none of the left; its patches still say both
     assert outcome.rows["local/credit"].tolist() == [1, 0, 0.5, 1]
     data = split()
     moved = replace(data.examples[0].regions[2], mask=mask_of(slice(0, 4), slice(5, 8)))
     data = replace(data, examples=(replace(data.examples[0], regions=(moved,)), *data.examples[1:]))
-    assert regions.run(left_right(), data, options(region="mask")).rows["local/credit"].tolist() == [1, 1]
-    assert regions.run(left_right(), data, options()).rows["local/credit"].tolist() == [0.5, 1]
+    assert outcome_of(regions, left_right(), data, options(region="mask")).rows["local/credit"].tolist() == [1, 1]
+    assert outcome_of(regions, left_right(), data, options()).rows["local/credit"].tolist() == [0.5, 1]
 
 
 def test_a_mask_without_pixels_falls_back_to_its_box():
     data = split()
     empty = replace(data.examples[0].regions[0], mask=lambda: np.zeros((8, 8), dtype=bool))
     data = replace(data, examples=(replace(data.examples[0], regions=(empty,)),))
-    assert regions.run(left_right(), data, options(region="mask")).metrics["local/top1"].value == 1
+    assert outcome_of(regions, left_right(), data, options(region="mask")).metrics["local/top1"].value == 1
 
 
 def test_chunks_do_not_change_scores(monkeypatch):
-    whole = regions.run(left_right(), split(), options())
+    whole = outcome_of(regions, left_right(), split(), options())
     monkeypatch.setattr(regions, "CHUNK", 1)
-    parts = regions.run(left_right(), split(), options())
+    parts = outcome_of(regions, left_right(), split(), options())
     assert (parts.rows["local/credit"] == whole.rows["local/credit"]).all()
 
 
 def test_areas_relative_to_the_image():
-    outcome = regions.run(left_right(), split(), options(area_unit="image", area_edges=(0.2, 0.3)))
+    outcome = outcome_of(regions, left_right(), split(), options(area_unit="image", area_edges=(0.2, 0.3)))
     assert {name: s.value for name, s in outcome.groups["size"].items()} == pytest.approx(
         {"small": 0.5, "medium": 0.5, "large": 1}
     )
@@ -122,14 +123,17 @@ def test_areas_relative_to_the_image():
 
 def test_mistakes_end_in_a_sentence():
     with pytest.raises(UserError, match="lower min_side"):
-        regions.run(left_right(), split(), options(min_side=9))
+        outcome_of(regions, left_right(), split(), options(min_side=9))
     with pytest.raises(UserError, match="ascending"):
         parse(regions.Options, {**OPTIONS, "area_edges": (20, 10)}, "card")
     data = split()
     bare = replace(data.examples[0].regions[0], mask=None)
     with pytest.raises(UserError, match="set region = 'box'"):
-        regions.run(
-            left_right(), replace(data, examples=(replace(data.examples[0], regions=(bare,)),)), options(region="mask")
+        outcome_of(
+            regions,
+            left_right(),
+            replace(data, examples=(replace(data.examples[0], regions=(bare,)),)),
+            options(region="mask"),
         )
     for name in OPTIONS:
         with pytest.raises(UserError, match=name):
@@ -141,7 +145,7 @@ BOXES = {key: value for key, value in OPTIONS.items() if key not in ("region", "
 
 def test_oracle_boxes_worked_by_hand():
     """Scores of class dog by box: 0, 0, 0.5, 0.5 (the thin one), 1; true dogs: the second, third and last."""
-    outcome = oracle_boxes.run(left_right(), split(), oracle_boxes.Options(**BOXES))
+    outcome = outcome_of(oracle_boxes, left_right(), split(), oracle_boxes.Options(**BOXES))
     groups = {name: s.value for name, s in outcome.groups["class"].items()}
     # ranking of dogs: last (true), middle (true), thin (false), first (false), second (true): 3 of 5 at the end
     assert groups["dog"] == pytest.approx((67 * 1 + 34 * 3 / 5) / 101)
@@ -159,8 +163,9 @@ def test_oracle_boxes_worked_by_hand():
 
 def test_oracle_box_area_ranges_follow_their_unit():
     """In fractions of the image the same edges give the same numbers as in pixels, and a box's area is its own."""
-    pixels = oracle_boxes.run(left_right(), split(), oracle_boxes.Options(**BOXES))
-    share = oracle_boxes.run(
+    pixels = outcome_of(oracle_boxes, left_right(), split(), oracle_boxes.Options(**BOXES))
+    share = outcome_of(
+        oracle_boxes,
         left_right(),
         split(),
         oracle_boxes.Options(**{**BOXES, "area_unit": "image", "area_edges": (10 / 64, 20 / 64)}),
@@ -169,7 +174,7 @@ def test_oracle_box_area_ranges_follow_their_unit():
         assert share.metrics[name].value == pytest.approx(statistic.value, nan_ok=True)
     # large are the last dog (24 pixels, box 16) and, as a detection, no box at all: by its box it is medium
     assert np.isnan(
-        oracle_boxes.run(left_right(), split(), oracle_boxes.Options(**{**BOXES, "area_of": "box"}))
+        outcome_of(oracle_boxes, left_right(), split(), oracle_boxes.Options(**{**BOXES, "area_of": "box"}))
         .metrics["local/ap_large"]
         .value
     )

@@ -8,12 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
+from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import bind
 from sparc_bench.catalogue.expected_counts import check_counts
 from sparc_bench.dataset import Example
 from sparc_bench.errors import UserError
-from sparc_bench.protocols.retrieval import Options, run
+from sparc_bench.protocols import retrieval
+from sparc_bench.protocols.retrieval import Options
 from tests.toys.encoders import LookupEncoder, constant_encoder, item, random_encoder, split_of
 
 COUNTS = (4, 5, 6, 7)
@@ -60,7 +62,9 @@ def test_four_five_six_and_seven_captions_worked_by_hand():
     text_to_image[[1, 2], 4:9] = [[1] * 5, [2] * 5]  # five: their image second
     text_to_image[[2, 3], 9:15] = 1  # six: their image tied with another one for the first place
     text_to_image[0:3, 15:22] = 1  # seven: their image last
-    outcome = run(given(data, image_to_text, text_to_image), data, Options(ks=(1, 2, 5), truth="own", ties="expected"))
+    outcome = outcome_of(
+        retrieval, given(data, image_to_text, text_to_image), data, Options(ks=(1, 2, 5), truth="own", ties="expected")
+    )
 
     tied = [1 - comb(15, k) / comb(22, k) for k in (1, 2, 5)]
     expected = {
@@ -105,7 +109,9 @@ def test_equals_plain_loops_over_ragged_data(seed):
     data, image_to_text, text_to_image = drawn(seed)
     distinct = list(dict.fromkeys(data.captions))
     column = [distinct.index(caption) for caption in data.captions]
-    outcome = run(given(data, image_to_text, text_to_image), data, Options(ks=(1, 5), truth="own", ties="expected"))
+    outcome = outcome_of(
+        retrieval, given(data, image_to_text, text_to_image), data, Options(ks=(1, 5), truth="own", ties="expected")
+    )
     owner = [i for i, example in enumerate(data) for _ in example.captions]
     for k in (1, 5):
         of_images = [
@@ -125,7 +131,9 @@ def test_without_ties_it_is_the_fields_hit_rate():
     """R@k of the CLIP literature: sort, cut at k, ask whether any own one is there; not recall of all own captions."""
     data = ragged(np.random.default_rng(3).integers(4, 8, size=40))
     scores = np.random.default_rng(4).standard_normal((40, len(data.captions))) + 2 * data.own_truth()
-    found = run(given(data, scores, scores), data, Options(ks=(1, 5, 10), truth="own", ties="expected")).metrics
+    found = outcome_of(
+        retrieval, given(data, scores, scores), data, Options(ks=(1, 5, 10), truth="own", ties="expected")
+    ).metrics
     owner = data.caption_image_M
     for k in (1, 5, 10):
         best_texts = np.argsort(-scores, axis=1)[:, :k]
@@ -139,7 +147,7 @@ def test_without_ties_it_is_the_fields_hit_rate():
 
 def test_a_constant_encoder_scores_exactly_chance_and_every_query_is_a_tie():
     data = ragged(COUNTS * 5)
-    outcome = run(constant_encoder(), data, Options(ks=(1, 5), truth="own", ties="expected"))
+    outcome = outcome_of(retrieval, constant_encoder(), data, Options(ks=(1, 5), truth="own", ties="expected"))
     found = {name: statistic.value for name, statistic in outcome.metrics.items()}
     assert found == pytest.approx(dict(outcome.reference_rows["chance"]), abs=1e-12)
     captions = len(data.captions)
@@ -153,7 +161,7 @@ def test_a_constant_encoder_scores_exactly_chance_and_every_query_is_a_tie():
 def test_random_scores_are_chance_on_the_mean():
     data = ragged(COUNTS * 4)
     options = Options(ks=(1, 5), truth="own", ties="expected")
-    outcomes = [run(random_encoder(seed, width=16), data, options) for seed in range(10)]
+    outcomes = [outcome_of(retrieval, random_encoder(seed, width=16), data, options) for seed in range(10)]
     for name, chance in outcomes[0].reference_rows["chance"].items():
         found = np.array([outcome.metrics[name].value for outcome in outcomes])
         assert found.mean() == pytest.approx(chance, abs=4 * found.std(ddof=1) / np.sqrt(len(found)) + 1e-3)
@@ -203,7 +211,7 @@ def test_any_captions_file_in_cocos_format_is_a_card_away(tmp_path):
     data = task.dataset.read(tmp_path, task.card.split, task.data_options)
     check_counts(task.card, data.counts())
     assert [example.id for example in data] == list(rows)
-    outcome = task.protocol.run(random_encoder(), data, task.options)
+    outcome = outcome_of(task.protocol, random_encoder(), data, task.options)
     assert outcome.counts == {
         "images": 3,
         "captions": 7,

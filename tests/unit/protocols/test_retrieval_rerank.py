@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.dataset import Example
 from sparc_bench.errors import UserError
 from sparc_bench.protocols import _similarity_scores, retrieval, retrieval_rerank
-from sparc_bench.protocols.retrieval_rerank import Options, run
+from sparc_bench.protocols.retrieval_rerank import Options
 from tests.toys.encoders import LookupEncoder, constant_encoder, item, random_encoder, split_of
 
 
@@ -42,11 +43,11 @@ def test_worked_by_hand():
     texts = {"a": [1, 0], "b": [0.6, 0.8], "c": [0, 1]}
     # own scores of image 0: a 0, b 1.6, c 2; of image 1: a 3, b 1.8, c 0
     encoder = encoder_of({"i0": [1, 0], "i1": [0, 1]}, texts, {"i0": [0, 2], "i1": [3, 0]})
-    outcome = run(encoder, data, options(2))
+    outcome = outcome_of(retrieval_rerank, encoder, data, options(2))
     # image 0 re-ranks a and b: b, its own, first; c comes third. Image 1 re-ranks b and c: b above its own c
     assert outcome.examples["rank_image_to_text"].tolist() == [1, 2]
     assert outcome.metrics["image_to_text_r1"].value == 0.5
-    outcome = run(encoder, data, options(1))
+    outcome = outcome_of(retrieval_rerank, encoder, data, options(1))
     # one candidate is nothing to order: the ranking is that of the cosines
     assert outcome.examples["rank_image_to_text"].tolist() == [1, 1]
     assert outcome.rows["rank_text_to_image"].tolist() == [1, 2, 1]
@@ -84,7 +85,7 @@ def test_equals_plain_loops(candidates, tied, monkeypatch):
     monkeypatch.setattr(retrieval_rerank, "_PAIRS_AT_ONCE", 4)
     monkeypatch.setattr(retrieval_rerank, "_COLUMNS_AT_ONCE", 7)
     data, encoder = drawn(candidates, tied)
-    outcome = run(encoder, data, options(candidates))
+    outcome = outcome_of(retrieval_rerank, encoder, data, options(candidates))
     distinct = _similarity_scores.DistinctTexts.of(data.captions)
     texts = _similarity_scores.PackedTexts.of(encoder, distinct.texts)
     cosine_NU = retrieval_rerank._cosines(encoder, data, texts)
@@ -107,8 +108,11 @@ def test_equals_plain_loops(candidates, tied, monkeypatch):
 
 def test_as_many_candidates_as_there_are_give_the_exact_ranking():
     data, encoder = drawn(0, tied=False)
-    exact = retrieval.run(encoder, data, retrieval.Options(ks=(1, 2), truth="own", ties="expected"))
-    whole, part = run(encoder, data, options(1000)), run(encoder, data, options(3))
+    exact = outcome_of(retrieval, encoder, data, retrieval.Options(ks=(1, 2), truth="own", ties="expected"))
+    whole, part = (
+        outcome_of(retrieval_rerank, encoder, data, options(1000)),
+        outcome_of(retrieval_rerank, encoder, data, options(3)),
+    )
     assert {name: s.value for name, s in whole.metrics.items()} == {name: s.value for name, s in exact.metrics.items()}
     np.testing.assert_array_equal(whole.rows["rank_text_to_image"], exact.rows["rank_text_to_image"])
     assert whole.reference_rows == exact.reference_rows == part.reference_rows
@@ -119,14 +123,14 @@ def test_as_many_candidates_as_there_are_give_the_exact_ranking():
 
 def test_a_constant_encoder_scores_exactly_chance():
     data = data_of("abcd", "efghi", "jklmno", "pqrstuv")
-    outcome = run(replace(constant_encoder(), prompt_ensemble="scores"), data, options(2))
+    outcome = outcome_of(retrieval_rerank, replace(constant_encoder(), prompt_ensemble="scores"), data, options(2))
     assert {name: s.value for name, s in outcome.metrics.items()} == outcome.reference_rows["chance"]
     assert outcome.ties == 4 + 22
 
 
 def test_a_model_that_scores_by_its_global_vectors_is_refused():
     with pytest.raises(UserError, match="nothing to re-rank: take the task of the exact ranking") as error:
-        run(random_encoder(), data_of("ab", "c"), options(2))
+        outcome_of(retrieval_rerank, random_encoder(), data_of("ab", "c"), options(2))
     assert "\n" not in str(error.value)
     assert "global" in retrieval_rerank.NEEDS, "a model without global vectors is refused before anything is read"
 
@@ -134,16 +138,16 @@ def test_a_model_that_scores_by_its_global_vectors_is_refused():
 def test_long_scores_are_announced_before_they_are_made(monkeypatch, capsys):
     data, encoder = drawn(0, tied=False)
     exact = retrieval.Options(ks=(1,), truth="own", ties="expected")
-    run(encoder, data, options(3))
-    retrieval.run(encoder, data, exact)
+    outcome_of(retrieval_rerank, encoder, data, options(3))
+    outcome_of(retrieval, encoder, data, exact)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(_similarity_scores, "ANNOUNCED_SECONDS", 0.0)
-    retrieval.run(random_encoder(), data, exact)
+    outcome_of(retrieval, random_encoder(), data, exact)
     assert capsys.readouterr().err == "", "scores of one vector each are no pairwise scores"
     distinct = len(set(data.captions))
-    retrieval.run(encoder, data, exact)
+    outcome_of(retrieval, encoder, data, exact)
     assert f"lookup scores {20 * distinct:,} pairs of an image and a text one by one: about " in capsys.readouterr().err
-    pairs = run(encoder, data, options(3)).counts["pairs_scored"]
+    pairs = outcome_of(retrieval_rerank, encoder, data, options(3)).counts["pairs_scored"]
     assert f"lookup scores {pairs:,} pairs" in capsys.readouterr().err
 
 

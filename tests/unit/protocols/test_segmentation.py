@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.cards.card import parse
 from sparc_bench.dataset import Example
 from sparc_bench.datasets import voc_segmentation
@@ -51,7 +52,7 @@ def split(truth=TRUTH):
 
 
 def test_background_ignored_worked_by_hand():
-    outcome = segmentation.run(encoder(), split(), options())
+    outcome = outcome_of(segmentation, encoder(), split(), options())
     # cell 0: 4 cats right; cell 1: 3 dogs right, 1 cat as dog; cell 2: 2 cats and 2 dogs, each half right
     cat, dog = 5 / (7 + 6 - 5), 4 / (5 + 6 - 4)
     assert outcome.metrics["local/miou"].value == pytest.approx((cat + dog) / 2)
@@ -64,7 +65,7 @@ def test_background_ignored_worked_by_hand():
 
 
 def test_background_by_words_worked_by_hand():
-    outcome = segmentation.run(encoder(), split(), options(background="class", background_words=("nothing",)))
+    outcome = outcome_of(segmentation, encoder(), split(), options(background="class", background_words=("nothing",)))
     groups = {name: s.value for name, s in outcome.groups["class"].items()}
     # the fourth cell is background: its 3 background pixels are right, its void pixel is nobody's
     assert groups == pytest.approx({"cat": 5 / 8, "dog": 4 / 7, "background": 1.0})
@@ -73,7 +74,7 @@ def test_background_by_words_worked_by_hand():
 
 
 def test_background_by_a_score_worked_by_hand():
-    outcome = segmentation.run(encoder(), split(), options(background="class", background_score=2.0))
+    outcome = outcome_of(segmentation, encoder(), split(), options(background="class", background_score=2.0))
     groups = {name: s.value for name, s in outcome.groups["class"].items()}
     # cell 1 ties dog with background, cell 2 ties all three
     cat, dog = 4 + 2 / 3, 3 / 2 + 2 / 3
@@ -84,13 +85,17 @@ def test_background_by_a_score_worked_by_hand():
 
 
 def test_several_background_words_count_as_their_best():
-    one = segmentation.run(encoder(), split(), options(background="class", background_words=("nothing",)))
-    two = segmentation.run(encoder(), split(), options(background="class", background_words=("nothing", "nothing")))
+    one = outcome_of(segmentation, encoder(), split(), options(background="class", background_words=("nothing",)))
+    two = outcome_of(
+        segmentation, encoder(), split(), options(background="class", background_words=("nothing", "nothing"))
+    )
     assert two.metrics["local/miou"].value == one.metrics["local/miou"].value
 
 
 def test_pixels_outside_the_area_have_no_prediction():
-    outcome = segmentation.run(encoder(area=(0.0, 0.0, 4.0, 2.0)), split(np.zeros((4, 4), dtype=int)), options())
+    outcome = outcome_of(
+        segmentation, encoder(area=(0.0, 0.0, 4.0, 2.0)), split(np.zeros((4, 4), dtype=int)), options()
+    )
     assert outcome.counts["uncovered_pixels"] == 8
     # the area holds row 0 of the grid in image row 0 (2 cats, 2 dogs), row 1 in image row 1 (2 halves; 2 halves)
     assert outcome.metrics["local/pixel_accuracy"].value == pytest.approx((2 + 1 + 1) / 16)
@@ -101,7 +106,9 @@ def test_pixels_outside_the_area_have_no_prediction():
 
 def test_bilinear_scores_cross_between_cell_centres():
     patches = [[1, 0, 0], [0, 0.9, 0], [1, 0, 0], [0, 2.9, 0]]
-    found = segmentation.run(encoder(patches=patches), split(np.zeros((4, 4), dtype=int)), options(upsample="bilinear"))
+    found = outcome_of(
+        segmentation, encoder(patches=patches), split(np.zeros((4, 4), dtype=int)), options(upsample="bilinear")
+    )
     scores = torch.nn.functional.interpolate(
         torch.tensor(patches).T[:2].reshape(1, 2, 2, 2).float(), size=(4, 4), mode="bilinear"
     )[0]
@@ -110,7 +117,7 @@ def test_bilinear_scores_cross_between_cell_centres():
 
 def test_a_model_that_averages_scores_is_scored_as_such():
     as_scores = encoder(prompt_ensemble="scores")
-    assert segmentation.run(as_scores, split(), options()).ties == 4
+    assert outcome_of(segmentation, as_scores, split(), options()).ties == 4
 
 
 @pytest.mark.parametrize(
@@ -136,11 +143,13 @@ def test_no_option_has_a_default():
 def test_missing_masks_and_broken_scores_end_in_a_sentence():
     data = split()
     with pytest.raises(UserError, match="has no mask"):
-        segmentation.run(encoder(), replace(data, examples=(replace(data.examples[0], semantic=None),)), options())
+        outcome_of(
+            segmentation, encoder(), replace(data, examples=(replace(data.examples[0], semantic=None),)), options()
+        )
     with pytest.raises(UserError, match="not finite"):
-        segmentation.run(FiniteEncoder(encoder(patches=[[np.nan, 0, 0]] * 4)), data, options())
+        outcome_of(segmentation, FiniteEncoder(encoder(patches=[[np.nan, 0, 0]] * 4)), data, options())
     with pytest.raises(UserError, match="two classes of one name"):
-        segmentation.run(encoder(), replace(data, classes=("cat", "cat")), options())
+        outcome_of(segmentation, encoder(), replace(data, classes=("cat", "cat")), options())
 
 
 @pytest.mark.slow

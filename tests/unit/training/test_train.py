@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.encoder import Runtime
 from sparc_bench.encoders import own
 from sparc_bench.errors import StoppedError, UserError
@@ -139,7 +140,7 @@ def test_validation_scores_are_those_of_the_retrieval_task(tiny, tmp_path):
     logged = train(tiny, tmp_path / "run", None, 0, "cpu")["val"]
     encoder = own.load(tiny.model_card(), tmp_path / "run", Runtime())
     options = retrieval.Options(ks=(1, 5, 10), truth="full", ties="expected")
-    outcome = retrieval.run(encoder, read_split(tiny, None, val=True), options)
+    outcome = outcome_of(retrieval, encoder, read_split(tiny, None, val=True), options)
     assert logged == {name: outcome.metrics[name].value for name in logged}
     assert len(logged) == 6
 

@@ -1,0 +1,1 @@
+"""Predictions block by block: on disk or in memory, shared by processes, gone on with after a kill."""
