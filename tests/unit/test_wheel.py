@@ -21,6 +21,7 @@ def test_wheel_works_outside_the_checkout(tmp_path):
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     with zipfile.ZipFile(wheel) as opened:
         opened.extractall(tmp_path / "site")
+    assert (tmp_path / "site" / "sparc_bench" / "py.typed").is_file()  # for type checkers of those who import it
     script = (
         "import sparc_bench, sparc_bench.cards.discovery as d, sparc_bench.models.resolve as m\n"
         "from sparc_bench.catalogue import data_card\n"
