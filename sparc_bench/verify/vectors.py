@@ -72,7 +72,7 @@ def _wrong_shapes(model: ProbedModel) -> Iterator[str]:
 def _wrong_images(model: ProbedModel, features: ImageFeatures) -> Iterator[str]:
     count, gives, paths = len(model.views), model.gives, list(model.encoder.paths)
     if features.ids != tuple(view.id for view in model.views):
-        yield "the ids of the image features are not those of the items, in order"
+        yield "the ids of the image features are not those of the images, in order"
     if "global" in gives and (features.global_ND is None or features.global_ND.ndim != 2):
         yield "gives says 'global', but images give no global_ND of one vector each"
     if "patches" in gives and list(features.patches) != paths:
