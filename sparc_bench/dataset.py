@@ -291,6 +291,11 @@ class DataSplit(Sequence[Example]):
             return self.examples.values(field)
         return (getattr(example, field) for example in self.examples)
 
+    def facets(self, kind: type[AnyFacet]) -> Iterator[AnyFacet | None]:
+        """The facet of this type of every example, in order, None where it has none; as `values`."""
+        for found in self.values("facets"):
+            yield next((facet for facet in found if isinstance(facet, kind)), None)
+
     def take(self, indices: Iterable[int]) -> DataSplit:
         """The split with some of its examples alone, in this order; lazy ones stay lazy."""
         if isinstance(self.examples, LazyExamples):

@@ -15,7 +15,8 @@ from pydantic import Field
 
 from sparc_bench.cards.bounds import Count
 from sparc_bench.cards.card import Extended
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import DataSplit, LazyExamples
+from sparc_bench.datasets._coco_columns import PhotoColumns, TextLists
 from sparc_bench.datasets._coco_json import (
     COCO_SPLITS,
     CocoCaptionFile,
@@ -24,7 +25,7 @@ from sparc_bench.datasets._coco_json import (
     captions_by_image,
     images_by_id,
 )
-from sparc_bench.datasets._photos import Photos, coco_photo
+from sparc_bench.datasets._photos import Photos
 from sparc_bench.files.annotations import Absent, DataFolder, known_split, some
 
 TITLE = "COCO captions, or any captions file in COCO's format: photos with about five captions each"
@@ -93,20 +94,14 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     for row in files.other_captions(options.tuning, present) if options.tuning else []:
         tuning.setdefault(row.image_id, []).append(row.caption)
     first = options.captions_per_image or None
+    here = PhotoColumns(photos, present, present.values())
+    texts = TextLists(captions[image_id][:first] for image_id in present)
     return DataSplit(
         dataset="coco_captions",
         split=split,
-        examples=tuple(
-            Example(
-                id=image_id,
-                image=photos.item(image_id, file_name),
-                captions=tuple(captions[image_id][:first]),
-                photo=coco_photo(file_name),
-            )
-            for image_id, file_name in present.items()
-        ),
+        examples=LazyExamples.of({**here.columns(), "captions": texts.column()}, here.image),
         fingerprint=photos.fingerprint(files.contents, {str(image_id): name for image_id, name in present.items()}),
         pool=tuple(row.caption for row in pool),
-        tuning=tuple(tuple(texts) for texts in tuning.values()),
+        tuning=tuple(map(tuple, tuning.values())),
         notes=notes,
     )

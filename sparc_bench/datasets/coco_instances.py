@@ -11,7 +11,8 @@ from pathlib import Path
 from pydantic import Field
 
 from sparc_bench.cards.card import Strict
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import DataSplit, LazyExamples
+from sparc_bench.datasets._coco_columns import ObjectColumns, PhotoColumns
 from sparc_bench.datasets._coco_json import (
     COCO_SPLITS,
     Annotation,
@@ -21,11 +22,9 @@ from sparc_bench.datasets._coco_json import (
     images_by_id,
     labels_of,
     objects_by_image,
-    region_of,
     with_flat,
 )
-from sparc_bench.datasets._photos import Photos, coco_photo, refuse_other_sizes
-from sparc_bench.facets import PixelSize
+from sparc_bench.datasets._photos import Photos, refuse_other_sizes
 from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, known_split
 
 TITLE = "COCO instances, or any instances file in COCO's format: boxes, classes and masks of objects"
@@ -75,19 +74,12 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     photos = Photos.find(folder, rows, options.absent, f"the photos of {where}: mend the option 'images'")
     present = {image_id: image for image_id, image in by_id.items() if image.file_name in photos.sizes}
     refuse_other_sizes({folder / one.file_name: (one.width, one.height) for one in present.values()}, str(where))
+    here = PhotoColumns(photos, present, (image.file_name for image in present.values()))
+    things = ObjectColumns(((image, objects[image_id]) for image_id, image in present.items()), label_of)
     return DataSplit(
         dataset="coco_instances",
         split=split,
-        examples=tuple(
-            Example(
-                id=image_id,
-                image=photos.item(image_id, image.file_name),
-                regions=tuple(region_of(row, label_of[row.category_id], image) for row in objects[image_id]),
-                photo=coco_photo(image.file_name),
-                facets=(PixelSize(image.width, image.height),),
-            )
-            for image_id, image in present.items()
-        ),
+        examples=LazyExamples.of({**here.columns(), **things.columns()}, here.image),
         classes=tuple(category.name for category in sorted(file.categories, key=lambda category: category.id)),
         category_ids=tuple(label_of),
         fingerprint=photos.fingerprint(

@@ -6,12 +6,14 @@ decoded: an EXIF orientation is not applied, as in the field's own tools.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import Field
 
 from sparc_bench.cards.card import Strict
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import Computed, DataSplit, LazyExamples
+from sparc_bench.datasets._coco_columns import PhotoColumns, TextLists
 from sparc_bench.datasets._coco_json import (
     COCO_SPLITS,
     Category,
@@ -22,7 +24,7 @@ from sparc_bench.datasets._coco_json import (
     captions_by_image,
     images_by_id,
 )
-from sparc_bench.datasets._photos import Photos, coco_photo
+from sparc_bench.datasets._photos import Photos
 from sparc_bench.errors import UserError
 from sparc_bench.facets import Objects
 from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, decoded, known_split, some
@@ -118,19 +120,16 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         image_id: by_id[image_id].file_name for image_id in captions if by_id[image_id].file_name in photos.sizes
     }
     pool = files.other_captions(options.pool, present) if options.pool else []
+    here = PhotoColumns(photos, present, present.values())
+    columns = {
+        **here.columns(),
+        "captions": TextLists(captions[image_id] for image_id in present).column(),
+        "facets": _Annotated(tuple(class_of.values()), [objects[image_id] for image_id in present]).column(),
+    }
     return DataSplit(
         dataset="coco_objects",
         split=split,
-        examples=tuple(
-            Example(
-                id=image_id,
-                image=photos.item(image_id, file_name),
-                captions=tuple(captions[image_id]),
-                photo=coco_photo(file_name),
-                facets=(Objects({label: label in objects[image_id] for label in class_of.values()}),),
-            )
-            for image_id, file_name in present.items()
-        ),
+        examples=LazyExamples.of(columns, here.image),
         classes=tuple(class_of.values()),
         synonyms=synonyms,
         fingerprint=photos.fingerprint(files.contents, {str(image_id): name for image_id, name in present.items()}),
@@ -138,6 +137,20 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         notes=photos.notes,
         sizes={"objects": sum(len(objects[image_id]) for image_id in present), "synonyms": len(synonyms)},
     )
+
+
+@dataclass(frozen=True)
+class _Annotated:
+    """The classes, and those of them that have objects in each image."""
+
+    classes: tuple[str, ...]
+    present_N: list[set[str]]
+
+    def column(self) -> Computed[tuple[Objects]]:
+        return Computed(len(self.present_N), self._facets)
+
+    def _facets(self, at: int) -> tuple[Objects]:
+        return (Objects({label: label in self.present_N[at] for label in self.classes}),)
 
 
 def _synonyms(content: bytes, where: Path) -> dict[str, str]:

@@ -13,10 +13,12 @@ from pydantic import Field
 
 from sparc_bench.cards.bounds import Count
 from sparc_bench.cards.card import Strict
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import DataSplit, LazyExamples
+from sparc_bench.datasets._coco_columns import PhotoColumns, TextLists
 from sparc_bench.datasets._photos import Photos, coco_photo, flickr_photo
 from sparc_bench.errors import UserError
 from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, known_split, read_json, repeated, some
+from sparc_bench.files.compact_strings import CompactStrings
 
 TITLE = "Karpathy's splits of COCO, Flickr30k and Flickr8k: photos with about five captions each"
 SOURCE = (
@@ -121,19 +123,19 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         notes += (f"{len(bare)} of {len(listed)} images of '{split}' have no sentences, left out: {some(bare)}.",)
     present = [image for image in captioned if image.file in photos.sizes]
     first = options.captions_per_image or None
+    here = PhotoColumns(photos, (image.id for image in present), (image.file for image in present))
+    columns = {
+        **here.columns(),
+        "captions": TextLists(captions[image.id][:first] for image in present).column(),
+        "photo": CompactStrings(image.photo for image in present),
+    }
+    if split == "all":
+        tags = {name: {"split": name} for name in ("train", "val", "test", "restval")}
+        columns["tags"] = [tags[image.split] for image in present]
     return DataSplit(
         dataset="karpathy",
         split=split,
-        examples=tuple(
-            Example(
-                id=image.id,
-                image=photos.item(image.id, image.file),
-                captions=tuple(captions[image.id][:first]),
-                photo=image.photo,
-                tags={"split": image.split} if split == "all" else {},
-            )
-            for image in present
-        ),
+        examples=LazyExamples.of(columns, here.image),
         fingerprint=photos.fingerprint([content], {image.id: image.file for image in present}),
         notes=notes,
     )

@@ -6,7 +6,8 @@ are in it but not all marked (`not_exhaustive_category_ids`); about all others n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,8 @@ from PIL import Image
 from pydantic import Field
 
 from sparc_bench.cards.card import Strict
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import DataSplit, LazyExamples
+from sparc_bench.datasets._coco_columns import ObjectColumns, PhotoColumns
 from sparc_bench.datasets._coco_json import (
     Annotation,
     Category,
@@ -24,12 +26,11 @@ from sparc_bench.datasets._coco_json import (
     images_by_id,
     labels_of,
     objects_by_image,
-    region_of,
     with_flat,
 )
-from sparc_bench.datasets._photos import Photos, coco_photo, refuse_other_sizes
+from sparc_bench.datasets._photos import Photos, refuse_other_sizes
 from sparc_bench.errors import UserError
-from sparc_bench.facets import Federated, PixelSize
+from sparc_bench.facets import Federated
 from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, fingerprint, known_split, some
 from sparc_bench.images.item import ImageItem
 
@@ -106,10 +107,15 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     present = [image for image in file.images if photos is None or image.photo in photos.sizes]
     if photos is not None:
         refuse_other_sizes({photos.folder / one.photo: (one.width, one.height) for one in present}, str(where))
+    here = PhotoColumns(photos, (image.id for image in present), (image.photo for image in present))
+    image_of = here.image if photos is not None else _Unopened(here.ids).image
+    things = ObjectColumns(
+        ((image, objects[image.id]) for image in present), label_of, [_checked(image, label_of) for image in present]
+    )
     return DataSplit(
         dataset="lvis",
         split=split,
-        examples=tuple(_example(image, photos, objects[image.id], label_of) for image in present),
+        examples=LazyExamples.of({**here.columns(), **things.columns()}, image_of),
         classes=tuple(category.name for category in sorted(file.categories, key=lambda one: one.id)),
         category_ids=tuple(label_of),
         frequencies=tuple(category.frequency for category in sorted(file.categories, key=lambda one: one.id)),
@@ -128,19 +134,21 @@ def _refuse_unknown(file: _File, label_of: Mapping[int, int], where: Path) -> No
         raise UserError(f'{where} has images checked for category {listed}, which its "categories" lack: add it there.')
 
 
-def _example(image: _Image, photos: Photos | None, objects: list[Annotation], label_of: Mapping[int, int]) -> Example:
-    item_id = image.id
-    checked = Federated(
+def _checked(image: _Image, label_of: Mapping[int, int]) -> Federated:
+    return Federated(
         absent=frozenset(label_of[number] for number in image.neg_category_ids),
         not_exhaustive=frozenset(label_of[number] for number in image.not_exhaustive_category_ids),
     )
-    return Example(
-        id=item_id,
-        image=ImageItem(item_id, partial(_no_photo, item_id)) if photos is None else photos.item(item_id, image.photo),
-        photo=coco_photo(image.photo),
-        regions=tuple(region_of(row, label_of[row.category_id], image) for row in objects),
-        facets=(PixelSize(image.width, image.height), checked),
-    )
+
+
+@dataclass(frozen=True)
+class _Unopened:
+    """Images that can be named and not opened."""
+
+    ids: Sequence[str]
+
+    def image(self, at: int) -> ImageItem:
+        return ImageItem(self.ids[at], partial(_no_photo, self.ids[at]))
 
 
 def _no_photo(item_id: str) -> Image.Image:

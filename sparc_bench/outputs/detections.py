@@ -173,8 +173,9 @@ class DetectionRows:
                 "own category ids."
             )
         given = list(dict.fromkeys(self.image_id_D))
-        places = IdMatch.of([example.id for example in data], given, self.where, file_names(data.examples))
-        index_of = {given[at]: index for index, e in enumerate(data) if (at := places.index_of.get(e.id)) is not None}
+        ids = list(data.values("id"))
+        places = IdMatch.of(ids, given, self.where, file_names(data.examples))
+        index_of = {given[at]: index for index, of in enumerate(ids) if (at := places.index_of.get(of)) is not None}
         example_D = np.array([index_of.get(item_id, -1) for item_id in self.image_id_D], dtype=np.int64)
         chosen_D = np.flatnonzero(example_D >= 0)
         without_D = (np.array([mask is None for mask in self.masks]) if masks else np.isnan(self.box_D4).any(axis=1))[
@@ -229,9 +230,9 @@ class DetectionRows:
 
 def stated_sizes(data: DataSplit) -> Float64[ndarray, "N 2"] | None:
     """Width and height of every image; None where the data set does not state them."""
-    if not all(example.has(PixelSize) for example in data):
+    sizes = [size for size in data.facets(PixelSize) if size is not None]
+    if len(sizes) < len(data):
         return None
-    sizes = [example.facet(PixelSize) for example in data]
     return np.array([(size.width, size.height) for size in sizes], dtype=np.float64).reshape(-1, 2)
 
 

@@ -67,6 +67,13 @@ def test_parts_of_parts_stay_lazy():
     assert list(part.values("id")) == ["f", "d"]
 
 
+def test_facets_of_all_examples():
+    sizes = [(PixelSize(4, 3),), (), (Federated(frozenset(), frozenset()), PixelSize(5, 2))]
+    data = DataSplit("toy", "test", LazyExamples.of({"id": list("abc"), "facets": sizes}, image_of))
+    assert list(data.facets(PixelSize)) == [PixelSize(4, 3), None, PixelSize(5, 2)]
+    assert list(replace(data, examples=tuple(data)).facets(PixelSize)) == list(data.facets(PixelSize))
+
+
 def test_values_make_no_example():
     def refuse(at):
         raise AssertionError(at)

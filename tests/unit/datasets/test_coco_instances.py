@@ -98,7 +98,7 @@ def test_real_sample_equals_pycocotools(test_data, capsys):
     capsys.readouterr()
     names = {category["id"]: category["name"] for category in coco.dataset["categories"]}
     crowds = 0
-    for example in split.examples[:60] + tuple(e for e in split if any(region.crowd for region in e.regions)):
+    for example in (*split.examples[:60], *(e for e in split if any(region.crowd for region in e.regions))):
         size = astuple(example.facet(PixelSize))
         assert example.image.open().size == size
         for region, row in zip(example.regions, coco.imgToAnns[int(example.id)], strict=True):
