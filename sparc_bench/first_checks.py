@@ -27,7 +27,7 @@ def refuse_absent_device(device: str) -> None:
     if device == "cpu":
         return
     refusal = UserError(f"The device '{device}' cannot be used here: leave --device out for the CPU.")
-    if device.partition(":")[0] == "cuda" and has_no_gpu():  # torch takes seconds to say so
+    if is_plainly_absent(device):  # torch takes seconds to say so
         raise refusal
     import torch
 
@@ -110,6 +110,18 @@ def refuse_taken(out: Path) -> None:
     """Raise UserError where a file or folder that is to be written is there already."""
     if out.exists():
         raise UserError(f"{out} is there already: name another with --out, or remove it.")
+
+
+def is_plainly_absent(device: str) -> bool:
+    """Whether a device is plainly none of this machine; False wherever only torch knows."""
+    kind, colon, number = device.partition(":")
+    if not kind.isalpha() or kind == "gpu" or (colon and not number.isdecimal()):
+        return True
+    if kind == "mps":
+        return sys.platform != "darwin"
+    if kind == "xpu":
+        return sys.platform.startswith("linux") and not Path("/dev/dri").exists() and not Path("/dev/dxg").exists()
+    return kind == "cuda" and has_no_gpu()
 
 
 def has_no_gpu() -> bool:

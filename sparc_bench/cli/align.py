@@ -47,14 +47,15 @@ def align(
     view, own = opened(image)
     if text is None and own is None:
         raise UserError(f"{image} has no caption of its own: write one in quotes after it.")
-    from sparc_bench.encoder import Runtime
     from sparc_bench.models.resolve import load_encoder, resolve
+
+    found = [resolve(model, None, seed, runs) for model in models]
+    from sparc_bench.encoder import Runtime
     from sparc_bench.report import alignment
     from sparc_bench.report.word_maps import Caption, word_maps
 
     caption = Caption.of(text if text is not None else own or "")
     picture = view.item.open()
-    found = [resolve(model, None, seed, runs) for model in models]
     names = [model.card.name for model in found]
     rows = []
     for typed, model, name in zip(models, found, names, strict=True):

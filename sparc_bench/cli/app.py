@@ -152,13 +152,15 @@ def verify(
     """Probe a model in seconds, before hours of work: a table of checks, and a verdict that names what to change."""
     prepare(None, device, plugin)
     refuse_absent_weights([model])
-    from sparc_bench.encoder import Runtime
     from sparc_bench.models.resolve import load_encoder, resolve
+
+    resolved = resolve(model, run, seed)
+    from sparc_bench.encoder import Runtime
     from sparc_bench.terminal import console, task_bar
     from sparc_bench.verify.checks import CHECKS, run_checks
     from sparc_bench.verify.model_report import render
 
-    encoder = load_encoder(resolve(model, run, seed), Runtime(device, precision))
+    encoder = load_encoder(resolved, Runtime(device, precision))
     with task_bar() as progress:
         bar = progress.add_task("verify", total=len(CHECKS))
         report = run_checks(encoder, lambda name: progress.update(bar, description=name, advance=1))
@@ -181,9 +183,10 @@ def export(
         refuse_taken(out)
         refuse_unwritable(out.parent)
     from sparc_bench.models.resolve import resolve
-    from sparc_bench.training import export as exports
 
     model = resolve(run)
+    from sparc_bench.training import export as exports
+
     out = out or exports.default_out(model, to)
     difference, note = exports.export(model, to, out)
     print(f"Wrote {out}; its vectors differ from the run's by at most {difference:.1g} of their length.{note}")

@@ -36,13 +36,14 @@ def check_data(
     """Check a data set on disk: layout, checksums, counts of what tasks read, ten images decoded."""
     prepare(data_root, None, None)
     from sparc_bench.catalogue.data_card import load
+
+    card = load(name)
     from sparc_bench.catalogue.data_check import check_data
     from sparc_bench.catalogue.data_list import render_details
     from sparc_bench.catalogue.data_report import render
     from sparc_bench.catalogue.presence import presence
     from sparc_bench.terminal import console, task_bar
 
-    card = load(name)
     if presence(card, data_root).status in ("no", "unknown"):
         console().print(render_details(card))
     with task_bar() as progress:

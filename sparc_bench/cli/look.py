@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from sparc_bench.cli.options import DataRoot, Plugins, prepare
+from sparc_bench.first_checks import refuse_absent_data
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -67,9 +68,11 @@ def show(
     if out is None:
         console().print(cards.show(name))
     elif name.endswith(".toml") or name in discovery.names("tasks"):
+        card = discovery.task(name)
+        refuse_absent_data([card], data_root)
         from sparc_bench.cli.task_inputs import write_task_inputs
 
-        held = write_task_inputs(discovery.task(name), data_root, out)
+        held = write_task_inputs(card, data_root, out)
         typer.echo(f"Wrote {out}: {held}.")
     else:
         cards.picture(name, out)

@@ -86,10 +86,11 @@ def evaluate_named(
     refuse_absent_weights(models)
     if known:
         refuse_absent_data(request.tasks, request.data_root)
-    from sparc_bench.evaluation.evaluate import evaluate
     from sparc_bench.models.resolve import resolve
 
     for model in models:  # a misspelt second model is refused before the first is evaluated
         resolve(model, run, request.seed)
+    from sparc_bench.evaluation.evaluate import evaluate
+
     settings = request.settings()
     return [result for model in models for result in evaluate(model, request.tasks, settings, run, progress)]

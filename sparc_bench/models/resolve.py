@@ -9,17 +9,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from sparc_bench.cards import discovery
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.cards.model_names import folder_name
 from sparc_bench.cards.recipe import Recipe, read_model, training_settings
-from sparc_bench.encoder import Encoder, Runtime
 from sparc_bench.errors import UserError, nearest
-from sparc_bench.models.plugin_encoder import checked_encoder
 from sparc_bench.two_towers import checkpoint
 from sparc_bench.weights.pinned import checked_weights
+
+if TYPE_CHECKING:  # a model that is not there is refused before torch is imported
+    from sparc_bench.encoder import Encoder, Runtime
 
 WEIGHTS_FILE = "model.safetensors"
 
@@ -87,7 +88,11 @@ def load_encoder(resolved: ResolvedModel, runtime: Runtime) -> Encoder:
     module = discovery.load("encoders", resolved.card.family)
     encoder = module.load(resolved.card, resolved.weights, runtime)
     code = discovery.plugin_code(resolved.card.family)
-    return cast("Encoder", encoder) if code is None else checked_encoder(encoder, resolved.card.family, code)
+    if code is None:
+        return cast("Encoder", encoder)
+    from sparc_bench.models.plugin_encoder import checked_encoder
+
+    return checked_encoder(encoder, resolved.card.family, code)
 
 
 def _resolve_family(family: str, named: str) -> ResolvedModel:
@@ -113,10 +118,10 @@ def _last_parts(path: Path) -> str:
 
 def _means_a_path(family: str, named: str) -> bool:
     """Whether a WEIGHTS argument can only be a path; a family with the option `weights` also takes names."""
-    options = getattr(discovery.load("encoders", family), "Options", None)
-    if "weights" in getattr(options, "model_fields", ()):
+    if not (named.startswith(("/", "./", "../", "~")) or Path(named).suffix in FILE_SUFFIXES):
         return False
-    return named.startswith(("/", "./", "../", "~")) or Path(named).suffix in FILE_SUFFIXES
+    options = getattr(discovery.load("encoders", family), "Options", None)
+    return "weights" not in getattr(options, "model_fields", ())
 
 
 def _unknown_model(model: str) -> UserError:

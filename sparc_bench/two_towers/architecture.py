@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -10,11 +10,11 @@ from sparc_bench.cards.card import Strict
 from sparc_bench.cards.name import Name
 from sparc_bench.cards.recipe import ImageTowerTable, Recipe, TextTowerTable
 from sparc_bench.errors import UserError
-from sparc_bench.two_towers.image_transform import ImageTransform
-from sparc_bench.two_towers.open_clip_preprocess import OpenClipPreprocess, open_clip_preprocess
-from sparc_bench.two_towers.open_clip_towers import PAD_ID, open_clip_towers
-from sparc_bench.two_towers.tokenizer import Tokenizer
-from sparc_bench.two_towers.towers import RecipeTowers, TowerPair
+
+if TYPE_CHECKING:  # the metadata of a file are read before torch is imported
+    from sparc_bench.two_towers.image_transform import ImageTransform
+    from sparc_bench.two_towers.tokenizer import Tokenizer
+    from sparc_bench.two_towers.towers import TowerPair
 
 
 class OwnArchitecture(Strict):
@@ -26,15 +26,22 @@ class OwnArchitecture(Strict):
 
     def image_transform(self, name: str) -> ImageTransform:
         """Transform that squashes the whole image to a square; `name`: the model's name, for errors."""
+        from sparc_bench.two_towers.image_transform import ImageTransform
+        from sparc_bench.two_towers.open_clip_preprocess import OpenClipPreprocess
+
         size = (self.image.size, self.image.size)
         return ImageTransform(OpenClipPreprocess(name, size, "squash", self.image.interpolation))
 
     def tokenizer(self, state: str) -> Tokenizer:
         """Tokenizer with open_clip's vocabulary and an extra id for padding, or with the vocabulary in `state`."""
+        from sparc_bench.two_towers.tokenizer import Tokenizer
+
         return Tokenizer(self.text.context, state)
 
     def build(self, tokenizer: Tokenizer, branches: int) -> TowerPair:
         """Both towers with random weights."""
+        from sparc_bench.two_towers.towers import RecipeTowers
+
         return RecipeTowers(self.image, self.text, tokenizer.vocabulary, tokenizer.pad_id, branches)
 
 
@@ -54,12 +61,18 @@ class OpenClipArchitecture(Strict):
 
     def image_transform(self, name: str) -> ImageTransform:
         """Transform with the checkpoint's own preprocessing; `name`: the model's name, for errors."""
+        from sparc_bench.two_towers.image_transform import ImageTransform
+        from sparc_bench.two_towers.open_clip_preprocess import open_clip_preprocess
+
         patch = self.config["vision_cfg"].get("patch_size", 16)
         opens, colours = open_clip_preprocess(self.preprocess, name, (patch, patch), flexible=True)
         return ImageTransform(opens, colours.mean, colours.std)
 
     def tokenizer(self, state: str) -> Tokenizer:  # noqa: ARG002 - the vocabulary is open_clip's
         """open_clip's tokenizer with the context length and text cleaning of the model's configuration."""
+        from sparc_bench.two_towers.open_clip_towers import PAD_ID
+        from sparc_bench.two_towers.tokenizer import Tokenizer
+
         text = self.config["text_cfg"]
         clean = (text.get("tokenizer_kwargs") or {}).get("clean", "lower")
         return Tokenizer(text.get("context_length", 77), pad_id=PAD_ID, clean=clean)
@@ -70,6 +83,8 @@ class OpenClipArchitecture(Strict):
         Raises:
             UserError: the objective needs several class tokens.
         """
+        from sparc_bench.two_towers.open_clip_towers import open_clip_towers
+
         if branches:
             raise UserError(
                 f"This objective wants {branches} class tokens and a tower of open_clip has one: leave `init` out, or "

@@ -12,12 +12,10 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
 
 from sparc_bench.cards.bounds import Count
 from sparc_bench.cards.card import parse
@@ -25,10 +23,13 @@ from sparc_bench.cards.model_card import UNKNOWN
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.errors import UserError, quoted
 from sparc_bench.files.json_text import json_value
-from sparc_bench.files.tensor_file import write_tensors
 from sparc_bench.two_towers.architecture import InitRecord, OpenClipArchitecture, OwnArchitecture, architecture_of
 from sparc_bench.weights.configuration import refuse_absurd
 from sparc_bench.weights.weights_file import read_tensor, refuse_odd_values, refuse_whole_numbers
+
+if TYPE_CHECKING:  # a damaged file is refused before torch is imported
+    import torch
+    from torch import Tensor, nn
 
 FORMAT = "sparc-bench 1"
 EXPORTED = "sparc-bench plain 1"
@@ -97,6 +98,8 @@ class Meta:
 
 def write_checkpoint(tensors: Mapping[str, Tensor], meta: Meta, file: Path) -> None:
     """Write a checkpoint whole or not at all; raises UserError where the file system refuses."""
+    from sparc_bench.files.tensor_file import write_tensors
+
     write_tensors(tensors, meta.to_strings(), file)
 
 
@@ -121,6 +124,8 @@ def load_training(file: Path, model: nn.Module, optimizer: torch.optim.AdamW) ->
     Raises:
         UserError: the checkpoint holds another architecture, or values that are NaN or infinite.
     """
+    import torch
+
     meta, tensors = read(file)
     for name, tensor in tensors.items():
         refuse_odd_values(file, name, tensor, f"nothing can go on from it; delete {file} to train anew.")
@@ -141,7 +146,7 @@ def read(file: Path) -> tuple[Meta, dict[str, Tensor]]:
     Raises:
         UserError: the file is missing, damaged, or was not written by this package.
     """
-    with _opened(file) as opened:
+    with _opened(file, "pt") as opened:
         tensors = {name: read_tensor(file, opened, name) for name in opened.keys()}  # noqa: SIM118 - no mapping
         is_exported = opened.metadata()["format"] == EXPORTED
         return _meta(file, opened), _renamed(tensors, EXPORTED_NAMES) if is_exported else tensors
@@ -149,14 +154,14 @@ def read(file: Path) -> tuple[Meta, dict[str, Tensor]]:
 
 def read_meta(file: Path) -> Meta:
     """Metadata of a checkpoint or an exported model; raises UserError as `read` does."""
-    with _opened(file) as opened:
+    with _opened(file, "np") as opened:
         return _meta(file, opened)
 
 
 @contextlib.contextmanager
-def _opened(file: Path) -> Iterator[Any]:
+def _opened(file: Path, framework: Literal["np", "pt"]) -> Iterator[Any]:
     try:
-        with safe_open(file, framework="pt") as opened:
+        with safe_open(file, framework=framework) as opened:
             if (opened.metadata() or {}).get("format") not in (FORMAT, EXPORTED):
                 raise UserError(
                     f"{file} is no checkpoint of sparc-bench: name a run folder, or a card of the family it belongs to."
@@ -192,6 +197,10 @@ def _meta(file: Path, opened: Any) -> Meta:  # noqa: ANN401 - safetensors has no
 
 def write_exported(file: Path, meta: Meta, tensors: Mapping[str, Tensor]) -> None:
     """Write an exported model: float32 tensors under `EXPORTED_NAMES`, its architecture in the metadata."""
+    import torch
+
+    from sparc_bench.files.tensor_file import write_tensors
+
     ours = {checkpoint: exported for exported, checkpoint in EXPORTED_NAMES.items()}
     kept = {name: tensor for name, tensor in tensors.items() if name.startswith("model.")}
     single = {name: x.to(torch.float32) if x.is_floating_point() else x for name, x in _renamed(kept, ours).items()}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import open_clip
+import importlib.util
+from pathlib import Path
 
 NAMED = 3
 """Tags that a sentence names where there are more than it holds."""
@@ -14,7 +15,7 @@ def architecture(word: str) -> tuple[str, str] | None:
     >>> architecture("vit-b-32"), architecture("ViT-B/32"), architecture("ViT-B-32/openai")
     (('ViT-B-32', ''), ('ViT-B-32', ''), ('ViT-B-32', 'openai'))
     """
-    known = {_plain(name): name for name in open_clip.list_models()}
+    known = {_plain(name): name for name in _architectures()}
     parts = word.split("/")
     for count in range(len(parts), 0, -1):
         name = known.get(_plain("-".join(parts[:count])))
@@ -23,12 +24,22 @@ def architecture(word: str) -> tuple[str, str] | None:
     return None
 
 
+def _architectures() -> list[str]:
+    """What `open_clip.list_models()` lists: the files of its package, which takes seconds to import."""
+    found = importlib.util.find_spec("open_clip")
+    assert found is not None
+    assert found.origin is not None
+    return sorted(file.stem for file in (Path(found.origin).parent / "model_configs").glob("*.json"))
+
+
 def _plain(name: str) -> str:
     return name.lower().replace("_", "-")
 
 
 def is_tag(arch: str, word: str) -> bool:
     """Whether open_clip lists weights of an architecture under a tag."""
+    import open_clip
+
     return word in open_clip.list_pretrained_tags_by_model(arch)
 
 
@@ -38,6 +49,8 @@ def named_weights(arch: str) -> str:
     >>> named_weights("ViT-L-14-336"), named_weights("coca_base")
     ('TAG, which is openai', 'FILE, a file of weights: open_clip has no tag for it')
     """
+    import open_clip
+
     tags = open_clip.list_pretrained_tags_by_model(arch)
     if not tags:
         return "FILE, a file of weights: open_clip has no tag for it"

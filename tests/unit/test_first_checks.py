@@ -54,6 +54,10 @@ def test_no_gpu_is_only_said_where_that_is_plain(monkeypatch):
 def test_nothing_is_imported_that_computes(tmp_path):
     (tmp_path / "there").mkdir()
     (tmp_path / "file").touch()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "model.safetensors").write_bytes(b"damaged" * 100)
+    (tmp_path / "card.toml").write_text("title = ")
+    evaluated = f"--task {EMBEDDED} --results {tmp_path}/r"
     commands = [
         f"score {EMBEDDED} {tmp_path}/none.npz --results {tmp_path}/r",
         f"score {ON_DISK} {tmp_path}/there --data-root {tmp_path} --results {tmp_path}/r",
@@ -66,8 +70,26 @@ def test_nothing_is_imported_that_computes(tmp_path):
         f"verify hf:{tmp_path}/none",
         f"eval {tmp_path}/none --task {EMBEDDED} --results {tmp_path}/r",
         f"eval python:{tmp_path}/none.py --task {EMBEDDED} --results {tmp_path}/r",
+        *(f"eval {model} {evaluated}" for model in ("scenes_spark", "qqqq", "opn_clip:x", f"{tmp_path}/card.toml")),
+        *(f"eval {tmp_path}/{model} {evaluated}" for model in ("run", "there")),
+        *(f"eval scenes_clip {evaluated} --device {device}" for device in ("gpu", "mps:x", "cuda:one")),
+        f"eval own:{tmp_path}/run/model.safetensors {evaluated}",
+        f"eval scenes_clip --run {tmp_path}/run {evaluated}",
+        f"eval scenes_clip --seed 77 {evaluated}",
+        f"eval scenes_clip --data-root {tmp_path}/none {evaluated}",
+        f"eval scenes_clip scenes_spark {evaluated}",
+        f"eval scenes_clip --task {tmp_path}/card.toml --results {tmp_path}/r",
+        f"eval scenes_clip --suite sceens --results {tmp_path}/r",
+        *(f"{command} {tmp_path}/run" for command in ("verify", "export --to safetensors")),
+        "verify scenes_spark",
+        *(f"align {model} scenes1:test:0 --out {tmp_path}/a.png" for model in ("scenes_spark", f"{tmp_path}/run")),
+        f"train {tmp_path}/card.toml --runs {tmp_path}/runs",
+        "compare scenes_clip scenes_spark",
+        "data check scenes11",
+        f"show {ON_DISK} --out {tmp_path}/x.json --data-root {tmp_path}/there",
     ]
     found = imported(*commands)
+    assert len(found) == len(commands)
     assert {command: code for command, (code, _) in found.items()} == dict.fromkeys(commands, 2)
     assert not {name for _, heavy in found.values() for name in heavy} & {"torch", "timm", "open_clip", "transformers"}
     assert not (tmp_path / "r").exists()
