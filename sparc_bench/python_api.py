@@ -89,12 +89,12 @@ def evaluate(
     request = Request(
         tuple(cards), Path(results), root, seed, device, precision, batch_size, workers, cache, limit, force
     )
-    with task_bar() as progress:
-        if isinstance(model, str | os.PathLike):
-            done = evaluate_named([os.fspath(model)], request, progress=progress)
-        else:
-            from sparc_bench.evaluation.in_memory import evaluate_in_memory
+    if isinstance(model, str | os.PathLike):
+        done = evaluate_named([os.fspath(model)], request, progress=task_bar())
+    else:
+        from sparc_bench.evaluation.in_memory import evaluate_in_memory
 
+        with task_bar() as progress:
             done = evaluate_in_memory(model, request, progress)
     found = [Recorded(each.path, each.record) for each in done if each.record is not None and each.path is not None]
     errors = {each.task: each.error for each in done if each.error is not None}

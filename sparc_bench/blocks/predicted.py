@@ -13,7 +13,7 @@ from numpy import ndarray
 
 from sparc_bench.blocks.block_store import BlocksInMemory, BlockStore, StoredBlocks
 from sparc_bench.blocks.kept_encoder import KeptEncoder, feature_blocks
-from sparc_bench.blocks.ranks import Alone, Ranks, agreed, from_first
+from sparc_bench.blocks.ranks import Alone, Ranks, from_first
 from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder
 from sparc_bench.outputs.scores_encoder import ScoresEncoder
@@ -100,5 +100,6 @@ def _share_out(
             if not np.array_equal(block.index_N, parts[number]):
                 raise RuntimeError(f"block {number} is about other examples than its part")
             store.write(number, block)
+            ranks.heed()
 
-    agreed(ranks, write_mine)
+    ranks.together(write_mine)

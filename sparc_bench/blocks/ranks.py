@@ -3,72 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
-from sparc_bench.errors import UserError
-
-Result = TypeVar("Result")
+Value = TypeVar("Value")
 
 
 class Ranks(Protocol):
-    """The processes that share an evaluation.
+    """The processes that share an evaluation, as one of them sees them (see `sparc_bench.evaluation.ranks`)."""
 
-    Attributes:
-        rank: number of this process, from 0.
-        world: how many there are.
-    """
+    @property
+    def device(self) -> str:
+        """Of this process."""
+        ...
 
-    rank: int
-    world: int
+    @property
+    def rank(self) -> int:
+        """Number of this process, from 0."""
+        ...
 
-    def gather(self, value: Any) -> list[Any]:  # noqa: ANN401 - whatever can be pickled
+    @property
+    def world(self) -> int:
+        """How many there are."""
+        ...
+
+    def gather(self, value: Value) -> list[Value]:
         """The values of all processes, in the order of their numbers; every process calls it."""
         ...
 
+    def together(self, work: Callable[[], Value]) -> Value:
+        """The result of `work()`, which every process calls; where it fails on one, it fails on all."""
+        ...
 
+    def heed(self) -> None:
+        """Raise an error where the others' part of the work has failed already."""
+        ...
+
+
+@dataclass(frozen=True)
 class Alone:
-    """One process."""
+    """One process (see `Ranks`)."""
 
-    rank, world = 0, 1
+    device: str = "cpu"
+    rank: int = 0
+    world: int = 1
 
-    def gather(self, value: Any) -> list[Any]:  # noqa: ANN401 - as in Ranks
+    def gather(self, value: Value) -> list[Value]:
         """The value."""
         return [value]
 
-
-def agreed(ranks: Ranks, work: Callable[[], Result]) -> Result:
-    """The result of `work()`, called by every process.
-
-    Raises:
-        UserError: that of the first process where the work failed, in every process.
-    """
-    if ranks.world == 1:
+    def together(self, work: Callable[[], Value]) -> Value:
+        """The result of `work()`."""
         return work()
-    sentence, result = None, None
-    try:
-        result = work()
-    except UserError as error:
-        sentence = str(error)
-    failed = [found for found in ranks.gather(sentence) if found is not None]
-    if failed:
-        raise UserError(failed[0])
-    return result  # type: ignore[return-value]  # there was no error
+
+    def heed(self) -> None:
+        """Nothing: there are no others."""
 
 
-def by_first(ranks: Ranks, work: Callable[[], Result]) -> Result | None:
+def by_first(ranks: Ranks, work: Callable[[], Value]) -> Value | None:
     """The result of `work()`, called by the first process; None in the others, which wait for it.
 
     Raises:
-        UserError: the work failed, in every process.
+        UserError: the work failed.
     """
-    return agreed(ranks, lambda: work() if ranks.rank == 0 else None)
+    return ranks.together(lambda: work() if ranks.rank == 0 else None)
 
 
-def from_first(ranks: Ranks, work: Callable[[], Result]) -> Result:
-    """The result of `work()`, called by the first process and told to all.
+def from_first(ranks: Ranks, work: Callable[[], Value]) -> Value:
+    """The result of `work()`, called by the first process and told to all; something small.
 
     Raises:
-        UserError: the work failed, in every process.
+        UserError: the work failed.
     """
-    found: Result = ranks.gather(by_first(ranks, work))[0]
+    found: Value = ranks.gather(by_first(ranks, work))[0]  # type: ignore[assignment]  # that of rank 0 is there
     return found

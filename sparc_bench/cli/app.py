@@ -131,8 +131,11 @@ def evaluate(
 
     cards = tuple(discovery.chosen(task or (), suite or ()))
     request = Request(cards, results, data_root, seed, device, precision, batch_size, workers, cache, limit, force)
-    with task_bar() as progress:
-        done = evaluate_named(models, request, run, progress)
+    done = evaluate_named(models, request, run, task_bar())
+    from sparc_bench.distributed import rank_and_world
+
+    if rank_and_world()[0] > 0:  # the first process has the records
+        return
     from sparc_bench.cli.evaluated import complain, evaluated, said
 
     console().print(evaluated(done))

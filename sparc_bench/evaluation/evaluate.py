@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -58,6 +58,15 @@ class Settings:
     ranks: Ranks = field(default_factory=Alone)
     say: Callable[[str], None] = to_stderr
 
+    def shared(self, ranks: Ranks) -> Settings:
+        """These settings for one of several processes, of which the first one alone says something."""
+        runtime = replace(self.runtime, device=ranks.device)
+        return replace(self, runtime=runtime, ranks=ranks, say=_in_silence if ranks.rank else self.say)
+
+
+def _in_silence(sentence: str) -> None:
+    """Say nothing."""
+
 
 def evaluate(
     model: str, tasks: Sequence[TaskCard], settings: Settings, run: Path | None = None, progress: Progress | None = None
@@ -88,7 +97,15 @@ def evaluate_encoder(
     progress: Progress | None = None,
 ) -> list[Result]:
     """Results of a loaded model, as `evaluate` gives them; `seed` is its training seed."""
-    model = _Model(encoder, card, seed, progress, FeatureCache(settings.cache), settings.runtime.batch_size)
+    model = _Model(
+        encoder,
+        card,
+        seed,
+        progress,
+        FeatureCache(settings.cache, settings.say),
+        settings.runtime.batch_size,
+        settings.ranks,
+    )
     pipeline = Pipeline(
         model, settings.results, settings.data_root, settings.limit, settings.force, settings.ranks, settings.say
     )
@@ -105,6 +122,7 @@ class _Model:
     progress: Progress | None
     cache: FeatureCache
     at_once: int
+    ranks: Ranks
     _bar: TaskID = field(init=False)
 
     @property
@@ -159,5 +177,5 @@ class _Model:
         passes = 2 if "untrained" in card.reference_rows else 1
         lazy = isinstance(data.examples, LazyExamples)
         images = len(data) if lazy else len({example.view.key for example in data})
-        self.progress.reset(self._bar, total=passes * images)
+        self.progress.reset(self._bar, total=passes * images // self.ranks.world)
         return partial(self.progress.advance, self._bar)

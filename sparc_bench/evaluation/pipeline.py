@@ -16,7 +16,7 @@ from typing import Protocol
 
 from sparc_bench.blocks.block_store import SUFFIX, BlockFolder, BlocksInMemory, BlockStore
 from sparc_bench.blocks.predicted import outcome_from
-from sparc_bench.blocks.ranks import Alone, Ranks, agreed, by_first, from_first
+from sparc_bench.blocks.ranks import Alone, Ranks, by_first, from_first
 from sparc_bench.cards.binding import BoundTask
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.catalogue.expected_counts import check_counts
@@ -109,7 +109,7 @@ class Pipeline:
             UserError: the data are not on disk or not those of the card, or the task's options do not fit.
         """
         card, model = task.card, self.candidate.card
-        data = agreed(self.ranks, lambda: self._data(task))
+        data = self.ranks.together(lambda: self._data(task))
         provenance = self.candidate.provenance(task, data)
         bare = new_record.bare_record(task, data, model, self.candidate.seed, provenance, self.limit)
         path = record_path(

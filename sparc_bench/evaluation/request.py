@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from sparc_bench.blocks.ranks import Alone, Ranks
 from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.errors import UserError
 from sparc_bench.feature_cache import CacheMode
@@ -72,25 +74,45 @@ class Request:
 
 
 def evaluate_named(
-    models: Sequence[str], request: Request, run: Path | None = None, progress: Progress | None = None
+    models: Sequence[str],
+    request: Request,
+    run: Path | None = None,
+    progress: AbstractContextManager[Progress] | None = None,
 ) -> list[Result]:
-    """Results of models by their names, `run` being the run folder whose weights to use (`--run`).
+    """Results of models by their names; under torchrun the processes share the work and the first one has the records.
+
+    Args:
+        models: names, paths of cards or run folders, or family:weights.
+        request: tasks and settings.
+        run: the run folder whose weights to use (`--run`).
+        progress: a progress display to start, which only the first process does.
 
     Raises:
         UserError: a name, a path or all data are not there, or a model cannot be loaded.
     """
-    known = all(map(may_be_model, models))
-    if not request.tasks and known:
-        raise UserError("No task was named: add --suite NAME or --task NAME, which sparc-bench list tasks names.")
-    refuse_unwritable(request.results)
-    refuse_absent_weights(models)
-    if known:
-        refuse_absent_data(request.tasks, request.data_root)
-    from sparc_bench.models.resolve import resolve
+    with shared_evaluation(request.device or "cpu") as ranks:
+        known = all(map(may_be_model, models))
+        if not request.tasks and known:
+            raise UserError("No task was named: add --suite NAME or --task NAME, which sparc-bench list tasks names.")
+        refuse_unwritable(request.results)
+        refuse_absent_weights(models)
+        if known:
+            refuse_absent_data(request.tasks, request.data_root)
+        from sparc_bench.models.resolve import resolve
 
-    for model in models:  # a misspelt second model is refused before the first is evaluated
-        resolve(model, run, request.seed)
-    from sparc_bench.evaluation.evaluate import evaluate
+        for model in models:  # a misspelt second model is refused before the first is evaluated
+            resolve(model, run, request.seed)
+        from sparc_bench.evaluation.evaluate import evaluate
 
-    settings = request.settings()
-    return [result for model in models for result in evaluate(model, request.tasks, settings, run, progress)]
+        settings = request.settings().shared(ranks)
+        with nullcontext() if progress is None or ranks.rank else progress as shown:
+            return [result for model in models for result in evaluate(model, request.tasks, settings, run, shown)]
+
+
+def shared_evaluation(device: str) -> AbstractContextManager[Ranks]:
+    """The processes of torchrun (see `sparc_bench.evaluation.ranks`), or one alone, which waits for no torch."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return nullcontext(Alone(device))
+    from sparc_bench.evaluation.ranks import evaluation_ranks
+
+    return evaluation_ranks(device)

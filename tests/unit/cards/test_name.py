@@ -9,6 +9,7 @@ from sparc_bench.cards.name import fault, fault_of_model
 from sparc_bench.catalogue.data_card import read_card
 from sparc_bench.cli.app import main
 from sparc_bench.errors import UserError
+from sparc_bench.files.tensor_file import write_tensors
 from sparc_bench.records.record import read_record, record_files
 from sparc_bench.two_towers import checkpoint
 
@@ -85,13 +86,13 @@ def test_a_checkpoint_with_an_odd_name_is_refused(name, tmp_path):
     strings = meta.to_strings()
     recipe = json.loads(strings["recipe"]) | {"name": name}
     file = tmp_path / "model.safetensors"
-    checkpoint.write_tensors(tensors, {**strings, "recipe": json.dumps(recipe)}, file)
+    write_tensors(tensors, {**strings, "recipe": json.dumps(recipe)}, file)
     for read in (checkpoint.read_meta, checkpoint.read):
         with pytest.raises(UserError, match="'name' cannot name a folder"):
             read(file)
     start = {"model": name, "weights_hash": "", "trained_on": [], "heads": {}}
     start["towers"] = json.loads(meta.architecture.model_dump_json())
-    checkpoint.write_tensors(tensors, {**strings, "start": json.dumps(start)}, file)
+    write_tensors(tensors, {**strings, "start": json.dumps(start)}, file)
     with pytest.raises(UserError, match="'model' cannot name a folder"):
         checkpoint.read_meta(file)
 

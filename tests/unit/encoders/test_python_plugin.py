@@ -172,8 +172,8 @@ def test_preprocessing_finds_its_way_into_worker_processes(plugin):
     [
         ("def load(:", r"mistake in line 1 \(.*\): mend it"),
         ("import no_such_library", "cannot be imported .*no_such_library.*: install what it needs"),
-        ("x = 1", "has none of read, load, Objective, run"),
-        ("def run(): pass", r"has no function load: define load\(card, weights, runtime\)"),
+        ("x = 1", "has none of read, load, Objective, score"),
+        ("def score(): pass", r"has no function load: define load\(card, weights, runtime\)"),
         ("def load(card, weights, runtime): return None", "NoneType that load of .* returns has no card, device"),
         (WHOLE.replace("load = Model", "Model.gives = frozenset({'globl'})\nload = Model"), "did you mean 'global'"),
         (WHOLE.replace("load = Model", "Model.texts = property()\nload = Model"), "has no texts"),
@@ -182,7 +182,7 @@ def test_preprocessing_finds_its_way_into_worker_processes(plugin):
 def test_files_that_are_no_encoder(plugin, content, match):
     path = plugin(content)
     sentence(lambda: load_encoder(resolve(f"python:{path}"), Runtime()), match)
-    assert path.stem not in discovery._plugins or hasattr(discovery._plugins[path.stem], "load") or "run" in content
+    assert path.stem not in discovery._plugins or hasattr(discovery._plugins[path.stem], "load") or "score" in content
 
 
 def test_an_error_of_the_authors_own_keeps_its_traceback(plugin):

@@ -117,7 +117,7 @@ class Strings:
 
 
 def test_a_model_in_memory_is_the_encoder_of_a_file():
-    towers, item = Towers(), ImageItem("a", gradient)
+    towers, item = Towers(), View(ImageItem("a", gradient))
     mine, file = wrap(towers, preprocess, tokenize, towers.encode_patches, title="Mine"), encoder()
     assert (mine.card.name, mine.card.title, mine.weights_hash) == ("Towers", "Mine", file.weights_hash)
     assert torch.equal(mine.images([item], ALL).patches["local"], file.images([item], ALL).patches["local"])
@@ -145,8 +145,8 @@ def test_a_model_is_read_in_evaluation_mode_and_left_as_it_was():
     noisy = Noisy()
     mine = wrap(noisy, preprocess, tokenize)
     assert torch.equal(
-        mine.images([ImageItem("a", gradient)], ALL).global_ND,
-        encoder().images([ImageItem("a", gradient)], ALL).global_ND,
+        mine.images([View(ImageItem("a", gradient))], ALL).global_ND,
+        encoder().images([View(ImageItem("a", gradient))], ALL).global_ND,
     )
     assert (noisy.training, noisy.dropout.training, noisy.frozen.training) == (True, True, False)
 
@@ -172,7 +172,7 @@ def test_vectors_of_another_shape_are_refused(image, text, sentence):
     model = type("M", (), {"encode_image": staticmethod(image), "encode_text": staticmethod(text)})()
     mine = wrap(model, preprocess)
     with pytest.raises(UserError, match=sentence):
-        (mine.images([ImageItem("a", gradient)], ALL), mine.texts(["one"], ALL))
+        (mine.images([View(ImageItem("a", gradient))], ALL), mine.texts(["one"], ALL))
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_a_model_of_open_clip_as_it_comes(tmp_path):
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     mine = wrap(model, transform, open_clip.get_tokenizer(f"local-dir:{folder}"))
     own = tiny_open_clip.encoder(folder)
-    items, words = [ImageItem("a", gradient)], ["a cat", "two Dogs"]
+    items, words = [View(ImageItem("a", gradient))], ["a cat", "two Dogs"]
     assert torch.allclose(
         mine.images(items, ALL).global_ND, own.images(items, frozenset({"global"})).global_ND, atol=1e-5
     )
