@@ -1,7 +1,7 @@
 """Discovery of modules and cards: folders are listed, a file's name is the thing's name, plug-ins add to each kind.
 
 A plug-in is a Python module with `read` and `PROVIDES` (data set), `load` (encoder family), `Objective` (loss) or
-`run` and `Options` (protocol); packages name theirs in the entry-point group `sparc_bench.plugins`. Its name is one
+`score` and `Options` (protocol); packages name theirs in the entry-point group `sparc_bench.plugins`. Its name is one
 that nothing else has, neither here nor in Python.
 """
 

@@ -40,7 +40,7 @@ class Request:
         device: torch device; None: the CPU, and for a model in memory the one where it is.
         precision: of the forward pass; None: float32.
         batch_size: images that the model sees at once; None: 256.
-        workers: processes that decode images; None: one a core, at most 8.
+        workers: processes that decode images; None: one a core, at most 8, and shared by torchrun's processes.
         cache: what of the features is kept for later.
         limit: only so many images, for testing.
         force: replace records that are still current, or that are of another model with the name of one in memory.
@@ -63,7 +63,8 @@ class Request:
         from sparc_bench.encoder import Runtime
         from sparc_bench.evaluation.evaluate import Settings
 
-        spare = min(os.cpu_count() or 1, MOST_WORKERS) if workers is None else workers
+        beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes of torchrun on this machine
+        spare = max(1, min((os.cpu_count() or 1) // beside, MOST_WORKERS)) if workers is None else workers
         runtime = Runtime(
             device=self.device or device,
             precision=self.precision or Runtime.precision,

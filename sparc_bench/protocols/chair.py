@@ -92,7 +92,7 @@ class _ChairSums:
         self.weight_N[rows] = weight_NU.sum(axis=1)
 
     def metrics(self) -> dict[str, Mean]:
-        """Metrics over the images, named as in `run`."""
+        """Metrics over the images, named as in `score`."""
         mentioned_N, wrong_N, any_wrong_N, named_N = (self.of[name] for name in _QUANTITIES)
         return {
             "faithful_objects": Mean(mentioned_N - wrong_N, mentioned_N),
