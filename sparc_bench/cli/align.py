@@ -47,6 +47,7 @@ def align(
     view, own = opened(image)
     if text is None and own is None:
         raise UserError(f"{image} has no caption of its own: write one in quotes after it.")
+    picture = view.item.open()
     from sparc_bench.models.resolve import load_encoder, resolve
 
     found = [resolve(model, None, seed, runs) for model in models]
@@ -55,7 +56,6 @@ def align(
     from sparc_bench.report.word_maps import Caption, word_maps
 
     caption = Caption.of(text if text is not None else own or "")
-    picture = view.item.open()
     names = [model.card.name for model in found]
     rows = []
     for typed, model, name in zip(models, found, names, strict=True):

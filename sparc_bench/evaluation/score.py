@@ -1,70 +1,28 @@
 """A file of outputs on a task: the way of `sparc-bench score`, for systems that fit no encoder.
 
 Detectors, segmenters, rerankers and captioners are scored by the rules that encoders are scored by, and their records
-have the same schema; `model_family` is "outputs", and `weights_hash` that of the file.
+have the same schema; `model_family` is "outputs", and `weights_hash` that of the file. Torch is imported after the
+name and the file were read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sparc_bench.cards import discovery
-from sparc_bench.cards.binding import BoundTask, bind
+from sparc_bench.cards.binding import bind
 from sparc_bench.cards.model_card import ModelCard, refuse_without_split
 from sparc_bench.cards.name import LONGEST_NAME, fault_of_model
 from sparc_bench.cards.task_card import TaskCard
-from sparc_bench.dataset import DataSplit
-from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError
-from sparc_bench.evaluation.new_record import Provenance
-from sparc_bench.evaluation.pipeline import Pipeline, Result
-from sparc_bench.evaluation.scorer import Scorer
-from sparc_bench.evaluation.watched_encoder import WatchedEncoder
 from sparc_bench.files.json_text import json_value
 from sparc_bench.outputs import reader
-from sparc_bench.outputs.scores_encoder import ScoresEncoder
-from sparc_bench.outputs.similarity import Similarity
-from sparc_bench.protocol import Predictions
 from sparc_bench.records.record import OUTPUTS, SAMPLES
 
-
-@dataclass
-class _System:
-    """Candidate that is another system's outputs (see `sparc_bench.evaluation.pipeline.Candidate`).
-
-    Attributes:
-        card: of the system.
-        outputs: what its file holds.
-        weights_hash: sha256 of the file.
-        predictions: reads the outputs as predictions, as the task's protocol has it.
-        seed: always the first.
-        opens_images: never.
-    """
-
-    card: ModelCard
-    outputs: Any
-    weights_hash: str
-    predictions: Callable[[Any, DataSplit, Any], Predictions | Encoder]
-    seed: int = 0
-    opens_images: bool = False
-
-    def provenance(self, task: BoundTask, data: DataSplit) -> Provenance:  # noqa: ARG002 - the same for every task
-        """Provenance of the outputs: the sha256 of their file."""
-        return Provenance(self.weights_hash)
-
-    @contextmanager
-    def scorer(self, task: BoundTask, data: DataSplit) -> Iterator[Scorer]:
-        """The protocol's rule for such a file; guessing encoders can stand beside a similarity matrix alone."""
-        beside = None
-        if isinstance(self.outputs, Similarity):
-            beside = WatchedEncoder(ScoresEncoder(self.outputs, data.views), lambda _: None)
-        yield Scorer(
-            lambda _store, _ranks: self.predictions(self.outputs, data, task.options), beside, has_towers=False
-        )
+if TYPE_CHECKING:
+    from sparc_bench.evaluation.pipeline import Result
 
 
 def score(
@@ -93,12 +51,11 @@ def score(
     Raises:
         UserError: a task that takes no outputs, a file that does not fit, a name that something else has.
     """
-    task = bind(card)
     name = file.resolve().stem if name is None else name
     refuse_name(name, results)
     for entry in trained_on:
         refuse_without_split(entry, "--trained-on")
-    wanted: Mapping[str, Any] = getattr(task.protocol, "OUTPUTS", {})
+    wanted: Collection[str] = getattr(bind(card, discovery.declared).protocol, "OUTPUTS", ())
     if not wanted:
         raise UserError(
             f"{card.name} takes no outputs, for {card.protocol} asks a model itself: run sparc-bench eval MODEL --task "
@@ -112,7 +69,11 @@ def score(
         source="another system",
         trained_on=trained_on,
     )
-    system = _System(model, outputs, sha256, wanted[kind])
+    from sparc_bench.evaluation.outputs_system import OutputsSystem
+    from sparc_bench.evaluation.pipeline import Pipeline
+
+    task = bind(card)
+    system = OutputsSystem(model, outputs, sha256, task.protocol.OUTPUTS[kind])
     return Pipeline(system, results, data_root, force=force).result(task)
 
 

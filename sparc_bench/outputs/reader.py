@@ -17,13 +17,10 @@ from sparc_bench.outputs.outputs_file import OutputsFile
 
 @cache
 def kinds() -> dict[str, ModuleType]:
-    """Kind of outputs -> its module: every module of this folder with a function `parse`."""
-    folder = str(Path(__file__).parent)
-    modules = {
-        module.name: importlib.import_module(f"sparc_bench.outputs.{module.name}")
-        for module in pkgutil.iter_modules([folder])
-    }
-    return {name: module for name, module in sorted(modules.items()) if hasattr(module, "parse")}
+    """Kind of outputs -> its module: every module of this folder with a function `parse`; no other is imported."""
+    names = sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
+    with_parse = [name for name in names if "parse" in declarations.read(f"{__package__}.{name}").names()]
+    return {name: importlib.import_module(f"{__package__}.{name}") for name in with_parse}
 
 
 def formats(names: Collection[str]) -> str:

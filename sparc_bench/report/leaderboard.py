@@ -8,8 +8,8 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +20,9 @@ from sparc_bench.foreign_text import code_span, csv_cell, markdown, visible
 from sparc_bench.metrics.unit import SIGNS, in_unit
 from sparc_bench.report import interval_plot, overview
 from sparc_bench.report.ranking import Row, Section, build, reference_values
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 __all__ = [
     "build",
@@ -52,7 +55,7 @@ _HOW_TO_READ = (
 )
 
 
-def frame(sections: Iterable[Section]) -> pd.DataFrame:
+def frame(sections: Iterable[Section]) -> DataFrame:
     """All rows as one table: values are fractions; reference rows have no interval and no rank.
 
     A row of several seeds (`seed` is "all") is followed by one line for each of them, whose interval is over images.
@@ -75,7 +78,9 @@ def frame(sections: Iterable[Section]) -> pd.DataFrame:
         lines += [{**shared, "row": kind, "name": of.label, "value": of.value} for of in section.reference_rows]
     ours = ("sample",)  # "@sample" is a mark of this project
     lines = [{key: value if key in ours else csv_cell(value) for key, value in line.items()} for line in lines]
-    return pd.DataFrame(lines, columns=_COLUMNS).astype({"rank": "Int64", "seeds": "Int64"})
+    from pandas import DataFrame
+
+    return DataFrame(lines, columns=_COLUMNS).astype({"rank": "Int64", "seeds": "Int64"})
 
 
 def _row_lines(row: Row) -> list[dict[str, object]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from sparc_bench.verify.probed_model import ProbedModel
+if TYPE_CHECKING:  # which needs torch
+    from sparc_bench.verify.probed_model import ProbedModel
 
 Status = Literal["ok", "note", "warning", "fail", "left out", "not judged"]
 """note: worth knowing; warning: numbers may be off; fail: numbers are wrong; left out: the check does not apply;
