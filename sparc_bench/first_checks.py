@@ -15,6 +15,12 @@ if TYPE_CHECKING:  # cards need pydantic, which help does without
     from sparc_bench.cards.recipe import Recipe
     from sparc_bench.cards.task_card import TaskCard
 
+MOST_FILES = 10_000
+"""Files of a data set's folder that is read before a model is loaded, at most; a larger one is read after it."""
+
+MOST_BYTES = 2**24
+"""Bytes of such a folder that are no photos, at most: JSON of this size is read in about .2 s."""
+
 
 def refuse_absent_root(data_root: Path | None) -> None:
     """Raise UserError where the folder of the data sets does not exist."""
@@ -47,13 +53,16 @@ def refuse_unwritable(folder: Path) -> None:
 
 
 def refuse_absent_data(cards: Collection[TaskCard], data_root: Path | None) -> None:
-    """Raise UserError where none of the tasks has its data; those that have theirs are evaluated without the others."""
-    reasons = [_of_task(card, data_root) for card in cards]
-    first = next(iter(reasons), None)
-    if first is None or not all(reasons):
+    """Raise UserError where no task has its data, whole; those that have theirs are evaluated without the others."""
+    reasons: list[str] = []
+    for card in cards:
+        reasons.append(_of_task(card, data_root))
+        if not reasons[-1]:
+            return
+    if not reasons:
         return
     several = f"None of the {len(cards)} tasks has its data. " if len(set(reasons)) > 1 else ""
-    raise UserError(f"{several}{first}")
+    raise UserError(f"{several}{reasons[0]}")
 
 
 def refuse_absent_training_data(recipes: Iterable[Recipe], data_root: Path | None) -> None:
@@ -84,10 +93,16 @@ def refuse_absent_weights(words: Iterable[str]) -> None:
     """Raise UserError where a MODEL argument is plainly a path, and nothing is there."""
     for word in words:
         family, colon, rest = word.partition(":")
-        place = rest if colon else word
+        place = code_file(rest) if family == "python" else rest if colon else word
         plain = place.startswith(("/", "~", "./", "../")) or family == "python" or place.endswith(".toml")
         if plain and not Path(place).expanduser().exists():
             raise UserError(f"There is no file or folder {place}, which {word} names: check the path.")
+
+
+def code_file(word: str) -> str:
+    """The file in FILE.py or FILE.py:WEIGHTS, as the family `python` is given them."""
+    name, suffix, _ = word.partition(".py:")
+    return f"{name}{suffix[:-1]}"
 
 
 def refuse_unknown_objectives(names: Sequence[str]) -> None:
@@ -150,16 +165,38 @@ def _of_task(card: TaskCard, data_root: Path | None) -> str:
 
 
 def _absent(dataset: str, declared: Any, split: str, options: Any, data_root: Path | None) -> str:  # noqa: ANN401 - modules and their options
-    """The reader's own sentence about a root or folder that is not there; empty where both are."""
+    """The reader's own sentence about a root, folder or file that is not there or damaged; empty where all are well.
+
+    A folder whose reading would take long is left to the evaluation itself, and so are the photos.
+    """
     if not getattr(declared, "NEEDS_ON_DISK", ""):
         return ""
     folder = str(getattr(options, "folder", "")).partition("{")[0]
-    if data_root is not None and (data_root / folder).is_dir():
+    if data_root is not None and (data_root / folder).is_dir() and not _is_quickly_read(data_root / folder):
         return ""
     from sparc_bench.cards import discovery
 
+    if getattr(options, "absent", None) == "refuse":
+        options = options.model_copy(update={"absent": "keep"})
     try:
-        discovery.load("datasets", dataset).read(data_root, split, options)  # which fails at once, if it does
+        discovery.load("datasets", dataset).read(data_root, split, options)
     except UserError as error:
         return str(error)
     return ""
+
+
+def _is_quickly_read(folder: Path) -> bool:
+    """Whether a folder has so few files, and so few bytes that are no photos, that reading it takes no second."""
+    files = size = 0
+    for place, _, names in os.walk(folder):
+        files += len(names)
+        if files > MOST_FILES:
+            return False
+        size += sum((Path(place) / name).stat().st_size for name in names if _may_be_read(name, place))
+        if size > MOST_BYTES:
+            return False
+    return True
+
+
+def _may_be_read(name: str, place: str) -> bool:
+    return not name.lower().endswith((".jpg", ".jpeg", ".png")) and (Path(place) / name).is_file()

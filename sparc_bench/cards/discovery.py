@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
+import warnings
 from collections.abc import Iterable
 from functools import cache
 from importlib.machinery import BuiltinImporter, PathFinder
@@ -80,6 +81,21 @@ def plugin_code(name: str) -> str | None:
     return hashlib.sha256(version.encode() + content).hexdigest()
 
 
+def refuse_misspelt_code(path: Path) -> None:
+    """Raise UserError for a file whose text is no Python; it is not executed."""
+    if not path.is_file():
+        return
+    try:
+        with warnings.catch_warnings(action="ignore"):  # which its execution says
+            compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+    except SyntaxError as error:
+        raise _misspelt(path.resolve(), error) from None
+
+
+def _misspelt(path: Path, error: SyntaxError) -> UserError:
+    return UserError(f"The plug-in {path} has a mistake in line {error.lineno} ({error.msg}): mend it.")
+
+
 def _executed(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
@@ -94,9 +110,7 @@ def _executed(path: Path) -> ModuleType:
         if before is not None:
             sys.modules[path.stem] = before
         if isinstance(error, SyntaxError):
-            raise UserError(
-                f"The plug-in {path} has a mistake in line {error.lineno} ({error.msg}): mend it."
-            ) from None
+            raise _misspelt(path, error) from None
         if isinstance(error, ImportError):
             raise UserError(f"The plug-in {path} cannot be imported ({error}): install what it needs.") from error
         raise

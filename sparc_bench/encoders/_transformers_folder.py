@@ -12,16 +12,16 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from sparc_bench.errors import UserError, shortened
 from sparc_bench.files.json_text import json_value
 from sparc_bench.weights import hub
 from sparc_bench.weights.configuration import refuse_absurd
 from sparc_bench.weights.weights_file import file_sha256, read_tensors
+
+if TYPE_CHECKING:  # a folder without weights is refused before torch is imported
+    from torch import nn
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -223,6 +223,7 @@ def model(folder: Folder, config: Any, trusted: bool) -> nn.Module:  # noqa: ANN
     Raises:
         UserError: a tensor is missing, unknown or of another shape, or `read_tensors` refuses the file.
     """
+    import torch
     from transformers import AutoModel
 
     tensors = read_tensors(folder.weights)

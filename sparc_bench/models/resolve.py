@@ -6,6 +6,8 @@ folder or a name that the family knows (`open_clip:ViT-B-32/openai`, `hf:google/
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +109,16 @@ def _resolve_family(family: str, named: str) -> ResolvedModel:
     title = _last_parts(path) if path.exists() else named
     name = folder_name(family, title)
     card = ModelCard(name=name, title=f"{family}:{title}", family=family, source="command line", options=options)
-    return ResolvedModel(card, path if path.exists() else None)
+    weights = path if path.exists() else None
+    _look_first(card, weights)
+    return ResolvedModel(card, weights)
+
+
+def _look_first(card: ModelCard, weights: Path | None) -> None:
+    """Raise UserError for what is plainly wrong with a family's weights: its module `_look_FAMILY` takes no torch."""
+    name = f"sparc_bench.encoders._look_{card.family}"
+    if importlib.util.find_spec(name) is not None:
+        importlib.import_module(name).refuse(card, weights)
 
 
 def _last_parts(path: Path) -> str:
@@ -120,7 +131,7 @@ def _means_a_path(family: str, named: str) -> bool:
     """Whether a WEIGHTS argument can only be a path; a family with the option `weights` also takes names."""
     if not (named.startswith(("/", "./", "../", "~")) or Path(named).suffix in FILE_SUFFIXES):
         return False
-    options = getattr(discovery.load("encoders", family), "Options", None)
+    options = getattr(discovery.declared("encoders", family), "Options", None)
     return "weights" not in getattr(options, "model_fields", ())
 
 

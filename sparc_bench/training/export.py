@@ -36,7 +36,7 @@ from sparc_bench.two_towers import checkpoint
 from sparc_bench.two_towers.architecture import OpenClipArchitecture
 from sparc_bench.two_towers.heads import HeadedObjective
 from sparc_bench.two_towers.open_clip_towers import to_open_clip
-from sparc_bench.weights.open_clip_source import CONFIG
+from sparc_bench.weights.open_clip_names import CONFIG
 
 WEIGHTS = "open_clip_model.safetensors"
 LARGEST = 1e-5

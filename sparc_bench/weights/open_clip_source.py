@@ -14,14 +14,20 @@ from pydantic import Field
 
 from sparc_bench.cards.bounds import Context, Pixels
 from sparc_bench.cards.card import Strict
-from sparc_bench.errors import UserError, nearest
+from sparc_bench.errors import UserError
 from sparc_bench.files.json_text import json_value
 from sparc_bench.weights import hub
 from sparc_bench.weights.configuration import refuse_absurd
-from sparc_bench.weights.open_clip_names import listed_by, named_weights
+from sparc_bench.weights.open_clip_names import (
+    CONFIG,
+    named_file,
+    refuse_unknown_architecture,
+    refuse_without_configuration,
+    split,
+    unnamed_weights,
+)
 from sparc_bench.weights.weights_file import file_sha256
 
-CONFIG = "open_clip_config.json"
 CONTEXT = 77
 """Tokens of a text where a configuration names no number."""
 
@@ -101,12 +107,8 @@ def find(options: Options, weights: Path | None, where: str) -> OpenClipSource:
     if weights is not None and pretrained:
         raise UserError(f"{where}: both {weights} and '{pretrained}' are named as weights: leave one out.")
     if not model and weights is not None:
+        refuse_without_configuration(weights)
         folder = weights if weights.is_dir() else weights.parent
-        if not (folder / CONFIG).is_file():
-            raise UserError(
-                f"{weights} does not name its architecture: write open_clip:ARCHITECTURE/{weights} or a card with "
-                f'model = "ARCHITECTURE", or put open_clip\'s {CONFIG} beside it.'
-            )
         model = f"local-dir:{folder}"
     if model.startswith("local-dir:"):
         found = _of_folder(Path(model.removeprefix("local-dir:")), weights)
@@ -135,23 +137,14 @@ def _split(word: str) -> tuple[str, str]:
     """The model and the tag or file of MODEL/TAG or MODEL/FILE; the model may contain a slash (ViT-B/32)."""
     if word.startswith(("hf-hub:", "local-dir:")):
         return word, ""
-    parts = word.split("/")
-    known = set(open_clip.list_models())
-    for count in range(len(parts), 0, -1):
-        if "-".join(parts[:count]) in known:
-            return "-".join(parts[:count]), "/".join(parts[count:])
-    return parts[0], "/".join(parts[1:])
+    return split(word)
 
 
 def _of_architecture(arch: str, pretrained: str, weights: Path | None, options: Options, where: str) -> OpenClipSource:
+    if not arch:
+        raise UserError(f'{where} names no model: write [options] with model = "ViT-B-32" and pretrained = "openai".')
+    refuse_unknown_architecture(arch)
     model_cfg = open_clip.get_model_config(arch)
-    if model_cfg is None:
-        if not arch:
-            raise UserError(
-                f'{where} names no model: write [options] with model = "ViT-B-32" and pretrained = "openai".'
-            )
-        hint = nearest(arch, open_clip.list_models(), listed_by())
-        raise UserError(f"open_clip has no architecture '{arch}': {hint}")
     plain = OpenClipSource(
         name=arch,
         create_as=arch,
@@ -160,9 +153,8 @@ def _of_architecture(arch: str, pretrained: str, weights: Path | None, options: 
         file=weights or Path(pretrained),
         quick_gelu=bool(model_cfg.get("quick_gelu")),
     )
-    tags = open_clip.list_pretrained_tags_by_model(arch)
     if weights is None and not pretrained:
-        raise UserError(f"{where}: {arch} is an architecture without weights: add /FILE or /{named_weights(arch)}.")
+        raise unnamed_weights(arch, where)
     tag = open_clip.get_pretrained_cfg(arch, pretrained) if weights is None else {}
     if tag:
         return replace(
@@ -174,7 +166,7 @@ def _of_architecture(arch: str, pretrained: str, weights: Path | None, options: 
             listed=True,
         )
     if weights is None:
-        plain = replace(plain, file=_file(arch, pretrained, tags))
+        plain = replace(plain, file=named_file(arch, pretrained))
     if not plain.quick_gelu and options.activation is None and has_both_forms(model_cfg):
         named = f", or name the architecture {arch}-quickgelu" if f"{arch}-quickgelu" in open_clip.list_models() else ""
         raise UserError(
@@ -183,14 +175,6 @@ def _of_architecture(arch: str, pretrained: str, weights: Path | None, options: 
             f"DataComp) into the [options] of a card{named}."
         )
     return plain
-
-
-def _file(arch: str, named: str, tags: list[str]) -> Path:
-    """The file named after an architecture: a relative path, or an absolute one without its first slash."""
-    for path in (Path(named).expanduser(), Path("/") / named):
-        if path.exists():
-            return path
-    raise UserError(f"'{named}' is no tag of {arch} and no file: {nearest(named, tags, listed_by(arch))}")
 
 
 def _tagged(tag: Mapping[str, Any], revision: str | None) -> Path:

@@ -17,19 +17,26 @@ LOOKS = [
 ]
 
 CODE = """
-import json, sys
+import contextlib, io, json, sys
 from sparc_bench.cli.app import main
-heavy, before, found = set(json.loads(sys.argv[1])), set(), {}
+heavy, before, found, said = set(json.loads(sys.argv[1])), set(), {}, {}
 for command in sys.argv[2:]:
-    code = main(command.split())
+    with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.redirect_stderr(text):
+        code = main(command.split())
+    said[command] = text.getvalue()
     found[command] = [code, sorted(heavy & sys.modules.keys() - before)]
     before |= sys.modules.keys()
-print("IMPORTED", json.dumps(found))
+print("IMPORTED", json.dumps([found, said]))
 """
 
 
 def imported(*commands):
     """Command -> its exit code, and what it was the first to import of all that is heavy, in one process."""
+    return ran(*commands)[0]
+
+
+def ran(*commands):
+    """What `imported` gives, and command -> all that it printed."""
     call = [sys.executable, "-c", CODE, json.dumps(HEAVY), *commands]
     done = subprocess.run(call, capture_output=True, text=True, check=False)
     assert "IMPORTED" in done.stdout, done.stderr
