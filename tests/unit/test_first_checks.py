@@ -6,7 +6,7 @@ from sparc_bench import first_checks
 from sparc_bench.cards import discovery
 from sparc_bench.cards.recipe import Validate
 from sparc_bench.errors import UserError
-from sparc_bench.first_checks import refuse_absent_data, refuse_absent_training_data
+from sparc_bench.first_checks import refuse_absent_data, refuse_absent_training_data, refuse_absent_weights
 from sparc_bench.weights import open_clip_names
 from tests.unit.cli.test_light import imported, ran
 
@@ -62,6 +62,13 @@ def test_training_data_that_are_absent(tmp_path):
     watched = {"validate": Validate(tasks=("scenes_retrieval", "flickr8k_retrieval"))}
     with pytest.raises(UserError, match="holds no folder 'flickr8k"):
         refuse_absent_training_data([discovery.recipe("scenes_clip").model_copy(update=watched)], tmp_path)
+
+
+def test_weights_after_a_python_file_are_no_part_of_its_path(tmp_path):
+    (tmp_path / "mine.py").touch()
+    refuse_absent_weights([f"python:{tmp_path}/mine.py", f"python:{tmp_path}/mine.py:some/name"])
+    with pytest.raises(UserError, match=r"There is no file or folder .*none\.py, which"):
+        refuse_absent_weights([f"python:{tmp_path}/none.py:some/name"])
 
 
 def test_no_gpu_is_only_said_where_that_is_plain(monkeypatch):
