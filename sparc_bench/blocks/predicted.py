@@ -65,17 +65,18 @@ def predicted(
         UserError: in this process or another one.
     """
     parts = _parts(protocol, data, options, at_once)
-    if needs_all_images(protocol):
-        need = protocol.kept(encoder)
+    need = kept_features(protocol, encoder)
+    if need is not None:
         _share_out(store, parts, ranks, lambda mine: feature_blocks(encoder, Work(data, mine), need))
         return KeptEncoder(encoder, store, data, parts)
     _share_out(store, parts, ranks, lambda mine: protocol.predict(encoder, Work(data, mine), options))
     return Predictions(StoredBlocks(store, len(parts)), encoder.paths)
 
 
-def needs_all_images(protocol: ModuleType) -> bool:
-    """Whether the protocol keeps features in place of blocks."""
-    return hasattr(protocol, "kept")
+def kept_features(protocol: ModuleType, encoder: Encoder) -> frozenset[str] | None:
+    """Image features of this model that the protocol keeps in place of blocks; None where it predicts blocks."""
+    need: frozenset[str] | None = protocol.kept(encoder) if hasattr(protocol, "kept") else None
+    return need
 
 
 def _parts(protocol: ModuleType, data: DataSplit, options: Any, at_once: int) -> Sequence[Int[ndarray, "N"]]:  # noqa: ANN401 - as above

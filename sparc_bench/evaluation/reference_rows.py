@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from sparc_bench.blocks.block_store import BlockStore
-from sparc_bench.blocks.predicted import needs_all_images, predicted
+from sparc_bench.blocks.predicted import kept_features, predicted
 from sparc_bench.blocks.ranks import Ranks, by_first
 from sparc_bench.cards.binding import BoundTask
 from sparc_bench.dataset import DataSplit
@@ -53,7 +53,7 @@ def reference_rows(
         guess = name != "untrained"  # whose vectors are quicker drawn again than read
         found = (
             other
-            if guess and needs_all_images(task.protocol)
+            if guess and kept_features(task.protocol, other) is not None
             else predicted(task.protocol, other, data, task.options, store.inner(name), scorer.at_once, ranks)
         )
         values = by_first(ranks, partial(_values, task, data, found))

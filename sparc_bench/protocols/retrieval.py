@@ -5,7 +5,7 @@ Shapes: N images, M captions, U distinct captions, Q queries, C candidates.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy import ndarray
 from sparc_bench.cards.bounds import Number
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import DataSplit
-from sparc_bench.encoder import Encoder, image_need
+from sparc_bench.encoder import Encoder, image_need, pairwise
 from sparc_bench.errors import UserError
 from sparc_bench.metrics.ranking import (
     FirstPositives,
@@ -28,7 +28,7 @@ from sparc_bench.metrics.ranking import (
 )
 from sparc_bench.metrics.statistic import Mean
 from sparc_bench.outputs.scores_encoder import similarity_encoder
-from sparc_bench.protocol import Outcome
+from sparc_bench.protocol import Block, Outcome, Predictions, Work
 from sparc_bench.protocols._retrieval_metrics import (
     ImageCaptionPairs,
     RankingScores,
@@ -36,7 +36,7 @@ from sparc_bench.protocols._retrieval_metrics import (
     rank_arrays,
     retrieval_metrics,
 )
-from sparc_bench.protocols._similarity_scores import DistinctTexts, similarity_batches
+from sparc_bench.protocols._similarity_scores import DistinctTexts, ScoredTexts, bounded, similarity_batches
 
 VERSION = 1
 TITLE = "image-text retrieval both ways: hit rate R@k, and mAP@R under full truth"
@@ -56,12 +56,23 @@ class Options(Strict):
     """expected: the mean credit over random orders of the tied candidates"""
 
 
-def kept(encoder: Encoder) -> frozenset[str]:
-    """Image features of all images, which are ranked together."""
-    return image_need(encoder)
+def kept(encoder: Encoder) -> frozenset[str] | None:
+    """Vectors of all images, which are ranked together; None for a pairwise model, whose scores take longer."""
+    return None if pairwise(encoder) else image_need(encoder)
 
 
-def score(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
+def predict(encoder: Encoder, work: Work, options: Options) -> Iterator[Block]:  # noqa: ARG001 - the seam
+    """Scores (N, U) of images with all distinct captions by a pairwise model: `to_text`, and `to_image` if it differs."""
+    texts = DistinctTexts.of(work.data.captions).texts
+    scored = ScoredTexts(encoder, texts, sum(map(len, work.parts)))
+    for part, images in work.images(encoder, image_need(encoder)):
+        found = [scored.scores(some) for some in bounded(encoder, images)]
+        one_matrix = all(to_text is to_image for to_text, to_image in found)
+        ways = {"to_text": 0} if one_matrix else {"to_text": 0, "to_image": 1}
+        yield part.block(**{name: np.concatenate([scores[way] for scores in found]) for name, way in ways.items()})
+
+
+def score(predictions: Predictions | Encoder, data: DataSplit, options: Options) -> Outcome:
     """Rank all captions for every image and all images for every caption.
 
     R@k is a hit rate: the share of queries with at least one positive among the best k. Means over captions are
@@ -72,8 +83,10 @@ def score(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
     """
     pairs = ImageCaptionPairs.of(data)
     if options.truth == "full":
-        return _against_full_truth(encoder, data, options, pairs)
-    to_text, to_image = (RankingScores.of(first, options.ks) for first in _own_first_positives(encoder, data, pairs))
+        return _against_full_truth(predictions, data, options, pairs)
+    to_text, to_image = (
+        RankingScores.of(first, options.ks) for first in _own_first_positives(predictions, data, pairs)
+    )
     examples, rows = rank_arrays(to_text, to_image, options.ks)
     return Outcome(
         metrics=retrieval_metrics(to_text, to_image, pairs.image_M, len(data)),
@@ -105,15 +118,27 @@ def hit_rates(encoder: Encoder, data: DataSplit, ks: Sequence[int]) -> dict[str,
     return {name: statistic.value for name, statistic in found.items()}
 
 
+def _score_batches(
+    predictions: Predictions | Encoder, data: DataSplit, distinct: DistinctTexts, *, quiet: bool
+) -> Iterator[tuple[slice, Float[ndarray, "N U"], Float[ndarray, "N U"]]]:
+    """Batches (rows, image-to-text scores, text-to-image scores) of images with all distinct captions."""
+    if not isinstance(predictions, Predictions):
+        yield from similarity_batches(predictions, data.views, distinct.texts, quiet=quiet)
+        return
+    for block in predictions:
+        rows = slice(int(block.index_N[0]), int(block.index_N[-1]) + 1)
+        yield rows, block.arrays["to_text"], block.arrays.get("to_image", block.arrays["to_text"])
+
+
 def _own_first_positives(
-    encoder: Encoder, data: DataSplit, pairs: ImageCaptionPairs, *, quiet: bool = False
+    predictions: Predictions | Encoder, data: DataSplit, pairs: ImageCaptionPairs, *, quiet: bool = False
 ) -> tuple[FirstPositives, FirstPositives]:
     """Positions of the best positives in both directions; only the text-to-image matrix is kept in memory."""
     distinct = pairs.distinct
     shape = (pairs.images, len(distinct.texts))
     text_to_image_NU: Float[ndarray, "N U"] | None = None
     repeated_E, parts = distinct.repeated_E, []
-    for rows, to_text, to_image in similarity_batches(encoder, data.views, distinct.texts, quiet=quiet):
+    for rows, to_text, to_image in _score_batches(predictions, data, distinct, quiet=quiet):
         if text_to_image_NU is None:
             text_to_image_NU = np.empty(shape, dtype=to_image.dtype)
         text_to_image_NU[rows] = to_image
@@ -129,10 +154,12 @@ def _own_first_positives(
     return to_text_first, first_positives_of_columns(text_to_image_NU, distinct.index_M, pairs.image_M)
 
 
-def _against_full_truth(encoder: Encoder, data: DataSplit, options: Options, pairs: ImageCaptionPairs) -> Outcome:
+def _against_full_truth(
+    predictions: Predictions | Encoder, data: DataSplit, options: Options, pairs: ImageCaptionPairs
+) -> Outcome:
     distinct, image_M = pairs.distinct, pairs.image_M
     column_M = distinct.index_M
-    image_to_text_NU, text_to_image_NU = _scores(encoder, data, distinct)
+    image_to_text_NU, text_to_image_NU = _scores(predictions, data, distinct)
     own_NM, truth_NM = data.own_truth(), full_truth(data)
     both = (image_to_text_NU, text_to_image_NU)
     to_text, to_image = _both_ways(*both, truth_NM, options.ks, column_M, with_map=True)
@@ -252,11 +279,11 @@ def constant_reference(truth_NM: Bool[ndarray, "N M"]) -> dict[str, float]:
 
 
 def _scores(
-    encoder: Encoder, data: DataSplit, distinct: DistinctTexts, *, quiet: bool = False
+    predictions: Predictions | Encoder, data: DataSplit, distinct: DistinctTexts, *, quiet: bool = False
 ) -> tuple[ndarray, ndarray]:
     shape = (len(data), len(distinct.texts))
     image_to_text_NU = text_to_image_NU = np.empty((0, 0), dtype=np.float32)
-    for rows, to_text, to_image in similarity_batches(encoder, data.views, distinct.texts, quiet=quiet):
+    for rows, to_text, to_image in _score_batches(predictions, data, distinct, quiet=quiet):
         if rows.start == 0:
             image_to_text_NU = text_to_image_NU = np.empty(shape, dtype=to_text.dtype)
         if to_image is not to_text and text_to_image_NU is image_to_text_NU:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.cards.binding import BoundTask, bind_validation
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.catalogue.expected_counts import check_counts
@@ -106,5 +107,4 @@ def _random_numbers_kept(device: torch.device) -> Iterator[None]:
 
 def _outcome(encoder: Encoder, each: ValidationTask, count: Callable[[int], None]) -> Outcome:
     watched = WatchedEncoder(FiniteEncoder(encoder), count)
-    outcome: Outcome = each.task.protocol.run(watched, each.data, each.task.options)
-    return outcome
+    return outcome_of(each.task.protocol, watched, each.data, each.task.options)

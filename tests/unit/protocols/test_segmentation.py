@@ -12,6 +12,7 @@ from sparc_bench.errors import UserError
 from sparc_bench.metrics.iou import best_constant
 from sparc_bench.metrics.region_weights import class_fractions
 from sparc_bench.models.finite_encoder import FiniteEncoder
+from sparc_bench.protocol import Block, Predictions
 from sparc_bench.protocols import segmentation
 from tests.toys.encoders import LookupEncoder, item, split_of
 
@@ -169,5 +170,7 @@ def test_reference_rows_of_the_voc_photos(test_data, background, constant, oracl
             area = np.array([0, 0, truth.shape[1], truth.shape[0]])
             shares = class_fractions(truth, classes, area, (side, side)).astype(np.float32)
             counts.append(segmentation.count_image(shares, truth, area, classes, rules, scored=True))
-        assert segmentation._statistics(counts)["miou"].value == pytest.approx(expected, abs=0.005)
+        block = Block(np.arange(len(data)), dict(segmentation._arrays("", counts)))
+        found = segmentation._Counts.of(Predictions((block,)), "", len(data)).statistics()
+        assert found["miou"].value == pytest.approx(expected, abs=0.005)
     assert best_constant(np.stack([one.truth_C for one in counts]))["miou"] == pytest.approx(constant, abs=5e-5)

@@ -20,6 +20,7 @@ from sparc_bench.encoder import Runtime
 from sparc_bench.encoders import open_clip, own, precomputed
 from sparc_bench.encoders._transformers_folder import Folder, trusts
 from sparc_bench.errors import UserError
+from sparc_bench.files.tensor_file import write_tensors
 from sparc_bench.two_towers import checkpoint
 from sparc_bench.weights import unsafe_weights
 from sparc_bench.weights.weights_file import read_tensors
@@ -230,7 +231,7 @@ def test_sizes_of_all_known_models():
 def own_checkpoint(**changes):
     meta, tensors = checkpoint.read(KEPT)
     strings = {**meta.to_strings(), **changes}
-    checkpoint.write_tensors(tensors, {key: value for key, value in strings.items() if value is not None}, Path("m"))
+    write_tensors(tensors, {key: value for key, value in strings.items() if value is not None}, Path("m"))
     return Path("m")
 
 
