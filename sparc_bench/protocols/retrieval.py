@@ -62,7 +62,7 @@ def kept(encoder: Encoder) -> frozenset[str] | None:
 
 
 def predict(encoder: Encoder, work: Work, options: Options) -> Iterator[Block]:  # noqa: ARG001 - the seam
-    """Scores (N, U) of images with all distinct captions by a pairwise model: `to_text`, and `to_image` if it differs."""
+    """Scores (N, U) of images with all distinct captions by a pairwise model: `to_text`, `to_image` if another."""
     texts = DistinctTexts.of(work.data.captions).texts
     scored = ScoredTexts(encoder, texts, sum(map(len, work.parts)))
     for part, images in work.images(encoder, image_need(encoder)):

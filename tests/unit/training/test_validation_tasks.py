@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.cards.binding import bind, bind_validation
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.encoder import Runtime
@@ -44,7 +45,7 @@ def test_scores_are_those_of_the_tasks_on_val(tiny, tmp_path):
     encoder = own.load(tiny.model_card(), tmp_path / "run", Runtime())
     for task, data in ((each.task, each.data) for each in read_tasks(watched(tiny, *FAMILIES), None)):
         assert (data.split, len(data)) == ("val", LIMIT)
-        metrics = bind(task.card).protocol.run(encoder, data, task.options).metrics
+        metrics = outcome_of(bind(task.card).protocol, encoder, data, task.options).metrics
         found = {name: value for name, value in summary["val"].items() if name.startswith(f"{task.card.name}/")}
         assert found == {f"{task.card.name}/{name}": pytest.approx(metric.value) for name, metric in metrics.items()}
     assert "scenes_segmentation_colour/local/miou" in summary["val_headlines"]
