@@ -117,6 +117,7 @@ class Pipeline:
         )
         kept = None if self.force else from_first(self.ranks, lambda: new_record.kept(path, bare))
         if kept is not None:
+            by_first(self.ranks, BlockFolder(path.with_suffix(SUFFIX), "", self.say).remove)  # of a kill after writing
             return Result(model.name, card.name, kept, path, kept=True)
         with self.candidate.scorer(task, data) as scorer:
             store = self._store(path, bare, scorer)

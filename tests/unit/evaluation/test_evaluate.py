@@ -76,6 +76,15 @@ def test_equal_hashes_keep_the_record(run, toy_task):
     assert not run()[0].kept
 
 
+def test_blocks_of_a_kill_after_the_record_are_removed(run):
+    path = run()[0].path
+    left = path.with_suffix(".partial")
+    left.mkdir()
+    (left / "000000.npz").write_bytes(b"")
+    assert run()[0].kept
+    assert not left.exists()
+
+
 def test_a_kept_record_takes_on_the_words_of_its_card(run, toy_task):
     first = run()[0]
     again = run([toy_task(title="Better words", headline="global/top1", chance={"global/top1": 1 / 3})])[0]
