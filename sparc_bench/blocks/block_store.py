@@ -140,6 +140,10 @@ class BlockFolder:
         """A folder within this one."""
         return BlockFolder(self.folder / name, self._inputs, self._say)
 
+    def count(self) -> int:
+        """Number of blocks, those of other rows too."""
+        return sum(1 for _ in self.folder.rglob("*.npz"))
+
     def remove(self) -> None:
         """Remove the folder and all blocks."""
         with written(self.folder), contextlib.suppress(FileNotFoundError):

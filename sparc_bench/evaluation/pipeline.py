@@ -22,7 +22,7 @@ from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.catalogue.expected_counts import check_counts
 from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder
-from sparc_bench.errors import UserError
+from sparc_bench.errors import StoppedError, UserError
 from sparc_bench.evaluation import new_record
 from sparc_bench.evaluation.new_record import Provenance
 from sparc_bench.evaluation.reference_rows import reference_rows
@@ -121,7 +121,14 @@ class Pipeline:
             return Result(model.name, card.name, kept, path, kept=True)
         with self.candidate.scorer(task, data) as scorer:
             store = self._store(path, bare, scorer)
-            record = self._scored(task, data, bare, provenance, scorer, store)
+            try:
+                record = self._scored(task, data, bare, provenance, scorer, store)
+            except (KeyboardInterrupt, StoppedError):
+                if isinstance(store, BlockFolder) and (kept_blocks := store.count()):
+                    self.say(
+                        f"{store.folder} keeps what is done (blocks: {kept_blocks}): the same command goes on from there."
+                    )
+                raise
         if record is not None:
             new_record.write(path, *record)
             if isinstance(store, BlockFolder):
