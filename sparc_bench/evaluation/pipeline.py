@@ -125,9 +125,7 @@ class Pipeline:
                 record = self._scored(task, data, bare, provenance, scorer, store)
             except (KeyboardInterrupt, StoppedError):
                 if isinstance(store, BlockFolder) and (kept_blocks := store.count()):
-                    self.say(
-                        f"{store.folder} keeps what is done (blocks: {kept_blocks}): the same command goes on from there."
-                    )
+                    self.say(f"{store.folder} keeps what is done (blocks: {kept_blocks}).")
                 raise
         if record is not None:
             new_record.write(path, *record)

@@ -88,7 +88,7 @@ def test_an_interrupted_evaluation_says_what_is_kept(run, monkeypatch, capsys, t
     monkeypatch.setattr(protocol, "score", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run()
-    assert f"{path.with_suffix('.partial')} keeps what is done (blocks: 1): the same" in capsys.readouterr().err
+    assert f"{path.with_suffix('.partial')} keeps what is done (blocks: 1)." in capsys.readouterr().err
     monkeypatch.setattr(protocol, "score", whole)
     monkeypatch.setattr(protocol, "predict", interrupted)
     with pytest.raises(KeyboardInterrupt):  # in the untrained row: the model's own blocks are there
