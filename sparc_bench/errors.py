@@ -38,6 +38,17 @@ class StoppedError(BaseException):
         super().__init__(sentence)
         self.code = 128 + number
 
+    def where(self, kept: str) -> StoppedError:
+        """The same, with words on what is kept and where; itself without words.
+
+        >>> print(StoppedError("Stopped by SIGTERM: all is well.", 15).where("3 of 9 blocks are kept in a.partial"))
+        Stopped by SIGTERM: 3 of 9 blocks are kept in a.partial, and the same command goes on from there.
+        """
+        if not kept:
+            return self
+        start = str(self).partition(":")[0]
+        return StoppedError(f"{start}: {kept}, and the same command goes on from there.", self.code - 128)
+
 
 class UnreadableImageError(UserError):
     """An image file that is missing, truncated or no image at all."""

@@ -12,8 +12,9 @@ from typing import Protocol, overload
 import numpy as np
 from numpy import ndarray
 
+from sparc_bench.errors import UserError
 from sparc_bench.files import archives
-from sparc_bench.files.atomic import remove_drafts, write_atomic, written
+from sparc_bench.files.atomic import remove_drafts, reserve, write_atomic, written
 from sparc_bench.files.json_text import json_value
 from sparc_bench.protocol import Block
 
@@ -45,6 +46,10 @@ class BlockStore(Protocol):
         """The store of another row (`untrained` ...) of the same evaluation."""
         ...
 
+    def kept(self, count: int) -> str:
+        """Words on how many of `count` blocks outlive the process, and where; empty where none can."""
+        ...
+
 
 class BlocksInMemory:
     """Blocks in memory (see `BlockStore`), for evaluations that leave no record."""
@@ -67,6 +72,10 @@ class BlocksInMemory:
     def inner(self, name: str) -> BlocksInMemory:  # noqa: ARG002 - as above
         """Another store."""
         return BlocksInMemory()
+
+    def kept(self, count: int) -> str:  # noqa: ARG002 - as above
+        """Nothing."""
+        return ""
 
 
 class BlockFolder:
@@ -134,15 +143,16 @@ class BlockFolder:
         self.folder.mkdir(parents=True, exist_ok=True)
         with written(file):
             found: ndarray = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
+            reserve(file, file.stat().st_size)
         return found
 
     def inner(self, name: str) -> BlockFolder:
         """A folder within this one."""
         return BlockFolder(self.folder / name, self._inputs, self._say)
 
-    def count(self) -> int:
-        """Number of blocks, those of other rows too."""
-        return sum(1 for _ in self.folder.rglob("*.npz"))
+    def kept(self, count: int) -> str:
+        """Words on how many of `count` blocks are in the folder."""
+        return f"{len(list(self.folder.glob('*.npz')))} of {count} blocks are kept in {self.folder}"
 
     def remove(self) -> None:
         """Remove the folder and all blocks."""
@@ -171,10 +181,22 @@ class StoredBlocks(Sequence[Block]):
             return [self[each] for each in range(*number.indices(self._count))]
         if not 0 <= number < self._count:
             raise IndexError(number)
-        block = self._store.read(number)
-        if block is None:
-            raise RuntimeError(f"block {number} of {self._count} is gone")
-        return block
+        return surely(self._store, number, self._count)
 
     def __iter__(self) -> Iterator[Block]:
         return (self[number] for number in range(self._count))
+
+
+def surely(store: BlockStore, number: int, count: int) -> Block:
+    """A block that was there before.
+
+    Raises:
+        UserError: it has gone since, as where the same evaluation runs twice and one has finished.
+    """
+    block = store.read(number)
+    if block is None:
+        raise UserError(
+            f"Block {number} of {count} has gone since it was written, as where the same evaluation runs twice: "
+            "start the same command again."
+        )
+    return block

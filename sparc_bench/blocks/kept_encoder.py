@@ -14,7 +14,7 @@ from jaxtyping import Int
 from numpy import ndarray
 from torch import Tensor
 
-from sparc_bench.blocks.block_store import BlockStore
+from sparc_bench.blocks.block_store import BlockStore, surely
 from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder
 from sparc_bench.features import ImageFeatures
@@ -120,10 +120,7 @@ class KeptEncoder(EncoderWrapper):
         return name in self._block(0).arrays
 
     def _read(self, number: int) -> Block:
-        block = self._store.read(number)
-        if block is None:
-            raise RuntimeError(f"block {number} of {len(self._parts)} is gone")
-        return block
+        return surely(self._store, number, len(self._parts))
 
     def _tensor(self, array: ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)

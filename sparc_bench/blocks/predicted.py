@@ -16,6 +16,7 @@ from sparc_bench.blocks.kept_encoder import KeptEncoder, feature_blocks
 from sparc_bench.blocks.ranks import Alone, Ranks, from_first
 from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder
+from sparc_bench.errors import StoppedError
 from sparc_bench.outputs.scores_encoder import ScoresEncoder
 from sparc_bench.protocol import AT_ONCE, Block, Outcome, Predictions, Work
 
@@ -103,4 +104,7 @@ def _share_out(
             store.write(number, block)
             ranks.heed()
 
-    ranks.together(write_mine)
+    try:
+        ranks.together(write_mine)
+    except StoppedError as stopped:
+        raise stopped.where(store.kept(len(parts))) from None

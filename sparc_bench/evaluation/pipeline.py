@@ -22,7 +22,7 @@ from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.catalogue.expected_counts import check_counts
 from sparc_bench.dataset import DataSplit
 from sparc_bench.encoder import Encoder
-from sparc_bench.errors import StoppedError, UserError
+from sparc_bench.errors import UserError
 from sparc_bench.evaluation import new_record
 from sparc_bench.evaluation.new_record import Provenance
 from sparc_bench.evaluation.reference_rows import reference_rows
@@ -115,23 +115,24 @@ class Pipeline:
         path = record_path(
             self.results, model.name, self.candidate.seed, card.name, sample=card.sample, limit=self.limit
         )
-        kept = None if self.force else from_first(self.ranks, lambda: new_record.kept(path, bare))
+        kept = None if self.force else from_first(self.ranks, lambda: self._kept(path, bare))
         if kept is not None:
-            by_first(self.ranks, BlockFolder(path.with_suffix(SUFFIX), "", self.say).remove)  # of a kill after writing
             return Result(model.name, card.name, kept, path, kept=True)
         with self.candidate.scorer(task, data) as scorer:
             store = self._store(path, bare, scorer)
-            try:
-                record = self._scored(task, data, bare, provenance, scorer, store)
-            except (KeyboardInterrupt, StoppedError):
-                if isinstance(store, BlockFolder) and (kept_blocks := store.count()):
-                    self.say(f"{store.folder} keeps what is done (blocks: {kept_blocks}).")
-                raise
+            record = self._scored(task, data, bare, provenance, scorer, store)
         if record is not None:
             new_record.write(path, *record)
             if isinstance(store, BlockFolder):
                 store.remove()
         return Result(model.name, card.name, None if record is None else record[0], path)
+
+    def _kept(self, path: Path, bare: Record) -> Record | None:
+        """The record that lies there with the same inputs; a kill may have left its blocks beside it, which go."""
+        kept = new_record.kept(path, bare)
+        if kept is not None:
+            BlockFolder(path.with_suffix(SUFFIX), "", self.say).remove()
+        return kept
 
     def _store(self, path: Path, bare: Record, scorer: Scorer) -> BlockStore:
         """Where the blocks lie until the record is there."""

@@ -1,11 +1,22 @@
 """A folder of blocks: whole or not at all, checked, of one evaluation alone."""
 
+import errno
+import os
+import signal
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from sparc_bench.blocks.block_store import INPUTS, BlockFolder, StoredBlocks
-from sparc_bench.errors import UserError
+from sparc_bench import stop_signals
+from sparc_bench.blocks import block_store
+from sparc_bench.blocks.block_store import INPUTS, BlockFolder, BlocksInMemory, StoredBlocks
+from sparc_bench.blocks.predicted import predicted
+from sparc_bench.dataset import Example
+from sparc_bench.errors import StoppedError, UserError
+from sparc_bench.files.atomic import draft_path
 from sparc_bench.protocol import Block
+from tests.toys.encoders import item, split_of
 
 BLOCK = Block(np.array([4, 2]), {"local/credit": np.array([0.5, 1.0]), "given": np.array(["a cat", "é"])})
 
@@ -85,10 +96,50 @@ def test_stored_blocks_are_a_sequence(folder):
     with pytest.raises(IndexError):
         blocks[3]
     (folder.folder / "000001.npz").unlink()
-    with pytest.raises(RuntimeError, match="block 1 of 3 is gone"):
+    with pytest.raises(UserError, match=r"Block 1 of 3 has gone .* start the same command again"):
         blocks[1]
 
 
 def test_the_inputs_lie_beside(folder):
     folder.write(0, BLOCK)
     assert (folder.folder / INPUTS).read_text() == '{"task": "a"}'
+
+
+def test_a_full_disk_is_told_before_an_array_is_mapped(folder, monkeypatch):
+    def full(file, size):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(block_store, "reserve", full)
+    with pytest.raises(UserError, match=r"global\.npy"):
+        folder.scratch("global", (2, 3), np.dtype(np.float32))
+
+
+def test_drafts_of_killed_processes_go_and_those_of_others_stay(folder):
+    folder.write(0, BLOCK)
+    killed = draft_path(folder.folder / "000001.npz")
+    dead = killed.with_name(killed.name.replace(f"-{os.getpid()}-", "-99999999-"))
+    for file in (killed, dead):
+        file.write_bytes(b"half a block")
+    folder.claim()
+    assert killed.exists()
+    assert not dead.exists()
+    assert folder.read(0) is not None
+
+
+def test_a_stop_says_how_many_blocks_are_kept(folder):
+    def stopping(encoder, work, options):
+        for part in work:
+            if part.index_N[0] == 4:
+                stop_signals.raise_stopped(signal.SIGTERM)
+            yield part.block()
+
+    protocol = SimpleNamespace(predict=stopping)
+    data = split_of([Example(f"{i}", item(f"{i}")) for i in range(9)])
+    with pytest.raises(StoppedError) as stopped:
+        predicted(protocol, SimpleNamespace(paths={}), data, None, folder, at_once=2)
+    assert str(stopped.value) == (
+        f"Stopped by SIGTERM: 2 of 5 blocks are kept in {folder.folder}, and the same command goes on from there."
+    )
+    assert stopped.value.code == 143
+    with pytest.raises(StoppedError, match="what is finished is kept"):
+        predicted(protocol, SimpleNamespace(paths={}), data, None, BlocksInMemory(), at_once=2)

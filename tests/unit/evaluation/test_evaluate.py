@@ -70,39 +70,15 @@ def test_equal_hashes_keep_the_record(run, toy_task):
     assert not loaded
     assert again.record == first.record
     assert first.path.read_bytes() == before
+    left = first.path.with_suffix(".partial")  # of a process that was killed between its record and its end
+    left.mkdir()
+    (left / "000000.npz").write_bytes(b"a block")
+    assert run()[0].kept
+    assert not left.exists()
     assert not run(force=True)[0].kept
     changed = run([toy_task(data={"n": 33})])[0]
     assert (changed.kept, changed.record.n) == (False, 33)
     assert not run()[0].kept
-
-
-def test_an_interrupted_evaluation_says_what_is_kept(run, monkeypatch, capsys, tmp_path):
-    path = run()[0].path
-    path.unlink()
-    protocol = sys.modules["toy_score"]
-    whole = protocol.score
-
-    def interrupted(predictions, data, options):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(protocol, "score", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run()
-    assert f"{path.with_suffix('.partial')} keeps what is done (blocks: 1)." in capsys.readouterr().err
-    monkeypatch.setattr(protocol, "score", whole)
-    monkeypatch.setattr(protocol, "predict", interrupted)
-    with pytest.raises(KeyboardInterrupt):  # in the untrained row: the model's own blocks are there
-        run()
-    assert path.with_suffix(".partial").is_dir()
-
-
-def test_blocks_of_a_kill_after_the_record_are_removed(run):
-    path = run()[0].path
-    left = path.with_suffix(".partial")
-    left.mkdir()
-    (left / "000000.npz").write_bytes(b"")
-    assert run()[0].kept
-    assert not left.exists()
 
 
 def test_a_kept_record_takes_on_the_words_of_its_card(run, toy_task):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -76,6 +77,21 @@ def test_killed_and_gone_on_with(undisturbed, tmp_path: Path):
     _, err = again.communicate(timeout=200)
     assert again.returncode == 0, err
     assert records(tmp_path) == undisturbed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code", "name"), [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 130, "Ctrl-C")])
+def test_a_stop_says_where_the_blocks_are(number: int, code: int, name: str, tmp_path: Path):
+    process = started(tmp_path)
+    some_blocks(tmp_path, process)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    said = rf"Stopped by {name}: (\d+) of \d+ blocks are kept in (\S+\.partial\S*), and the same command goes on from"
+    found = re.search(said, err)
+    assert found, err
+    assert len(list(Path(found[2]).glob("*.npz"))) == int(found[1])
+    assert "Traceback" not in err
 
 
 @pytest.mark.slow
