@@ -140,7 +140,7 @@ class Pipeline:
             return BlocksInMemory()
         inputs = json.dumps({"block": scorer.at_once, "record": bare.model_dump(mode="json")}, indent=1)
         folder = BlockFolder(path.with_suffix(SUFFIX), inputs, self.say)
-        by_first(self.ranks, folder.claim)
+        by_first(self.ranks, folder.claim if scorer.goes_on else folder.remove)  # code without a hash may have changed
         return folder
 
     def _data(self, task: BoundTask) -> DataSplit:

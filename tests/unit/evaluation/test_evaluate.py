@@ -1,7 +1,9 @@
 import hashlib
 import io
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from rich.console import Console
 from rich.progress import Progress
@@ -12,7 +14,9 @@ from sparc_bench.cards.binding import bind
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation.evaluate import Settings, evaluate
 from sparc_bench.evaluation.exposure import classes_seen, exposure
-from sparc_bench.evaluation.pipeline import limited
+from sparc_bench.evaluation.pipeline import Pipeline, limited
+from sparc_bench.evaluation.scorer import Scorer
+from sparc_bench.protocol import Block
 from sparc_bench.records.record import read_record, record_files
 
 
@@ -281,3 +285,15 @@ def test_a_class_is_named_by_its_own_name_or_by_its_prompt_words():
     seen = classes_seen("m", words, {"red": 3, "a": 9, "airplane": 2}, {"red": 1.0, "aeroplane": 0.5, "heart": 0.0})
     assert seen.training_captions == {"red": 3, "aeroplane": 2, "heart": 0}
     assert (seen.seen, seen.unseen) == (0.75, 0.0)
+
+
+@pytest.mark.parametrize(("goes_on", "left"), [(True, True), (False, False)])
+def test_blocks_of_code_without_a_hash_are_not_gone_on_with(tmp_path, run, goes_on, left):
+    two = SimpleNamespace(rank=0, world=2, together=lambda work: work())
+    pipeline = Pipeline(None, tmp_path, ranks=two, say=pytest.fail)
+    scorer = Scorer(None, None, has_towers=False, goes_on=goes_on)
+    (result,) = run()
+    first = pipeline._store(tmp_path / "toy.json", result.record, scorer)
+    first.write(0, Block(np.arange(2), {}))
+    again = pipeline._store(tmp_path / "toy.json", result.record, scorer)
+    assert (again.read(0) is not None) == left
