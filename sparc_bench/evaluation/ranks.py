@@ -25,6 +25,7 @@ from typing import TypeVar, cast
 import torch
 from torch.distributed.rendezvous import rendezvous
 
+from sparc_bench.blocks.ranks import Alone, Ranks
 from sparc_bench.distributed import rank_and_world
 from sparc_bench.errors import ElsewhereError, StoppedError, UserError
 from sparc_bench.evaluation.lifeline import Farewell, Lifeline, Store, connect, death
@@ -39,24 +40,24 @@ _entries = itertools.count()
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """The processes of one evaluation, seen from one of them.
+class TorchrunRanks:
+    """The several processes of one evaluation, seen from one of them (see `sparc_bench.blocks.ranks.Ranks`).
 
     Attributes:
         device: of this process.
         rank: of this process, from 0.
         world: number of processes.
-        lifeline: to the others; None for one process.
+        lifeline: to the others.
     """
 
     device: str
-    rank: int = 0
-    world: int = 1
-    lifeline: Lifeline | None = None
+    rank: int
+    world: int
+    lifeline: Lifeline
 
     def gather(self, value: Value) -> list[Value]:
         """All ranks' values (small, picklable) in rank order, on every rank; it waits for the others without limit."""
-        return [value] if self.lifeline is None else self.lifeline.gather(value)
+        return self.lifeline.gather(value)
 
     def together(self, work: Callable[[], Value]) -> Value:
         """The result of `work()`, which every process calls; where it fails on one of them, it fails on all.
@@ -65,8 +66,6 @@ class Ranks:
             UserError: on rank 0, with the sentence of the lowest rank whose work failed.
             ElsewhereError: on the others, which say nothing.
         """
-        if self.lifeline is None:
-            return work()
         results, sentence = [], ""
         try:
             results.append(work())
@@ -83,7 +82,7 @@ class Ranks:
 
     def heed(self) -> None:
         """Raise ElsewhereError where the others' part of the work has failed already: asked between blocks."""
-        if self.lifeline is not None and self.lifeline.troubled == self.lifeline.turn:
+        if self.lifeline.troubled == self.lifeline.turn:
             raise ElsewhereError
 
 
@@ -97,11 +96,11 @@ def evaluation_ranks(device: str) -> Iterator[Ranks]:
     """
     rank, world = rank_and_world()
     if world == 1:
-        yield Ranks(device)
+        yield Alone(device)
         return
     lifeline = connect(rank, world, os.environ["MASTER_ADDR"], _store(), f"sparc_bench/{next(_entries)}")
     try:
-        yield Ranks(_own(device), rank, world, lifeline)
+        yield TorchrunRanks(_own(device), rank, world, lifeline)
     except UserError as error:
         speaks = not isinstance(error, ElsewhereError) and lifeline.first()
         lifeline.leave(Farewell(2))

@@ -26,11 +26,6 @@ class PixelCounts:
     truth_C: Float[ndarray, "C"]
     ties: int
 
-    @property
-    def union_C(self) -> Float[ndarray, "C"]:
-        """Pixels of the class, predicted as the class, or both."""
-        return np.asarray(self.truth_C + self.predicted_C - self.intersection_C)
-
     def __add__(self, other: PixelCounts) -> PixelCounts:
         """Counts of two disjoint sets of pixels."""
         return PixelCounts(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 from sparc_bench.errors import UserError, nearest
-from sparc_bench.records.record import Record, read_record, record_files
+from sparc_bench.records.record import TESTING, Record, read_record, record_files
 from sparc_bench.records.record_file import Recorded
 
 if TYPE_CHECKING:
@@ -115,6 +115,11 @@ def load_records(results: Path) -> Records:
         UserError: there are none, or a damaged one.
     """
     files = sorted(results.glob("*.json")) or record_files(results)
+    if not files and record_files(results / TESTING):
+        raise UserError(
+            f"{results} holds records made with a limit alone, which are for testing: load {results / TESTING}, or "
+            "evaluate without a limit."
+        )
     if not files:
         raise UserError(f"There are no records in {results}: name a folder of results, or evaluate a model first.")
     return Records(tuple(Recorded(file, read_record(file)) for file in files))

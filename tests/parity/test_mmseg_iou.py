@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from sparc_bench.metrics.iou import pixel_counts
-from sparc_bench.metrics.statistic import IoU
+from sparc_bench.protocol import Block, Predictions
+from sparc_bench.protocols import segmentation
 
 CLASSES, VOID = 6, 255
 
@@ -30,12 +31,14 @@ def test_equals_iou_metric(seed):
     theirs = metric.total_area_to_metrics(*(sum(areas) for areas in zip(*results, strict=True)))
 
     counts = [pixel_counts(s[:, t != VOID], t[t != VOID]) for s, t in zip(scores_G, truth_G, strict=True)]
-    for one, (intersection, union, predicted, true) in zip(counts, results, strict=True):
+    block = Block(np.arange(len(counts)), dict(segmentation._arrays("", counts)))
+    whole = segmentation._Counts.of(Predictions((block,)), "", len(counts))
+    for one, union_C, (intersection, union, predicted, true) in zip(counts, whole.union_GC, results, strict=True):
         assert one.intersection_C.tolist() == intersection.tolist()
-        assert one.union_C.tolist() == union.tolist()
+        assert union_C.tolist() == union.tolist()
         assert one.predicted_C.tolist() == predicted.tolist()
         assert one.truth_C.tolist() == true.tolist()
-    ours = IoU(np.stack([one.intersection_C for one in counts]), np.stack([one.union_C for one in counts]))
+    ours = whole.statistics()["miou"]
     assert np.isnan(theirs["IoU"][5])
     assert theirs["IoU"][4] == 0
     assert ours.value == pytest.approx(np.nanmean(theirs["IoU"]), abs=1e-6)

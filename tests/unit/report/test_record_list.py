@@ -1,5 +1,6 @@
 import pytest
 
+from sparc_bench.errors import UserError
 from sparc_bench.report.record_list import load_records
 
 
@@ -36,3 +37,5 @@ def test_records_with_a_limit_are_loaded_from_their_own_folder(evaluated):
     results = evaluated("good", 0.9, limit=6)
     (record,) = load_records(results / "testing")
     assert record.limit == 6
+    with pytest.raises(UserError, match=r"made with a limit alone, which are for testing: load .*testing"):
+        load_records(results)
