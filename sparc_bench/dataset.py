@@ -1,14 +1,14 @@
 """The data-set seam: examples as tasks and the trainer see them.
 
 A new data set is one Python file: its splits, what it provides, the options of its reader, and `read(root, split,
-options)`, which returns a `DataSplit`. Images are opened later, by whoever needs them. A complete one:
+options)`, which returns `Examples`. Images are opened later, by whoever needs them. A complete one:
 
     from functools import partial
 
     from PIL import Image
 
     from sparc_bench.cards.card import Strict
-    from sparc_bench.dataset import DataSplit, Example
+    from sparc_bench.dataset import Example, Examples
     from sparc_bench.images.item import ImageItem
 
     SPLITS = ("test",)
@@ -28,7 +28,7 @@ options)`, which returns a `DataSplit`. Images are opened later, by whoever need
 
     def read(root, split, options):
         examples = tuple(square(number) for number in range(options.n))
-        return DataSplit("squares", split, examples, CLASSES, fingerprint=f"squares, version 1, {options.n}")
+        return Examples("squares", split, examples, CLASSES, fingerprint=f"squares, version 1, {options.n}")
 
 Where examples are many, `LazyExamples` makes each from columns when it is asked for (docs/adding.md has one). What only
 some protocols need of an example are typed facets (`sparc_bench.facets`), such as `facets=(PixelSize(8, 8),)` with
@@ -225,7 +225,7 @@ class _Views(Sequence[View]):
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - as in DataSplit
+    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - as in Examples
         found = self.examples[index]
         return [example.view for example in found] if isinstance(index, slice) else found.view
 
@@ -234,7 +234,7 @@ class _Views(Sequence[View]):
 
 
 @dataclass(frozen=True)
-class DataSplit(Sequence[Example]):
+class Examples(Sequence[Example]):
     """Examples of one split, in a fixed order, with the annotations of the whole data set.
 
     Attributes:
@@ -296,7 +296,7 @@ class DataSplit(Sequence[Example]):
         for found in self.values("facets"):
             yield next((facet for facet in found if isinstance(facet, kind)), None)
 
-    def take(self, indices: Iterable[int]) -> DataSplit:
+    def take(self, indices: Iterable[int]) -> Examples:
         """The split with some of its examples alone, in this order; lazy ones stay lazy."""
         if isinstance(self.examples, LazyExamples):
             rows = self.examples.rows

@@ -52,7 +52,7 @@ import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
 
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import Example, Examples
 from sparc_bench.encoder import Encoder
 from sparc_bench.features import ImageFeatures
 from sparc_bench.images.view import View
@@ -102,11 +102,11 @@ class Work:
         parts: indices of the examples of each block.
     """
 
-    data: DataSplit
+    data: Examples
     parts: Sequence[Int[ndarray, "N"]]
 
     @classmethod
-    def whole(cls, data: DataSplit, units: Sequence[Int[ndarray, "n"]] | None = None, at_once: int = AT_ONCE) -> Work:
+    def whole(cls, data: Examples, units: Sequence[Int[ndarray, "n"]] | None = None, at_once: int = AT_ONCE) -> Work:
         """All examples, `at_once` of them in a part.
 
         Args:

@@ -15,7 +15,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from sparc_bench.blocks.block_store import BlockStore, surely
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.encoder import Encoder
 from sparc_bench.features import ImageFeatures
 from sparc_bench.images.view import View, in_batches
@@ -52,7 +52,7 @@ class KeptEncoder(EncoderWrapper):
         parts: indices of the examples of each block.
     """
 
-    def __init__(self, inner: Encoder, store: BlockStore, data: DataSplit, parts: Sequence[Int[ndarray, "N"]]) -> None:
+    def __init__(self, inner: Encoder, store: BlockStore, data: Examples, parts: Sequence[Int[ndarray, "N"]]) -> None:
         super().__init__(inner)
         self._store, self._parts = store, parts
         self._at_once = max(map(len, parts), default=1)

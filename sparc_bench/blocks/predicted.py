@@ -14,7 +14,7 @@ from numpy import ndarray
 from sparc_bench.blocks.block_store import BlocksInMemory, BlockStore, StoredBlocks
 from sparc_bench.blocks.kept_encoder import KeptEncoder, feature_blocks
 from sparc_bench.blocks.ranks import Alone, Ranks, from_first
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.encoder import Encoder
 from sparc_bench.errors import StoppedError
 from sparc_bench.outputs.scores_encoder import ScoresEncoder
@@ -24,7 +24,7 @@ from sparc_bench.protocol import AT_ONCE, Block, Outcome, Predictions, Work
 def outcome_of(
     protocol: ModuleType,
     encoder: Encoder,
-    data: DataSplit,
+    data: Examples,
     options: Any,  # noqa: ANN401 - as below
     at_once: int = AT_ONCE,
 ) -> Outcome:
@@ -33,7 +33,7 @@ def outcome_of(
     return outcome_from(protocol, found, data, options)
 
 
-def outcome_from(protocol: ModuleType, predictions: Predictions | Encoder, data: DataSplit, options: Any) -> Outcome:  # noqa: ANN401 - as above
+def outcome_from(protocol: ModuleType, predictions: Predictions | Encoder, data: Examples, options: Any) -> Outcome:  # noqa: ANN401 - as above
     """The outcome of predictions, with the notes on how they were read."""
     outcome: Outcome = protocol.score(predictions, data, options)
     notes = predictions.notes if isinstance(predictions, Predictions | ScoresEncoder) else ()
@@ -43,7 +43,7 @@ def outcome_from(protocol: ModuleType, predictions: Predictions | Encoder, data:
 def predicted(
     protocol: ModuleType,
     encoder: Encoder,
-    data: DataSplit,
+    data: Examples,
     options: Any,  # noqa: ANN401 - as above
     store: BlockStore,
     at_once: int = AT_ONCE,
@@ -80,7 +80,7 @@ def kept_features(protocol: ModuleType, encoder: Encoder) -> frozenset[str] | No
     return need
 
 
-def _parts(protocol: ModuleType, data: DataSplit, options: Any, at_once: int) -> Sequence[Int[ndarray, "N"]]:  # noqa: ANN401 - as above
+def _parts(protocol: ModuleType, data: Examples, options: Any, at_once: int) -> Sequence[Int[ndarray, "N"]]:  # noqa: ANN401 - as above
     """Indices of the examples of each block."""
     units = protocol.units(data, options) if hasattr(protocol, "units") else None
     return Work.whole(data, units, at_once).parts

@@ -17,7 +17,7 @@ from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.errors import UserError, nearest
 
 Counts = dict[str, Count]
-"""Name -> count, as in `DataSplit.counts` and in [expect] of a task card."""
+"""Name -> count, as in `Examples.counts` and in [expect] of a task card."""
 
 
 class DataCard(Strict):

@@ -18,7 +18,7 @@ from sparc_bench.catalogue.data_card import DataCard, cards_of_task, load_all
 from sparc_bench.catalogue.data_report import ABSENT, DataReport
 from sparc_bench.catalogue.expected_counts import check_counts
 from sparc_bench.catalogue.presence import Presence, presence
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.errors import UserError
 from sparc_bench.images.item import ImageItem, open_image_file
 from sparc_bench.verify.finding import Finding, left_out
@@ -118,7 +118,7 @@ def _counted(
     """Findings on the counts of one split, read as tasks read it; appends its images to `items`."""
     task = reads[0]
     try:
-        data: DataSplit = task.dataset.read(root, task.card.split, task.data_options)
+        data: Examples = task.dataset.read(root, task.card.split, task.data_options)
     except UserError as error:
         absent = _absent_part(str(error), card, found, root)
         if absent:

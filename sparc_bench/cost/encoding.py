@@ -38,7 +38,7 @@ from sparc_bench.cards import discovery
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.cost import flickr8k_photos
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.encoder import Encoder, Runtime
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation.evaluate import Settings, evaluate_encoder
@@ -104,7 +104,7 @@ def bare_loop(model: Any, transform: Any, views: Sequence[View], runtime: Runtim
     return torch.cat(found)
 
 
-def harness(encoder: Encoder, data: DataSplit) -> Tensor:
+def harness(encoder: Encoder, data: Examples) -> Tensor:
     """Image vectors ND from our encoder, written to the feature cache."""
     cache = FeatureCache("full")
     watched = WatchedEncoder(cache.around(encoder, data), lambda _: None)
@@ -113,7 +113,7 @@ def harness(encoder: Encoder, data: DataSplit) -> Tensor:
     return torch.cat([run.cpu() for run in runs if run is not None])
 
 
-def measure_speed(weights: Path, data: DataSplit, runtime: Runtime, repeats: int, folder: Path) -> Speed:
+def measure_speed(weights: Path, data: Examples, runtime: Runtime, repeats: int, folder: Path) -> Speed:
     """The speed of both loops, measured in turns after one warm-up turn of each."""
     encoder = load_encoder(resolved(weights), runtime)
     model, _, transform = open_clip.create_model_and_transforms(ARCHITECTURE, pretrained=str(weights))

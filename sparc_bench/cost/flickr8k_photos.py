@@ -11,7 +11,7 @@ import open_clip
 from pydantic import Field
 
 from sparc_bench.cards.card import Strict
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import Example, Examples
 from sparc_bench.files.annotations import DataFolder, fingerprint
 from sparc_bench.files.file_hashes import file_hashes
 from sparc_bench.images.item import ImageItem
@@ -30,12 +30,12 @@ class Options(Strict):
     n: int | None = Field(default=None, description="number of photos, the first by name; none: all")
 
 
-def read(root: Path | None, split: str, options: Options) -> DataSplit:
+def read(root: Path | None, split: str, options: Options) -> Examples:
     """The photos by name, with ImageNet's first 100 class names in turn."""
     images = DataFolder.find(root, "flickr8k", NEEDS_ON_DISK).folder("images")
     names = sorted(path.name for path in images.glob("*.jpg"))[: options.n]
     hashes = file_hashes(images, names)
-    return DataSplit(
+    return Examples(
         dataset="flickr8k_photos",
         split=split,
         examples=tuple(

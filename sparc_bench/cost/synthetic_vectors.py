@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sparc_bench.cards.card import Strict
 from sparc_bench.cards.model_card import ModelCard
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import Example, Examples
 from sparc_bench.encoder import ImageTextEncoder, Runtime
 from sparc_bench.features import ImageFeatures, TextFeatures
 from sparc_bench.images.item import Box, ImageItem
@@ -44,7 +44,7 @@ class Options(Strict):
     """number of captions of each image"""
 
 
-def read(root: Path | None, split: str, options: Options) -> DataSplit:  # noqa: ARG001 - nothing lies on disk
+def read(root: Path | None, split: str, options: Options) -> Examples:  # noqa: ARG001 - nothing lies on disk
     """Images with class labels and names like ImageNet's, or with captions of their own."""
     rng = np.random.default_rng(0)
     names = rng.permutation(options.images) + 1
@@ -61,7 +61,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:  # noqa:
                 label=label if options.classes else None,
             )
         )
-    return DataSplit(
+    return Examples(
         dataset="synthetic_vectors",
         split=split,
         examples=tuple(examples),
@@ -82,7 +82,7 @@ class SyntheticEncoder(ImageTextEncoder):
         distance: standard deviation around the centres; the centres have standard deviation 1.
     """
 
-    def __init__(self, data: DataSplit, distance: float) -> None:
+    def __init__(self, data: Examples, distance: float) -> None:
         card = ModelCard(name="synthetic_vectors", title="synthetic vectors", family="synthetic_vectors", source="none")
         super().__init__(card, Runtime(), self._number, "none", {"distance": distance, "width": WIDTH})
         centre_of = data.classes or data.examples

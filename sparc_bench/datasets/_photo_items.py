@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import Example, Examples
 from sparc_bench.datasets._photos import coco_photo
 from sparc_bench.errors import UserError
 from sparc_bench.files.annotations import (
@@ -81,7 +81,7 @@ def photo_split(
     annotations: Iterable[bytes],
     absent: Missing,
     counted: str = "",
-) -> DataSplit:
+) -> Examples:
     """The data split of these items; with `absent` "skip", items of absent photos and their groups are left out.
 
     The id of an image is COCO's number for a photo of COCO 2017 (as in `coco_captions`), else its file name. `sizes`
@@ -114,7 +114,7 @@ def photo_split(
     contents = {_image_id(item.file): hashes.get(item.file, UNREADABLE) for item in here}
     of_group = Counter(item.tags[counted] for item in here) if counted else Counter[str]()
     groups = sorted({item.tags[counted] for item in items}) if counted else []
-    return DataSplit(
+    return Examples(
         dataset=dataset,
         split=split,
         examples=tuple(_example(item, root, hashes.get(item.file, UNREADABLE)) for item in here),

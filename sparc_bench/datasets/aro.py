@@ -17,7 +17,7 @@ from typing import Annotated
 from pydantic import Field, RootModel
 
 from sparc_bench.cards.card import Strict
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.datasets._photo_items import PhotoItem, photo_split
 from sparc_bench.datasets._photos import flickr_photo
 from sparc_bench.errors import UserError
@@ -82,7 +82,7 @@ class _Orders(RootModel[list[_Order]]):
     """The cases of an order task."""
 
 
-def read(root: Path | None, split: str, options: Options) -> DataSplit:
+def read(root: Path | None, split: str, options: Options) -> Examples:
     """All cases in the file's order, with ids such as `vg_relation/12`.
 
     The tag `relation` holds the relation of a case of vg_relation, the tag `attributes` both attributes of a case of

@@ -21,7 +21,7 @@ from PIL import Image
 from pydantic import Field
 
 from sparc_bench.cards.card import Strict
-from sparc_bench.dataset import Computed, DataSplit, LazyExamples
+from sparc_bench.dataset import Computed, Examples, LazyExamples
 from sparc_bench.errors import UserError
 from sparc_bench.files.annotations import DataFolder, known_split
 from sparc_bench.files.compact_strings import CompactStrings
@@ -81,7 +81,7 @@ class _Picture:
     file_name: str
 
 
-def read(root: Path | None, split: str, options: Options) -> DataSplit:
+def read(root: Path | None, split: str, options: Options) -> Examples:
     """The pictures in the files' order; an id is the split with the position in it, the same in both versions.
 
     Only the Python version names the photos (`Example.photo`). In `train+test`, the tag `split` holds the part of each
@@ -114,7 +114,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         for picture in pictures:
             digest.update(bytes([picture.label]) + picture.pixels)
         found.add(part, pictures)
-    return DataSplit(
+    return Examples(
         dataset="cifar",
         split=split,
         examples=found.examples(),

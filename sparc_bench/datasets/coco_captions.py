@@ -15,7 +15,7 @@ from pydantic import Field
 
 from sparc_bench.cards.bounds import Count
 from sparc_bench.cards.card import Extended
-from sparc_bench.dataset import DataSplit, LazyExamples
+from sparc_bench.dataset import Examples, LazyExamples
 from sparc_bench.datasets._coco_columns import PhotoColumns, TextLists
 from sparc_bench.datasets._coco_json import (
     COCO_SPLITS,
@@ -56,7 +56,7 @@ class Options(Extended):
     FORMER: ClassVar[Mapping[str, Any]] = {"tuning": ""}
 
 
-def read(root: Path | None, split: str, options: Options) -> DataSplit:
+def read(root: Path | None, split: str, options: Options) -> Examples:
     """One captions file, images in its order and each image's captions in its order; ids are COCO's image ids.
 
     The pool holds the captions of every image of the pool file that is not an example here (images are told by COCO's
@@ -96,7 +96,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     first = options.captions_per_image or None
     here = PhotoColumns(photos, present, present.values())
     texts = TextLists(captions[image_id][:first] for image_id in present)
-    return DataSplit(
+    return Examples(
         dataset="coco_captions",
         split=split,
         examples=LazyExamples.of({**here.columns(), "captions": texts.column()}, here.image),

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import Field
 
 from sparc_bench.cards.card import Strict
-from sparc_bench.dataset import DataSplit, LazyExamples
+from sparc_bench.dataset import Examples, LazyExamples
 from sparc_bench.datasets._coco_columns import ObjectColumns, PhotoColumns
 from sparc_bench.datasets._coco_json import (
     COCO_SPLITS,
@@ -52,7 +52,7 @@ class _InstanceFile(CocoRow):
     categories: list[Category]
 
 
-def read(root: Path | None, split: str, options: Options) -> DataSplit:
+def read(root: Path | None, split: str, options: Options) -> Examples:
     """One instances file, images and objects in its order; ids are COCO's image ids.
 
     Labels count the categories from 0 in order of their ids. Boxes are left, top, right, bottom; `area` is the file's
@@ -76,7 +76,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     refuse_other_sizes({folder / one.file_name: (one.width, one.height) for one in present.values()}, str(where))
     here = PhotoColumns(photos, present, (image.file_name for image in present.values()))
     things = ObjectColumns(((image, objects[image_id]) for image_id, image in present.items()), label_of)
-    return DataSplit(
+    return Examples(
         dataset="coco_instances",
         split=split,
         examples=LazyExamples.of({**here.columns(), **things.columns()}, here.image),

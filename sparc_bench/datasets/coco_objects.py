@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import Field
 
 from sparc_bench.cards.card import Strict
-from sparc_bench.dataset import Computed, DataSplit, LazyExamples
+from sparc_bench.dataset import Computed, Examples, LazyExamples
 from sparc_bench.datasets._coco_columns import PhotoColumns, TextLists
 from sparc_bench.datasets._coco_json import (
     COCO_SPLITS,
@@ -79,7 +79,7 @@ class _KarpathyFile(CocoRow):
     images: list[_KarpathyImage]
 
 
-def read(root: Path | None, split: str, options: Options) -> DataSplit:
+def read(root: Path | None, split: str, options: Options) -> Examples:
     """The images that both files list, in the order of the captions file; ids are COCO's image ids.
 
     The facet `Objects` says of every class whether an object of it is annotated, crowds and all. `classes` are the
@@ -126,7 +126,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
         "captions": TextLists(captions[image_id] for image_id in present).column(),
         "facets": _Annotated(tuple(class_of.values()), [objects[image_id] for image_id in present]).column(),
     }
-    return DataSplit(
+    return Examples(
         dataset="coco_objects",
         split=split,
         examples=LazyExamples.of(columns, here.image),

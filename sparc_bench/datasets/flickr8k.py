@@ -16,7 +16,7 @@ from pydantic import Field
 
 from sparc_bench.cards.bounds import Number
 from sparc_bench.cards.card import Extended
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import Example, Examples
 from sparc_bench.datasets._photos import Photos, flickr_photo
 from sparc_bench.errors import UserError
 from sparc_bench.files.annotations import Absent, DataFolder, known_split, some
@@ -47,7 +47,7 @@ class Options(Extended):
     FORMER: ClassVar[Mapping[str, Any]] = {"first": None, "tuning": ""}
 
 
-def read(root: Path | None, split: str, options: Options) -> DataSplit:
+def read(root: Path | None, split: str, options: Options) -> Examples:
     """A split in the order of its official list; an id is the photo's file name.
 
     The split "all" is every photo of captions.txt, sorted by name; the tag `split` names the list of a photo, if any.
@@ -77,7 +77,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     tuning = home.lines(_LISTS[options.tuning]) if options.tuning else []
     files = ("captions.txt", source, *([_LISTS[options.tuning]] if options.tuning else []))
     list_of = {name: each for each, names in lists.items() for name in names} if split == "all" else {}
-    return DataSplit(
+    return Examples(
         dataset="flickr8k",
         split=split,
         examples=tuple(

@@ -18,7 +18,7 @@ from pydantic import Field
 from sparc_bench.cards.bounds import Number
 from sparc_bench.cards.card import Strict
 from sparc_bench.cards.prompts import class_list
-from sparc_bench.dataset import Computed, DataSplit, LazyExamples
+from sparc_bench.dataset import Computed, Examples, LazyExamples
 from sparc_bench.errors import UserError
 from sparc_bench.files.annotations import DataFolder, known_split, ordered_fingerprint, some
 from sparc_bench.files.compact_strings import CompactStrings
@@ -68,7 +68,7 @@ class Options(Strict):
     )
 
 
-def read(root: Path | None, split: str, options: Options) -> DataSplit:
+def read(root: Path | None, split: str, options: Options) -> Examples:
     """The photos class by class, sorted by name within a class; an id is the path under the folder.
 
     A split of two parts (`train+test`) reads both folders: ids begin with the part's name, and the tag `split` is
@@ -93,7 +93,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
             odd = sorted({*folders} ^ {*photos.classes})
             raise UserError(f"{home.path} has other classes than its '{parts[0]}' ({some(odd)}): complete both.")
         photos.add(part, home.path, folders, others)
-    return DataSplit(
+    return Examples(
         dataset="image_folder",
         split=split,
         examples=photos.examples(),

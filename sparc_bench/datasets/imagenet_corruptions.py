@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import Field
 
 from sparc_bench.cards.card import Strict
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import Example, Examples
 from sparc_bench.datasets.image_folder import class_folders, left_out, photo_hashes, photo_names
 from sparc_bench.errors import UserError
 from sparc_bench.facets import Corruptions
@@ -46,11 +46,11 @@ class Options(Strict):
     classes: str = Field(default="imagenet", description="class list that names the folders of each corrupted set")
 
 
-def read(root: Path | None, split: str, options: Options) -> DataSplit:
+def read(root: Path | None, split: str, options: Options) -> Examples:
     """The photos class by class, sorted by name within a class; an id is WNID/FILE.
 
     `Example.image` is the photo at severity 1 of the split's first corruption, because ImageNet-C has no clean photos;
-    `DataSplit.sizes` counts corruptions, severities and corrupted images.
+    `Examples.sizes` counts corruptions, severities and corrupted images.
 
     Raises:
         UserError: a folder or class is missing, or two corruptions hold different photos.
@@ -80,7 +80,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
             hashes = photo_hashes(home.path / corruption / str(severity), names)
             content = fingerprint([], dict(zip(names, hashes, strict=True)))
             digests.append(hashlib.sha256(content.encode()).digest())
-    return DataSplit(
+    return Examples(
         dataset="imagenet_corruptions",
         split=split,
         examples=tuple(_example(home.path, path, label, corruptions[0]) for path, label in photos.items()),

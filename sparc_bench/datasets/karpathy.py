@@ -13,7 +13,7 @@ from pydantic import Field
 
 from sparc_bench.cards.bounds import Count
 from sparc_bench.cards.card import Strict
-from sparc_bench.dataset import DataSplit, LazyExamples
+from sparc_bench.dataset import Examples, LazyExamples
 from sparc_bench.datasets._coco_columns import PhotoColumns, TextLists
 from sparc_bench.datasets._photos import Photos, coco_photo, flickr_photo
 from sparc_bench.errors import UserError
@@ -83,7 +83,7 @@ class _SplitFile(CocoRow):
     images: list[_Image]
 
 
-def read(root: Path | None, split: str, options: Options) -> DataSplit:
+def read(root: Path | None, split: str, options: Options) -> Examples:
     """One split in the file's order; an example's id is COCO's image id, elsewhere the photo's file name.
 
     Sentences without a word are left out, so are images without sentences, and `notes` counts both. With split "all" an
@@ -132,7 +132,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     if split == "all":
         tags = {name: {"split": name} for name in ("train", "val", "test", "restval")}
         columns["tags"] = [tags[image.split] for image in present]
-    return DataSplit(
+    return Examples(
         dataset="karpathy",
         split=split,
         examples=LazyExamples.of(columns, here.image),

@@ -16,7 +16,7 @@ from PIL import Image
 from pydantic import Field
 
 from sparc_bench.cards.card import Strict
-from sparc_bench.dataset import DataSplit, LazyExamples
+from sparc_bench.dataset import Examples, LazyExamples
 from sparc_bench.datasets._coco_columns import ObjectColumns, PhotoColumns
 from sparc_bench.datasets._coco_json import (
     Annotation,
@@ -80,7 +80,7 @@ class _File(CocoRow):
     categories: list[_Category]
 
 
-def read(root: Path | None, split: str, options: Options) -> DataSplit:
+def read(root: Path | None, split: str, options: Options) -> Examples:
     """One annotation file, images and objects in its order; ids are COCO's image ids.
 
     Labels, boxes and areas are as in `coco_instances`. Examples have the facets `PixelSize` and
@@ -112,7 +112,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     things = ObjectColumns(
         ((image, objects[image.id]) for image in present), label_of, [_checked(image, label_of) for image in present]
     )
-    return DataSplit(
+    return Examples(
         dataset="lvis",
         split=split,
         examples=LazyExamples.of({**here.columns(), **things.columns()}, image_of),

@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from sparc_bench.cards.card import Strict
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import Example, Examples
 from sparc_bench.datasets._photos import Photos, coco_photo
 from sparc_bench.errors import UserError
 from sparc_bench.facets import Objects
@@ -55,7 +55,7 @@ _TEXT = re.compile(r"Is there an? (.+) in the image\?")
 _FILE = re.compile(r"COCO_val2014_(\d{12})\.jpg")
 
 
-def read(root: Path | None, split: str, options: Options) -> DataSplit:
+def read(root: Path | None, split: str, options: Options) -> Examples:
     """The photos of a split's file in its order, with the facet `Objects` in its order.
 
     `classes` are the objects of the questions in alphabetical order; an id is COCO's image id. `sizes` counts the
@@ -77,7 +77,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     photos = Photos.find(folder, rows, options.absent, what)
     present = {photo: objects for photo, objects in asked.items() if file_of[photo] in photos.sizes}
     ids = {photo: str(int(_number(photo))) for photo in present}
-    return DataSplit(
+    return Examples(
         dataset="pope",
         split=split,
         examples=tuple(

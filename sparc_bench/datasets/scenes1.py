@@ -18,7 +18,7 @@ from pydantic import Field, field_validator, model_validator
 
 from sparc_bench.cards.bounds import Number
 from sparc_bench.cards.card import Extended, canonical_hash
-from sparc_bench.dataset import DataSplit, Example, Region
+from sparc_bench.dataset import Example, Examples, Region
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.images.item import ImageItem
 from sparc_bench.scenes.captions import SceneCaption, write_captions
@@ -85,7 +85,7 @@ class Options(Extended):
         return self
 
 
-def read(root: Path | None, split: str, options: Options) -> DataSplit:  # noqa: ARG001 - every reader takes a root
+def read(root: Path | None, split: str, options: Options) -> Examples:  # noqa: ARG001 - every reader takes a root
     """The examples of a split.
 
     Images of the kinds scenes and single have five captions, one of each of `captions.KINDS`, named in `caption_tags`.
@@ -109,7 +109,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:  # noqa:
         else:
             for index in range(number):
                 examples.append(_captioned(split, options.kind, index, options.label, options.negatives))
-    return DataSplit(
+    return Examples(
         dataset=NAME,
         split=split,
         examples=tuple(examples),

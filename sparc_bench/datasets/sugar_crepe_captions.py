@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import Field, RootModel
 
 from sparc_bench.cards.card import Strict
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.datasets._photo_items import PhotoItem, photo_split, read_groups
 from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, known_split
 
@@ -43,7 +43,7 @@ class _Group(RootModel[dict[str, _Item]]):
     """Official key -> item."""
 
 
-def read(root: Path | None, split: str, options: Options) -> DataSplit:
+def read(root: Path | None, split: str, options: Options) -> Examples:
     """All items in the order of `GROUPS`; the tag `group` names an item's group.
 
     Raises:

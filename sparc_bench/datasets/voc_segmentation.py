@@ -15,7 +15,7 @@ from PIL import Image
 from pydantic import Field
 
 from sparc_bench.cards.card import Strict
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import Example, Examples
 from sparc_bench.datasets._photos import Photos, refuse_other_sizes
 from sparc_bench.errors import UnreadableImageError, UserError
 from sparc_bench.files.annotations import Absent, DataFolder, absent_notes, file_sizes, known_split
@@ -49,7 +49,7 @@ class Options(Strict):
     absent: Absent = Field(default="refuse", description="listed photos or masks that are not on disk: refuse or skip")
 
 
-def read(root: Path | None, split: str, options: Options) -> DataSplit:
+def read(root: Path | None, split: str, options: Options) -> Examples:
     """A split in the order of its list, with VOC's ids (such as 2007_000033).
 
     `semantic` returns 0 to 19 for the classes, -1 for background and -2 for void (border and difficult pixels, 255 in
@@ -75,7 +75,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
     mask_of = {folder / f"{name}.jpg": stored_size(masks / f"{name}.png") for name in present}
     refuse_other_sizes({photo: size for photo, size in mask_of.items() if size is not None}, f"its mask in {masks}")
     annotations = (home.read(f"{options.masks}/{name}.png") for name in sorted(present))
-    return DataSplit(
+    return Examples(
         dataset="voc_segmentation",
         split=split,
         examples=tuple(

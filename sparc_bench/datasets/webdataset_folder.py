@@ -21,7 +21,7 @@ from pydantic import Field
 
 from sparc_bench.cards.card import Strict
 from sparc_bench.cards.prompts import class_list
-from sparc_bench.dataset import Computed, DataSplit, LazyExamples
+from sparc_bench.dataset import Computed, Examples, LazyExamples
 from sparc_bench.errors import UnreadableImageError, UserError
 from sparc_bench.files.annotations import DataFolder, known_split, ordered_fingerprint, repeated, some
 from sparc_bench.files.compact_strings import CompactStrings
@@ -59,7 +59,7 @@ class _Place:
     size: int
 
 
-def read(root: Path | None, split: str, options: Options) -> DataSplit:
+def read(root: Path | None, split: str, options: Options) -> Examples:
     """The photos in the order of the tar files; an id is SHARD/KEY (in `train+test` SPLIT/SHARD/KEY).
 
     Raises:
@@ -78,7 +78,7 @@ def read(root: Path | None, split: str, options: Options) -> DataSplit:
             path = home.path / name
             photos.add(_Shard(part, path, hashes.get(name, UNREADABLE)), prefix, _members(path, len(classes)))
     labels = ",".join(map(str, photos.labels))
-    return DataSplit(
+    return Examples(
         dataset="webdataset_folder",
         split=split,
         examples=photos.examples(),

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import Field
 
 from sparc_bench.cards.card import Strict
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.datasets._photo_items import PhotoItem, photo_split
 from sparc_bench.errors import UserError
 from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, decoded, known_split, read_json
@@ -41,7 +41,7 @@ class _Row(CocoRow):
     num_main_preds: int
 
 
-def read(root: Path | None, split: str, options: Options) -> DataSplit:
+def read(root: Path | None, split: str, options: Options) -> Examples:
     """Two consecutive examples for each line (`12/0` and `12/1`), with one caption each and the other's as negative.
 
     The tag `swap` is the kind of the exchanged words (the owner's collapsed_tag: Object, Relation or Both), the tag

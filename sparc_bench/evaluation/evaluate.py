@@ -16,7 +16,7 @@ from sparc_bench.blocks.ranks import Alone, Ranks
 from sparc_bench.cards.binding import BoundTask, bind
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.cards.task_card import TaskCard
-from sparc_bench.dataset import DataSplit, LazyExamples
+from sparc_bench.dataset import Examples, LazyExamples
 from sparc_bench.encoder import Encoder, Runtime, image_need
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation.new_record import Provenance
@@ -145,13 +145,13 @@ class _Model:
             if self.progress is not None:
                 self.progress.remove_task(self._bar)
 
-    def provenance(self, task: BoundTask, data: DataSplit) -> Provenance:
+    def provenance(self, task: BoundTask, data: Examples) -> Provenance:
         """The provenance of the encoder's record, with the rounding of its cached patches."""
         rounded = self.cache.rounds(self.encoder, data) and "patches" in task.protocol.NEEDS | image_need(self.encoder)
         return Provenance.of_encoder(self.encoder, "float16" if rounded else "float32")
 
     @contextmanager
-    def scorer(self, task: BoundTask, data: DataSplit) -> Iterator[Scorer]:
+    def scorer(self, task: BoundTask, data: Examples) -> Iterator[Scorer]:
         """The protocol, run on the encoder behind the feature cache; images are counted in the progress bar."""
         encoder = FiniteEncoder(self.cache.around(self.encoder, data))
         watched = WatchedEncoder(encoder, self._counted(task.card, data))
@@ -170,7 +170,7 @@ class _Model:
                 "give: leave this task out."
             )
 
-    def _counted(self, card: TaskCard, data: DataSplit) -> Callable[[int], None]:
+    def _counted(self, card: TaskCard, data: Examples) -> Callable[[int], None]:
         """Function that counts images in the progress bar of the task."""
         if self.progress is None:
             return lambda _: None

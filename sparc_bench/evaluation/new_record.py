@@ -12,7 +12,7 @@ from sparc_bench.cards.binding import BoundTask
 from sparc_bench.cards.card import canonical_hash
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.cards.prompts import class_words
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.evaluation.exposure import classes_seen, exposure
@@ -77,7 +77,7 @@ class Provenance:
 
 
 def bare_record(
-    task: BoundTask, data: DataSplit, card: ModelCard, seed: int, provenance: Provenance, limit: int | None
+    task: BoundTask, data: Examples, card: ModelCard, seed: int, provenance: Provenance, limit: int | None
 ) -> Record:
     """The record as far as it is known before anything is scored."""
     task_card = task.card
@@ -148,7 +148,7 @@ def headline(bare: Record, outcome: Outcome) -> list[MetricName]:
 def finished(
     bare: Record,
     task: BoundTask,
-    data: DataSplit,
+    data: Examples,
     outcome: Outcome,
     reference: Mapping[str, Mapping[str, float]],
     notes: Sequence[str],
@@ -214,7 +214,7 @@ def kept(path: Path, bare: Record) -> Record | None:
     return fresh
 
 
-def _class_words(task: BoundTask, data: DataSplit) -> dict[str, str]:
+def _class_words(task: BoundTask, data: Examples) -> dict[str, str]:
     named = getattr(task.options, "classes", "own")
     words = class_words(named, data.classes) if isinstance(named, str) else data.classes
     return dict(zip(data.classes, words, strict=True))

@@ -9,7 +9,7 @@ from typing import Any
 
 from sparc_bench.cards.binding import BoundTask
 from sparc_bench.cards.model_card import ModelCard
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.encoder import Encoder
 from sparc_bench.evaluation.new_record import Provenance
 from sparc_bench.evaluation.scorer import Scorer
@@ -35,16 +35,16 @@ class OutputsSystem:
     card: ModelCard
     outputs: Any
     weights_hash: str
-    predictions: Callable[[Any, DataSplit, Any], Predictions | Encoder]
+    predictions: Callable[[Any, Examples, Any], Predictions | Encoder]
     seed: int = 0
     opens_images: bool = False
 
-    def provenance(self, task: BoundTask, data: DataSplit) -> Provenance:  # noqa: ARG002 - the same for every task
+    def provenance(self, task: BoundTask, data: Examples) -> Provenance:  # noqa: ARG002 - the same for every task
         """Provenance of the outputs: the sha256 of their file."""
         return Provenance(self.weights_hash)
 
     @contextmanager
-    def scorer(self, task: BoundTask, data: DataSplit) -> Iterator[Scorer]:
+    def scorer(self, task: BoundTask, data: Examples) -> Iterator[Scorer]:
         """The protocol's rule for such a file; guessing encoders can stand beside a similarity matrix alone."""
         beside = None
         if isinstance(self.outputs, Similarity):

@@ -20,7 +20,7 @@ from sparc_bench.blocks.ranks import Alone, Ranks, by_first, from_first
 from sparc_bench.cards.binding import BoundTask
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.catalogue.expected_counts import check_counts
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation import new_record
@@ -70,11 +70,11 @@ class Candidate(Protocol):
         """Whether it looks at photos."""
         ...
 
-    def provenance(self, task: BoundTask, data: DataSplit) -> Provenance:
+    def provenance(self, task: BoundTask, data: Examples) -> Provenance:
         """Provenance of its numbers on this task."""
         ...
 
-    def scorer(self, task: BoundTask, data: DataSplit) -> AbstractContextManager[Scorer]:
+    def scorer(self, task: BoundTask, data: Examples) -> AbstractContextManager[Scorer]:
         """The candidate made ready for this task; what that takes is released at the end."""
         ...
 
@@ -100,7 +100,7 @@ class Pipeline:
     force: bool = False
     ranks: Ranks = field(default_factory=Alone)
     say: Callable[[str], None] = to_stderr
-    _splits: dict[str, DataSplit] = field(default_factory=dict)
+    _splits: dict[str, Examples] = field(default_factory=dict)
 
     def result(self, task: BoundTask) -> Result:
         """The record of one task: the one that lies there, if its inputs are the same, or a new one.
@@ -143,7 +143,7 @@ class Pipeline:
         by_first(self.ranks, folder.claim if scorer.goes_on else folder.remove)  # code without a hash may have changed
         return folder
 
-    def _data(self, task: BoundTask) -> DataSplit:
+    def _data(self, task: BoundTask) -> Examples:
         key = f"{task.card.dataset}:{task.card.split}:{task.data_options.model_dump_json()}"
         if key not in self._splits:
             self._splits[key] = read_data(task, self.data_root, opens_images=self.candidate.opens_images)
@@ -154,7 +154,7 @@ class Pipeline:
     def _scored(
         self,
         task: BoundTask,
-        data: DataSplit,
+        data: Examples,
         bare: Record,
         provenance: Provenance,
         scorer: Scorer,
@@ -174,13 +174,13 @@ class Pipeline:
             notes += token_mark_notes(data)
         return new_record.finished(bare, task, data, outcome, reference, notes, seconds, provenance.train_words)
 
-    def _outcome(self, task: BoundTask, data: DataSplit, bare: Record, predictions: Predictions | Encoder) -> Outcome:
+    def _outcome(self, task: BoundTask, data: Examples, bare: Record, predictions: Predictions | Encoder) -> Outcome:
         outcome = outcome_from(task.protocol, predictions, data, task.options)
         new_record.headline(bare, outcome)
         return outcome
 
 
-def read_data(task: BoundTask, data_root: Path | None, *, opens_images: bool) -> DataSplit:
+def read_data(task: BoundTask, data_root: Path | None, *, opens_images: bool) -> Examples:
     """The data split of a task; where no image is opened, photos that are not on disk are kept, with a note.
 
     Raises:
@@ -189,11 +189,11 @@ def read_data(task: BoundTask, data_root: Path | None, *, opens_images: bool) ->
     options = task.data_options
     if not opens_images and getattr(options, "absent", None) == "refuse":
         options = options.model_copy(update={"absent": "keep"})
-    data: DataSplit = task.dataset.read(data_root, task.card.split, options)
+    data: Examples = task.dataset.read(data_root, task.card.split, options)
     return data
 
 
-def limited(data: DataSplit, limit: int | None, spread: bool = False) -> DataSplit:
+def limited(data: Examples, limit: int | None, spread: bool = False) -> Examples:
     """The first `limit` examples, without groups that the cut would split.
 
     With `spread` they are taken evenly from all: the first ones would all be of a probe's train part.

@@ -8,7 +8,7 @@ from sparc_bench.blocks.block_store import BlockStore
 from sparc_bench.blocks.predicted import kept_features, predicted
 from sparc_bench.blocks.ranks import Ranks, by_first
 from sparc_bench.cards.binding import BoundTask
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.encoder import Encoder
 from sparc_bench.evaluation.guessing_encoders import ConstantEncoder, RandomEncoder
 from sparc_bench.evaluation.scorer import Scorer
@@ -19,7 +19,7 @@ from sparc_bench.records.record import Metric, rounded_values
 
 
 def reference_rows(
-    task: BoundTask, data: DataSplit, outcome: Outcome | None, scorer: Scorer, store: BlockStore, ranks: Ranks
+    task: BoundTask, data: Examples, outcome: Outcome | None, scorer: Scorer, store: BlockStore, ranks: Ranks
 ) -> tuple[dict[str, dict[str, float]], list[str]]:
     """The rows that the protocol knows, and those that take another encoder (values only); notes about those missing.
 
@@ -62,7 +62,7 @@ def reference_rows(
     return rows, notes
 
 
-def _values(task: BoundTask, data: DataSplit, predictions: Predictions | Encoder) -> dict[str, float]:
+def _values(task: BoundTask, data: Examples, predictions: Predictions | Encoder) -> dict[str, float]:
     scored: Outcome = task.protocol.score(predictions, data, task.options)
     return rounded_values({metric: statistic.value for metric, statistic in scored.metrics.items()})
 

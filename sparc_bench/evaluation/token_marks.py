@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.files.annotations import some
 
 _MARK = re.compile(r"<\|?(?:start_?of_?text|end_?of_?text)\|?>", re.IGNORECASE)
 """The marks of open_clip (`<end_of_text>`) and of OpenAI and transformers (`<|endoftext|>`)."""
 
 
-def token_mark_notes(data: DataSplit) -> list[str]:
+def token_mark_notes(data: Examples) -> list[str]:
     """Note about texts with such marks, if any; they are encoded as the model's own tokenizer does."""
     negatives = (text for negatives in data.values("negatives") for text in negatives)
     texts = dict.fromkeys((*data.captions, *negatives, *data.pool, *data.classes))

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from sparc_bench.cards.card import canonical_hash
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.encoder import Encoder
 from sparc_bench.feature_cache import FEATURES, CacheMode
 from sparc_bench.feature_cache.cached_encoder import CachedEncoder
@@ -35,7 +35,7 @@ class FeatureCache:
         self._stores: dict[str, FeatureStore] = {}
         self._said: set[str] = set()
 
-    def around(self, encoder: Encoder, data: DataSplit) -> Encoder:
+    def around(self, encoder: Encoder, data: Examples) -> Encoder:
         """The encoder behind the cache; the encoder itself with mode "off" or where it has no key (no `identity`)."""
         texts = text_key(encoder)
         if self.keep == "off" or texts is None:
@@ -52,7 +52,7 @@ class FeatureCache:
             self._say,
         )
 
-    def rounds(self, encoder: Encoder, data: DataSplit) -> bool:
+    def rounds(self, encoder: Encoder, data: Examples) -> bool:
         """Whether the patch vectors of this encoder and data are rounded to half precision."""
         return self.keep == "half" and image_key(encoder, data) is not None
 

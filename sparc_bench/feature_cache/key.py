@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.encoder import Encoder
 from sparc_bench.records.environment import library_versions
 
@@ -32,7 +32,7 @@ def text_key(encoder: Encoder) -> dict[str, Any] | None:
     }
 
 
-def image_key(encoder: Encoder, data: DataSplit) -> dict[str, Any] | None:
+def image_key(encoder: Encoder, data: Examples) -> dict[str, Any] | None:
     """The key of an encoder's vectors of a split's images: all but the view; None where it has none."""
     shared = text_key(encoder)
     if shared is None or not pixels_of(data):
@@ -40,6 +40,6 @@ def image_key(encoder: Encoder, data: DataSplit) -> dict[str, Any] | None:
     return {**shared, "dataset": data.dataset, "split": data.split}
 
 
-def pixels_of(data: DataSplit) -> str:
+def pixels_of(data: Examples) -> str:
     """Hash that stands for the content of images that have none; empty where nothing is known."""
     return data.pixels_hash or data.fingerprint

@@ -16,7 +16,7 @@ from numpy import ndarray
 from pycocotools import mask as coco_mask
 from pydantic import Field, TypeAdapter
 
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import Example, Examples
 from sparc_bench.errors import UserError
 from sparc_bench.facets import PixelSize
 from sparc_bench.files.annotations import CocoRow, some
@@ -148,7 +148,7 @@ class DetectionRows:
             where, tuple(ids), np.concatenate(categories), np.concatenate(scores), np.concatenate(boxes), tuple(masks)
         )
 
-    def of(self, data: DataSplit, *, masks: bool) -> tuple[SplitDetections, tuple[str, ...]]:
+    def of(self, data: Examples, *, masks: bool) -> tuple[SplitDetections, tuple[str, ...]]:
         """Detections of a data split's images, and notes about rows that were left out.
 
         Args:
@@ -199,7 +199,7 @@ class DetectionRows:
         )
         return found, places.notes(self.where) + self._outside_notes(found, data, chosen_D)
 
-    def _outside_notes(self, found: SplitDetections, data: DataSplit, row_D: Int[ndarray, "D"]) -> tuple[str, ...]:
+    def _outside_notes(self, found: SplitDetections, data: Examples, row_D: Int[ndarray, "D"]) -> tuple[str, ...]:
         """Note about boxes that leave their image, if any; `row_D` are their rows in the file."""
         size_N2 = stated_sizes(data)
         if found.box_D4 is None or size_N2 is None:
@@ -228,7 +228,7 @@ class DetectionRows:
         return packed
 
 
-def stated_sizes(data: DataSplit) -> Float64[ndarray, "N 2"] | None:
+def stated_sizes(data: Examples) -> Float64[ndarray, "N 2"] | None:
     """Width and height of every image; None where the data set does not state them."""
     sizes = [size for size in data.facets(PixelSize) if size is not None]
     if len(sizes) < len(data):

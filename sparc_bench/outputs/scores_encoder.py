@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sparc_bench.cards.card import Strict
 from sparc_bench.cards.model_card import ModelCard
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.encoder import Encoder
 from sparc_bench.encoders.precomputed import stored_id, stored_name
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures
@@ -89,18 +89,18 @@ class ScoresEncoder(Encoder):
         raise NotImplementedError
 
 
-def similarity_encoder(similarity: Similarity, data: DataSplit, options: Strict) -> ScoresEncoder:  # noqa: ARG001 - see `OUTPUTS` in sparc_bench.protocols
+def similarity_encoder(similarity: Similarity, data: Examples, options: Strict) -> ScoresEncoder:  # noqa: ARG001 - see `OUTPUTS` in sparc_bench.protocols
     """An encoder with the scores of a matrix, for a protocol that needs all images at once."""
     return ScoresEncoder(similarity, data.views)
 
 
 def similarity_predictions(
     predict: Callable[[Encoder, Work, AnyOptions], Iterator[Block]],
-    units: Callable[[DataSplit, AnyOptions], Sequence[ndarray]] | None = None,
-) -> Callable[[Similarity, DataSplit, AnyOptions], Predictions]:
+    units: Callable[[Examples, AnyOptions], Sequence[ndarray]] | None = None,
+) -> Callable[[Similarity, Examples, AnyOptions], Predictions]:
     """A protocol's `predict`, with its `units` if it has them, as a function of a matrix instead of an encoder."""
 
-    def predictions(similarity: Similarity, data: DataSplit, options: AnyOptions) -> Predictions:
+    def predictions(similarity: Similarity, data: Examples, options: AnyOptions) -> Predictions:
         encoder = ScoresEncoder(similarity, data.views)
         work = Work.whole(data, None if units is None else units(data, options))
         return Predictions(tuple(predict(encoder, work, options)), notes=encoder.notes)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 from pycocotools.cocoeval import COCOeval
 
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import Example, Examples
 from sparc_bench.errors import UserError
 from sparc_bench.facets import Federated
 from sparc_bench.outputs.detections import SplitDetections
@@ -30,7 +30,7 @@ def checked_for(example: Example) -> Federated:
     return example.facet(Federated)
 
 
-def judged(found: SplitDetections, data: DataSplit, most: int) -> tuple[SplitDetections, list[str]]:
+def judged(found: SplitDetections, data: Examples, most: int) -> tuple[SplitDetections, list[str]]:
     """(detections that count, notes on the others): the best `most` of each image, of classes annotated in it.
 
     Of equal scores the first is kept. Detections without a pixel are left out too, as in LVIS's own code.

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 from numpy import ndarray
 
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.encoder import Encoder, recut
 from sparc_bench.errors import UserError
 from sparc_bench.features import present
@@ -39,7 +39,7 @@ class TrainTestSplit:
         test_class_T: class of each test example.
     """
 
-    data: DataSplit
+    data: Examples
     label_C: Int[ndarray, "C"]
     train_X: Int[ndarray, "X"]
     train_class_X: Int[ndarray, "X"]
@@ -47,7 +47,7 @@ class TrainTestSplit:
     test_class_T: Int[ndarray, "T"]
 
     @classmethod
-    def of(cls, data: DataSplit) -> TrainTestSplit:
+    def of(cls, data: Examples) -> TrainTestSplit:
         """Split by the examples' tag `split`, "train" or "test".
 
         Raises:

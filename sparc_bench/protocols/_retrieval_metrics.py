@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.metrics.ranking import FirstPositives, expected_rank, hit_score
 from sparc_bench.metrics.statistic import Mean, Statistic
 from sparc_bench.protocols._similarity_scores import DistinctTexts
@@ -53,7 +53,7 @@ class ImageCaptionPairs:
     distinct: DistinctTexts
 
     @classmethod
-    def of(cls, data: DataSplit) -> ImageCaptionPairs:
+    def of(cls, data: Examples) -> ImageCaptionPairs:
         """Pairs of all captions of a split with their images."""
         return cls(len(data), data.caption_image_M, DistinctTexts.of(data.captions))
 
@@ -132,7 +132,7 @@ def retrieval_metrics(
 
 
 def hits_by_caption_kind(
-    data: DataSplit, to_image: RankingScores, image_M: ndarray
+    data: Examples, to_image: RankingScores, image_M: ndarray
 ) -> Mapping[str, Mapping[str, Statistic]]:
     """Text-to-image hit rate at the smallest k for each kind of caption; {} for a data set without caption kinds."""
     kind_M = np.array([tag for example in data.examples for tag in example.caption_tags])

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import Example, Examples
 from sparc_bench.encoder import Encoder, image_need
 from sparc_bench.errors import UserError
 from sparc_bench.metrics.caption_words import caption_words
@@ -63,7 +63,7 @@ def _top(score_NU: Float[ndarray, "N U"], own_NU: Bool[ndarray, "N U"] | None) -
     return np.asarray((score_NU == best_N1) & ~own_NU)
 
 
-def given_captions(outputs: Captions, data: DataSplit) -> tuple[list[str], tuple[str, ...]]:
+def given_captions(outputs: Captions, data: Examples) -> tuple[list[str], tuple[str, ...]]:
     """Another system's captions: one string per image, and notes about the file.
 
     A caption that differs from one of the image's own only in case or punctuation is replaced by it, so that it counts
@@ -140,7 +140,7 @@ def pool_strings(candidates: DistinctTexts, pool: int) -> Bool[ndarray, "U"]:
     return np.asarray(np.arange(len(candidates.texts)) <= candidates.index_M[:pool].max())
 
 
-def own_candidates(data: DataSplit, rows: slice, candidates: DistinctTexts) -> Bool[ndarray, "N U"]:
+def own_candidates(data: Examples, rows: slice, candidates: DistinctTexts) -> Bool[ndarray, "N U"]:
     """Mask of the candidates that are captions of the images `rows`; a string may belong to several images."""
     image_M = data.caption_image_M
     chosen_M = np.flatnonzero((image_M >= rows.start) & (image_M < rows.stop))

@@ -14,7 +14,7 @@ from numpy import ndarray
 
 from sparc_bench.cards.bounds import Number
 from sparc_bench.cards.card import Strict
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.encoder import Encoder, image_need, pairwise, recut, text_need
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.features import ImageFeatures, TextFeatures, present, unit
@@ -54,7 +54,7 @@ class Options(Strict):
     text vectors (SugarCrepe++)"""
 
 
-def units(data: DataSplit, options: Options) -> list[Int[ndarray, "n"]]:  # noqa: ARG001 - the seam
+def units(data: Examples, options: Options) -> list[Int[ndarray, "n"]]:  # noqa: ARG001 - the seam
     """The items about one image, which is encoded once for all of them."""
     of_image: dict[object, list[int]] = {}
     for index, example in enumerate(data):
@@ -78,7 +78,7 @@ def predict(encoder: Encoder, work: Work, options: Options) -> Iterator[Block]:
         yield part.block(**_scores(encoder, part, batches, most, options.text_only))
 
 
-def score(predictions: Predictions, data: DataSplit, options: Options) -> Outcome:
+def score(predictions: Predictions, data: Examples, options: Options) -> Outcome:
     """Score every item: `accuracy` over all items, `macro_accuracy` over the groups of `options.group_by`.
 
     Metrics of the text-only task begin with `text_only_`; `groups` are of the image-to-text task. The interval
@@ -128,7 +128,7 @@ def score(predictions: Predictions, data: DataSplit, options: Options) -> Outcom
 OUTPUTS = {"similarity": similarity_predictions(predict, units)}
 
 
-def _refuse_other_shapes(data: DataSplit, options: Options) -> None:
+def _refuse_other_shapes(data: Examples, options: Options) -> None:
     for example in data:
         if not example.captions or not example.negatives:
             raise UserError(
@@ -141,13 +141,13 @@ def _refuse_other_shapes(data: DataSplit, options: Options) -> None:
             raise UserError(f"Example '{example.id}' has one true caption: set text_only = false.")
 
 
-def _first_of_photo(data: DataSplit) -> ndarray:
+def _first_of_photo(data: Examples) -> ndarray:
     """Index of the first item about the same photo, for every item."""
     first: dict[str, int] = {}
     return np.array([first.setdefault(example.image.id, index) for index, example in enumerate(data)])
 
 
-def _kept_groups(data: DataSplit, options: Options) -> dict[str, ndarray]:
+def _kept_groups(data: Examples, options: Options) -> dict[str, ndarray]:
     """Groups of the macro mean, sorted by name -> indices of their items."""
     if not options.group_by:
         return {}
@@ -167,7 +167,7 @@ def _kept_groups(data: DataSplit, options: Options) -> dict[str, ndarray]:
     return kept
 
 
-def _left_out(data: DataSplit, options: Options, kept: dict[str, ndarray]) -> Iterator[str]:
+def _left_out(data: Examples, options: Options, kept: dict[str, ndarray]) -> Iterator[str]:
     """Note on the groups left out of the macro mean, if any."""
     groups = {example.tags[options.group_by] for example in data} if options.group_by else set()
     if len(groups) > len(kept):

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from sparc_bench.cards.card import Strict
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.encoder import Encoder
 from sparc_bench.facets import Objects
 from sparc_bench.metrics.object_mentions import ObjectMentions
@@ -134,7 +134,7 @@ def predict(encoder: Encoder, work: Work, options: Options) -> Iterator[Block]: 
     return retrieved_captions(encoder, work, DistinctTexts.of(_pool(work.data)))
 
 
-def by_captions(outputs: Captions, data: DataSplit, options: Options) -> Predictions:  # noqa: ARG001 - the seam
+def by_captions(outputs: Captions, data: Examples, options: Options) -> Predictions:  # noqa: ARG001 - the seam
     """Another system's captions of the images, from the pool or generated."""
     given_N, notes = given_captions(outputs, data)
     return Predictions((given_block(given_N, _pool(data)),), notes=notes)
@@ -143,11 +143,11 @@ def by_captions(outputs: Captions, data: DataSplit, options: Options) -> Predict
 OUTPUTS = {"captions": by_captions, "similarity": similarity_predictions(predict)}
 
 
-def _pool(data: DataSplit) -> tuple[str, ...]:
+def _pool(data: Examples) -> tuple[str, ...]:
     return (*data.captions, *data.pool)
 
 
-def score(predictions: Predictions, data: DataSplit, options: Options) -> Outcome:
+def score(predictions: Predictions, data: Examples, options: Options) -> Outcome:
     """Count the objects in the top-1 caption of each image that the image lacks.
 
     `faithful_objects` is 1 - CHAIR_i, the share of all mentions of objects that are right; `faithful_captions` is
@@ -228,13 +228,13 @@ def score(predictions: Predictions, data: DataSplit, options: Options) -> Outcom
     )
 
 
-def _annotated(data: DataSplit) -> Bool[ndarray, "N O"]:
+def _annotated(data: Examples) -> Bool[ndarray, "N O"]:
     """Which classes are annotated in which image."""
     present = (example.facet(Objects).present for example in data)
     return np.array([[of.get(label, False) for label in data.classes] for of in present])
 
 
-def human_reference(data: DataSplit, options: Options) -> dict[str, float]:
+def human_reference(data: Examples, options: Options) -> dict[str, float]:
     """Reference row `human`: each own caption against the annotations and the other captions, mean within an image."""
     captions = DistinctTexts.of(data.captions)
     mentions = _CandidateMentions(captions.texts, ObjectMentions(data.synonyms), data.classes)

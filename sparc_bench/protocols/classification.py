@@ -16,7 +16,7 @@ from torch import Tensor
 from sparc_bench.cards.bounds import Number
 from sparc_bench.cards.card import Strict
 from sparc_bench.cards.prompts import class_words, templates
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import Example, Examples
 from sparc_bench.encoder import Encoder, image_need
 from sparc_bench.errors import UserError
 from sparc_bench.features import ImageFeatures, TextFeatures
@@ -55,7 +55,7 @@ def predict(encoder: Encoder, work: Work, options: Options) -> Iterator[Block]:
         yield _block(part, scores_NC)
 
 
-def by_similarity(outputs: Similarity, data: DataSplit, options: Options) -> Predictions:
+def by_similarity(outputs: Similarity, data: Examples, options: Options) -> Predictions:
     """Predictions of a similarity matrix of images and classes.
 
     Its `texts` are the data set's class names, the card's class words, or the card's prompts; with prompts a class has
@@ -90,7 +90,7 @@ def _block(part: Part, scores_NC: Float[ndarray, "N C"]) -> Block:
     return part.block(above=ranks.above_N, tied=ranks.tied_N, predicted=scores_NC.argmax(axis=1))
 
 
-def score(predictions: Predictions, data: DataSplit, options: Options) -> Outcome:
+def score(predictions: Predictions, data: Examples, options: Options) -> Outcome:
     """Score every labelled image against all classes.
 
     `top<k>` is the mean credit over images, `mean_per_class` the mean over classes of the top-1 credit within the

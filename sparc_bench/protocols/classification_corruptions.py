@@ -17,7 +17,7 @@ from pydantic import Field
 from sparc_bench.cards.bounds import Number, Share
 from sparc_bench.cards.card import Strict
 from sparc_bench.cards.prompts import class_words, templates
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.encoder import Encoder, image_need
 from sparc_bench.errors import UserError
 from sparc_bench.facets import Corruptions
@@ -119,7 +119,7 @@ def predict(encoder: Encoder, work: Work, options: Options) -> Iterator[Block]:
         yield part.block(credit=np.moveaxis(credit_KSN, -1, 0))
 
 
-def score(predictions: Predictions, data: DataSplit, options: Options) -> Outcome:
+def score(predictions: Predictions, data: Examples, options: Options) -> Outcome:
     """Score every photo under every corruption and severity against all classes.
 
     `top1` is the mean credit over corruptions, severities and photos (SPARC's number for ImageNet-C), `mce` the mean

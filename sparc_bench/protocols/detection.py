@@ -20,7 +20,7 @@ from torch import Tensor
 from sparc_bench.cards.bounds import Area, Number
 from sparc_bench.cards.card import Strict
 from sparc_bench.cards.prompts import class_words, templates
-from sparc_bench.dataset import DataSplit, Region
+from sparc_bench.dataset import Examples, Region
 from sparc_bench.encoder import Encoder, text_need
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.facets import PixelSize
@@ -143,7 +143,7 @@ def _refuse_turned(box_D4: Float[ndarray, "D 4"], model: str) -> None:
         )
 
 
-def _outside(found: SplitDetections, data: DataSplit) -> tuple[str, ...]:
+def _outside(found: SplitDetections, data: Examples) -> tuple[str, ...]:
     """Note about a model's boxes that leave their image."""
     size_N2 = stated_sizes(data)
     if found.box_D4 is None or size_N2 is None:
@@ -156,7 +156,7 @@ def _outside(found: SplitDetections, data: DataSplit) -> tuple[str, ...]:
     )
 
 
-def by_detections(outputs: DetectionRows, data: DataSplit, options: Options) -> Predictions:
+def by_detections(outputs: DetectionRows, data: Examples, options: Options) -> Predictions:
     """Detections of a file."""
     found, notes = outputs.of(data, masks=options.iou == "segm")
     return Predictions((Block(np.arange(len(data)), found.arrays()),), notes=notes)
@@ -165,7 +165,7 @@ def by_detections(outputs: DetectionRows, data: DataSplit, options: Options) -> 
 OUTPUTS = {"detections": by_detections}
 
 
-def score(predictions: Predictions, data: DataSplit, options: Options) -> Outcome:
+def score(predictions: Predictions, data: Examples, options: Options) -> Outcome:
     """AP and recall of detections.
 
     Metrics are `ap` (IoU 0.50 to 0.95), `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large`; `ar_at_k`, `ar_small`,
@@ -235,7 +235,7 @@ def _recalls(options: Options) -> dict[str, tuple[int, int]]:
 class _Truth:
     """Objects of a data split in COCO's format, class by class; category ids are 1 + the label."""
 
-    def __init__(self, data: DataSplit, options: Options) -> None:
+    def __init__(self, data: Examples, options: Options) -> None:
         self._data, self._options = data, options
         self._image_N = _image_numbers(data)
         self._rows: dict[int, list[dict[str, Any]]] = {}
@@ -331,7 +331,7 @@ class _Truth:
         return row
 
 
-def _image_numbers(data: DataSplit) -> Int[ndarray, "N"]:
+def _image_numbers(data: Examples) -> Int[ndarray, "N"]:
     """Image id of each example, from 1: by numeric example ids (the official order of ties), else by position."""
     ids = [example.id for example in data.examples]
     keys = [int(item_id) for item_id in ids] if all(item_id.isdecimal() for item_id in ids) else list(range(len(ids)))
@@ -340,7 +340,7 @@ def _image_numbers(data: DataSplit) -> Int[ndarray, "N"]:
     return numbers_N
 
 
-def _labels(data: DataSplit, options: Options) -> frozenset[int]:
+def _labels(data: Examples, options: Options) -> frozenset[int]:
     if options.categories == "all":
         return frozenset(range(len(data.classes)))
     place = {name: label for label, name in enumerate(data.classes)}

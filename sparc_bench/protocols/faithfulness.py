@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from sparc_bench.cards.card import Extended
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError
 from sparc_bench.metrics.caption_words import Tokens, caption_words
@@ -81,7 +81,7 @@ def predict(encoder: Encoder, work: Work, options: Options) -> Iterator[Block]:
     return retrieved_captions(encoder, work, candidates, without_own=options.exact_hits == "excluded")
 
 
-def by_captions(outputs: Captions, data: DataSplit, options: Options) -> Predictions:
+def by_captions(outputs: Captions, data: Examples, options: Options) -> Predictions:
     """Another system's captions of the images, from the pool or generated.
 
     A caption with the words of one of the image's own (case and punctuation aside) counts as that one, so that it is
@@ -116,11 +116,11 @@ def by_captions(outputs: Captions, data: DataSplit, options: Options) -> Predict
 OUTPUTS = {"captions": by_captions, "similarity": similarity_predictions(predict)}
 
 
-def _pool(data: DataSplit, options: Options) -> tuple[str, ...]:
+def _pool(data: Examples, options: Options) -> tuple[str, ...]:
     return (*data.captions, *data.pool) if options.pool == "all" else data.captions
 
 
-def score(predictions: Predictions, data: DataSplit, options: Options) -> Outcome:
+def score(predictions: Predictions, data: Examples, options: Options) -> Outcome:
     """Score the top-1 caption of each image, of the split's captions and the pool, by K-Precision.
 
     `k_precision` counts all words of the retrieved caption, `k_precision_na` its nouns and adjectives (a caption
@@ -185,7 +185,7 @@ def score(predictions: Predictions, data: DataSplit, options: Options) -> Outcom
     )
 
 
-def human_reference(data: DataSplit, keep: ContentWords, options: Options) -> dict[str, float]:
+def human_reference(data: Examples, keep: ContentWords, options: Options) -> dict[str, float]:
     """Reference row `human`: own captions against the other ones, mean over images; NaN if no image has two."""
     scores: dict[str, list[float]] = {"k_precision": [], "k_precision_na": []}
     for example in data.examples:
@@ -202,7 +202,7 @@ def human_reference(data: DataSplit, keep: ContentWords, options: Options) -> di
     return {name: float(np.mean(values)) if values else float("nan") for name, values in scores.items()}
 
 
-def _length_note(words_N: Sequence[Sequence[str]], data: DataSplit, options: Options) -> str:
+def _length_note(words_N: Sequence[Sequence[str]], data: Examples, options: Options) -> str:
     theirs = np.mean([len(words) for words in words_N])
     ours = np.mean([len(options.words(caption)) for caption in data.captions])
     known = Counter(
@@ -215,7 +215,7 @@ def _length_note(words_N: Sequence[Sequence[str]], data: DataSplit, options: Opt
     )
 
 
-def _content_words(data: DataSplit, options: Options) -> ContentWords:
+def _content_words(data: Examples, options: Options) -> ContentWords:
     if options.tagger == "hanta":
         hanta_version()
         return tagged_by_hanta
@@ -231,7 +231,7 @@ def _per_image(part: KPrecisionSums) -> Float[ndarray, "N"]:
 
 
 def _reference(
-    parts: dict[str, KPrecisionSums], data: DataSplit, keep: ContentWords, options: Options
+    parts: dict[str, KPrecisionSums], data: Examples, keep: ContentWords, options: Options
 ) -> dict[str, dict[str, float]]:
     constant: dict[str, float] = {}
     random: dict[str, float] = {}
@@ -247,7 +247,7 @@ def _reference(
     return {"constant": constant, "random_caption": random, "human": human_reference(data, keep, options)}
 
 
-def _notes(data: DataSplit, options: Options) -> tuple[str, ...]:
+def _notes(data: Examples, options: Options) -> tuple[str, ...]:
     tagger = f"HanTa {hanta_version()}" if options.tagger == "hanta" else "the data set's own word list"
     hits = {
         "apart": "Misses are other images for every model; read them with r1.",

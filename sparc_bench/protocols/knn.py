@@ -20,7 +20,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from sparc_bench.cards.bounds import Count, Number
 from sparc_bench.cards.card import Strict
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError
 from sparc_bench.protocol import Outcome
@@ -64,7 +64,7 @@ def kept(encoder: Encoder) -> frozenset[str]:  # noqa: ARG001 - the seam
     return frozenset({"global"})
 
 
-def score(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
+def score(encoder: Encoder, data: Examples, options: Options) -> Outcome:
     """Classify every test image by the votes of its nearest train images.
 
     `top<k>` is the mean credit over test images, `mean_per_class` the mean over classes of the top-1 credit within the

@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sparc_bench.cards.bounds import Iterations, Number, Strength
 from sparc_bench.cards.card import Strict
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.encoder import Encoder
 from sparc_bench.protocol import Outcome
 from sparc_bench.protocols._frozen_features import TrainTestSplit, accuracy, setting_note
@@ -69,7 +69,7 @@ def kept(encoder: Encoder) -> frozenset[str]:  # noqa: ARG001 - the seam
     return frozenset({"global"})
 
 
-def score(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
+def score(encoder: Encoder, data: Examples, options: Options) -> Outcome:
     """Choose C on held-out train images, fit all train images, score the test images.
 
     `top<k>` is the mean credit over test images, `mean_per_class` the mean over classes of the top-1 credit within the

@@ -12,7 +12,7 @@ from jaxtyping import Int
 from numpy import ndarray
 
 from sparc_bench.cards.card import Strict
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import Example, Examples
 from sparc_bench.encoder import Encoder, image_need, text_need
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.metrics.pair_comparison import Ties, compare_pairs
@@ -37,7 +37,7 @@ class Options(Strict):
     """tags of the per-group tables; "edit+of" is a table over pairs of their values"""
 
 
-def units(data: DataSplit, options: Options) -> list[Int[ndarray, "2"]]:  # noqa: ARG001 - the seam
+def units(data: Examples, options: Options) -> list[Int[ndarray, "2"]]:  # noqa: ARG001 - the seam
     """The two examples of every group, which are predicted together."""
     return list(group_members(data))
 
@@ -56,7 +56,7 @@ def predict(encoder: Encoder, work: Work, options: Options) -> Iterator[Block]: 
         yield part.block(to_text=to_text.astype(np.float64), to_image=to_image.astype(np.float64))
 
 
-def score(predictions: Predictions, data: DataSplit, options: Options) -> Outcome:
+def score(predictions: Predictions, data: Examples, options: Options) -> Outcome:
     """Score every group of two examples with one caption each.
 
     The interval is over groups: a group's credit belongs to the cluster of its first example. `correct` of an
@@ -102,7 +102,7 @@ def score(predictions: Predictions, data: DataSplit, options: Options) -> Outcom
 OUTPUTS = {"similarity": similarity_predictions(predict, units)}
 
 
-def group_members(data: DataSplit) -> Int[ndarray, "G 2"]:
+def group_members(data: Examples) -> Int[ndarray, "G 2"]:
     """Indices of the two examples of every group, in order of first appearance; UserError for any other number."""
     found: dict[str, list[int]] = {}
     for index, example in enumerate(data.examples):

@@ -19,7 +19,7 @@ from pydantic import Field
 from sparc_bench.cards.bounds import Number
 from sparc_bench.cards.card import Strict
 from sparc_bench.cards.prompts import class_words, templates
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError
 from sparc_bench.facets import Objects
@@ -64,7 +64,7 @@ class _Questions:
     fold_Q: Int[ndarray, "Q"]
 
     @classmethod
-    def of(cls, data: DataSplit, folds: int) -> _Questions:
+    def of(cls, data: Examples, folds: int) -> _Questions:
         """Questions of each example's `Objects`; raises UserError for fewer images than folds."""
         if len(data) < folds:
             raise UserError(f"{len(data)} images do not fall into {folds} parts: take more images, or fewer folds.")
@@ -95,7 +95,7 @@ def predict(encoder: Encoder, work: Work, options: Options) -> Iterator[Block]:
         yield part.block(score=scores_NC[row_Q, object_Q])
 
 
-def score(predictions: Predictions, data: DataSplit, options: Options) -> Outcome:
+def score(predictions: Predictions, data: Examples, options: Options) -> Outcome:
     """Rank the questions by their scores, and answer them.
 
     `auroc` is over all pairs of a yes and a no question, of any images and objects; a tie counts half. `map` is the
@@ -194,7 +194,7 @@ def _blind_scores(asked: _Questions, objects: int) -> Float[ndarray, "Q"]:
     return score_Q
 
 
-def _by_object(score_Q: ndarray, asked: _Questions, data: DataSplit) -> dict[str, Statistic]:
+def _by_object(score_Q: ndarray, asked: _Questions, data: Examples) -> dict[str, Statistic]:
     found: dict[str, Statistic] = {}
     for label in asked.both_C:
         chosen_Q = asked.object_Q == label

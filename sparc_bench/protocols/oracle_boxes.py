@@ -18,7 +18,7 @@ from pycocotools.cocoeval import COCOeval
 
 from sparc_bench.cards.bounds import Number
 from sparc_bench.cards.prompts import class_words, templates
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.encoder import Encoder
 from sparc_bench.metrics.average_precision import AveragePrecision
 from sparc_bench.metrics.metric_name import at_path
@@ -66,7 +66,7 @@ def predict(encoder: Encoder, work: Work, options: Options) -> Iterator[Block]:
         yield part.block(**{at_path(path, "scores"): scores_RC for path, scores_RC in scores.items()})
 
 
-def score(predictions: Predictions, data: DataSplit, options: Options) -> Outcome:
+def score(predictions: Predictions, data: Examples, options: Options) -> Outcome:
     """AP of every patch path: `ap` (IoU 0.50 to 0.95), `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large`.
 
     All are means over the classes with objects, as in COCOeval; clusters are images. Equal scores keep the official
@@ -117,7 +117,7 @@ def tied_detections(scores_RC: Float32[ndarray, "R C"]) -> int:
 class GroundTruth:
     """Data split in COCO's format; image ids are 1 + the example's index, category ids 1 + the label."""
 
-    def __init__(self, data: DataSplit, chosen: ChosenRegions, options: Options) -> None:
+    def __init__(self, data: Examples, chosen: ChosenRegions, options: Options) -> None:
         self._options = options
         self._image_R = chosen.example_R + 1
         self._extent_R4 = corner_and_extent(chosen.box_R4).tolist()

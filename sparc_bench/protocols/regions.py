@@ -19,7 +19,7 @@ from pydantic import model_validator
 from sparc_bench.cards.bounds import Area
 from sparc_bench.cards.card import Strict
 from sparc_bench.cards.prompts import class_words, templates
-from sparc_bench.dataset import DataSplit, Example, Region
+from sparc_bench.dataset import Example, Examples, Region
 from sparc_bench.encoder import Encoder, recut
 from sparc_bench.errors import UserError
 from sparc_bench.facets import PixelSize
@@ -90,7 +90,7 @@ class ChosenRegions:
     flat: int = 0
 
     @classmethod
-    def of(cls, data: DataSplit, min_side: float) -> ChosenRegions:
+    def of(cls, data: Examples, min_side: float) -> ChosenRegions:
         """Those of a data split (see `within`); raises UserError where no region is left."""
         found = cls.within(data, min_side)
         if not len(found):
@@ -156,7 +156,7 @@ def predict(encoder: Encoder, work: Work, options: Options) -> Iterator[Block]:
         yield part.block(**found)
 
 
-def score(predictions: Predictions, data: DataSplit, options: Options) -> Outcome:
+def score(predictions: Predictions, data: Examples, options: Options) -> Outcome:
     """Score every region against all classes, by every patch path of the model.
 
     `top1` is the mean credit over regions, `mean_per_class` the mean over classes of the credit within the class
@@ -295,7 +295,7 @@ def area_of(region: Region, what: Literal["object", "box"]) -> float:
     return region.area if what == "object" else (right - left) * (bottom - top)
 
 
-def _areas(data: DataSplit, chosen: ChosenRegions, options: RegionOptions) -> Float[ndarray, "R"]:
+def _areas(data: Examples, chosen: ChosenRegions, options: RegionOptions) -> Float[ndarray, "R"]:
     """Area of each region in the card's unit."""
     areas_R = np.array([area_of(region, options.area_of) for region in chosen.regions], dtype=np.float64)
     if options.area_unit == "image":

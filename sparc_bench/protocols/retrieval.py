@@ -14,7 +14,7 @@ from numpy import ndarray
 
 from sparc_bench.cards.bounds import Number
 from sparc_bench.cards.card import Strict
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.encoder import Encoder, image_need, pairwise
 from sparc_bench.errors import UserError
 from sparc_bench.metrics.ranking import (
@@ -72,7 +72,7 @@ def predict(encoder: Encoder, work: Work, options: Options) -> Iterator[Block]: 
         yield part.block(**{name: np.concatenate([scores[way] for scores in found]) for name, way in ways.items()})
 
 
-def score(predictions: Predictions | Encoder, data: DataSplit, options: Options) -> Outcome:
+def score(predictions: Predictions | Encoder, data: Examples, options: Options) -> Outcome:
     """Rank all captions for every image and all images for every caption.
 
     R@k is a hit rate: the share of queries with at least one positive among the best k. Means over captions are
@@ -102,7 +102,7 @@ def score(predictions: Predictions | Encoder, data: DataSplit, options: Options)
 OUTPUTS = {"similarity": similarity_encoder}
 
 
-def hit_rates(encoder: Encoder, data: DataSplit, ks: Sequence[int]) -> dict[str, float]:
+def hit_rates(encoder: Encoder, data: Examples, ks: Sequence[int]) -> dict[str, float]:
     """R@k in both directions, under full truth where the data set knows it: the validation of a training run.
 
     The values equal those of `score`; the duration of a pairwise model is not announced.
@@ -119,7 +119,7 @@ def hit_rates(encoder: Encoder, data: DataSplit, ks: Sequence[int]) -> dict[str,
 
 
 def _score_batches(
-    predictions: Predictions | Encoder, data: DataSplit, distinct: DistinctTexts, *, quiet: bool
+    predictions: Predictions | Encoder, data: Examples, distinct: DistinctTexts, *, quiet: bool
 ) -> Iterator[tuple[slice, Float[ndarray, "N U"], Float[ndarray, "N U"]]]:
     """Batches (rows, image-to-text scores, text-to-image scores) of images with all distinct captions."""
     if not isinstance(predictions, Predictions):
@@ -131,7 +131,7 @@ def _score_batches(
 
 
 def _own_first_positives(
-    predictions: Predictions | Encoder, data: DataSplit, pairs: ImageCaptionPairs, *, quiet: bool = False
+    predictions: Predictions | Encoder, data: Examples, pairs: ImageCaptionPairs, *, quiet: bool = False
 ) -> tuple[FirstPositives, FirstPositives]:
     """Positions of the best positives in both directions; only the text-to-image matrix is kept in memory."""
     distinct = pairs.distinct
@@ -155,7 +155,7 @@ def _own_first_positives(
 
 
 def _against_full_truth(
-    predictions: Predictions | Encoder, data: DataSplit, options: Options, pairs: ImageCaptionPairs
+    predictions: Predictions | Encoder, data: Examples, options: Options, pairs: ImageCaptionPairs
 ) -> Outcome:
     distinct, image_M = pairs.distinct, pairs.image_M
     column_M = distinct.index_M
@@ -239,7 +239,7 @@ def ranking_scores(
     )
 
 
-def full_truth(data: DataSplit) -> Bool[ndarray, "N M"]:
+def full_truth(data: Examples) -> Bool[ndarray, "N M"]:
     """Matrix of which caption is true of which image; raises UserError for a data set without full truth."""
     if data.caption_truth is None:
         raise UserError(f"{data.dataset} does not know which captions hold of other images: set truth = 'own'.")
@@ -279,7 +279,7 @@ def constant_reference(truth_NM: Bool[ndarray, "N M"]) -> dict[str, float]:
 
 
 def _scores(
-    predictions: Predictions | Encoder, data: DataSplit, distinct: DistinctTexts, *, quiet: bool = False
+    predictions: Predictions | Encoder, data: Examples, distinct: DistinctTexts, *, quiet: bool = False
 ) -> tuple[ndarray, ndarray]:
     shape = (len(data), len(distinct.texts))
     image_to_text_NU = text_to_image_NU = np.empty((0, 0), dtype=np.float32)

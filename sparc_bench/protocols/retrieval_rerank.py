@@ -16,7 +16,7 @@ from numpy import ndarray
 
 from sparc_bench.cards.bounds import Number
 from sparc_bench.cards.card import Strict
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.encoder import Encoder, image_need, pairwise
 from sparc_bench.errors import UserError
 from sparc_bench.features import ImageFeatures, TextFeatures, present
@@ -56,7 +56,7 @@ def kept(encoder: Encoder) -> frozenset[str]:
     return image_need(encoder)
 
 
-def score(encoder: Encoder, data: DataSplit, options: Options) -> Outcome:
+def score(encoder: Encoder, data: Examples, options: Options) -> Outcome:
     """Rank all captions for every image and all images for every caption, in two stages.
 
     Each query's best `candidates` by cosine of global vectors, with all that tie with the last of them (equal captions
@@ -148,7 +148,7 @@ def _kth_best(scores: ndarray, count: int) -> float:
     return float(np.partition(scores, len(scores) - count)[len(scores) - count]) if count < len(scores) else -np.inf
 
 
-def _cosines(encoder: Encoder, data: DataSplit, texts: PackedTexts) -> Float32[ndarray, "N U"]:
+def _cosines(encoder: Encoder, data: Examples, texts: PackedTexts) -> Float32[ndarray, "N U"]:
     # the same features as in the second stage, so that the feature cache encodes an image once
     cosine_NU = np.empty((len(data), len(texts)), dtype=np.float32)
     for rows, images in image_batches(encoder, data.views):
@@ -160,7 +160,7 @@ def _cosines(encoder: Encoder, data: DataSplit, texts: PackedTexts) -> Float32[n
     return cosine_NU
 
 
-def _second_stage(encoder: Encoder, data: DataSplit, texts: PackedTexts, stage: _FirstStage) -> Float[ndarray, "P 2"]:
+def _second_stage(encoder: Encoder, data: Examples, texts: PackedTexts, stage: _FirstStage) -> Float[ndarray, "P 2"]:
     """Image-to-text and text-to-image scores of all pairs by the model's own rule."""
     scores_P2 = np.empty((len(stage.text_P), 2))
     for rows, images in image_batches(encoder, data.views):

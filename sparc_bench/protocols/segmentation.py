@@ -26,7 +26,7 @@ from pydantic import model_validator
 from sparc_bench.cards.bounds import Real
 from sparc_bench.cards.card import Strict
 from sparc_bench.cards.prompts import class_words, templates
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import Example, Examples
 from sparc_bench.encoder import Encoder, recut
 from sparc_bench.errors import UserError
 from sparc_bench.features import ImageFeatures, TextFeatures
@@ -117,7 +117,7 @@ def predict(encoder: Encoder, work: Work, options: Options) -> Iterator[Block]:
         yield part.block(**counts, uncovered=np.array(uncovered))
 
 
-def score(predictions: Predictions, data: DataSplit, options: Options) -> Outcome:
+def score(predictions: Predictions, data: Examples, options: Options) -> Outcome:
     """Score every labelled pixel of every image, by each patch path of the model.
 
     `miou`: mean over classes of the intersection over union of all images' pixels (classes without true or predicted
@@ -180,7 +180,7 @@ def _uncovered_note(pixels: int, *, by_a_model: bool) -> str:
     return f"{pixels} scored pixels have no prediction and count as wrong."
 
 
-def by_masks(outputs: Masks, data: DataSplit, options: Options) -> Predictions:
+def by_masks(outputs: Masks, data: Examples, options: Options) -> Predictions:
     """Pixel counts of index masks; the metrics have no path in their names, and there is no oracle row.
 
     A pixel without a prediction, or with a class that the task does not score, is wrong. Where the file does not name
@@ -249,7 +249,7 @@ def _likely(readings: Sequence[_Reading], where: str) -> tuple[_Reading, tuple[s
 OUTPUTS = {"masks": by_masks}
 
 
-def _scored_classes(data: DataSplit, options: Options) -> tuple[str, ...]:
+def _scored_classes(data: Examples, options: Options) -> tuple[str, ...]:
     names = (*data.classes, BACKGROUND_NAME) if options.background == "class" else data.classes
     if len(set(names)) != len(names):
         raise UserError(f"{data.dataset} has two classes of one name: give each its own, 'background' being taken.")

@@ -102,7 +102,7 @@ def _and_into(truth_UN: ndarray, form_A: ndarray, true_AN: ndarray) -> None:
 def caption_truth(examples: Sequence[Example]) -> Bool[ndarray, "N M"]:
     """Truth N x M of all captions of the examples (in order) in the image of every example.
 
-    For `DataSplit.caption_truth`; examples may be of any split and kind, and captions may be left out together with
+    For `Examples.caption_truth`; examples may be of any split and kind, and captions may be left out together with
     their `SceneForms.forms`.
     """
     facets = [example.facet(SceneForms) for example in examples]

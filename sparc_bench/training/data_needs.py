@@ -7,7 +7,7 @@ import torch
 from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import bind_split, bind_validation, splits_for
 from sparc_bench.cards.recipe import Recipe, StepCounts
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.errors import UserError
 from sparc_bench.objective import Objective
 from sparc_bench.two_towers.model import objective_and_options
@@ -44,7 +44,7 @@ def sees_per_step(recipe: Recipe) -> StepCounts:
     )
 
 
-def refuse_unfilled(recipe: Recipe, data: DataSplit) -> None:
+def refuse_unfilled(recipe: Recipe, data: Examples) -> None:
     """Raise UserError where the examples lack negatives or captions that the objective needs.
 
     Raises:

@@ -14,7 +14,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from sparc_bench import stop_signals
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import Example, Examples
 from sparc_bench.distributed import rows_per_rank
 from sparc_bench.errors import UnreadableImageError, UserError
 from sparc_bench.objective import Batch, Objective, Tokens
@@ -136,7 +136,7 @@ RARE = 0.01
 _SAMPLED_IMAGES = 1000
 
 
-def rare_captions_only(data: DataSplit) -> DataSplit:
+def rare_captions_only(data: Examples) -> Examples:
     """The split with only those captions that are true of under 1 % of its first 1,000 images.
 
     Images without such a caption are left out.

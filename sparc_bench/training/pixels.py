@@ -18,7 +18,7 @@ from numpy import ndarray
 
 from sparc_bench.cards.card import canonical_hash
 from sparc_bench.cards.name import as_part
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.errors import UnreadableImageError, UserError
 from sparc_bench.files.atomic import draft, reserve, write_atomic
 from sparc_bench.files.cache_folder import cache_folder
@@ -47,7 +47,7 @@ class Pixels:
         array_NSS3: pixels of the rows in `index`; None where images are decoded on the fly.
     """
 
-    data: DataSplit
+    data: Examples
     transform: ImageTransform
     index: tuple[int, ...]
     unreadable: tuple[str, ...]
@@ -64,7 +64,7 @@ class Pixels:
 
 
 def load_pixels(
-    data: DataSplit,
+    data: Examples,
     transform: ImageTransform,
     max_unreadable: float,
     advance: Callable[[int, int], None] = lambda _done, _total: None,
@@ -130,7 +130,7 @@ def _opened(transform: ImageTransform, view: View) -> ndarray:
     return np.asarray(transform(view)[0])
 
 
-def refuse_too_many(unreadable: Collection[str], data: DataSplit, max_unreadable: float) -> None:
+def refuse_too_many(unreadable: Collection[str], data: Examples, max_unreadable: float) -> None:
     """Raise UserError where more than the share `max_unreadable` of a split's images cannot be read."""
     if len(unreadable) > max_unreadable * len(data):
         raise UserError(

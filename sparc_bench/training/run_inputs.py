@@ -17,7 +17,7 @@ from rich.progress import Progress
 from sparc_bench.cards.binding import bind_split
 from sparc_bench.cards.card import canonical_hash
 from sparc_bench.cards.recipe import Recipe
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.distributed import rank_0_first, rank_and_world
 from sparc_bench.errors import UserError
 from sparc_bench.terminal import task_bar
@@ -46,8 +46,8 @@ class RunInputs:
         initial: the initial model, if the recipe names one.
     """
 
-    train: DataSplit
-    val: DataSplit
+    train: Examples
+    val: Examples
     pixels: Pixels
     val_pixels: Pixels
     tokenizer: Tokenizer
@@ -86,13 +86,13 @@ def read_run_inputs(recipe: Recipe, data_root: Path | None) -> RunInputs:
     return RunInputs(train, val, pixels, val_pixels, initial.tokenizer, seen, hashes, initial)
 
 
-def read_splits(recipe: Recipe, data_root: Path | None) -> tuple[DataSplit, DataSplit]:
+def read_splits(recipe: Recipe, data_root: Path | None) -> tuple[Examples, Examples]:
     """The training split, after the recipe's rule for false negatives, and the validation split; see `read_split`."""
     train, val = read_split(recipe, data_root, val=False), read_split(recipe, data_root, val=True)
     return rare_captions_only(train) if recipe.data.false_negatives == "rare" else train, val
 
 
-def data_hashes(train: DataSplit, val: DataSplit) -> dict[str, str]:
+def data_hashes(train: Examples, val: Examples) -> dict[str, str]:
     """Hash of each split's images, in order, with their captions and negatives."""
     return {
         part: canonical_hash([split.fingerprint, [(each.id, each.captions, each.negatives) for each in split]])
@@ -100,10 +100,10 @@ def data_hashes(train: DataSplit, val: DataSplit) -> dict[str, str]:
     }
 
 
-def read_split(recipe: Recipe, data_root: Path | None, val: bool) -> DataSplit:
+def read_split(recipe: Recipe, data_root: Path | None, val: bool) -> Examples:
     """The recipe's training or validation split; raises UserError for one that is kept for evaluation."""
     bound = bind_split(recipe, val=val)
-    data: DataSplit = bound.dataset.read(data_root, bound.split, bound.options)
+    data: Examples = bound.dataset.read(data_root, bound.split, bound.options)
     without = [example.id for example in data if not example.captions]
     if without:
         raise UserError(
@@ -120,7 +120,7 @@ def caption_counts(captions: Iterable[str]) -> dict[str, int]:
     return dict(counts)
 
 
-def _pixels(data: DataSplit, transform: ImageTransform, recipe: Recipe, progress: Progress) -> Pixels:
+def _pixels(data: Examples, transform: ImageTransform, recipe: Recipe, progress: Progress) -> Pixels:
     bar = progress.add_task(f"{recipe.name}: decoding {data.dataset} {data.split}", total=len(data), visible=False)
     try:
         return load_pixels(

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.encoders.own import OwnEncoder
 from sparc_bench.features import ImageFeatures
 from sparc_bench.images.view import View, in_batches
@@ -43,7 +43,7 @@ class PreparedEncoder(EncoderWrapper):
         own: the model.
     """
 
-    def __init__(self, own: OwnEncoder, data: DataSplit, pixels: Pixels) -> None:
+    def __init__(self, own: OwnEncoder, data: Examples, pixels: Pixels) -> None:
         super().__init__(own)
         self.own, self._pixels = own, pixels
         self._position_of = {data.examples[row].image.id: position for position, row in enumerate(pixels.index)}
@@ -57,7 +57,7 @@ class PreparedEncoder(EncoderWrapper):
 
 
 @torch.inference_mode()
-def validation_scores(encoder: OwnEncoder, data: DataSplit, pixels: Pixels) -> dict[str, float]:
+def validation_scores(encoder: OwnEncoder, data: Examples, pixels: Pixels) -> dict[str, float]:
     """R@1, R@5 and R@10 both ways as the retrieval tasks have them, on the images that can be read."""
     readable = replace(data, examples=tuple(data.examples[row] for row in pixels.index))
     return hit_rates(FiniteEncoder(PreparedEncoder(encoder, data, pixels)), readable, (1, 5, 10))
@@ -65,7 +65,7 @@ def validation_scores(encoder: OwnEncoder, data: DataSplit, pixels: Pixels) -> d
 
 @torch.inference_mode()
 def held_out(
-    model: TwoTowerModel, tokenizer: Tokenizer, data: DataSplit, pixels: Pixels, device: torch.device
+    model: TwoTowerModel, tokenizer: Tokenizer, data: Examples, pixels: Pixels, device: torch.device
 ) -> dict[str, Any]:
     """The objective's own figures on up to 512 val pairs (one caption per image, in turn) and a grey image."""
     model.eval()

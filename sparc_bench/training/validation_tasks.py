@@ -16,7 +16,7 @@ from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.cards.binding import BoundTask, bind_validation
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.catalogue.expected_counts import check_counts
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.evaluation.pipeline import limited, read_data
@@ -36,7 +36,7 @@ class ValidationTask:
     """A task on a val split, with the examples that it is scored on."""
 
     task: BoundTask
-    data: DataSplit
+    data: Examples
 
 
 def read_tasks(recipe: Recipe, data_root: Path | None) -> tuple[ValidationTask, ...]:

@@ -15,7 +15,7 @@ from sparc_bench.blocks.block_store import BlockFolder, BlocksInMemory, BlockSto
 from sparc_bench.blocks.kept_encoder import KeptEncoder
 from sparc_bench.blocks.predicted import outcome_from, predicted
 from sparc_bench.blocks.ranks import Alone
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.encoder import Encoder
 from sparc_bench.protocol import Block, Outcome
 from tests.contract import test_finite as finite
@@ -73,7 +73,7 @@ def run(name: str, monkeypatch: pytest.MonkeyPatch, way: Callable[..., Outcome])
     return scored(finite.encoder(prompt_ensemble="scores" if by_pairs else "embeddings"), data)
 
 
-def in_one_go(protocol: ModuleType, encoder: Encoder, data: DataSplit, options: Any) -> Outcome:
+def in_one_go(protocol: ModuleType, encoder: Encoder, data: Examples, options: Any) -> Outcome:
     found = predicted(protocol, encoder, data, options, BlocksInMemory(), AT_ONCE)
     return outcome_from(protocol, found, data, options)
 
@@ -94,7 +94,7 @@ def equal(a: Outcome, b: Outcome) -> bool:
 def test_broken_off_and_gone_on_with(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     calls: list[int] = []
 
-    def in_two_goes(protocol: ModuleType, encoder: Encoder, data: DataSplit, options: Any) -> Outcome:
+    def in_two_goes(protocol: ModuleType, encoder: Encoder, data: Examples, options: Any) -> Outcome:
         with pytest.raises(BrokenOff):
             predicted(protocol, encoder, data, options, Breaking(tmp_path, "{}", pytest.fail), AT_ONCE)
         calls.append(len(list(tmp_path.glob("*.npz"))))
@@ -110,7 +110,7 @@ def test_broken_off_and_gone_on_with(name: str, monkeypatch: pytest.MonkeyPatch,
 @pytest.mark.parametrize("world", [2, 3])
 @pytest.mark.parametrize("name", NAMES)
 def test_shared_by_several(name: str, world: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    def together(protocol: ModuleType, encoder: Encoder, data: DataSplit, options: Any) -> Outcome:
+    def together(protocol: ModuleType, encoder: Encoder, data: Examples, options: Any) -> Outcome:
         meeting, told, found = threading.Barrier(world), [None] * world, {}
 
         def one(rank: int) -> None:
@@ -130,7 +130,7 @@ def test_shared_by_several(name: str, world: int, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("name", NAMES)
 def test_blocks_are_scored_without_the_model(name: str, monkeypatch: pytest.MonkeyPatch):
-    def from_blocks(protocol: ModuleType, encoder: Encoder, data: DataSplit, options: Any) -> Outcome:
+    def from_blocks(protocol: ModuleType, encoder: Encoder, data: Examples, options: Any) -> Outcome:
         store: BlockStore = BlocksInMemory()
         predicted(protocol, encoder, data, options, store, AT_ONCE, Alone())
         found = predicted(protocol, encoder, data, options, store, AT_ONCE)

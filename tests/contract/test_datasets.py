@@ -13,7 +13,7 @@ from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import splits_for
 from sparc_bench.cards.card import Strict, canonical_hash, parse
 from sparc_bench.cards.task_card import TaskCard
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.errors import UserError
 from sparc_bench.facets import Corruptions, Facet, Federated, Objects, PixelSize
 from sparc_bench.scenes.truth import SceneForms
@@ -39,7 +39,7 @@ def module(request):
 
 
 @pytest.fixture(scope="module", params=cards_by_data(), ids=lambda card: card.name)
-def data(request) -> DataSplit:
+def data(request) -> Examples:
     card = request.param
     module = discovery.load("datasets", card.dataset)
     options = parse(module.Options, card.data, card.name)

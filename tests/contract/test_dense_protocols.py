@@ -9,7 +9,7 @@ import pytest
 
 from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.cards import discovery
-from sparc_bench.dataset import DataSplit, Example, Region
+from sparc_bench.dataset import Example, Examples, Region
 from sparc_bench.facets import PixelSize
 from sparc_bench.metrics.region_weights import class_fractions
 from sparc_bench.protocol import Outcome
@@ -43,7 +43,7 @@ def scene_map(index: int, seed: int) -> np.ndarray:
     return truth
 
 
-def dense_split(images: int, seed: int = 0, classes: tuple[str, ...] = NAMES) -> DataSplit:
+def dense_split(images: int, seed: int = 0, classes: tuple[str, ...] = NAMES) -> Examples:
     examples = []
     for index in range(images):
         truth = np.array([classes.index(name) for name in NAMES] + [-1])[scene_map(index, seed)]
@@ -68,7 +68,7 @@ def dense_split(images: int, seed: int = 0, classes: tuple[str, ...] = NAMES) ->
 SIZE = PixelSize(SIDE, SIDE)
 
 
-def key(data: DataSplit) -> LookupEncoder:
+def key(data: Examples) -> LookupEncoder:
     """Patches that score every class with its share of the cell; the word "nothing" with the background's."""
     prompts = [*data.classes, "nothing"]
     place = dict(zip(prompts, np.eye(len(prompts)), strict=True))

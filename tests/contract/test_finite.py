@@ -14,7 +14,7 @@ import torch
 from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.cards import discovery
 from sparc_bench.cards.task_card import TaskCard
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import Example, Examples
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation.evaluate import Settings, evaluate_encoder
 from sparc_bench.facets import Corruptions
@@ -53,11 +53,11 @@ class Detector(LookupEncoder):
         return Detections(torch.arange(many), zero_R, torch.tensor([[0.0, 0.0, 4.0, 4.0]] * many), score_R)
 
 
-def rerank(encoder: LookupEncoder, data: DataSplit) -> Outcome:
+def rerank(encoder: LookupEncoder, data: Examples) -> Outcome:
     return outcome_of(retrieval_rerank, encoder, data, retrieval_rerank.Options(ks=(1,), candidates=5, ties="expected"))
 
 
-def corrupted(encoder: LookupEncoder, data: DataSplit) -> Outcome:
+def corrupted(encoder: LookupEncoder, data: Examples) -> Outcome:
     versions = [
         Example(f"{i}", item(f"{i}"), label=i % 2, facets=(Corruptions(partial(version, f"{i}")),))
         for i in range(len(data))
@@ -68,8 +68,8 @@ def corrupted(encoder: LookupEncoder, data: DataSplit) -> Outcome:
     return outcome_of(classification_corruptions, encoder, split_of(versions, classes=("cat", "dog")), options)
 
 
-Run = Callable[[Any, DataSplit], Outcome]
-CASES: dict[str, tuple[str, Run, DataSplit]] = {
+Run = Callable[[Any, Examples], Outcome]
+CASES: dict[str, tuple[str, Run, Examples]] = {
     **{name: (name, case.run, case.data(24)) for name, case in whole.CASES.items()},
     **{
         name: (protocol.__name__.rpartition(".")[2], lambda e, d, p=protocol, o=options: outcome_of(p, e, d, o), None)

@@ -10,7 +10,7 @@ import pytest
 
 from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.cards import discovery
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import Example, Examples
 from sparc_bench.facets import Objects
 from sparc_bench.protocol import Outcome
 from sparc_bench.protocols import (
@@ -42,7 +42,7 @@ def caption(words: tuple[str, str, str, str], form: str) -> str:
     return "A {} {} {form} a {} {}.".format(*words, form=form)
 
 
-def captioned(images: int, seed: int = 0, pool: int = 0) -> DataSplit:
+def captioned(images: int, seed: int = 0, pool: int = 0) -> Examples:
     """Images with two captions each that say the same in another order; no caption is true of two images."""
     rng = np.random.default_rng(seed)
     seen: dict[tuple[str, ...], None] = {}
@@ -65,14 +65,14 @@ def captioned(images: int, seed: int = 0, pool: int = 0) -> DataSplit:
     return split_of(examples, word_tags={**TAGS, "a": "OTHER"}, pool=others)
 
 
-def labelled(images: int, seed: int = 0) -> DataSplit:
+def labelled(images: int, seed: int = 0) -> Examples:
     label = np.random.default_rng(seed).integers(0, len(COLOURS), size=images)
     label[: len(COLOURS)] = np.arange(len(COLOURS))
     examples = [Example(id=f"i{i}", image=item(f"i{i}"), label=int(value)) for i, value in enumerate(label)]
     return split_of(examples, classes=COLOURS)
 
 
-def paired(groups: int) -> DataSplit:
+def paired(groups: int) -> Examples:
     examples = [
         Example(
             id=f"{group}-{side}",
@@ -87,7 +87,7 @@ def paired(groups: int) -> DataSplit:
     return split_of(examples)
 
 
-def chosen(images: int) -> DataSplit:
+def chosen(images: int) -> Examples:
     """Images with one true caption and one false one, with four false ones, and with two true ones and a false one."""
     numbers = {"two": (1, 1), "five": (1, 4), "both": (2, 1)}
     examples = [
@@ -103,13 +103,13 @@ def chosen(images: int) -> DataSplit:
     return split_of(examples)
 
 
-def choice_key(data: DataSplit) -> LookupEncoder:
+def choice_key(data: Examples) -> LookupEncoder:
     texts = [text for example in data for text in (*example.captions, *example.negatives)]
     truth = np.array([[text in example.captions for text in texts] for example in data])
     return answer_key([example.id for example in data], texts, truth)
 
 
-def asked(images: int) -> DataSplit:
+def asked(images: int) -> Examples:
     """Images that show three of eight things; they are asked for these and for three others."""
     rng = np.random.default_rng(0)
     examples = []
@@ -120,12 +120,12 @@ def asked(images: int) -> DataSplit:
     return split_of(examples, classes=THINGS[:8])
 
 
-def presence_key(data: DataSplit) -> LookupEncoder:
+def presence_key(data: Examples) -> LookupEncoder:
     truth = np.array([[example.facet(Objects).present.get(name, False) for name in data.classes] for example in data])
     return answer_key([example.id for example in data], [f"a photo of a {name}" for name in data.classes], truth)
 
 
-def with_objects(images: int) -> DataSplit:
+def with_objects(images: int) -> Examples:
     """Images with two captions each, and the things that these name."""
     data = captioned(images)
     examples = (
@@ -139,25 +139,25 @@ def with_objects(images: int) -> DataSplit:
 class Case:
     """A protocol on hand-made data, and what each encoder must score."""
 
-    run: Callable[[LookupEncoder, DataSplit], Outcome]
-    data: Callable[[int], DataSplit]
-    key: Callable[[DataSplit], LookupEncoder]
+    run: Callable[[LookupEncoder, Examples], Outcome]
+    data: Callable[[int], Examples]
+    key: Callable[[Examples], LookupEncoder]
     perfect: frozenset[str]
     constant: dict[str, float]
     chance: frozenset[str] | None = None
     """metrics that noise scores as equal scores do; None: all"""
 
 
-def classify(encoder: LookupEncoder, data: DataSplit) -> Outcome:
+def classify(encoder: LookupEncoder, data: Examples) -> Outcome:
     options = classification.Options(prompts="bare", classes="own", top_k=(1, 5), ties="expected")
     return outcome_of(classification, encoder, data, options)
 
 
-def retrieve(encoder: LookupEncoder, data: DataSplit) -> Outcome:
+def retrieve(encoder: LookupEncoder, data: Examples) -> Outcome:
     return outcome_of(retrieval, encoder, data, retrieval.Options(ks=(1, 5, 10), truth="own", ties="expected"))
 
 
-def faithful(encoder: LookupEncoder, data: DataSplit) -> Outcome:
+def faithful(encoder: LookupEncoder, data: Examples) -> Outcome:
     options = faithfulness.Options(
         pool="all",
         references="union",
@@ -170,23 +170,23 @@ def faithful(encoder: LookupEncoder, data: DataSplit) -> Outcome:
     return outcome_of(faithfulness, encoder, data, options)
 
 
-def presence(encoder: LookupEncoder, data: DataSplit) -> Outcome:
+def presence(encoder: LookupEncoder, data: Examples) -> Outcome:
     return outcome_of(
         object_presence, encoder, data, object_presence.Options(prompts="object_presence", classes="own", folds=5)
     )
 
 
-def hallucinate(encoder: LookupEncoder, data: DataSplit) -> Outcome:
+def hallucinate(encoder: LookupEncoder, data: Examples) -> Outcome:
     return outcome_of(chair, encoder, data, chair.Options(objects="instances_and_captions", ties="expected"))
 
 
-def pairs(encoder: LookupEncoder, data: DataSplit) -> Outcome:
+def pairs(encoder: LookupEncoder, data: Examples) -> Outcome:
     return outcome_of(
         minimal_pairs, encoder, data, minimal_pairs.Options(ties="expected", group_by=("edit", "of", "edit+of"))
     )
 
 
-def choose(encoder: LookupEncoder, data: DataSplit) -> Outcome:
+def choose(encoder: LookupEncoder, data: Examples) -> Outcome:
     options = caption_choice.Options(
         ties="expected", group_by="group", exclude=(), min_count=1, group_metrics=False, text_only=False
     )

@@ -11,7 +11,7 @@ import pytest
 
 from sparc_bench.blocks.block_store import BlockFolder
 from sparc_bench.blocks.predicted import outcome_from, predicted
-from sparc_bench.dataset import DataSplit
+from sparc_bench.dataset import Examples
 from sparc_bench.encoder import Encoder
 from sparc_bench.protocol import Outcome
 from tests.contract import test_dense_protocols as dense
@@ -51,7 +51,7 @@ def memory(what: str) -> float:
 def test_memory_of_a_protocol(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     grown: list[float] = []
 
-    def measured(protocol: ModuleType, encoder: Encoder, data: DataSplit, options: Any) -> Outcome:
+    def measured(protocol: ModuleType, encoder: Encoder, data: Examples, options: Any) -> Outcome:
         RESET.write_text("5")
         before = memory("VmRSS")
         found = predicted(protocol, encoder, data, options, BlockFolder(tmp_path, "{}", pytest.fail))

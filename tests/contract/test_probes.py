@@ -11,7 +11,7 @@ import pytest
 from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.cards import discovery
 from sparc_bench.cards.task_card import TaskCard
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import Example, Examples
 from sparc_bench.datasets import image_folder
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation.evaluate import Settings, evaluate_encoder
@@ -24,7 +24,7 @@ CLASSES = ("red", "green", "blue", "yellow", "purple", "orange", "grey", "brown"
 TRAIN, TEST = 80, 96
 
 
-def probed(seed: int = 0) -> DataSplit:
+def probed(seed: int = 0) -> Examples:
     """As many train images of each class as of any other; train and test mixed, test classes at random."""
     rng = np.random.default_rng(seed)
     label = np.concatenate([np.arange(TRAIN) % len(CLASSES), rng.integers(0, len(CLASSES), size=TEST)])
@@ -35,7 +35,7 @@ def probed(seed: int = 0) -> DataSplit:
     return split_of([examples[index] for index in rng.permutation(len(examples))], classes=CLASSES)
 
 
-def linear(encoder: LookupEncoder, data: DataSplit) -> Outcome:
+def linear(encoder: LookupEncoder, data: Examples) -> Outcome:
     options = linear_probe.Options(
         vectors="unit",
         standardise=False,
@@ -48,17 +48,17 @@ def linear(encoder: LookupEncoder, data: DataSplit) -> Outcome:
     return outcome_of(linear_probe, encoder, data, options)
 
 
-def neighbours(encoder: LookupEncoder, data: DataSplit) -> Outcome:
+def neighbours(encoder: LookupEncoder, data: Examples) -> Outcome:
     options = knn.Options(k=(1, 5, 10), held_out=0.2, temperature=0.07, top_k=(1, 5), ties="expected")
     return outcome_of(knn, encoder, data, options)
 
 
-def majority(encoder: LookupEncoder, data: DataSplit) -> Outcome:
+def majority(encoder: LookupEncoder, data: Examples) -> Outcome:
     options = knn.Options(k=(7,), held_out=0, temperature=float("inf"), top_k=(1, 5), ties="expected")
     return outcome_of(knn, encoder, data, options)
 
 
-Probe = Callable[[LookupEncoder, DataSplit], Outcome]
+Probe = Callable[[LookupEncoder, Examples], Outcome]
 PROBES = pytest.mark.parametrize("probe", [linear, neighbours, majority])
 CHANCE = {"top1": 1 / 8, "top5": 5 / 8, "mean_per_class": 1 / 8}
 
@@ -109,7 +109,7 @@ def test_order_does_not_matter(probe: Probe):
     assert values(first) == pytest.approx(values(second), abs=1e-12)
     assert [note for note in first.notes if "chosen" in note] == [note for note in second.notes if "chosen" in note]
 
-    def by_id(outcome: Outcome, split: DataSplit) -> dict[str, float]:
+    def by_id(outcome: Outcome, split: Examples) -> dict[str, float]:
         ids = [split.examples[row].id for row in outcome.scored]
         return dict(zip(ids, outcome.examples["correct"].tolist(), strict=True))
 

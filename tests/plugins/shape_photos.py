@@ -6,7 +6,7 @@ from math import cos, pi, sin
 from PIL import Image, ImageDraw
 
 from sparc_bench.cards.card import Strict, canonical_hash
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import Example, Examples
 from sparc_bench.images.item import ImageItem
 from sparc_bench.scenes.world import RGB
 
@@ -49,4 +49,4 @@ def read(root, split, options):
         item = ImageItem(f"{index:04d}", partial(draw, CLASSES[label], radius))
         examples.append(Example(item.id, item, (f"a photo of a {CLASSES[label]}",), label=label))
     fingerprint = canonical_hash({"shape_photos": 1, "split": split, "n": options.n})
-    return DataSplit("shape_photos", split, tuple(examples), CLASSES, fingerprint)
+    return Examples("shape_photos", split, tuple(examples), CLASSES, fingerprint)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from sparc_bench.cards.model_card import ModelCard
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import Example, Examples
 from sparc_bench.encoder import ImageTextEncoder, Runtime
 from sparc_bench.feature_cache import store
 from sparc_bench.feature_cache.cache import FeatureCache
@@ -93,7 +93,7 @@ class TinyEncoder(ImageTextEncoder):
 def split_of(count, log, seconds=0.0, fingerprint="photos 1", **about):
     names = [f"photo{number}.jpg" for number in range(count)]
     examples = tuple(Example(name, ImageItem(name, partial(open_logged, log, name, seconds))) for name in names)
-    return DataSplit("photos", "test", examples, fingerprint=fingerprint, **about)
+    return Examples("photos", "test", examples, fingerprint=fingerprint, **about)
 
 
 def closed(data):

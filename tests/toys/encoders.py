@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from sparc_bench.cards.model_card import ModelCard
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import Example, Examples
 from sparc_bench.encoder import Encoder
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures
 from sparc_bench.images.item import Box, ImageItem
@@ -152,7 +152,7 @@ def answer_key(
     return LookupEncoder(lambda image_id: image_rows[image_id], lambda text: text_rows[text], grid=grid)
 
 
-def caption_key(data: DataSplit, truth_NM: np.ndarray | None = None) -> LookupEncoder:
+def caption_key(data: Examples, truth_NM: np.ndarray | None = None) -> LookupEncoder:
     """Knows which caption is true of which image (default: each image's own, and equal strings alike)."""
     truth_NM = data.own_truth() if truth_NM is None else truth_NM
     texts = list(dict.fromkeys([*data.captions, *data.pool]))
@@ -163,12 +163,12 @@ def caption_key(data: DataSplit, truth_NM: np.ndarray | None = None) -> LookupEn
     return answer_key([example.id for example in data.examples], texts, truth_NU)
 
 
-def label_key(data: DataSplit, prompts: Sequence[str]) -> LookupEncoder:
+def label_key(data: Examples, prompts: Sequence[str]) -> LookupEncoder:
     """Knows every image's label; `prompts` are the prompted class names in the order of the classes."""
     truth = np.array([[example.label == label for label in range(len(data.classes))] for example in data.examples])
     return answer_key([example.id for example in data.examples], prompts, truth)
 
 
-def split_of(examples: Sequence[Example], **about: object) -> DataSplit:
+def split_of(examples: Sequence[Example], **about: object) -> Examples:
     """A data split of hand-made examples."""
-    return DataSplit(dataset="handmade", split="test", examples=tuple(examples), **about)  # type: ignore[arg-type]
+    return Examples(dataset="handmade", split="test", examples=tuple(examples), **about)  # type: ignore[arg-type]

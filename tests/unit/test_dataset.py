@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from sparc_bench.dataset import Computed, DataSplit, Example, LazyExamples
+from sparc_bench.dataset import Computed, Example, Examples, LazyExamples
 from sparc_bench.errors import UserError
 from sparc_bench.facets import Federated, PixelSize
 from tests.toys.encoders import item
@@ -38,12 +38,12 @@ def image_of(at):
 
 def lazy():
     columns = {"id": list("abcdef"), "captions": Computed(6, captions_of), "group": list("xxyyzz")}
-    return DataSplit("toy", "test", LazyExamples.of(columns, image_of))
+    return Examples("toy", "test", LazyExamples.of(columns, image_of))
 
 
 def made():
     examples = [Example("abcdef"[at], item("abcdef"[at]), captions_of(at), group="xxyyzz"[at]) for at in range(6)]
-    return DataSplit("toy", "test", tuple(examples))
+    return Examples("toy", "test", tuple(examples))
 
 
 def test_lazy_examples_are_those_that_are_made_at_once():
@@ -69,7 +69,7 @@ def test_parts_of_parts_stay_lazy():
 
 def test_facets_of_all_examples():
     sizes = [(PixelSize(4, 3),), (), (Federated(frozenset(), frozenset()), PixelSize(5, 2))]
-    data = DataSplit("toy", "test", LazyExamples.of({"id": list("abc"), "facets": sizes}, image_of))
+    data = Examples("toy", "test", LazyExamples.of({"id": list("abc"), "facets": sizes}, image_of))
     assert list(data.facets(PixelSize)) == [PixelSize(4, 3), None, PixelSize(5, 2)]
     assert list(replace(data, examples=tuple(data)).facets(PixelSize)) == list(data.facets(PixelSize))
 

@@ -5,7 +5,7 @@ from functools import partial
 from PIL import Image
 
 from sparc_bench.cards.card import Strict
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import Example, Examples
 from sparc_bench.errors import UserError
 from sparc_bench.images.item import ImageItem
 
@@ -33,4 +33,4 @@ def read(root, split, options):
         )
         for i in range(options.n)
     )
-    return DataSplit("toy_data", split, examples, CLASSES, fingerprint=f"toy {split} {options.n}")
+    return Examples("toy_data", split, examples, CLASSES, fingerprint=f"toy {split} {options.n}")

@@ -6,7 +6,7 @@ from sparc_bench.cards.discovery import task
 from sparc_bench.catalogue.data_card import load
 from sparc_bench.catalogue.expected_counts import check_counts
 from sparc_bench.cli.app import main
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import Example, Examples
 from sparc_bench.errors import UserError
 from sparc_bench.images.item import ImageItem
 
@@ -20,7 +20,7 @@ def split_of(images, captions_each):
     item = ImageItem("none", lambda: None)
     captions = ("a caption",) * captions_each
     examples = tuple(Example(str(number), item, captions=captions) for number in range(images))
-    return DataSplit("coco_captions", "val2017", examples)
+    return Examples("coco_captions", "val2017", examples)
 
 
 def test_list_says_all_that_a_person_needs(checkout, root, capsys):

@@ -9,7 +9,7 @@ from sparc_bench.cards.binding import bind
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.cards.recipe import read_model
 from sparc_bench.cli.check import check_model
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import Example, Examples
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation.exposure import exposure
 from sparc_bench.evaluation.new_record import Provenance, bare_record
@@ -22,7 +22,7 @@ def data(*photos):
     examples = tuple(
         Example(str(i), ImageItem(photo or str(i), lambda: None), photo=photo) for i, photo in enumerate(photos)
     )
-    return DataSplit("flickr8k", "test", examples)
+    return Examples("flickr8k", "test", examples)
 
 
 def stated(photos, trained_on):

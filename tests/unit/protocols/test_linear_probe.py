@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler, normalize
 
 from sparc_bench.blocks.predicted import outcome_of
 from sparc_bench.cards.card import parse
-from sparc_bench.dataset import DataSplit, Example
+from sparc_bench.dataset import Example, Examples
 from sparc_bench.errors import UserError
 from sparc_bench.protocols import linear_probe
 from sparc_bench.protocols._frozen_features import TrainTestSplit
@@ -25,7 +25,7 @@ def options(**changes: object) -> linear_probe.Options:
 
 def probed(
     train_XD: np.ndarray, train_X: np.ndarray, test_TD: np.ndarray, test_T: np.ndarray
-) -> tuple[LookupEncoder, DataSplit]:
+) -> tuple[LookupEncoder, Examples]:
     """Names of classes and ids are in order already, so that rows and labels are those of the arrays."""
     vectors = {f"a{i:03d}": row for i, row in enumerate(train_XD)} | {f"b{i:03d}": row for i, row in enumerate(test_TD)}
     labels = [*train_X.tolist(), *test_T.tolist()]
@@ -112,7 +112,7 @@ def test_the_held_out_part_is_stratified_fixed_and_independent_of_order():
     assert np.bincount(parts.train_class_X[held_X]).tolist() == [3, 3, 3]
     ids = {data.examples[row].id for row in parts.train_X[held_X]}
     assert ids == {"a027", "a024", "a015", "a001", "a004", "a013", "a011", "a026", "a008"}  # of sha256sum
-    turned = DataSplit(data.dataset, data.split, data.examples[::-1], data.classes)
+    turned = Examples(data.dataset, data.split, data.examples[::-1], data.classes)
     again = TrainTestSplit.of(turned)
     assert {turned.examples[row].id for row in again.train_X[again.held_out(0.25)]} == ids
 
