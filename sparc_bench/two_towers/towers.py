@@ -42,6 +42,21 @@ class ImageTower(nn.Module):
         """
         raise NotImplementedError
 
+    def raw(self, pixels_BCHW: Tensor) -> Tensor:
+        """What can be kept of an image where the tower is frozen: BSW, from which `finish` makes the output.
+
+        The pooled outputs come first, then the patches; a tower that averages its patches keeps them alone.
+        """
+        image: ImageOut = self(pixels_BCHW)
+        parts = [image.patches_BPW] if self.averages else [image.pooled_BMW, image.patches_BPW]
+        return torch.cat(parts, 1)
+
+    def finish(self, raw_BSW: Tensor) -> ImageOut:
+        """The tower's output from what `raw` gave, for the tower's own input size."""
+        patches = self.grid[0] * self.grid[1]
+        patches_BPW, pooled_BMW = raw_BSW[:, -patches:], raw_BSW[:, :-patches]
+        return ImageOut(patches_BPW, patches_BPW.mean(1, keepdim=True) if self.averages else pooled_BMW, self.grid)
+
 
 class TextTower(nn.Module):
     """Base of text towers: `Tokens` to `TextOut`.
