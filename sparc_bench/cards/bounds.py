@@ -43,6 +43,12 @@ Number = Annotated[int, Field(ge=1, le=10_000_000_000)]
 Share = Annotated[float, Field(ge=0, le=1)]
 """Fraction of a whole."""
 
+Deviation = Annotated[float, Field(gt=0, le=1)]
+"""Standard deviation of values from 0 to 1."""
+
+Stage = Annotated[int, Field(ge=0, le=255)]
+"""Stage or layer of a model, from 0."""
+
 Rate = Annotated[float, Field(gt=0, le=100)]
 """Learning rate."""
 

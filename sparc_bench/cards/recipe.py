@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from sparc_bench.cards.bounds import (
     Batch,
@@ -20,7 +19,6 @@ from sparc_bench.cards.bounds import (
     Momentum,
     Norm,
     Number,
-    Pixels,
     Rate,
     Share,
     Steps,
@@ -29,42 +27,12 @@ from sparc_bench.cards.bounds import (
     Weight,
     Width,
     refuse_large_tower,
-    refuse_many_patches,
     refuse_uneven_heads,
 )
 from sparc_bench.cards.card import Extended, Strict, parse, read_toml
+from sparc_bench.cards.image_tower import FROM_HUB, PACKAGE, ImageTowerTable
 from sparc_bench.cards.model_card import UNKNOWN, ModelCard, ProbeValues, Weights, refuse_reference_table
 from sparc_bench.cards.name import ModelName
-
-
-class ImageTowerTable(Strict):
-    """A timm vision transformer without class token; its patch outputs are used."""
-
-    model: str = Field(default="vit_base_patch16_224", description="timm's name of the vision transformer")
-    size: Pixels = Field(default=224, description="input height and width in pixels; images are squashed to it")
-    patch: Pixels | None = Field(default=None, description="patch size in pixels; none: the timm model's")
-    width: Width | None = Field(default=None, description="embedding width; none: the timm model's")
-    depth: Depth | None = Field(default=None, description="number of layers; none: the timm model's")
-    heads: Heads | None = Field(default=None, description="number of attention heads; none: the timm model's")
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-
-    @field_validator("model")
-    @classmethod
-    def _of_timm(cls, name: str) -> str:
-        if not re.fullmatch(r"\w+(\.\w+)?", name):
-            raise ValueError("is a name of timm's own: hf-hub: and local-dir: would be fetched or read unasked")
-        return name
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.patch is not None:
-            if self.size % self.patch:
-                raise ValueError(f"size {self.size} is no multiple of patch {self.patch}: change one of them")
-            refuse_many_patches(self.size // self.patch)
-        if self.width is not None:
-            refuse_uneven_heads(self.width, self.heads or 1)
-            refuse_large_tower(self.width, self.depth or 1)
-        return self
 
 
 class TextTowerTable(Strict):
@@ -174,7 +142,8 @@ class Recipe(_Watched):
         "temperature or bias set in objective_options)",
     )
     freeze: tuple[Literal["image", "text"], ...] = Field(
-        default=(), description="frozen towers of `init`; heads and temperature are always trained"
+        default=(),
+        description="frozen towers, of `init` or a pretrained image trunk; heads and temperature are always trained",
     )
     image: ImageTowerTable | None = Field(default=None, description="image tower; absent with `init`")
     text: TextTowerTable | None = Field(default=None, description="text tower; absent with `init`")
@@ -210,6 +179,7 @@ class Recipe(_Watched):
 
     def model_card(self) -> ModelCard:
         """Card of the trained model; with `init` its training data are partly unknown (a run folder knows them)."""
+        trunk = () if self.image is None or not self.image.pretrained else self.image.pretrained_on or (UNKNOWN,)
         return ModelCard(
             name=self.name,
             title=self.title,
@@ -219,6 +189,7 @@ class Recipe(_Watched):
             probe=self.probe,
             trained_on=(
                 self.data.photo_list or f"{self.data.dataset}:{self.data.split}",
+                *trunk,
                 *([UNKNOWN] if self.init else []),
             ),
         )
@@ -232,10 +203,16 @@ class Recipe(_Watched):
                 raise ValueError(f"the table [{side}] is missing: add it, or name a model to start from with init")
             if self.init is not None and getattr(self, side) is not None:
                 raise ValueError(f"the towers are those of init = '{self.init}': leave the table [{side}] out")
-            if side in self.freeze and self.init is None:
-                raise ValueError(f"freeze names the {side} tower, which knows nothing yet: set init, or leave it out")
+            knows = self.init is not None or (side == "image" and self.image is not None and self.image.pretrained)
+            if side in self.freeze and not knows:
+                remedy = "set init or image.pretrained" if side == "image" else "set init"
+                raise ValueError(f"freeze names the {side} tower, which knows nothing yet: {remedy}, or leave it out")
             if side in self.freeze and getattr(self.optim, f"{side}_lr") is not None:
                 raise ValueError(f"the {side} tower is frozen and has no learning rate: leave optim.{side}_lr out")
+        if self.image is not None and "image" not in self.freeze:
+            fixed = next((key for key in ("projection", "position_mean") if getattr(self.image, key)), None)
+            if fixed:
+                raise ValueError(f"image.{fixed} is fitted to a frozen trunk: add freeze = ['image'], or leave it out")
         return self
 
 
@@ -243,16 +220,31 @@ def read_model(path: Path) -> ModelCard | Recipe:
     """Model card or recipe of a file; with an `objective` it is a recipe."""
     values = read_toml(path)
     cls: type[ModelCard | Recipe] = Recipe if "objective" in values else ModelCard
+    image = values.get("image")
+    if cls is Recipe and isinstance(image, dict) and isinstance(image.get("pretrained"), str):
+        image["pretrained"] = _beside(path, image["pretrained"])
     card = parse(cls, {"name": path.stem, **values}, str(path))
     if isinstance(card, ModelCard):
         card._folder = path.parent.resolve()
     return card
 
 
+def _beside(path: Path, pretrained: str) -> str:
+    """`pretrained` of a card's table [image], a file as an absolute path: the card names it relative to itself."""
+    named = not pretrained or pretrained == FROM_HUB or pretrained.startswith(PACKAGE)
+    return pretrained if named else str(path.parent.resolve() / Path(pretrained).expanduser())
+
+
 def training_settings(recipe: Recipe) -> dict[str, Any]:
     """Settings of a recipe that determine the trained weights.
 
-    They leave out titles, notes, figures, the spacing of checkpoints and the tasks that it is watched by.
+    They leave out titles, notes, figures, the spacing of checkpoints, the tasks that it is watched by, what pretrained
+    weights were trained on, and where a file of them lies, which its sha256 stands for.
     """
     prose = {"name", "title", "source", "notes", "cost", "reaches", "attempts", "weights"}
-    return recipe.model_dump(exclude=prose | {"checkpoint_every", "validate"})
+    settings = recipe.model_dump(exclude=prose | {"checkpoint_every", "validate"})
+    if recipe.image is not None:
+        settings["image"].pop("pretrained_on", None)
+        if recipe.image.is_file:
+            settings["image"]["pretrained"] = "a file"
+    return settings

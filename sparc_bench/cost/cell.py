@@ -24,7 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from sparc_bench.cards import discovery
-from sparc_bench.cards.recipe import ImageTowerTable, Optim, Recipe, TextTowerTable, TrainData
+from sparc_bench.cards.image_tower import ImageTowerTable
+from sparc_bench.cards.recipe import Optim, Recipe, TextTowerTable, TrainData
 from sparc_bench.dataset import Example
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.images.item import ImageItem, open_image_file
@@ -161,7 +162,8 @@ def random_batch(objective: Objective, recipe: Recipe, size: int | None = None) 
     nothing = ImageItem("random", functools.partial(open_image_file, Path("random")))
     example = Example("random", nothing, captions=names, negatives=names)
     image, text = recipe.own_towers
-    count, edge = recipe.batch_size, image.size if size is None else size
+    count, edge = recipe.batch_size, size or image.size
+    assert edge is not None
     tokenizer = FullContext(text.context)
     rngs = [np.random.default_rng(row) for row in range(count)]
     batch = objective.collate([example] * count, range(count), tokenizer, rngs)

@@ -74,7 +74,8 @@ def towers_flops(model: str, branches: int, texts: int) -> int:
     cards, meta = towers_of(model), torch.device("meta")
     with meta:
         towers = RecipeTowers(cards.image, cards.text, VOCABULARY, 0, branches)
-        pixels_BCHW = torch.empty(1, 3, cards.image.size, cards.image.size)
+        edge = cards.image.size or 0
+        pixels_BCHW = torch.empty(1, 3, edge, edge)
     tokens = FullContext(cards.text.context)([["text"] * texts]).to(meta)
 
     def both_ways() -> None:

@@ -17,7 +17,7 @@ from sparc_bench.features import ImageFeatures, Regions, TextFeatures
 from sparc_bench.metrics import cosine
 from sparc_bench.two_towers import checkpoint
 from sparc_bench.two_towers.checkpoint import Meta
-from sparc_bench.two_towers.model import TwoTowerModel, build_model
+from sparc_bench.two_towers.model import TRUNK, TwoTowerModel, build_model
 from sparc_bench.two_towers.tokenizer import Tokenizer
 from sparc_bench.weights.weights_file import file_sha256, refuse_odd_values
 
@@ -109,10 +109,15 @@ class OwnEncoder(ImageTextEncoder):
         return torch.stack([maps_NLYX[:, at].mean(1) if at.start < at.stop else nothing for at in places], dim=1)
 
     def untrained(self) -> OwnEncoder:
-        """The model with random weights of the run's seed, also where the run had an initial model."""
+        """The model with random weights of the run's seed, also where the run had an initial model.
+
+        A frozen pretrained trunk, which no run trains, stays as it is.
+        """
+        model = build_model(self.recipe, self._tokenizer, self._meta.seed, self._meta.init_record)
+        model.towers.image.fit(self.model.towers.image.fixed())
         return OwnEncoder(
             card=self.card,
-            model=build_model(self.recipe, self._tokenizer, self._meta.seed, self._meta.init_record),
+            model=model,
             meta=self._meta,
             tokenizer=self._tokenizer,
             weights_hash=f"untrained, seed {self._meta.seed}",
@@ -135,8 +140,9 @@ def load(card: ModelCard, weights: Path | None, runtime: Runtime) -> OwnEncoder:
     for name, tensor in tensors.items():
         refuse_odd_values(file, name, tensor)
     tokenizer = meta.architecture.tokenizer(meta.tokenizer)
-    model = build_model(meta.recipe, tokenizer, meta.seed, meta.init_record)
-    checkpoint.load_model(file, model, tensors)
+    whole = any(name.startswith(f"model.{TRUNK}") for name in tensors)
+    model = build_model(meta.recipe, tokenizer, meta.seed, meta.init_record, pretrained=not whole)
+    checkpoint.load_model(file, model, meta, tensors)
     return OwnEncoder(
         card=card,
         model=model,

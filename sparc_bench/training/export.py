@@ -78,8 +78,11 @@ def export(model: ResolvedModel, to: str, out: Path) -> tuple[float, str]:
 
 
 def _to_safetensors(run: own.OwnEncoder, weights: Path, file: Path) -> tuple[float, str]:
+    meta, tensors = checkpoint.read(weights)
+    # a frozen trunk is not in the run's file, and the exported one is to be whole
+    whole = {f"model.{name}": tensor for name, tensor in run.model.state_dict().items()}
     with draft(file) as path:
-        checkpoint.write_exported(path, *checkpoint.read(weights))
+        checkpoint.write_exported(path, meta, whole | tensors)
         difference = _checked(run, own.load(run.card, path, Runtime()), frozenset({"global", "patches"}))
     return difference, ""
 

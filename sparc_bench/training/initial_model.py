@@ -14,8 +14,8 @@ from sparc_bench.cards.recipe import Recipe
 from sparc_bench.errors import UserError
 from sparc_bench.models.resolve import ResolvedModel, resolve
 from sparc_bench.two_towers import checkpoint
-from sparc_bench.two_towers.architecture import InitRecord, OpenClipArchitecture
-from sparc_bench.two_towers.model import TwoTowerModel
+from sparc_bench.two_towers.architecture import InitRecord, OpenClipArchitecture, TrunkRecord
+from sparc_bench.two_towers.model import TRUNK, TwoTowerModel
 from sparc_bench.two_towers.open_clip_towers import from_open_clip, refuse_other_towers
 from sparc_bench.two_towers.tokenizer import Tokenizer
 from sparc_bench.weights import open_clip_model, open_clip_source
@@ -34,12 +34,14 @@ class InitialModel:
         tokenizer: the model's tokenizer.
         words: word -> number of its training captions that contain it; None where they are unknown.
         tensors: function that reads its weights, as a state dict of `TwoTowerModel`.
+        trunk: the pretrained image trunk that it was trained on, if any.
     """
 
     init_record: InitRecord
     tokenizer: Tokenizer
     words: Mapping[str, int] | None
     tensors: Callable[[], dict[str, Tensor]]
+    trunk: TrunkRecord | None = None
 
 
 def initial_model(recipe: Recipe) -> InitialModel | None:
@@ -73,8 +75,11 @@ def load_initial_weights(model: TwoTowerModel, initial: InitialModel, recipe: Re
     Raises:
         UserError: the objective needs other towers than the initial model has.
     """
+    checkpoint.refuse_other_trunk(str(recipe.init), initial.trunk, model)
     own, given = model.state_dict(), initial.tensors()
     towers = {name for name in own if name.startswith("towers.")}
+    if not any(name.startswith(TRUNK) for name in given) and model.towers.source is not None:
+        towers = {name for name in towers if not name.startswith(TRUNK)}  # the pretrained ones are loaded already
     odd = sorted(towers ^ {name for name in given if name.startswith("towers.")})
     odd = odd or [name for name in towers if own[name].shape != given[name].shape]
     if odd:
@@ -83,7 +88,7 @@ def load_initial_weights(model: TwoTowerModel, initial: InitialModel, recipe: Re
             "model that was trained with as many branches, or another objective."
         )
     named = {f"objective.{name}" for name, option in SET_BY_OPTION.items() if option in recipe.objective_options}
-    heads = sorted(own.keys() - towers)
+    heads = sorted(name for name in own if not name.startswith("towers."))
     loaded = [name for name in heads if name not in named and name in given and given[name].shape == own[name].shape]
     model.load_state_dict(own | {name: given[name].to(own[name].dtype) for name in (*towers, *loaded)})
     new = [name for name in heads if name not in loaded]
@@ -111,7 +116,8 @@ def _own_model(found: ResolvedModel) -> InitialModel:
         towers=meta.architecture,
         heads={**heads, "dim": width} if width else heads,
     )
-    return InitialModel(init_record, meta.architecture.tokenizer(meta.tokenizer), meta.train_words or None, tensors)
+    tokenizer = meta.architecture.tokenizer(meta.tokenizer)
+    return InitialModel(init_record, tokenizer, meta.train_words or None, tensors, meta.trunk)
 
 
 def _open_clip_model(found: ResolvedModel) -> InitialModel:

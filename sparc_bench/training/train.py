@@ -228,7 +228,8 @@ def _train(run: _Run, tensorboard: bool, on_step: Callable[[int], None], stop: S
         return OwnEncoder(recipe.model_card(), model, meta(0), data.tokenizer, IN_TRAINING, runtime)
 
     def meta(step: int) -> Meta:
-        return Meta(recipe, seed, step, data.tokenizer.state, data.words, data.init_record, data.hashes)
+        state, trunk = data.tokenizer.state, model.trunk_record
+        return Meta(recipe, seed, step, state, data.words, data.init_record, data.hashes, trunk)
 
     began = time.perf_counter()
     last: Scores | None = None

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from sparc_bench.cards.card import Strict
+from sparc_bench.cards.image_tower import ImageTowerTable
 from sparc_bench.cards.name import Name
-from sparc_bench.cards.recipe import ImageTowerTable, Recipe, TextTowerTable
+from sparc_bench.cards.recipe import Recipe, TextTowerTable
 from sparc_bench.errors import UserError
 
 if TYPE_CHECKING:  # the metadata of a file are read before torch is imported
@@ -28,9 +29,11 @@ class OwnArchitecture(Strict):
         """Transform that squashes the whole image to a square; `name`: the model's name, for errors."""
         from sparc_bench.two_towers.image_transform import ImageTransform
         from sparc_bench.two_towers.open_clip_preprocess import OpenClipPreprocess
+        from sparc_bench.two_towers.trunk import trunk_input
 
-        size = (self.image.size, self.image.size)
-        return ImageTransform(OpenClipPreprocess(name, size, "squash", self.image.interpolation))
+        opened = trunk_input(self.image)
+        size = (opened.size, opened.size)
+        return ImageTransform(OpenClipPreprocess(name, size, "squash", opened.interpolation), opened.mean, opened.std)
 
     def tokenizer(self, state: str) -> Tokenizer:
         """Tokenizer with open_clip's vocabulary and an extra id for padding, or with the vocabulary in `state`."""
@@ -38,11 +41,11 @@ class OwnArchitecture(Strict):
 
         return Tokenizer(self.text.context, state)
 
-    def build(self, tokenizer: Tokenizer, branches: int) -> TowerPair:
-        """Both towers with random weights."""
+    def build(self, tokenizer: Tokenizer, branches: int, pretrained: bool) -> TowerPair:
+        """Both towers with random weights, or with the image trunk's pretrained ones where the table names some."""
         from sparc_bench.two_towers.towers import RecipeTowers
 
-        return RecipeTowers(self.image, self.text, tokenizer.vocabulary, tokenizer.pad_id, branches)
+        return RecipeTowers(self.image, self.text, tokenizer.vocabulary, tokenizer.pad_id, branches, pretrained)
 
 
 class OpenClipArchitecture(Strict):
@@ -77,7 +80,7 @@ class OpenClipArchitecture(Strict):
         clean = (text.get("tokenizer_kwargs") or {}).get("clean", "lower")
         return Tokenizer(text.get("context_length", 77), pad_id=PAD_ID, clean=clean)
 
-    def build(self, tokenizer: Tokenizer, branches: int) -> TowerPair:  # noqa: ARG002 - the vocabulary is the model's
+    def build(self, tokenizer: Tokenizer, branches: int, pretrained: bool) -> TowerPair:  # noqa: ARG002 - the model's
         """Both towers with random weights.
 
         Raises:
@@ -101,6 +104,13 @@ class InitRecord(Strict):
     trained_on: tuple[str, ...] = Field(description="its data sets, as dataset:split; `unknown` for undocumented ones")
     towers: Annotated[OwnArchitecture | OpenClipArchitecture, Field(discriminator="kind")]
     heads: dict[str, Any] = Field(description="head options (dim, image_head) that apply unless the recipe sets them")
+
+
+class TrunkRecord(Strict):
+    """Record of a pretrained image trunk, kept in every checkpoint of the run."""
+
+    name: str = Field(description="where its weights come from: a package with its version, timm's name, a file")
+    sha256: str = Field(description="sha256 of the file of weights")
 
 
 def architecture_of(recipe: Recipe, init_record: InitRecord | None) -> OwnArchitecture | OpenClipArchitecture:

@@ -23,13 +23,21 @@ from sparc_bench.cards.model_card import UNKNOWN
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.errors import UserError, quoted
 from sparc_bench.files.json_text import json_value
-from sparc_bench.two_towers.architecture import InitRecord, OpenClipArchitecture, OwnArchitecture, architecture_of
+from sparc_bench.two_towers.architecture import (
+    InitRecord,
+    OpenClipArchitecture,
+    OwnArchitecture,
+    TrunkRecord,
+    architecture_of,
+)
 from sparc_bench.weights.configuration import refuse_absurd
 from sparc_bench.weights.weights_file import read_tensor, refuse_odd_values, refuse_whole_numbers
 
 if TYPE_CHECKING:  # a damaged file is refused before torch is imported
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
+
+    from sparc_bench.two_towers.model import TwoTowerModel
 
 FORMAT = "sparc-bench 1"
 EXPORTED = "sparc-bench plain 1"
@@ -43,6 +51,7 @@ EXPORTED_NAMES = {
     "image.": "model.towers.image.trunk.",
     "text.": "model.towers.text.trunk.",
     "heads.": "model.objective.",
+    "image_fixed.": "model.towers.image.",
 }
 """Prefix of a tensor's name in an exported file -> prefix in a checkpoint; the library or the loss names the rest."""
 
@@ -59,6 +68,7 @@ class Meta:
         train_words: word -> number of training captions that contain it.
         init_record: record of the initial model; None for a run from random weights.
         data: "train" and "val" -> hash of the run's images, captions and negatives; empty where unknown.
+        trunk: the pretrained image trunk, whose tensors a checkpoint leaves out where it was frozen.
     """
 
     recipe: Recipe
@@ -68,6 +78,7 @@ class Meta:
     train_words: Mapping[str, int]
     init_record: InitRecord | None = None
     data: Mapping[str, str] = field(default_factory=dict)
+    trunk: TrunkRecord | None = None
 
     @property
     def architecture(self) -> OwnArchitecture | OpenClipArchitecture:
@@ -93,6 +104,7 @@ class Meta:
             "train_words": json.dumps(self.train_words, sort_keys=True),
             **({} if self.init_record is None else {"start": self.init_record.model_dump_json()}),
             **({"data": json.dumps(self.data, sort_keys=True)} if self.data else {}),
+            **({} if self.trunk is None else {"trunk": self.trunk.model_dump_json()}),
         }
 
 
@@ -103,12 +115,17 @@ def write_checkpoint(tensors: Mapping[str, Tensor], meta: Meta, file: Path) -> N
     write_tensors(tensors, meta.to_strings(), file)
 
 
-def model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """All parameters and persistent buffers, on the CPU, with `model.` before their names."""
-    return {f"model.{name}": tensor.cpu() for name, tensor in model.state_dict().items()}
+def model_tensors(model: TwoTowerModel) -> dict[str, Tensor]:
+    """Parameters and persistent buffers, on the CPU, with `model.` before their names; a frozen trunk is left out."""
+    return {f"model.{name}": tensor.cpu() for name, tensor in _own_state(model).items()}
 
 
-def save_training(file: Path, model: nn.Module, optimizer: torch.optim.AdamW, meta: Meta) -> None:
+def _own_state(model: TwoTowerModel) -> dict[str, Tensor]:
+    elsewhere = model.kept_elsewhere
+    return {name: x for name, x in model.state_dict().items() if elsewhere is None or not name.startswith(elsewhere)}
+
+
+def save_training(file: Path, model: TwoTowerModel, optimizer: torch.optim.AdamW, meta: Meta) -> None:
     """Write model and optimiser state after `meta.step` steps."""
     tensors = model_tensors(model)
     for name, parameter in model.named_parameters():
@@ -118,7 +135,7 @@ def save_training(file: Path, model: nn.Module, optimizer: torch.optim.AdamW, me
     write_checkpoint(tensors, meta, file)
 
 
-def load_training(file: Path, model: nn.Module, optimizer: torch.optim.AdamW) -> int:
+def load_training(file: Path, model: TwoTowerModel, optimizer: torch.optim.AdamW) -> int:
     """Load a checkpoint into model and optimiser; returns its step.
 
     Raises:
@@ -129,7 +146,7 @@ def load_training(file: Path, model: nn.Module, optimizer: torch.optim.AdamW) ->
     meta, tensors = read(file)
     for name, tensor in tensors.items():
         refuse_odd_values(file, name, tensor, f"nothing can go on from it; delete {file} to train anew.")
-    load_model(file, model, tensors)
+    load_model(file, model, meta, tensors)
     for name, parameter in model.named_parameters():
         if f"exp_avg.{name}" in tensors:
             optimizer.state[parameter] = {
@@ -186,6 +203,7 @@ def _meta(file: Path, opened: Any) -> Meta:  # noqa: ANN401 - safetensors has no
             train_words=_WORDS.validate_python(json_value(strings["train_words"])),
             init_record=parse(InitRecord, json_value(strings["start"]), str(file)) if "start" in strings else None,
             data=_HASHES.validate_python(json_value(strings.get("data", "{}"))),
+            trunk=parse(TrunkRecord, json_value(strings["trunk"]), str(file)) if "trunk" in strings else None,
         )
     except KeyError as error:
         raise UserError(f"{file} lacks {error} in its metadata: copy it again, or train anew.") from None
@@ -210,12 +228,12 @@ def write_exported(file: Path, meta: Meta, tensors: Mapping[str, Tensor]) -> Non
 
 
 def _renamed(tensors: Mapping[str, Tensor], prefixes: Mapping[str, str]) -> dict[str, Tensor]:
-    return {
-        new + name.removeprefix(old): tensor
-        for name, tensor in tensors.items()
-        for old, new in prefixes.items()
-        if name.startswith(old)
-    }
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        old = next((each for each in prefixes if name.startswith(each)), None)
+        if old is not None:
+            found[prefixes[old] + name.removeprefix(old)] = tensor
+    return found
 
 
 def model_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -223,9 +241,22 @@ def model_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
 
 
-def load_model(file: Path, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Load a checkpoint's tensors into a model; raises UserError where names or shapes differ."""
-    own, given = model.state_dict(), model_state(tensors)
+def refuse_other_trunk(name: str, trunk: TrunkRecord | None, model: TwoTowerModel) -> None:
+    """Raise UserError where the model's pretrained trunk has other weights than the one that `name` was trained on."""
+    source = model.towers.source
+    if trunk is not None and source is not None and trunk.sha256 != source.sha256:
+        raise UserError(
+            f"{name} was trained on the image trunk {trunk.name} (sha256 {trunk.sha256[:12]}...), and {source.file} "
+            f"has the sha256 {source.sha256[:12]}...: install or copy that version of the trunk."
+        )
+
+
+def load_model(file: Path, model: TwoTowerModel, meta: Meta, tensors: Mapping[str, Tensor]) -> None:
+    """Load a checkpoint's tensors into a model; raises UserError where names, shapes or the trunk's weights differ."""
+    refuse_other_trunk(str(file), meta.trunk, model)
+    given = model_state(tensors)
+    whole = model.kept_elsewhere is None or any(name.startswith(model.kept_elsewhere) for name in given)
+    own = model.state_dict() if whole else _own_state(model)
     odd = sorted(own.keys() ^ given.keys()) or [name for name in own if own[name].shape != given[name].shape]
     if odd:
         raise UserError(
@@ -233,4 +264,4 @@ def load_model(file: Path, model: nn.Module, tensors: Mapping[str, Tensor]) -> N
             "or delete it to train this recipe anew."
         )
     refuse_whole_numbers(file, own, given)
-    model.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in given.items()})
+    model.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in given.items()}, strict=whole)

@@ -14,10 +14,13 @@ from sparc_bench.cards.card import Strict
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.errors import UserError, is_short_of_memory, reason
 from sparc_bench.objective import Ctx, ImageOut, Objective, TextOut, Tokens
-from sparc_bench.two_towers.architecture import InitRecord, architecture_of
+from sparc_bench.two_towers.architecture import InitRecord, TrunkRecord, architecture_of
 from sparc_bench.two_towers.image_transform import HALF, normalise
 from sparc_bench.two_towers.tokenizer import Tokenizer
 from sparc_bench.two_towers.towers import TowerPair
+
+TRUNK = "towers.image.trunk."
+"""Prefix of the image trunk's tensors."""
 
 
 class TwoTowerModel(nn.Module):
@@ -39,6 +42,17 @@ class TwoTowerModel(nn.Module):
         self._colours = mean, std
 
     @property
+    def kept_elsewhere(self) -> str | None:
+        """Prefix of the tensors that lie in the file of a frozen trunk and not in checkpoints; None for none."""
+        return TRUNK if self.towers.source is not None and "image" in self.towers.frozen else None
+
+    @property
+    def trunk_record(self) -> TrunkRecord | None:
+        """Record of the pretrained image trunk for checkpoints, if there is one."""
+        source = self.towers.source
+        return None if source is None else TrunkRecord(name=source.name, sha256=source.sha256)
+
+    @property
     def full_context(self) -> bool:
         """Whether the objective needs captions padded to the context."""
         return bool(self.objective.tower_options(self.objective.options).get("full_context", False))
@@ -49,15 +63,21 @@ class TwoTowerModel(nn.Module):
         pooled = {"global": self.towers.image.averages}
         return {path: trained and pooled.get(path, True) for path, trained in self.objective.paths.items()}
 
-    def forward(self, pixels_BHWC: Tensor, tokens: Tokens, ctx: Ctx) -> dict[str, Tensor]:
-        """The objective's dictionary: "loss", its parts and its logged quantities."""
-        image, text = self.towers(normalise(pixels_BHWC, *self._colours), tokens)
+    def forward(self, images: Tensor, tokens: Tokens, ctx: Ctx) -> dict[str, Tensor]:
+        """The objective's dictionary: "loss", its parts and its logged quantities.
+
+        `images` are uint8 pixels BHWC, or what `ImageTower.raw` gave of them, stored.
+        """
+        given = images if images.is_floating_point() else normalise(images, *self._colours)
+        image, text = self.towers(given, tokens)
         return cast("dict[str, Tensor]", self.objective(image, text, ctx))
 
-    def encode_image(self, pixels_BHWC: Tensor) -> ImageOut:
-        """Output of the image tower, from uint8 pixels, of another input size too."""
-        rows, columns = pixels_BHWC.shape[1:3]
-        return cast("ImageOut", self.towers.image.at((rows, columns))(normalise(pixels_BHWC, *self._colours)))
+    def encode_image(self, images: Tensor) -> ImageOut:
+        """Output of the image tower, from uint8 pixels BHWC of any input size, or from stored features."""
+        if images.is_floating_point():
+            return self.towers.image.finish(images.float())
+        rows, columns = images.shape[1:3]
+        return cast("ImageOut", self.towers.image.at((rows, columns))(normalise(images, *self._colours)))
 
     def encode_text(self, tokens: Tokens) -> TextOut:
         """Output of the text tower."""
@@ -74,15 +94,23 @@ def objective_and_options(recipe: Recipe, heads: Mapping[str, Any] | None = None
 
 
 def build_model(
-    recipe: Recipe, tokenizer: Tokenizer, seed: int, init_record: InitRecord | None = None
+    recipe: Recipe, tokenizer: Tokenizer, seed: int, init_record: InitRecord | None = None, pretrained: bool = True
 ) -> TwoTowerModel:
-    """A recipe's model with random weights drawn from a seed; `init_record`: record of the model that `init` names.
+    """A recipe's model with random weights drawn from a seed.
+
+    Args:
+        recipe: the recipe.
+        tokenizer: of the model.
+        seed: of the random weights.
+        init_record: record of the model that `init` names.
+        pretrained: whether a pretrained image trunk gets its weights; False where a checkpoint holds them.
 
     Raises:
-        UserError: sizes that do not go together, or for which there is no memory.
+        UserError: sizes that do not go together, or for which there is no memory; a trunk whose weights are missing or
+            another model's.
     """
     try:
-        return _built(recipe, tokenizer, seed, init_record)
+        return _built(recipe, tokenizer, seed, init_record, pretrained)
     except (RuntimeError, MemoryError) as error:
         if not is_short_of_memory(error):
             raise
@@ -92,13 +120,15 @@ def build_model(
         ) from None
 
 
-def _built(recipe: Recipe, tokenizer: Tokenizer, seed: int, init_record: InitRecord | None) -> TwoTowerModel:
+def _built(
+    recipe: Recipe, tokenizer: Tokenizer, seed: int, init_record: InitRecord | None, pretrained: bool
+) -> TwoTowerModel:
     loss, options = objective_and_options(recipe, init_record.heads if init_record else None)
     architecture = architecture_of(recipe, init_record)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         branches = loss.tower_options(options).get("branches", 0)
-        towers = architecture.build(tokenizer, branches)
+        towers = architecture.build(tokenizer, branches, pretrained)
         objective = loss(towers.image.width, towers.text.width, options)
     towers.freeze(recipe.freeze)
     image_transform = architecture.image_transform(recipe.name)

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from sparc_bench.errors import UserError, is_short_of_memory
 from sparc_bench.objective import ImageOut, TextOut, Tokens
+from sparc_bench.two_towers.image_tower import ImageTower
 from sparc_bench.two_towers.other_sizes import open_clip_vit_at, shared_copy
-from sparc_bench.two_towers.towers import ImageTower, TextTower, TowerPair
+from sparc_bench.two_towers.towers import TextTower, TowerPair
 
 TEXT_PROJECTION = "text.text_projection"
 SCALARS = {"logit_scale": "objective.log_scale", "logit_bias": "objective.bias"}

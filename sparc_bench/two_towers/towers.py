@@ -13,49 +13,16 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from sparc_bench.cards.recipe import ImageTowerTable, TextTowerTable
+from sparc_bench.cards.image_tower import ImageTowerTable
+from sparc_bench.cards.recipe import TextTowerTable
 from sparc_bench.errors import UserError, is_short_of_memory
 from sparc_bench.objective import ImageOut, TextOut, Tokens
+from sparc_bench.two_towers.image_tower import ImageTower
 from sparc_bench.two_towers.other_sizes import shared_copy
+from sparc_bench.two_towers.trunk import TrunkTower, is_trunk
+from sparc_bench.weights.trunk_weights import TrunkSource
 
 Side = Literal["image", "text"]
-
-
-class ImageTower(nn.Module):
-    """Base of image towers: normalised pixels BCHW to `ImageOut`.
-
-    Attributes:
-        width: width W of the output vectors.
-        grid: rows and columns of patches.
-        averages: whether the pooled output is the average of the patches, so that a loss on it trains them.
-    """
-
-    width: int
-    grid: tuple[int, int]
-    averages: bool
-
-    def at(self, size: tuple[int, int]) -> ImageTower:
-        """The tower for an input of `size` (rows, columns); all weights but the position embeddings are shared.
-
-        Raises:
-            UserError: the tower does not take this size.
-        """
-        raise NotImplementedError
-
-    def raw(self, pixels_BCHW: Tensor) -> Tensor:
-        """What can be kept of an image where the tower is frozen: BSW, from which `finish` makes the output.
-
-        The pooled outputs come first, then the patches; a tower that averages its patches keeps them alone.
-        """
-        image: ImageOut = self(pixels_BCHW)
-        parts = [image.patches_BPW] if self.averages else [image.pooled_BMW, image.patches_BPW]
-        return torch.cat(parts, 1)
-
-    def finish(self, raw_BSW: Tensor) -> ImageOut:
-        """The tower's output from what `raw` gave, for the tower's own input size."""
-        patches = self.grid[0] * self.grid[1]
-        patches_BPW, pooled_BMW = raw_BSW[:, -patches:], raw_BSW[:, :-patches]
-        return ImageOut(patches_BPW, patches_BPW.mean(1, keepdim=True) if self.averages else pooled_BMW, self.grid)
 
 
 class TextTower(nn.Module):
@@ -136,6 +103,7 @@ class RecipeImageTower(ImageTower):
 
 def _refuse_cut_edge(card: ImageTowerTable, patch: tuple[int, ...]) -> None:
     """Raise UserError for an image size that is no multiple of the patch size, of which an edge would not be seen."""
+    assert card.size is not None
     if any(card.size % side for side in patch):
         raise UserError(
             f"The patches of '{card.model}' have {patch[0]} x {patch[-1]} pixels, of which image.size ({card.size}) is "
@@ -197,8 +165,19 @@ class TowerPair(nn.Module):
 
     def __init__(self, image: ImageTower, text: TextTower) -> None:
         super().__init__()
-        self.image, self.text = image, text
+        self.image: ImageTower = image
+        self.text: TextTower = text
         self._frozen: frozenset[Side] = frozenset()
+
+    @property
+    def frozen(self) -> frozenset[Side]:
+        """The sides that are frozen."""
+        return self._frozen
+
+    @property
+    def source(self) -> TrunkSource | None:
+        """The pretrained weights of the image trunk, if it has some."""
+        return self.image.source if isinstance(self.image, TrunkTower) else None
 
     def freeze(self, sides: Collection[Side]) -> None:
         """Freeze towers: no gradients, no activations kept for a backward pass, always evaluation mode."""
@@ -213,18 +192,36 @@ class TowerPair(nn.Module):
             getattr(self, side).eval()
         return self
 
-    def forward(self, pixels_BCHW: Tensor, tokens: Tokens) -> tuple[ImageOut, TextOut]:
-        """Outputs of both towers for one batch."""
-        return self.image(pixels_BCHW), self.text(tokens)
+    def forward(self, images: Tensor, tokens: Tokens) -> tuple[ImageOut, TextOut]:
+        """Outputs of both towers for one batch of normalised pixels BCHW, or of stored features BSW."""
+        image: ImageOut = self.image(images) if images.ndim == 4 else self.image.finish(images.float())
+        return image, self.text(tokens)
 
 
 class RecipeTowers(TowerPair):
-    """The towers of a recipe's tables [image] and [text], with random weights."""
+    """The towers of a recipe's tables [image] and [text], with random weights but those of a pretrained trunk."""
 
     def __init__(
-        self, image: ImageTowerTable, text: TextTowerTable, vocabulary: int, pad_id: int, branches: int = 0
+        self,
+        image: ImageTowerTable,
+        text: TextTowerTable,
+        vocabulary: int,
+        pad_id: int,
+        branches: int = 0,
+        pretrained: bool = True,
     ) -> None:
-        super().__init__(RecipeImageTower(image, branches), RecipeTextTower(text, vocabulary, pad_id))
+        super().__init__(_image_tower(image, branches, pretrained), RecipeTextTower(text, vocabulary, pad_id))
+
+
+def _image_tower(card: ImageTowerTable, branches: int, pretrained: bool) -> ImageTower:
+    if not is_trunk(card):
+        return RecipeImageTower(card, branches)
+    if branches:
+        raise UserError(
+            f"This objective wants {branches} class tokens, which timm's {card.model} as it is does not have: name a "
+            "vision transformer without pretrained weights, or another objective."
+        )
+    return TrunkTower(card, pretrained)
 
 
 def no_weight_decay(name: str, parameter: Tensor) -> bool:

@@ -79,10 +79,16 @@ def absurd(field):
         yield from (each.lt for _ in [0] if hasattr(each, "lt"))
 
 
+def _length(key):
+    """Numbers that a field takes in a row; 0 for a single one."""
+    several = {"optim.betas": 2, "image.mean": 3, "image.std": 3, "image.out_indices": 1}
+    return several.get(key, 3 if key.startswith("probe.") else 0)
+
+
 @pytest.mark.parametrize("key", LEAVES)
 def test_an_absurd_number_in_a_recipe_is_refused_by_name(key):
     for value in absurd(LEAVES[key]):
-        values = (value,) * 2 if "betas" in key else (value,) * 3 if key.startswith("probe.") else value
+        values = (value,) * repeated if (repeated := _length(key)) else value
         with pytest.raises(UserError, match=key.rpartition(".")[2]):
             parse(Recipe, changed(RECIPE, key, values), "mine.toml")
 
@@ -130,7 +136,7 @@ def test_show_prints_the_bounds(name, capsys):
     assert main(["show", name]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "peak learning rate of heads and towers; above 0 to 100" in shown
-    assert "input height and width in pixels; images are squashed to it; 1 to 4,096" in shown
+    assert "input height and width in pixels; images are squashed to it; a pretrained model has timm's by default; 1 to 4,096" in shown
 
 
 def test_show_prints_the_bounds_of_a_loss(capsys):

@@ -6,7 +6,7 @@ import timm
 import torch
 from timm.layers import resample_abs_pos_embed
 
-from sparc_bench.cards.recipe import ImageTowerTable
+from sparc_bench.cards.image_tower import ImageTowerTable
 from sparc_bench.errors import UserError
 from sparc_bench.two_towers.open_clip_towers import OpenClipImageTower
 from sparc_bench.two_towers.towers import RecipeImageTower

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sparc_bench.cards.recipe import ImageTowerTable
+from sparc_bench.cards.image_tower import ImageTowerTable
 from sparc_bench.errors import UserError
 from sparc_bench.two_towers.image_transform import normalise
 from sparc_bench.two_towers.model import build_model
