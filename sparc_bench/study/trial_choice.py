@@ -103,7 +103,8 @@ def differences(card: Recipe, study: StudyCard, trials: Sequence[TrialRow]) -> l
 def _settings(recipe: Recipe) -> dict[str, Any]:
     """Dotted key -> value of all settings that a box may draw, defaults included."""
     tables = {"optim": recipe.optim, "objective_options": objective_options(recipe)}
-    return {f"{head}.{key}": value for head, table in tables.items() for key, value in table.model_dump().items()}
+    # not a dump, which leaves out later keys at their former values
+    return {f"{head}.{key}": getattr(table, key) for head, table in tables.items() for key in type(table).model_fields}
 
 
 def _check_box(study: StudyCard, recipe: Recipe) -> None:

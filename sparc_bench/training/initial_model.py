@@ -21,7 +21,7 @@ from sparc_bench.two_towers.tokenizer import Tokenizer
 from sparc_bench.weights import open_clip_model, open_clip_source
 from sparc_bench.weights.weights_file import file_sha256, refuse_odd_values
 
-SET_BY_OPTION = {"log_scale": "temperature", "bias": "bias"}
+SET_BY_OPTION = {"log_scale": "temperature", "log_fine_scale": "fine_start_temperature", "bias": "bias"}
 """Parameter of an objective -> option that sets its initial value; a recipe with that option keeps its value."""
 
 
