@@ -17,16 +17,20 @@ from sparc_bench.objective import Ctx, ImageOut, TextOut
 from tests.toys.tower_outputs import WI, WT, make, outputs, rows
 
 ROWS = 7
-DROPPING = {"filip": {"token_drop": 0.4}, "clip_filip": {"token_drop": 0.4}}
+FURTHER = {
+    "filip": {"token_drop": 0.4},
+    "clip_filip": {"token_drop": 0.4},
+    "sparc": {"fine_negatives": "captions_and_images", "other_images": 2},
+}
 
 
 @cache
 def cases():
-    """(objective, its options): the defaults, every weight tripled in turn, every choice that is not the default."""
+    """(objective, its options): the defaults, `FURTHER`, every weight tripled in turn, every choice that is no default."""
     found = []
     for name in discovery.names("objectives"):
         fields = discovery.load("objectives", name).Objective.Options.model_fields
-        variants = [{}, DROPPING.get(name, {})]
+        variants = [{}, FURTHER.get(name, {})]
         for key, field in fields.items():
             if key.endswith("_weight"):
                 variants.append({key: 3 * field.default})
