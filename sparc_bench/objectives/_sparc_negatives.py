@@ -118,11 +118,12 @@ def _cosines(patches_BPD: Tensor, tokens_NLD: Tensor, caption_BK: Tensor, weigh:
         inner_BX = (weights_BXP * similarity_BXP).sum(-1)
         square_BX = (weights_BXP @ products_BPP * weights_BXP).sum(-1)
         length_BX = tokens_BXD.square().sum(-1).clamp_min(_EPS**2).sqrt()
-        return (inner_BX * square_BX.clamp_min(_EPS**2).rsqrt() / length_BX).unflatten(1, (-1, words))
+        cosines_BX: Tensor = inner_BX * square_BX.clamp_min(_EPS**2).rsqrt() / length_BX
+        return cosines_BX.view(*caption_BC.shape, words)
 
     numbers = len(patches_BPD) * words * max(patches_BPD.shape[1:])
     at_once = max(1, _NUMBERS_AT_ONCE // max(1, numbers))
-    parts = caption_BK.split(at_once, dim=1)
+    parts = torch.split(caption_BK, at_once, dim=1)
     if len(parts) == 1:
         return cosines_of(caption_BK)
     return torch.cat([checkpoint(cosines_of, part_BC, use_reentrant=False) for part_BC in parts], dim=1)

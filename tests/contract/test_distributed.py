@@ -26,7 +26,7 @@ FURTHER = {
 
 @cache
 def cases():
-    """(objective, its options): the defaults, `FURTHER`, every weight tripled in turn, every choice that is no default."""
+    """(objective, its options): the defaults, `FURTHER`, every weight tripled in turn, every choice off its default."""
     found = []
     for name in discovery.names("objectives"):
         fields = discovery.load("objectives", name).Objective.Options.model_fields

@@ -1,4 +1,4 @@
-"""SPARC's further negatives against slow loops in NumPy, and their edges: words, masks, one pair, known truth, order."""
+"""SPARC's further negatives against slow loops in NumPy, and their edges: words, one pair, known truth, order."""
 
 import numpy as np
 import pytest
