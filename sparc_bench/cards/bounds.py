@@ -94,6 +94,9 @@ Trials = Annotated[int, Field(ge=4, le=100_000)]
 Seeds = Annotated[int, Field(ge=1, le=10_000)]
 """Number of trainings of one setting."""
 
+CpuSeconds = Annotated[float, Field(gt=0, le=1e9)]
+"""CPU time of a training."""
+
 Real = Annotated[float, Field(ge=-1e12, le=1e12)]
 """A number of either sign."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -15,9 +16,10 @@ from typing import Any, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from sparc_bench.cards.bounds import Real, Seeds, Steps, Trials, Whole
+from sparc_bench.cards.bounds import CpuSeconds, Real, Seeds, Steps, Trials, Whole
 from sparc_bench.cards.card import Strict, parse, read_toml
 from sparc_bench.cards.name import Name, fault_of_model
+from sparc_bench.cards.study_variant import Variant, refuse_names
 from sparc_bench.errors import UserError, nearest
 
 DIGITS = 3
@@ -78,7 +80,19 @@ class SettingRange(Strict):
         return f"{self.low:g} to {self.high:g}{', log-uniform' * self.log}"
 
 
-class StudyCard(Strict):
+with warnings.catch_warnings():
+    # the list shadows BaseModel.validate, which pydantic keeps for its version 1 and nothing here calls
+    warnings.filterwarnings("ignore", 'Field name "validate"')
+
+    class _Watched(Strict):
+        validate: tuple[str, ...] = Field(  # type: ignore[assignment]
+            default=(),
+            description="tasks that are scored on val at the end of every training, in place of the recipes' own; "
+            "none: as each recipe says",
+        )
+
+
+class StudyCard(_Watched):
     """One comparison: `reference_models/studies/NAME.toml`."""
 
     name: Name = Field(description="the file's name")
@@ -91,6 +105,18 @@ class StudyCard(Strict):
     trials: Trials = Field(description="number of settings tried for every recipe")
     trial_steps: Steps = Field(description="training steps of a trial; the schedule is scaled to this length")
     criterion: tuple[str, ...] = Field(min_length=1, description="val scores whose mean decides, fixed beforehand")
+    second_criterion: tuple[str, ...] = Field(
+        default=(), description="val scores whose mean makes a second choice among the same trials, reported apart"
+    )
+    cpu_seconds: CpuSeconds | None = Field(
+        default=None,
+        description="CPU time of the steps of a second set of final trainings, which last as many steps as fit in it; "
+        "none: equal steps alone",
+    )
+    baseline: str | None = Field(
+        default=None,
+        description="recipe that all others are compared with, on every task; none: the first one, on the first task",
+    )
     seeds: Seeds = Field(default=3, description="number of final trainings of every recipe, with its best setting")
     seeds_of: dict[str, Seeds] = Field(default={}, description="recipe -> number of final trainings, if not `seeds`")
     tasks: tuple[str, ...] = Field(min_length=1, description="tasks for the final trainings")
@@ -98,11 +124,19 @@ class StudyCard(Strict):
     boxes: dict[str, dict[str, SettingRange]] = Field(
         default={}, description="recipe -> setting -> its range, in place of the shared box's"
     )
+    variants: dict[str, Variant] = Field(
+        default={}, description="name -> the recipe that it is made from, and what is changed; compared as well"
+    )
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the recipes, in order."""
-        return tuple(Path(entry).name.removesuffix(".toml") for entry in self.recipes)
+        """Names of the recipes, in order, and of the variants."""
+        return (*(Path(entry).name.removesuffix(".toml") for entry in self.recipes), *self.variants)
+
+    @property
+    def compared_with(self) -> str:
+        """Name of the recipe whose scores are taken off those of the others."""
+        return self.baseline or self.names[0]
 
     def runs_of(self, recipe: str) -> int:
         """Number of seeds of the recipe's final trainings."""
@@ -110,10 +144,21 @@ class StudyCard(Strict):
 
     def box_of(self, recipe: str) -> dict[str, SettingRange]:
         """Ranges of all settings of a recipe, its own before the shared ones."""
-        return {**self.box, **self.boxes.get(recipe, {})}
+        drawn = {**self.box, **self.own_box(recipe)}
+        return {key: range_ for key, range_ in drawn.items() if key not in self.fixed(recipe)}
+
+    def own_box(self, recipe: str) -> dict[str, SettingRange]:
+        """Ranges that a recipe does not share; a variant has those of the recipe that it is made from, and its own."""
+        made = self.variants.get(recipe)
+        return {**(self.boxes.get(made.base, {}) if made else {}), **self.boxes.get(recipe, {})}
+
+    def fixed(self, recipe: str) -> dict[str, Any]:
+        """Settings in which a variant differs, which are not drawn; none for a recipe."""
+        return self.variants[recipe].set if recipe in self.variants else {}
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        refuse_names(self.variants, self.names[: len(self.recipes)])
         twice = [name for name in self.names if self.names.count(name) > 1]
         if twice:
             raise ValueError(f"recipes names '{twice[0]}' twice: name it once")
@@ -133,9 +178,14 @@ def read_study(path: Path) -> StudyCard:
         UserError: no such file, or a key that is unknown, missing or of another type.
     """
     values = read_toml(path)
-    for table in ("recipes", "tasks"):
+    for table in ("recipes", "tasks", "validate"):
         if isinstance(values.get(table), list):
             values[table] = [_beside(path, entry) for entry in values[table]]
+    if isinstance(values.get("variants"), dict):
+        values["variants"] = {
+            name: made | {"of": _beside(path, made["of"])} if isinstance(made, dict) and "of" in made else made
+            for name, made in values["variants"].items()
+        }
     if isinstance(values.get("box"), dict):
         values["box"] = _ranges(values["box"], f"{path}: [box]")
     if isinstance(values.get("boxes"), dict):
@@ -148,6 +198,10 @@ def read_study(path: Path) -> StudyCard:
         for name in getattr(card, table):
             if name not in card.names:
                 raise UserError(f"{path}: [{table}] knows no recipe '{name}': {nearest(name, card.names)}")
+    if card.compared_with not in card.names:
+        raise UserError(
+            f"{path}: its baseline '{card.baseline}' is none of its recipes: {nearest(card.compared_with, card.names)}"
+        )
     return card
 
 
@@ -160,12 +214,15 @@ def drawn_settings(card: StudyCard, recipe: str) -> list[dict[str, Any]]:
     Raises:
         UserError: the box has fewer different settings than trials.
     """
-    own = card.boxes.get(recipe, {})
+    own, fixed = card.own_box(recipe), card.fixed(recipe)
+    # a variant draws what the recipe draws that it is made from
+    drawn_as = card.variants[recipe].base if recipe in card.variants and recipe not in card.boxes else recipe
     shared = next((t for a in range(_ATTEMPTS) if _all_differ(t := _table(card.box, card, "", a))), None)
     shared = shared or _table(card.box, card, "", 0)
     kept = [{key: value for key, value in values.items() if key not in own} for values in shared]
     for attempt in range(_ATTEMPTS):
-        found = [mine | yours for mine, yours in zip(kept, _table(own, card, recipe, attempt), strict=True)]
+        both = [mine | yours for mine, yours in zip(kept, _table(own, card, drawn_as, attempt), strict=True)]
+        found = [{key: value for key, value in values.items() if key not in fixed} for values in both]
         if _all_differ(found):
             return found
     raise UserError(

@@ -26,7 +26,7 @@ from sparc_bench.records.record import OUTPUTS, SINGLE_PRECISION, Record, read_r
 from sparc_bench.records.renew_intervals import COMMAND
 from sparc_bench.report import leaderboard, published
 from sparc_bench.study import study_table
-from sparc_bench.study.trial_choice import recipes_of
+from sparc_bench.study.compared_recipes import recipes_of
 from sparc_bench.weights import hub
 from sparc_bench.weights.pinned import checked_weights
 

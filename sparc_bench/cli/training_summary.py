@@ -25,6 +25,8 @@ def _rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "trained", f"{summary['recipe']}, seed {summary['seed']}: {summary['steps']:,} steps{begun}"
     yield "model", f"{summary['parameters']:,} parameters, computed in {summary['precision']}"
     yield "time", _time(summary["seconds"])
+    if "cpu_seconds" in summary:
+        yield "CPU time of the steps", _time(summary["cpu_seconds"])
     yield "unreadable images", f"{summary['unreadable']:,}"
     for part, sha256 in summary.get("data", {}).items():
         yield f"data ({part})", f"sha256 {sha256[:12]}..."

@@ -6,6 +6,7 @@ A worker keeps data sets in memory, because reading and decoding them takes long
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import re
@@ -14,7 +15,7 @@ import signal
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -31,7 +32,8 @@ from sparc_bench.errors import StoppedError, UserError
 from sparc_bench.evaluation.evaluate import Settings, evaluate
 from sparc_bench.files.json_text import json_value
 from sparc_bench.stop_signals import raise_stopped
-from sparc_bench.study.study_rows import RunRow, TrialRow
+from sparc_bench.study.run_sets import RunSet
+from sparc_bench.study.study_rows import Gain, RunRow, TrialRow
 from sparc_bench.study.trial_choice import training_hash
 from sparc_bench.training.loop import NotFiniteError
 from sparc_bench.training.run_inputs import RunInputs, read_run_inputs
@@ -53,6 +55,10 @@ class Job:
         settings: settings of the evaluation; the training uses their device and data root.
         trial: number of the trial and its drawn values; None for a run.
         tasks: tasks that a run is evaluated on.
+        runs: set that a run belongs to.
+        criteria: scores on val that a row keeps beside the headlines.
+        own_folder: whether the folder is the study's alone, so that what another setting left there may go.
+        scores_start: whether the tasks on val are scored before the first step too.
     """
 
     label: str
@@ -62,6 +68,10 @@ class Job:
     settings: Settings
     trial: tuple[int, dict[str, Any]] | None = None
     tasks: tuple[TaskCard, ...] = ()
+    runs: RunSet = RunSet.FIRST
+    criteria: tuple[str, ...] = ()
+    own_folder: bool = False
+    scores_start: bool = True
 
 
 @dataclass(frozen=True)
@@ -79,20 +89,36 @@ def run_job(job: Job) -> JobResult:
         with Path(os.devnull).open("w", encoding="utf-8") as nowhere, contextlib.redirect_stderr(nowhere):
             data = _data(job)
             began = time.perf_counter()
+            settings = job.settings
             summary = train(
-                job.recipe, job.folder, job.settings.data_root, job.seed, job.settings.runtime.device, data=data
+                job.recipe,
+                job.folder,
+                settings.data_root,
+                job.seed,
+                settings.runtime.device,
+                data=data,
+                scores_start=job.scores_start,
             )
     except NotFiniteError as error:
         return JobResult(_diverged(job, str(error), round(time.perf_counter() - began, 1)))
     except UserError as error:
         return JobResult(None, (str(error),))
-    # of tasks (a recipe's [validate]) those that they are ranked by, which are fractions
-    val = {name: round(summary["val"][name], 6) for name in summary.get("val_headlines", summary["val"])}
+    # of tasks (a recipe's [validate]) those that they are ranked by or that decide, which are fractions
+    found = summary["val"]
+    named = (*summary.get("val_headlines", found), *(name for name in job.criteria if name in found))
+    val = {name: round(found[name], 6) for name in named}
+    measured = {"cpu_seconds": summary.get("cpu_seconds"), "held_out": gains(summary.get("held_out") or {})}
     if job.trial is not None:
         trial, values = job.trial
         key = training_hash(job.recipe, job.seed)
         row = TrialRow(
-            hash=key, recipe=job.recipe.name, trial=trial, values=values, val=val, seconds=summary["seconds"]
+            hash=key,
+            recipe=job.recipe.name,
+            trial=trial,
+            values=values,
+            val=val,
+            seconds=summary["seconds"],
+            **measured,
         )
         return JobResult(row)
     try:
@@ -109,8 +135,24 @@ def run_job(job: Job) -> JobResult:
         train_seconds=summary["seconds"],
         eval_seconds=round(seconds, 1),
         recipe_hash=training_hash(job.recipe, job.seed),
+        **measured,
     )
     return JobResult(run, tuple(f"{result.task}: {result.error}" for result in results if result.error is not None))
+
+
+def gains(held_out: Mapping[str, Any]) -> dict[str, Gain]:
+    """Name -> value, low and high of an objective's figures on held-out pairs that have a finite interval.
+
+    >>> gains({"captions": 512, "gain_over_shuffled": {"value": 0.04, "low": 0.01, "high": 0.07}})
+    {'gain_over_shuffled': (0.04, 0.01, 0.07)}
+    """
+    found = {}
+    for name, figure in held_out.items():
+        if isinstance(figure, Mapping) and {"value", "low", "high"} <= figure.keys():
+            value, low, high = (round(float(figure[key]), 6) for key in ("value", "low", "high"))
+            if all(map(math.isfinite, (value, low, high))):
+                found[name] = (value, low, high)
+    return found
 
 
 def run_jobs(
@@ -119,18 +161,28 @@ def run_jobs(
     plugins: Sequence[Path],
     started: Callable[[Job], None],
     finished: Callable[[Job, JobResult], None],
+    threads: int | None = None,
 ) -> None:
     """Execute all jobs of a queue, to which `finished` may add, in this process (jobs = 1) or in `jobs` workers.
+
+    Args:
+        queue: the jobs.
+        jobs: how many at once.
+        plugins: files that the workers load.
+        started: called with each job that starts.
+        finished: called with each job that ended, and its result.
+        threads: torch's threads in each job; None: the cores are shared evenly.
 
     Raises:
         UserError: a worker process was killed.
         RuntimeError: a bug in a worker, with its traceback.
     """
     if jobs == 1:
-        while queue:
-            job = queue.popleft()
-            started(job)
-            finished(job, run_job(job))
+        with _threads(threads):
+            while queue:
+                job = queue.popleft()
+                started(job)
+                finished(job, run_job(job))
         return
     workers: list[_Worker] = []
     try:
@@ -138,7 +190,7 @@ def run_jobs(
             while queue and sum(worker.job is not None for worker in workers) < jobs:
                 idle = next((worker for worker in workers if worker.job is None), None)
                 if idle is None:
-                    idle = _start(jobs, plugins)
+                    idle = _start(threads or max(1, cores() // jobs), plugins)
                     workers.append(idle)
                 idle.job = queue.popleft()
                 idle.pipe.send(idle.job)
@@ -176,10 +228,21 @@ class _Worker:
         return job, done
 
 
-def _start(jobs: int, plugins: Sequence[Path]) -> _Worker:
+@contextlib.contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """So many of torch's threads within the block; None: as they are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _start(threads: int, plugins: Sequence[Path]) -> _Worker:
     context = multiprocessing.get_context("spawn")  # a fork of a process that has used torch's threads can hang
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, max(1, cores() // jobs), tuple(plugins)))
+    process = context.Process(target=_serve, args=(theirs, threads, tuple(plugins)))
     process.start()
     theirs.close()
     return _Worker(process, ours)
@@ -210,7 +273,7 @@ def _serve(pipe: Connection, threads: int, plugins: Sequence[Path]) -> None:
 
 def _data(job: Job) -> RunInputs | None:
     """The training data of a job; None where its run is trained already."""
-    if job.trial is not None:
+    if job.own_folder:
         _clear_other(job.folder, job.recipe)
     finished = (job.folder / "summary.json").is_file()
     return None if finished else _prepared(job.recipe, job.settings.data_root)
@@ -230,7 +293,7 @@ def _prepared(recipe: Recipe, data_root: Path | None) -> RunInputs:
 
 
 def _clear_other(folder: Path, recipe: Recipe) -> None:
-    """Remove a trial's folder where it holds a trial with other settings (from an earlier box)."""
+    """Remove a folder of the study where it holds other settings (of an earlier box, or of another choice)."""
     file = folder / "recipe.json"
     if not file.is_file():
         return

@@ -15,15 +15,17 @@ from rich.console import Console
 
 from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import bind
-from sparc_bench.cards.changes import described, with_values
+from sparc_bench.cards.changes import described
 from sparc_bench.cards.recipe import Recipe
 from sparc_bench.cards.study_card import StudyCard, drawn_settings
 from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation.evaluate import Settings
 from sparc_bench.records.record import read_record, record_path
+from sparc_bench.study.compared_recipes import recipes_of
 from sparc_bench.study.job_progress import JobProgress
 from sparc_bench.study.jobs import Job, JobResult, run_jobs
+from sparc_bench.study.run_sets import Final, RunSet, final, results_folder, run_folder, sets_of, trials_folder
 from sparc_bench.study.study_rows import RUNS, TRIALS, AnyRow, RunRow, TrialRow, folder_of, merge_rows
 from sparc_bench.study.trial_choice import (
     TRIAL_SEED,
@@ -31,10 +33,10 @@ from sparc_bench.study.trial_choice import (
     criterion,
     current_trials,
     differences,
-    recipes_of,
     training_hash,
     trial_recipe,
 )
+from sparc_bench.training.score_names import refuse_unknown_scores
 
 
 @dataclass
@@ -46,21 +48,21 @@ class _State:
     tasks: tuple[TaskCard, ...]
     settings: Settings
     trials: list[TrialRow] = field(default_factory=list)
-    runs: list[RunRow] = field(default_factory=list)
+    runs: dict[RunSet, list[RunRow]] = field(default_factory=dict)
     failures: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.trials = self._merged(TRIALS, TrialRow, [])
-        self.runs = self._merged(RUNS, RunRow, [])
+        self.runs = {of: self._merged(of.file(RUNS), RunRow, []) for of in sets_of(self.study)}
         # the column is computed again, since the card's criterion may have changed
         self.trials = self._merged(TRIALS, TrialRow, [self._judged(row) for row in self.trials])
 
-    def keep(self, row: TrialRow | RunRow) -> None:
+    def keep(self, row: TrialRow | RunRow, of: RunSet) -> None:
         """Write a row into its table."""
         if isinstance(row, TrialRow):
             self.trials = self._merged(TRIALS, TrialRow, [self._judged(row)])
         else:
-            self.runs = self._merged(RUNS, RunRow, [row])
+            self.runs[of] = self._merged(of.file(RUNS), RunRow, [row])
 
     def _merged(self, table: str, kind: type[AnyRow], rows: list[AnyRow]) -> list[AnyRow]:
         path = folder_of(self.study.name, self.settings.results) / table
@@ -69,7 +71,17 @@ class _State:
     def _judged(self, row: TrialRow) -> TrialRow:
         if row.diverged_at is not None:
             return row
-        return row.model_copy(update={"criterion": criterion(self.study, row.val)})
+        second = self.study.second_criterion
+        judged = {
+            "criterion": criterion(self.study, row.val),
+            "second_criterion": criterion(self.study, row.val, second) if second else None,
+        }
+        return row.model_copy(update=judged)
+
+    @property
+    def criteria(self) -> tuple[str, ...]:
+        """The scores on val that decide."""
+        return (*self.study.criterion, *self.study.second_criterion)
 
     def missing_trials(self, name: str) -> list[Job]:
         recipe = self.recipes[name]
@@ -78,36 +90,64 @@ class _State:
             Job(
                 label=f"{name} trial {trial}",
                 recipe=trial_recipe(self.study, recipe, values),
-                folder=self.settings.runs / "studies" / self.study.name / name / f"trial{trial}",
+                folder=trials_folder(self.study, name, self.settings.runs) / f"trial{trial}",
                 seed=TRIAL_SEED,
                 settings=self.settings,
                 trial=(trial, values),
+                criteria=self.criteria,
+                own_folder=True,
+                scores_start=not self.study.validate,
             )
             for trial, values in enumerate(drawn_settings(self.study, name))
             if trial not in there
         ]
 
-    def missing_runs(self, name: str) -> list[Job]:
-        """Runs of the chosen setting that are not trained or not evaluated; empty while no setting is chosen."""
-        best = best_trial(self.study, self.recipes[name], self.trials)
-        if best is None:
+    def final(self, name: str, of: RunSet) -> Final | None:
+        """What is trained in full for a recipe in a set; None while nothing is chosen."""
+        return final(self.study, self.recipes[name], self.trials, of)
+
+    def missing_runs(self, name: str, of: RunSet) -> list[Job]:
+        """Runs of a set that are not trained or not evaluated; empty while no setting is chosen.
+
+        Runs that a set has in common with the first choice are the first choice's.
+        """
+        chosen = self.final(name, of)
+        if chosen is None or chosen.runs is not of:
             return []
-        recipe = with_values(self.recipes[name], best.values)
-        there = {row.seed: row for row in self.runs if row.recipe == name}
+        there = {row.seed: row for row in self.runs[of] if row.recipe == name}
+        results = results_folder(self.study, name, of, self.settings.results)
         found = []
         for seed in range(self.study.runs_of(name)):
             row = there.get(seed)
-            current = row is not None and row.recipe_hash == training_hash(recipe, seed)
-            if current and row is not None and (row.state == "diverged" or not self.missing_records(name, seed)):
+            current = row is not None and row.recipe_hash == training_hash(chosen.recipe, seed)
+            if (
+                current
+                and row is not None
+                and (row.state == "diverged" or not self._missing_records(name, seed, results))
+            ):
                 continue
-            folder = self.settings.runs / name / f"seed{seed}"
-            settings = replace(self.settings, seed=seed)
-            found.append(Job(f"{name} seed {seed}", recipe, folder, seed, settings, tasks=self.tasks))
+            job = Job(
+                label=f"{name} seed {seed}{of.after}",
+                recipe=chosen.recipe,
+                folder=run_folder(self.study, name, of, seed, self.settings.runs),
+                seed=seed,
+                settings=replace(self.settings, seed=seed, results=results),
+                tasks=self.tasks,
+                runs=of,
+                criteria=self.criteria,
+                own_folder=of is not RunSet.FIRST or name in self.study.variants,
+                scores_start=not self.study.validate,
+            )
+            found.append(job)
         return found
 
-    def missing_records(self, name: str, seed: int) -> list[str]:
+    def all_missing_runs(self, name: str) -> list[Job]:
+        """The missing runs of a recipe in all sets."""
+        return [job for of in self.runs for job in self.missing_runs(name, of)]
+
+    def _missing_records(self, name: str, seed: int, results: Path) -> list[str]:
         """Names of the tasks without a record of the present protocol for the run of this seed."""
-        return [task.name for task in self.tasks if not _has_record(self.settings.results, name, seed, task)]
+        return [task.name for task in self.tasks if not _has_record(results, name, seed, task)]
 
 
 def _has_record(results: Path, recipe: str, seed: int, task: TaskCard) -> bool:
@@ -135,7 +175,9 @@ def run_study(study: StudyCard, settings: Settings, jobs: int, plugins: Sequence
         bind(task)
     state = _State(study, recipes, tasks, settings)
     queue = deque(job for name in recipes for job in state.missing_trials(name))
-    queue.extend(job for name in recipes for job in state.missing_runs(name))
+    if queue:
+        refuse_unknown_scores(recipes.values(), state.criteria, settings.data_root, f"Study {study.name}")
+    queue.extend(job for name in recipes for job in state.all_missing_runs(name))
     try:
         with JobProgress(study.name, len(queue)) as progress:
 
@@ -144,19 +186,25 @@ def run_study(study: StudyCard, settings: Settings, jobs: int, plugins: Sequence
                 state.failures[job.label] = done.failures
                 if done.row is None:
                     return
-                state.keep(done.row)
+                state.keep(done.row, job.runs)
                 if isinstance(done.row, TrialRow):
-                    new = state.missing_runs(job.recipe.name)
+                    new = state.all_missing_runs(job.recipe.name)
                     progress.add(len(new))
                     queue.extend(new)
 
-            run_jobs(queue, jobs, plugins, progress.started, finished)
+            # where CPU times are compared, no thread waits for another
+            threads = None if study.cpu_seconds is None else 1
+            run_jobs(queue, jobs, plugins, progress.started, finished, threads)
     finally:
         missing = print_summary(state, console)
     from sparc_bench.study.study_table import publish
 
     publish(study, settings.results, console)
     return 1 if missing else 0
+
+
+def _named(chosen: Final, score: float | None) -> str:
+    return f"trial {chosen.trial.trial} is chosen, criterion {score}: {described(chosen.trial.values)}"
 
 
 def print_summary(state: _State, console: Console) -> list[str]:
@@ -174,18 +222,34 @@ def print_summary(state: _State, console: Console) -> list[str]:
             for row in current_trials(study, recipe, state.trials):
                 console.print(f"  trial {row.trial} at step {row.diverged_at} with {described(row.values)}")
             continue
-        expected += Counter(runs=study.runs_of(name))
         missing += [job.label for job in trials]
+        for of in state.runs:
+            seeds = range(study.runs_of(name))
+            chosen = state.final(name, of)
+            if chosen is None:
+                expected += Counter(runs=len(seeds))
+                missing += [f"{name} seed {seed}{of.after}" for seed in seeds]
+                continue
+            if of is RunSet.SECOND:
+                same = chosen.runs is RunSet.FIRST
+                shown = f"trial {chosen.trial.trial} again" if same else _named(chosen, chosen.trial.second_criterion)
+                console.print(f"{name}{of.after}: {shown}")
+            elif of is RunSet.EQUAL_CPU:
+                console.print(f"{name}{of.after}: {chosen.recipe.steps} steps")
+            else:
+                console.print(f"{name}: {_named(chosen, chosen.trial.criterion)}")
+            if chosen.runs is not of:
+                continue
+            absent = [job.label for job in state.missing_runs(name, of)]
+            missing += absent
+            expected += Counter(runs=len(seeds))
+            done += Counter(runs=len(seeds) - len(absent))
+            for run in state.runs[of]:
+                label = f"{name} seed {run.seed}{of.after}"
+                if run.recipe == name and run.state == "diverged" and label not in missing:
+                    console.print(f"  seed {run.seed} diverged at step {run.step}")
         if best is None:
-            missing += [f"{name} seed {seed}" for seed in range(study.runs_of(name))]
             continue
-        console.print(f"{name}: trial {best.trial} is chosen, criterion {best.criterion}: {described(best.values)}")
-        runs = state.missing_runs(name)
-        missing += [job.label for job in runs]
-        done += Counter(runs=study.runs_of(name) - len(runs))
-        for run in state.runs:
-            if run.recipe == name and run.state == "diverged" and f"{name} seed {run.seed}" not in missing:
-                console.print(f"  seed {run.seed} diverged at step {run.step}")
         unlike += differences(recipe, study, state.trials)
     if unlike:
         console.print("These cards do not hold their chosen values yet:")

@@ -10,7 +10,7 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -22,13 +22,25 @@ from sparc_bench.foreign_text import csv_cell
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
+Gain = tuple[float, float, float]
+"""A figure with its 95 % interval: value, low, high."""
+
 TRIALS, RUNS = "trials.csv", "runs.csv"
+
+_JSON = ("values", "val", "held_out")
+_HELD_OUT = "the objective's figures with an interval on held-out pairs: name -> value, low, high"
 
 
 class StudyRow(Strict):
-    """A row of either table; columns `values` and `val` hold JSON, an empty cell is the default."""
+    """A row of either table; columns of dictionaries hold JSON, an empty cell is the default.
+
+    Attributes:
+        OPTIONAL: columns that a table has only where one of its rows holds a value.
+    """
 
     model_config = ConfigDict(allow_inf_nan=False)
+
+    OPTIONAL: ClassVar[tuple[str, ...]] = ()
 
     @property
     def key(self) -> tuple[str, int]:
@@ -39,7 +51,7 @@ class StudyRow(Strict):
     @classmethod
     def _from_cells(cls, cells: Any) -> Any:  # noqa: ANN401 - what pydantic hands over
         return {
-            name: json_value(cell) if name in ("values", "val") and isinstance(cell, str) else cell
+            name: json_value(cell) if name in _JSON and isinstance(cell, str) else cell
             for name, cell in cells.items()
             if cell != ""
         }
@@ -47,7 +59,11 @@ class StudyRow(Strict):
     def cells(self) -> dict[str, str]:
         """Column -> cell of the CSV file."""
         return {
-            name: "" if value is None else json.dumps(value) if isinstance(value, dict) else csv_cell(str(value))
+            name: ""
+            if value is None or (name in self.OPTIONAL and not value)
+            else json.dumps(value)
+            if isinstance(value, dict)
+            else csv_cell(str(value))
             for name, value in self.model_dump().items()
         }
 
@@ -64,6 +80,11 @@ class TrialRow(StudyRow):
     seconds: float = Field(description="duration of the training")
     diverged_at: int | None = Field(default=None, description="step, from 1, of the loss that was not finite")
     message: str = ""
+    second_criterion: Fraction | None = Field(default=None, description="mean of the second criterion's scores")
+    cpu_seconds: float | None = Field(default=None, ge=0, description="CPU time of the training steps")
+    held_out: dict[str, Gain] = Field(default={}, description=_HELD_OUT)
+
+    OPTIONAL = ("second_criterion", "cpu_seconds", "held_out")
 
     @property
     def key(self) -> tuple[str, int]:
@@ -83,6 +104,10 @@ class RunRow(StudyRow):
     train_seconds: float
     eval_seconds: float | None = Field(default=None, description="duration of all tasks, from their records")
     recipe_hash: str = Field(description="hash of all keys that decide the weights; a row with another hash is stale")
+    cpu_seconds: float | None = Field(default=None, ge=0, description="CPU time of the training steps")
+    held_out: dict[str, Gain] = Field(default={}, description=_HELD_OUT)
+
+    OPTIONAL = ("cpu_seconds", "held_out")
 
     @model_validator(mode="after")
     def _known_state(self) -> Self:
@@ -118,7 +143,8 @@ def read_rows(path: Path, kind: type[AnyRow]) -> list[AnyRow]:
             header, *table = list(csv.reader(opened)) or [[]]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is no CSV file in UTF-8 ({error}): {again}.") from None
-    if header != list(kind.model_fields) or any(len(row) not in (0, len(header)) for row in table):
+    known = [name for name in kind.model_fields if name in header or name not in kind.OPTIONAL]
+    if header != known or any(len(row) not in (0, len(header)) for row in table):
         raise UserError(f"{path} has other columns than {', '.join(kind.model_fields)}: {again}.")
     rows = [dict(zip(header, row, strict=True)) for row in table if row]
     return [parse(kind, cells, f"{path}, row {number}") for number, cells in enumerate(rows, 1)]
@@ -139,8 +165,11 @@ def merge_rows(path: Path, new: Iterable[AnyRow], kind: type[AnyRow], recipes: S
     ordered = sorted(rows.values(), key=lambda row: (place.get(row.key[0], len(place)), row.key))
     if ordered != there:
         text = io.StringIO()
-        writer = csv.DictWriter(text, list(kind.model_fields), lineterminator="\n")
+        cells = [row.cells() for row in ordered]
+        held = {name for row in cells for name, cell in row.items() if cell}
+        columns = [name for name in kind.model_fields if name in held or name not in kind.OPTIONAL]
+        writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
-        writer.writerows(row.cells() for row in ordered)
+        writer.writerows(cells)
         write_atomic(path, text.getvalue().encode())
     return ordered

@@ -1,14 +1,13 @@
-"""The table of a study: CSV, Markdown and picture in the study's folder, and a short table on the terminal.
+"""The tables of a study: CSV, Markdown and picture in the study's folder, and short tables on the terminal.
 
-Methods that see different kinds of captions in a step are ranked apart. No winner is named where intervals overlap.
+Every set of final runs has its own: `table.md` is the first choice's, `table_second.md` the second choice's.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -18,67 +17,46 @@ from rich.text import Text
 
 from sparc_bench.cards.study_card import StudyCard
 from sparc_bench.files.atomic import write_atomic
-from sparc_bench.foreign_text import csv_cell, markdown, visible
-from sparc_bench.metrics.sign_flips import LEVEL, holm
-from sparc_bench.metrics.unit import SIGNS, Unit, in_unit
-from sparc_bench.report import interval_plot, overview
-from sparc_bench.report.ranking import Row, ranked
-from sparc_bench.study.study_result import KINDS, RecipeResult, StudyResult, collect
+from sparc_bench.foreign_text import csv_cell, visible
+from sparc_bench.metrics.seeds import SeedsEstimate
+from sparc_bench.report import interval_plot
+from sparc_bench.report.ranking import Row
+from sparc_bench.study.run_sets import sets_of
+from sparc_bench.study.study_page import MARKDOWN, PICTURE, markdown_text, tables_of
+from sparc_bench.study.study_ranking import (
+    absent,
+    cells,
+    clear_differences,
+    clear_of_zero,
+    columns,
+    lists,
+    ranked_groups,
+    remarks,
+)
+from sparc_bench.study.study_result import StudyResult, collect
 from sparc_bench.study.study_rows import folder_of
 
-CSV, MARKDOWN, PICTURE = "table.csv", "table.md", "table.png"
-NOT_CLEAR_OF_ZERO = "‡"
-
-
-@dataclass(frozen=True)
-class RankedGroup:
-    """Recipes that are ranked together: best first, those without a value last.
-
-    Attributes:
-        kind: kind of captions that the methods see (of `KINDS`).
-        entries: results of the recipes, in order of rank.
-        rows: recipe -> row of the first task's headline, ranked within the group.
-    """
-
-    kind: str
-    entries: tuple[RecipeResult, ...]
-    rows: dict[str, Row]
-
-    @property
-    def recipes(self) -> list[str]:
-        """Names of the recipes, in order of rank."""
-        return [entry.recipe for entry in self.entries]
-
-    def verdict(self) -> str:
-        """One sentence that names the winner or the overlapping intervals; empty for fewer than two recipes."""
-        if len(self.rows) < 2:
-            return ""
-        first, *others = self.rows.values()
-        near = [other.model for other in others if first.low <= other.high]
-        if near:
-            return f"{self._named}: no winner, the intervals of {', '.join([first.model, *near])} overlap."
-        but = "" if first.clear else ", yet not clear of its reference rows"
-        return f"{self._named}: {first.model} is ahead, its interval lies above those of the others{but}."
-
-    @property
-    def _named(self) -> str:
-        return self.kind[0].upper() + self.kind[1:]
+CSV = "table.csv"
 
 
 def publish(study: StudyCard, results: Path, console: Console) -> None:
-    """Write `table.csv`, `table.md` and `table.png` into the study's folder and print the short table.
+    """Write the tables and pictures into the study's folder and print the short tables.
 
     Raises:
         UserError: an invalid card, table or record.
     """
-    result = collect(study, results)
     folder = folder_of(study.name, results)
-    for name, text in texts(result).items():
-        write_atomic(folder / name, text.encode())
-    if result.sections:
-        plot(result, folder / PICTURE)
-    console.print(render(result))
-    console.print(f"The table of the study is in {folder}: {MARKDOWN}, {CSV}{f', {PICTURE}' * bool(result.sections)}.")
+    written: list[str] = []
+    for of in sets_of(study):
+        result = collect(study, results, of)
+        for name, text in texts(result).items():
+            write_atomic(folder / name, text.encode())
+        written += [of.file(MARKDOWN), of.file(CSV)]
+        if result.sections:
+            plot(result, folder / of.file(PICTURE))
+            written.append(of.file(PICTURE))
+        console.print(render(result))
+    console.print(f"The table of the study is in {folder}: {', '.join(written)}.")
 
 
 def stale(study: StudyCard, results: Path) -> list[str]:
@@ -92,138 +70,21 @@ def stale(study: StudyCard, results: Path) -> list[str]:
         return []
     return [
         f"{folder / name} is not what the records give: run sparc-bench study {study.name}."
-        for name, text in texts(collect(study, results)).items()
+        for of in sets_of(study)
+        for name, text in texts(collect(study, results, of)).items()
         if not (folder / name).is_file() or (folder / name).read_text(encoding="utf-8") != text
     ]
 
 
 def texts(result: StudyResult) -> dict[str, str]:
     """File name -> content of the CSV and Markdown tables."""
-    return {CSV: csv_text(result), MARKDOWN: markdown_text(result)}
-
-
-def ranked_groups(result: StudyResult) -> list[RankedGroup]:
-    """The groups of recipes that are ranked apart, one for each kind that occurs."""
-    by_name = {row.model: row for row in result.main.rows} if result.main else {}
-    found = []
-    for kind in KINDS:
-        entries = {entry.recipe: entry for entry in result.entries if entry.kind == kind}
-        rows = {row.model: row for row in ranked([by_name[name] for name in entries if name in by_name])}
-        order = [*rows, *(name for name in entries if name not in rows)]
-        if order:
-            found.append(RankedGroup(kind, tuple(entries[name] for name in order), rows))
-    return found
-
-
-_COLUMNS = ("rank", "recipe", "images", "captions", "negatives", "trials", "chosen", "seeds")
-
-
-def _headline(result: StudyResult) -> list[str]:
-    if result.main is None:
-        return []
-    (name,) = overview.Group("", (result.main,), (result.main,)).columns()
-    sign = SIGNS[result.main.unit]
-    return [f"{name}, {sign}" if sign else name, f"minus {result.study.names[0]}"]
-
-
-def _count(number: int, wanted: int, diverged: int) -> str:
-    return f"{number}" + f" of {wanted}" * (number < wanted) + f", {diverged} diverged" * bool(diverged)
-
-
-def _cells(result: StudyResult, group: RankedGroup, entry: RecipeResult) -> list[str]:
-    row = group.rows.get(entry.recipe)
-    cells = [
-        str(row.rank) if row else "",
-        entry.recipe,
-        *(str(number) for number in (entry.sees.images, entry.sees.captions, entry.sees.negatives)),
-        _count(len(entry.trials), result.study.trials, len(entry.failed)),
-        ", ".join(markdown(f"{key.rpartition('.')[2]} {value}") for key, value in (entry.chosen or {}).items()),
-        _count(len(entry.evaluated), entry.wanted, len(entry.stopped)),
-    ]
-    if result.main is None:
-        return cells
-    clear = _clear_of_zero(result).get(entry.recipe, False)
-    return [*cells, overview.cell(row) if row else _absent(entry), _difference(entry, result.main.unit, clear=clear)]
-
-
-def _clear_of_zero(result: StudyResult) -> dict[str, bool]:
-    """Recipe -> whether its difference is clear of zero: p under .05, corrected for all differences of the table."""
-    entries = [entry for entry in result.entries if entry.difference]
-    corrected = holm([entry.difference.p for entry in entries if entry.difference])
-    return {entry.recipe: p < LEVEL for entry, p in zip(entries, corrected, strict=True)}
-
-
-def _absent(entry: RecipeResult) -> str:
-    return "diverged" if entry.state == "diverged" else "missing"
-
-
-def _difference(entry: RecipeResult, unit: Unit, *, clear: bool) -> str:
-    found = entry.difference
-    if found is None:
-        return ""
-    mark = "" if clear else NOT_CLEAR_OF_ZERO
-    value, low, high = (in_unit(each, unit, signed=True) for each in (found.value, found.low, found.high))
-    return f"{value}{mark} [{low}, {high}]"
-
-
-def _remarks(result: StudyResult) -> list[str]:
-    found = [verdict for group in ranked_groups(result) if (verdict := group.verdict())]
-    one = [e.recipe for e in result.entries if e.difference and e.difference.one_seed]
-    if not all(_clear_of_zero(result).values()):
-        found.append(f"{NOT_CLEAR_OF_ZERO} the difference is not clear of zero.")
-    if one:
-        found.append(f"Differences with one seed on a side lack the spread between its trainings: {', '.join(one)}.")
-    some = [entry.recipe for entry in result.entries if entry.stopped and entry.evaluated]
-    if some:
-        found.append(f"Means over the seeds that did not diverge, and so better than the method is: {', '.join(some)}.")
-    return found
-
-
-def _lists(result: StudyResult) -> list[tuple[str, list[str]]]:
-    """(Title, sentences) of the lists: diverged trials and runs, missing parts, records left out."""
-    lists = [
-        ("Diverged", [sentence for entry in result.entries for sentence in entry.diverged()]),
-        ("Missing", [sentence for entry in result.entries for sentence in entry.missing]),
-        ("Left out", list(result.left_out)),
-    ]
-    return [(title, sentences) for title, sentences in lists if sentences]
-
-
-def markdown_text(result: StudyResult) -> str:
-    """The content of `table.md`."""
-    study = result.study
-    columns = [*_COLUMNS, *_headline(result)]
-    lines = [f"# {markdown(study.title)}", "", "Written by `sparc-bench study`; not edited by hand.", ""]
-    lines += [
-        f"Settings were chosen among {study.trials} trials of {study.trial_steps} steps for each recipe by the mean of "
-        f"{markdown(' and '.join(study.criterion))} on val. Images, captions and negatives are those of a step; "
-        "methods that see other kinds of captions are ranked apart. Differences are of the same images; one is "
-        "clear of zero where its p value, corrected for the number of rows (Holm), is under .05. Intervals are of one "
-        "row alone.",
-        "",
-    ]
-    lines += [f"| {' | '.join(map(markdown, columns))} |", f"|{'---|' * len(columns)}"]
-    for group in ranked_groups(result):
-        lines.append(f"| | **{markdown(group.kind)}** |{' |' * (len(columns) - 2)}")
-        lines += [f"| {' | '.join(_cells(result, group, entry))} |" for entry in group.entries]
-    remarks = _remarks(result)
-    lines += ["", *(f"- {sentence}" for sentence in remarks), *[""] * bool(remarks)]
-    for title, sentences in _lists(result):
-        lines += [f"## {title}", "", *(f"- {markdown(sentence)}" for sentence in sentences), ""]
-    if result.sections:
-        lines += ["## All tasks", ""]
-        names = [(group.kind, group.recipes) for group in ranked_groups(result)]
-        absent = {entry.recipe: _absent(entry) for entry in result.entries if not entry.evaluated}
-        for part in overview.groups(result.sections):
-            lines += [f"**{part.title}**", "", *overview.table(part, names, absent), ""]
-        lines += [overview.foot(result.sections), "", f"![Values with intervals]({PICTURE})", ""]
-    return "\n".join(lines)
+    return {result.of.file(CSV): csv_text(result), result.of.file(MARKDOWN): markdown_text(result)}
 
 
 def csv_text(result: StudyResult) -> str:
     """The content of `table.csv`: one line for each recipe; values are fractions."""
     lines: list[dict[str, object]] = []
-    clear = _clear_of_zero(result)
+    clear, timed = clear_of_zero(result), result.study.cpu_seconds is not None
     for group in ranked_groups(result):
         for entry in group.entries:
             row = group.rows.get(entry.recipe)
@@ -240,17 +101,22 @@ def csv_text(result: StudyResult) -> str:
                 "seeds_wanted": entry.wanted,
                 "seeds_diverged": len(entry.stopped),
             }
+            if timed:
+                line |= {"steps": entry.steps, "cpu_seconds": entry.cpu_seconds}
             if result.main:
                 found = entry.difference
                 line |= {
-                    f"minus {result.study.names[0]}": found.value if found else None,
+                    f"minus {result.study.compared_with}": found.value if found else None,
                     "difference_low": found.low if found else None,
                     "difference_high": found.high if found else None,
                     "difference_p": found.p if found else None,
                     "clear_of_zero": clear.get(entry.recipe) if found else None,
                 }
-            for section in result.sections:
-                line |= _values(f"{section.task} {section.metric}", section.rows, entry.recipe)
+            for number, section in enumerate(result.sections):
+                name = f"{section.task} {section.metric}"
+                line |= _values(name, section.rows, entry.recipe)
+                if result.differences:
+                    line |= _minus(name, result.study.compared_with, result.differences[number], entry.recipe)
             lines.append({csv_cell(key): csv_cell(value) for key, value in line.items()})
     frame = pd.DataFrame(lines)
     if lines:
@@ -270,17 +136,29 @@ def _values(name: str, rows: Sequence[Row], recipe: str) -> dict[str, object]:
     }
 
 
+def _minus(name: str, base: str, found: Mapping[str, SeedsEstimate], recipe: str) -> dict[str, object]:
+    mine = found.get(recipe)
+    return {
+        f"{name} minus {base}": mine.value if mine else None,
+        f"{name} minus {base} low": mine.low if mine else None,
+        f"{name} minus {base} high": mine.high if mine else None,
+        f"{name} minus {base} p": mine.p if mine else None,
+        f"{name} minus {base} clear": clear_differences(found)[recipe] if mine else None,
+    }
+
+
 def render(result: StudyResult) -> RenderableType:
     """The short table for the terminal: ranking, and lists of diverged and missing trials and runs."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for column in (*_COLUMNS, *_headline(result)):
+    for column in columns(result):
         table.add_column(column, overflow="fold", justify="left" if column in ("recipe", "chosen") else "right")
     for group in ranked_groups(result):
         table.add_row("", Text(group.kind, style="bold"))
         for entry in group.entries:
-            table.add_row(*map(Text, _cells(result, group, entry)))
-    parts: list[RenderableType] = [Text(visible(result.study.title), style="bold"), table, *map(Text, _remarks(result))]
-    for title, sentences in _lists(result):
+            table.add_row(*map(Text, cells(result, group, entry)))
+    title = result.study.title + result.of.after
+    parts: list[RenderableType] = [Text(visible(title), style="bold"), table, *map(Text, remarks(result))]
+    for title, sentences in lists(result):
         parts += [Text(f"{title}:"), *(Text(f"  {visible(sentence)}") for sentence in sentences)]
     return Group(*parts)
 
@@ -294,9 +172,9 @@ def plot(result: StudyResult, path: Path) -> None:
             title=part.heading,
             panels=list(zip(part.columns(), part.sections, strict=True)),
             models=names,
-            notes={entry.recipe: _absent(entry) for entry in result.entries if not entry.evaluated},
+            notes={entry.recipe: absent(entry) for entry in result.entries if not entry.evaluated},
             headings=frozenset(group.kind for group in found),
         )
-        for part in overview.groups(result.sections)
+        for part in tables_of(result)
     ]
     interval_plot.save(pictures, path)

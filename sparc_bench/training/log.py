@@ -27,12 +27,15 @@ class RunLog:
 
     Attributes:
         validated: whether the log of a resumed run holds the validation after its checkpoint's step.
+        cpu_seconds: CPU time of the steps up to there, without processes that only loaded.
     """
 
     def __init__(self, folder: Path, name: str, start: int, steps: int, tensorboard: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._file = folder / "log.jsonl"
-        self.validated = any("val" in line and line["step"] == start for line in _keep_until(self._file, start))
+        kept = _keep_until(self._file, start)
+        self.validated = any("val" in line and line["step"] == start for line in kept)
+        self.cpu_seconds = sum(used for line in kept if isinstance(used := line.get("cpu_seconds"), int | float))
         with written(self._file):
             self._opened = self._file.open("a", encoding="utf-8")
         self._board = _tensorboard(folder / "tensorboard") if tensorboard else None
@@ -118,6 +121,7 @@ class SilentLog:
     """A log that writes nothing, for every rank but the first."""
 
     validated = False
+    cpu_seconds = 0.0
 
     def __enter__(self) -> Self:
         return self

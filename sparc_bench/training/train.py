@@ -30,6 +30,7 @@ from sparc_bench.files.lock import locked
 from sparc_bench.stop_signals import StopRequest, name_of
 from sparc_bench.terminal import task_bar
 from sparc_bench.training import precision
+from sparc_bench.training.cpu_clock import CpuClock
 from sparc_bench.training.data_needs import refuse_missing
 from sparc_bench.training.initial_model import InitialModel, load_initial_weights
 from sparc_bench.training.loading import Batches, loader
@@ -73,12 +74,16 @@ def train(
     tensorboard: bool = False,
     data: RunInputs | None = None,
     on_step: Callable[[int], None] = lambda _: None,
+    scores_start: bool = True,
 ) -> dict[str, Any]:
     """Train `recipe` into `run_folder`, or resume the run there, and return its summary.
 
     Under torchrun every rank calls this function and takes its rows of each batch; rank 0 writes, the others return {}.
     `data`: inputs that several runs share, else they are read here. `on_step` gets the number of each step when it is
-    done.
+    done. Without `scores_start` the tasks of [validate] are not scored before the first step.
+
+    The summary's `cpu_seconds` are those of the steps alone (loading, forward, backward and optimiser, all threads and
+    processes), without validation and checkpoints.
 
     Raises:
         StoppedError: a signal came; during a step, that step ends first and its checkpoint is written.
@@ -97,7 +102,7 @@ def train(
             return summary if rank == 0 else {}
         with ExitStack() as stack:
             run = distributed.together(lambda: _prepared(recipe, run_folder, data_root, seed, device, data, stack))
-            return _train(run, tensorboard, on_step, stop)
+            return _train(run, tensorboard, on_step, stop, scores_start)
     except (StoppedError, KeyboardInterrupt) as error:
         number = error.code - 128 if isinstance(error, StoppedError) else int(signal.SIGINT)
         raise StoppedError(f"Stopped by {name_of(number)}: {last_good(file)}.", number) from None
@@ -210,7 +215,9 @@ def _prepared(
     )
 
 
-def _train(run: _Run, tensorboard: bool, on_step: Callable[[int], None], stop: StopRequest) -> dict[str, Any]:
+def _train(
+    run: _Run, tensorboard: bool, on_step: Callable[[int], None], stop: StopRequest, scores_start: bool
+) -> dict[str, Any]:
     rank, world = distributed.rank_and_world()
     recipe, run_folder, seed, data, model, start = run.recipe, run.folder, run.seed, run.data, run.model, run.start
     file = run_folder / CHECKPOINT_FILE
@@ -246,7 +253,7 @@ def _train(run: _Run, tensorboard: bool, on_step: Callable[[int], None], stop: S
         unreadable = set(data.pixels.unreadable)
 
         def after_step(report: StepReport) -> None:
-            log.step(report)
+            log.step(replace(report, figures={**report.figures, "cpu_seconds": round(clock.lap(), 4)}))
             on_step(report.step)
             unreadable.update(report.unreadable)
             refuse_too_many(unreadable, data.train, recipe.data.max_unreadable)
@@ -270,9 +277,15 @@ def _train(run: _Run, tensorboard: bool, on_step: Callable[[int], None], stop: S
                 log.validation(step, last)
 
         # what would stop a task, such as a photo that cannot be read, stops it before the first step
-        due = is_evaluated(start, recipe) or (start == 0 and recipe.validate is not None)
+        due = is_evaluated(start, recipe) or (start == 0 and recipe.validate is not None and scores_start)
         if due and not distributed.flag_of_rank_0(log.validated, run.device):
             distributed.together(lambda: validate(start))
+        clock = CpuClock()
+
+        def untimed(step: Callable[[int], None], at: int) -> None:
+            with clock.paused():
+                distributed.together(lambda: step(at))
+
         with stop.noted():
             fit(
                 model=model if world == 1 else _shared(run),
@@ -283,10 +296,12 @@ def _train(run: _Run, tensorboard: bool, on_step: Callable[[int], None], stop: S
                 device=run.device,
                 autocast=autocast,
                 on_step=after_step,
-                on_checkpoint=lambda step: distributed.together(lambda: write(step)),
-                on_evaluation=lambda step: distributed.together(lambda: validate(step)),
+                on_checkpoint=partial(untimed, write),
+                on_evaluation=partial(untimed, validate),
                 stop=stop,
             )
+        used = {"cpu_seconds": torch.tensor(clock.seconds, device=run.device)}
+        cpu_seconds = float(distributed.mean_over_ranks(used)["cpu_seconds"]) * world
         if rank > 0:
             return {}
         last = last or scored()
@@ -296,6 +311,7 @@ def _train(run: _Run, tensorboard: bool, on_step: Callable[[int], None], stop: S
             "steps": recipe.steps,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "seconds": round(time.perf_counter() - began, 1),
+            "cpu_seconds": round(log.cpu_seconds + cpu_seconds, 4),
             "resumed_from": start,
             "precision": "bf16" if autocast else "float32",
             "unreadable": len(unreadable),

@@ -21,6 +21,7 @@ from sparc_bench.two_towers.tokenizer import Tokenizer
 
 HELD_OUT_IMAGES = 512
 BATCH = 128
+RANKS = (1, 5, 10)
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class PreparedEncoder(EncoderWrapper):
 def validation_scores(encoder: OwnEncoder, data: Examples, pixels: Pixels) -> dict[str, float]:
     """R@1, R@5 and R@10 both ways as the retrieval tasks have them, on the images that can be read."""
     readable = replace(data, examples=tuple(data.examples[row] for row in pixels.index))
-    return hit_rates(FiniteEncoder(PreparedEncoder(encoder, data, pixels)), readable, (1, 5, 10))
+    return hit_rates(FiniteEncoder(PreparedEncoder(encoder, data, pixels)), readable, RANKS)
 
 
 @torch.inference_mode()

@@ -10,8 +10,9 @@ from sparc_bench.cards.recipe import Recipe
 from sparc_bench.encoder import Runtime
 from sparc_bench.encoders import own
 from sparc_bench.evaluation.evaluate import Settings, evaluate
+from sparc_bench.study.compared_recipes import recipes_of
 from sparc_bench.study.study_rows import TRIALS, TrialRow, folder_of, read_rows
-from sparc_bench.study.trial_choice import current_trials, differences, recipes_of
+from sparc_bench.study.trial_choice import current_trials, differences
 from sparc_bench.training.train import train
 
 RESULTS = Path(__file__).parents[2] / "results"

@@ -15,9 +15,10 @@ from sparc_bench.cli.app import main
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation.evaluate import Settings
 from sparc_bench.study import jobs as study_jobs
+from sparc_bench.study.compared_recipes import recipes_of
 from sparc_bench.study.run_study import run_study
 from sparc_bench.study.study_rows import RUNS, TRIALS, RunRow, TrialRow, read_rows
-from sparc_bench.study.trial_choice import best_trial, differences, recipes_of, trial_recipe
+from sparc_bench.study.trial_choice import best_trial, differences, trial_recipe
 
 RECIPE = """
 title = "Tiny"
@@ -212,7 +213,7 @@ def test_a_study_tries_chooses_trains_and_evaluates_and_a_second_call_trains_not
     drop(folder, TRIALS, recipe="tiny_clip", trial="2")
     code, _, trained = go()
     assert (code, trained) == (0, ["tiny_clip/trial2"])
-    seconds = {"seconds": 0.0}
+    seconds = {"seconds": 0.0, "cpu_seconds": 0.0}
     assert [row.model_copy(update=seconds) for row in rows(folder, TRIALS)] == [
         row.model_copy(update=seconds) for row in tried
     ]
