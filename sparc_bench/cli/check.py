@@ -27,6 +27,8 @@ from sparc_bench.records.renew_intervals import COMMAND
 from sparc_bench.report import leaderboard, published
 from sparc_bench.study import study_table
 from sparc_bench.study.compared_recipes import recipes_of
+from sparc_bench.study.run_sets import RunSet
+from sparc_bench.study.study_rows import folder_of
 from sparc_bench.weights import hub
 from sparc_bench.weights.pinned import checked_weights
 
@@ -52,6 +54,7 @@ def check(checkout: Path | None = None) -> list[str]:
         *name_problems(),
         *(result_problems(root / "results", tasks, models) if (root / "results").is_dir() else []),
         *study_table_problems(models / "studies", root / "results"),
+        *study_record_problems(models / "studies", root / "results", tasks),
     ]
 
 
@@ -176,6 +179,23 @@ def study_table_problems(folder: Path, results: Path) -> list[str]:
     return found
 
 
+def study_record_problems(folder: Path, results: Path, tasks: Path) -> list[str]:
+    """Records in the folders of studies that are damaged, or not what their task's card would give now."""
+    found: list[str] = []
+    for path in sorted(folder.glob("*.toml")):
+        places = [folder_of(path.stem, results) / of for of in RunSet]
+        for file in (file for place in places for file in record_files(place)):
+            try:
+                record = read_record(file)
+            except UserError as error:
+                found.append(str(error))
+                continue
+            sentence = _misplaced(file, record) or _outdated(file, record, tasks)
+            if sentence is not None:
+                found.append(f"{file} is stale: {sentence}; run sparc-bench study {path.stem}.")
+    return found
+
+
 def name_problems() -> list[str]:
     """Names that two things have: `sparc-bench show NAME` could not tell them apart."""
     owner: dict[str, str] = {}
@@ -230,20 +250,38 @@ def _command(record: Record) -> str:
 
 def stale(path: Path, record: Record, tasks: Path, models: Path) -> str | None:
     """Why a record is not what its cards would give now; None where it is."""
-    if (path.stem, path.parent.name.partition(".seed")[0]) != (record.task, record.model):
-        return f"it says that it is of {record.model} on {record.task}"
-    card_path, model_path = tasks / f"{record.task}.toml", models / f"{record.model}.toml"
-    if not card_path.is_file():
-        return f"there is no task {record.task}"
+    model_path = models / f"{record.model}.toml"
+    if (sentence := _misplaced(path, record)) is not None:
+        return sentence
     if record.model_family == OUTPUTS:  # which has no card: its file is not kept
         if model_path.is_file():
             return f"a model card has the name {record.model} too: outputs need another"
     elif not model_path.is_file():
         return f"there is no model {record.model}"
     try:
+        model = read_model(model_path) if model_path.is_file() else None
+    except UserError as error:
+        return f"its card is broken ({error})"
+    pinned = model.weights.sha256 if model is not None and model.weights is not None else None
+    if pinned is not None and record.seed == 0 and record.weights_hash != pinned:
+        return "it does not come from the kept weights"
+    return _outdated(path, record, tasks)
+
+
+def _misplaced(path: Path, record: Record) -> str | None:
+    if (path.stem, path.parent.name.partition(".seed")[0]) != (record.task, record.model):
+        return f"it says that it is of {record.model} on {record.task}"
+    return None
+
+
+def _outdated(path: Path, record: Record, tasks: Path) -> str | None:
+    """Why a record is not what its task's card and the outcomes beside it give; None where it is."""
+    card_path = tasks / f"{record.task}.toml"
+    if not card_path.is_file():
+        return f"there is no task {record.task}"
+    try:
         card = read_task(card_path)
         current = bind(card, discovery.declared).protocol_hash(record.limit)
-        model = read_model(model_path) if model_path.is_file() else None
     except UserError as error:
         return f"its card is broken ({error})"
     outcomes = path.with_suffix(".npz")
@@ -251,9 +289,6 @@ def stale(path: Path, record: Record, tasks: Path, models: Path) -> str | None:
         return "its protocol has changed"
     if (card.headline, card.title, card.sample) != (record.headline, record.title, record.sample):
         return "its task card has another title or headline"
-    pinned = model.weights.sha256 if model is not None and model.weights is not None else None
-    if pinned is not None and record.seed == 0 and record.weights_hash != pinned:
-        return "it does not come from the kept weights"
     if not outcomes.is_file() or outcome_file.sha256(outcomes.read_bytes()) != record.outcome_hash:
         return f"{outcomes.name} beside it is missing or another one"
     return _edited(outcomes, record)

@@ -97,4 +97,11 @@ def difference(a: Sequence[Recorded], b: Sequence[Recorded], metric: str) -> See
     for key in ("task", "protocol_hash", "data_hash"):
         if len({getattr(each.record, key) for each in (*a, *b)}) > 1:
             raise UserError(f"{a[0].path} and {b[0].path} differ in {key}: evaluate both again on {a[0].record.task}.")
+    for each in (*a, *b):
+        each.statistic(metric)  # refuses outcomes that have changed since they were compared
+    return _difference(tuple(a), tuple(b), metric)
+
+
+@lru_cache(maxsize=4096)
+def _difference(a: tuple[Recorded, ...], b: tuple[Recorded, ...], metric: str) -> SeedsEstimate:
     return seeds_difference([each.statistic(metric) for each in a], [each.statistic(metric) for each in b])

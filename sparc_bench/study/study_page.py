@@ -132,7 +132,7 @@ def _held_out(result: StudyResult) -> list[str]:
     if not names:
         return []
     lines = ["## Held-out pairs", ""]
-    lines += ["Figures of each objective on pairs of val, with 95 % intervals over captions, for each seed.", ""]
+    lines += ["Figures of each loss, in its own unit, on pairs of val; 95 % intervals of each seed over captions.", ""]
     for name in names:
         found = {
             e.recipe: {run.seed: run.held_out[name] for run in e.runs if name in run.held_out} for e in result.entries
@@ -170,7 +170,8 @@ def _all_tasks(result: StudyResult) -> list[str]:
     foot = overview.foot(result.sections)
     if result.differences:
         foot += (
-            f" Differences: {NOT_CLEAR_OF_ZERO} not clear of zero, with p corrected for the rows of its column (Holm)."
+            f" In the tables of differences, {NOT_CLEAR_OF_ZERO} is: not clear of zero, with p corrected for the rows of "
+            "its column (Holm)."
         )
     return [*lines, foot, "", f"![Values with intervals]({result.of.file(PICTURE)})", ""]
 
