@@ -43,7 +43,7 @@ def compared_recipes(study: StudyCard) -> dict[str, Recipe]:
     paths = {Path(entry).name.removesuffix(".toml"): entry for entry in study.recipes}
     for name, variant in study.variants.items():
         base = discovery.recipe(paths.get(variant.of, variant.of))
-        made = renamed(base, variant.set, name)
+        made = renamed(base.model_copy(update={"name": name}), variant.set, name)  # errors name the variant
         recipes[name] = made.model_copy(
             update={"title": f"{base.title}; {described(variant.set)}", "notes": "", "attempts": 0}
         )

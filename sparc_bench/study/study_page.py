@@ -170,8 +170,8 @@ def _all_tasks(result: StudyResult) -> list[str]:
     foot = overview.foot(result.sections)
     if result.differences:
         foot += (
-            f" In the tables of differences, {NOT_CLEAR_OF_ZERO} is: not clear of zero, with p corrected for the rows of "
-            "its column (Holm)."
+            f" In the tables of differences, {NOT_CLEAR_OF_ZERO} is: not clear of zero, p being corrected for the rows "
+            "of its column (Holm)."
         )
     return [*lines, foot, "", f"![Values with intervals]({result.of.file(PICTURE)})", ""]
 
