@@ -272,8 +272,10 @@ def study(
     card = discovery.study(name)
     refuse_unwritable(runs)
     refuse_unwritable(results)
-    refuse_absent_training_data(map(discovery.recipe, card.recipes), data_root)
-    refuse_absent_data([discovery.task(task) for task in card.tasks], data_root)
+    from sparc_bench.study.compared_recipes import compared_recipes
+
+    refuse_absent_training_data(compared_recipes(card).values(), data_root)
+    refuse_absent_data([discovery.task(task) for task in (*card.tasks, *card.validate)], data_root)
     from sparc_bench.encoder import Runtime
     from sparc_bench.evaluation.evaluate import Settings
     from sparc_bench.study.run_study import run_study

@@ -168,12 +168,17 @@ def _study(card: StudyCard) -> RenderableType:
         "recipes": card.names,
         "trials": f"{card.trials} of each recipe, {card.trial_steps} steps",
         "chosen by": f"the mean of {', '.join(card.criterion)} on val",
+        "second choice by": f"the mean of {', '.join(card.second_criterion)} on val" if card.second_criterion else "",
+        "equal CPU time": f"{card.cpu_seconds:g} CPU seconds of steps" if card.cpu_seconds else "",
+        "scored on val": card.validate,
+        "compared with": card.compared_with,
         "seeds": {name: card.runs_of(name) for name in card.names},
         "tasks": card.tasks,
         "run it": f"sparc-bench study {card.name}",
     }
     boxes = {"drawn for every recipe alike": card.box}
     boxes |= {f"drawn for {recipe}": box for recipe, box in card.boxes.items()}
+    boxes |= {f"{name} is {variant.base} with": variant.set for name, variant in card.variants.items()}
     shown = [part for title, box in boxes.items() if box for part in (_subheading(title), _facts(box))]
     return Group(_heading("study", card.name, card.title), _facts(facts), *shown)
 
