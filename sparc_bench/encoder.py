@@ -98,6 +98,8 @@ class Encoder(Protocol):
         opens_images: whether images are opened: stored vectors need none.
         token_path: patch path whose patches the loss contrasted with the tokens of captions; None without `token_maps`.
         logit_scale: trained factor of the cosines; None where the model has none.
+        trunk: frozen image trunk that the model's image features are computed from, as an encoder of its own, so that
+            models with the same trunk share its cached patches; None without one.
     """
 
     card: ModelCard
@@ -115,6 +117,7 @@ class Encoder(Protocol):
     opens_images: bool = True
     token_path: str | None = None
     logit_scale: float | None = None
+    trunk: Encoder | None = None
 
     def preprocess(self, view: View) -> tuple[Tensor, Box]:
         """Pixels of one view as the family batches them, and the area of the original image that they show.
@@ -176,6 +179,10 @@ class Encoder(Protocol):
     def generate(self, views: Sequence[View], prompt: str) -> list[str]:  # noqa: ARG002
         """A text for each view that answers or continues the prompt; only where `gives` has "generate"."""
         self._lacks("generate")
+
+    def on_trunk(self, trunk: Encoder) -> Encoder:  # noqa: ARG002
+        """The model with the same trunk by other means, as from a cache; only where `trunk` is there."""
+        self._lacks("on_trunk")
 
     def untrained(self) -> Encoder | None:
         """The model with its initial weights, for the reference row `untrained`; None where they are not known."""
@@ -256,7 +263,7 @@ class ImageTextEncoder(Encoder):
                 with self._forward():
                     features = self.encode_pixels(pixels, need)
                 ids = tuple(view.id for view in views)
-                yield dataclasses.replace(_in_float32(features), ids=ids, area_N4=area_B4)
+                yield dataclasses.replace(in_float32(features), ids=ids, area_N4=area_B4)
         except RuntimeError as error:
             if not is_killed_worker(error):
                 raise
@@ -271,7 +278,7 @@ class ImageTextEncoder(Encoder):
         for start in range(0, len(texts), at_once):
             with self._forward():
                 parts.append(self.encode_texts(texts[start : start + at_once], need))
-        return TextFeatures.concat([_words_in_float32(part) for part in parts])
+        return TextFeatures.concat([_wordsin_float32(part) for part in parts])
 
     @torch.inference_mode()
     def similarity(
@@ -295,7 +302,8 @@ class ImageTextEncoder(Encoder):
             yield
 
 
-def _in_float32(features: ImageFeatures) -> ImageFeatures:
+def in_float32(features: ImageFeatures) -> ImageFeatures:
+    """The features in float32, contiguous."""
     return dataclasses.replace(
         features,
         global_ND=_float(features.global_ND),
@@ -304,7 +312,7 @@ def _in_float32(features: ImageFeatures) -> ImageFeatures:
     )
 
 
-def _words_in_float32(features: TextFeatures) -> TextFeatures:
+def _wordsin_float32(features: TextFeatures) -> TextFeatures:
     return dataclasses.replace(features, global_MD=_float(features.global_MD), tokens_MLD=_float(features.tokens_MLD))
 
 

@@ -262,7 +262,7 @@ def _own_pass(cell: Cell, objective: Objective) -> Callable[[], None]:
 
 def _on_device(loaded: LoadedBatch, device: torch.device) -> LoadedBatch:
     batch = dataclasses.replace(loaded.batch, tokens=loaded.batch.tokens.to(device))
-    return dataclasses.replace(loaded, pixels_BHWC=loaded.pixels_BHWC.to(device), batch=batch)
+    return dataclasses.replace(loaded, inputs=loaded.inputs.to(device), batch=batch)
 
 
 def _measured(step: Callable[[], None], device: torch.device, parameters: int) -> StepCost:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,14 +13,18 @@ from torch import Tensor
 from sparc_bench.cards.card import canonical_hash
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.cards.recipe import Recipe
-from sparc_bench.encoder import ImageTextEncoder, Runtime
+from sparc_bench.encoder import Encoder, ImageTextEncoder, Runtime, in_float32
+from sparc_bench.encoders._frozen_trunk import PATH, FrozenTrunk
 from sparc_bench.errors import UserError
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures
+from sparc_bench.images.view import Followed, View
 from sparc_bench.metrics import cosine
+from sparc_bench.objective import ImageOut
 from sparc_bench.two_towers import checkpoint
 from sparc_bench.two_towers.checkpoint import Meta
 from sparc_bench.two_towers.model import TRUNK, TwoTowerModel, build_model
 from sparc_bench.two_towers.tokenizer import Tokenizer
+from sparc_bench.two_towers.trunk import TrunkTower
 from sparc_bench.weights.weights_file import file_sha256, refuse_odd_values
 
 TITLE = "models trained here: towers of a recipe, or of the checkpoint that it started from; heads of the objective"
@@ -62,18 +68,44 @@ class OwnEncoder(ImageTextEncoder):
         self.recipe, self.train_words = meta.recipe, meta.train_words
         self._meta = meta
         self.model, self._tokenizer = model.to(self.device).eval(), tokenizer
+        tower = self.model.towers.image
+        if isinstance(tower, TrunkTower) and tower.frozen:
+            self.trunk = FrozenTrunk(card, runtime, tower, meta.architecture.image_transform(card.name))
         self.gives = model.objective.gives
         self.paths = model.paths
         self.prompt_ensemble = model.objective.prompt_ensemble
         self.token_path = model.objective.token_path
         self.logit_scale = model.objective.inverse_temperature()
 
+    def on_trunk(self, trunk: Encoder) -> OwnEncoder:
+        """The model on its own frozen trunk by other means."""
+        model = copy.copy(self)
+        model.trunk = trunk
+        return model
+
+    def stream(self, groups: Iterable[Sequence[View]], need: frozenset[str]) -> Iterator[ImageFeatures]:
+        """Features of groups of views, from the patches of a frozen trunk where the model has one."""
+        if self.trunk is None:
+            yield from super().stream(groups, need)
+            return
+        followed = Followed(groups)
+        tower = self.model.towers.image
+        assert isinstance(tower, TrunkTower)
+        for features in self.trunk.stream(followed, frozenset({"patches"})):
+            size = followed.batch(len(features))[0].size
+            sized = tower if size is None else tower.at(size)
+            with self._forward():
+                own = self._of_tower(sized.finish(sized.project(features.patches[PATH])), need)
+            yield replace(in_float32(own), ids=features.ids, area_N4=features.area_N4)
+
     @torch.inference_mode()
     def encode_pixels(self, pixels: Tensor, need: frozenset[str]) -> ImageFeatures:
         """Global vectors, branches and patches by all paths; ids are positions in the batch."""
-        image = self.model.encode_image(pixels.to(self.device))
+        return self._of_tower(self.model.encode_image(pixels.to(self.device)), need)
+
+    def _of_tower(self, image: ImageOut, need: frozenset[str]) -> ImageFeatures:
         global_ND, patches, branches_NKD = self.model.objective.image_features(image, need)
-        ids = tuple(map(str, range(len(pixels))))
+        ids = tuple(map(str, range(len(image.pooled_BMW))))
         return ImageFeatures(ids, global_ND, branches_NKD, patches, image.grid)
 
     def encode_texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:

@@ -36,9 +36,17 @@ class FeatureCache:
         self._said: set[str] = set()
 
     def around(self, encoder: Encoder, data: Examples) -> Encoder:
-        """The encoder behind the cache; the encoder itself with mode "off" or where it has no key (no `identity`)."""
+        """The encoder behind the cache; the encoder itself with mode "off" or where it has no key (no `identity`).
+
+        The patches of a frozen trunk are kept for all models that have it; the model's own, which follow from them
+        within moments, are kept only where `rounds` them.
+        """
+        keep = self.keep
+        if encoder.trunk is not None and keep in ("full", "half") and image_key(encoder.trunk, data) is not None:
+            encoder = encoder.on_trunk(self._kept_trunk(encoder.trunk, data))
+            keep = "vectors" if keep == "full" else keep
         texts = text_key(encoder)
-        if self.keep == "off" or texts is None:
+        if keep == "off" or texts is None:
             return encoder
         images, model = image_key(encoder, data), encoder.card.name
         return CachedEncoder(
@@ -47,7 +55,7 @@ class FeatureCache:
             self._store(model, texts),
             len(data),
             pixels_of(data),
-            self.keep,
+            keep,
             partial(self.around, data=data),
             self._say,
         )
@@ -55,6 +63,14 @@ class FeatureCache:
     def rounds(self, encoder: Encoder, data: Examples) -> bool:
         """Whether the patch vectors of this encoder and data are rounded to half precision."""
         return self.keep == "half" and image_key(encoder, data) is not None
+
+    def _kept_trunk(self, trunk: Encoder, data: Examples) -> Encoder:
+        """A frozen trunk behind its own store; its patches are rounded already, so that half precision holds them."""
+        images = image_key(trunk, data)
+        assert images is not None
+        store = self._store(f"image trunk of {trunk.card.name}", images)
+        around = partial(self.around, data=data)
+        return CachedEncoder(trunk, store, store, len(data), pixels_of(data), "half", around, self._say)
 
     def flush(self) -> None:
         """Write pending rows; where the disk refuses them, tell the user and go on."""

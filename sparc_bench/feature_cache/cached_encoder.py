@@ -77,7 +77,7 @@ class CachedEncoder(EncoderWrapper):
     ) -> None:
         super().__init__(inner)
         self._images, self._texts, self._around, self._say = images, texts, around, say
-        self._count, self._pixels = count, pixels
+        self._count, self._pixels, self._half = count, pixels, keep == "half"
         self._columns = ImageColumns(tuple(inner.paths), keep, inner.card.name)
 
     def stream(self, groups: Iterable[Sequence[View]], need: frozenset[str]) -> Iterator[ImageFeatures]:
@@ -199,7 +199,8 @@ class CachedEncoder(EncoderWrapper):
                 "space, set SPARC_BENCH_CACHE to another folder, or leave them out with --cache vectors."
             )
             return False
-        self._say(f"Kept: {what} take {size / 1e9:.1f} GB; --cache half takes half of it, --cache vectors none.")
+        less = "--cache vectors takes none" if self._half else "--cache half takes half of it, --cache vectors none"
+        self._say(f"Kept: {what} take {size / 1e9:.1f} GB; {less}.")
         return True
 
 

@@ -21,10 +21,13 @@ from sparc_bench.terminal import table
 PIXELS = "pixels"
 """Folder of the decoded training images (`sparc_bench.training.pixels`) within the cache folder."""
 
+FROZEN = "frozen_features"
+"""Folder of the training images' features by frozen image towers (`sparc_bench.training.frozen_features`) there."""
+
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """The features of one key, or the decoded pixels of one split.
+    """The features of one key, or the decoded pixels or features of one split for training.
 
     Attributes:
         model: name of the model that the features were first computed for.
@@ -51,7 +54,8 @@ def entries() -> list[CacheEntry]:
     """All entries of the cache folder, the least recently used last."""
     root = cache_folder()
     found = [_features(folder, root) for folder in _inside(root / FEATURES) if folder.is_dir()]
-    found += [_pixels(file, root) for file in _inside(root / PIXELS) if file.suffix in (".npy", ".part")]
+    for kept, what in ((PIXELS, "decoded pixels"), (FROZEN, "features by a frozen tower")):
+        found += [_of_split(file, root, what) for file in _inside(root / kept) if file.suffix in (".npy", ".part")]
     return sorted((entry for entry in found if entry.files), key=lambda entry: (-entry.used, entry.place))
 
 
@@ -70,7 +74,7 @@ def show() -> tuple[Table, str]:
 
 
 def clear() -> str:
-    """Remove all features, decoded pixels and remembered hashes of files; returns a sentence about the first two."""
+    """Remove all features, decoded pixels and remembered hashes of files; returns a sentence about all but the last."""
     found, root = entries(), cache_folder()
     for entry in found:
         for file in entry.files:
@@ -78,10 +82,14 @@ def clear() -> str:
         _remove_empty(root / entry.place)
     for file in _inside(root / HASHES):
         file.unlink(missing_ok=True)
-    for folder in (root / FEATURES, root / PIXELS, root / HASHES):
+    for folder in (root / FEATURES, root / PIXELS, root / FROZEN, root / HASHES):
         _remove_empty(folder)
     features = sum(entry.place.startswith(FEATURES) for entry in found)
-    what = f"{_count(features, 'folder')} of features and {_count(len(found) - features, 'file')} of decoded pixels"
+    frozen = sum(entry.place.startswith(FROZEN) for entry in found)
+    pixels = len(found) - features - frozen
+    what = f"{_count(features, 'folder')} of features and {_count(pixels, 'file')} of decoded pixels"
+    if frozen:
+        what += f" and {_count(frozen, 'file')} of features by a frozen tower"
     return f"Removed {what} ({_size(sum(entry.bytes for entry in found))}) from {root}."
 
 
@@ -115,12 +123,12 @@ def _features(folder: Path, root: Path) -> CacheEntry:
     )
 
 
-def _pixels(file: Path, root: Path) -> CacheEntry:
-    beside = [file.with_suffix(suffix) for suffix in (".unreadable", ".crc32")]
+def _of_split(file: Path, root: Path, what: str) -> CacheEntry:
+    beside = [file.with_suffix(suffix) for suffix in (".unreadable", ".crc32", ".json")]
     files = [file, *(each for each in beside if each.is_file())]
     data = ":".join(file.stem.rsplit("-", 2)[:2])
     return CacheEntry(
-        "", data, "decoded pixels", "", _bytes(files), file.stat().st_atime, str(file.relative_to(root)), tuple(files)
+        "", data, what, "", _bytes(files), file.stat().st_atime, str(file.relative_to(root)), tuple(files)
     )
 
 

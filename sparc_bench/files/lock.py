@@ -15,24 +15,32 @@ from sparc_bench.errors import UserError
 from sparc_bench.files.atomic import written
 
 LOCK_FILE = "run.lock"
+_BETWEEN_TRIES = 0.2
+"""Seconds."""
 _FAR = 2**30
 """Byte that is locked on Windows, where a locked byte cannot be read by others."""
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[bool]:
+def locked(folder: Path, wait: bool = False) -> Iterator[bool]:
     """Hold the lock of a folder, which is made; a folder that is empty at the end is removed.
+
+    Args:
+        folder: the folder.
+        wait: whether to wait until another process gives the lock back.
 
     Yields:
         Whether the lock is held: a file system without locks has none, and then nothing is refused.
 
     Raises:
-        UserError: another process holds the lock; the sentence names it.
+        UserError: another process holds the lock, and `wait` is not set; the sentence names it.
     """
     path = folder / LOCK_FILE
-    with written(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        file, held = _opened(path)
+    file, held = _in_folder(path)
+    while wait and held is False:
+        file.close()
+        time.sleep(_BETWEEN_TRIES)
+        file, held = _in_folder(path)
     try:
         if held is False:
             holder = file.read().decode(errors="replace").strip() or "another process"
@@ -48,6 +56,15 @@ def locked(folder: Path) -> Iterator[bool]:
         file.close()
         with contextlib.suppress(OSError):
             folder.rmdir()
+
+
+def _in_folder(path: Path) -> tuple[Any, bool | None]:
+    """As `_opened`; the folder is made, which another process may just have removed."""
+    with written(path):
+        while True:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                return _opened(path)
 
 
 def _opened(path: Path) -> tuple[Any, bool | None]:

@@ -38,6 +38,7 @@ from sparc_bench.study.trial_choice import training_hash
 from sparc_bench.training.loop import NotFiniteError
 from sparc_bench.training.run_inputs import RunInputs, read_run_inputs
 from sparc_bench.training.train import train
+from sparc_bench.two_towers.model import objective_and_options
 
 SHELF = 2
 """Number of data sets that a worker keeps: recipes of a study read one, or one with and one without negatives."""
@@ -276,19 +277,21 @@ def _data(job: Job) -> RunInputs | None:
     if job.own_folder:
         _clear_other(job.folder, job.recipe)
     finished = (job.folder / "summary.json").is_file()
-    return None if finished else _prepared(job.recipe, job.settings.data_root)
+    return None if finished else _prepared(job.recipe, job.settings.data_root, job.settings.runtime.device)
 
 
-_shelf: dict[tuple[str, Path | None], RunInputs] = {}
+_shelf: dict[tuple[str, int, Path | None, str], RunInputs] = {}
 
 
-def _prepared(recipe: Recipe, data_root: Path | None) -> RunInputs:
+def _prepared(recipe: Recipe, data_root: Path | None, device: str) -> RunInputs:
     """The training data of a recipe, kept in memory for the next recipe with the same data."""
-    key = recipe.model_dump_json(include={"data", "init", "image", "text", "batch_size"}), data_root
+    loss, options = objective_and_options(recipe)
+    decides = recipe.model_dump_json(include={"data", "init", "freeze", "image", "text", "batch_size"})
+    key = decides, loss.tower_options(options).get("branches", 0), data_root, device
     if key not in _shelf:
         while len(_shelf) >= SHELF:
             del _shelf[next(iter(_shelf))]
-        _shelf[key] = read_run_inputs(recipe, data_root)
+        _shelf[key] = read_run_inputs(recipe, data_root, device)
     return _shelf[key]
 
 

@@ -18,7 +18,11 @@ from sparc_bench.dataset import Example, Examples
 from sparc_bench.distributed import rows_per_rank
 from sparc_bench.errors import UnreadableImageError, UserError
 from sparc_bench.objective import Batch, Objective, Tokens
+from sparc_bench.training.frozen_features import FrozenFeatures
 from sparc_bench.training.pixels import Pixels
+
+Prepared = Pixels | FrozenFeatures
+"""What a training reads of the images of a split."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +30,14 @@ class LoadedBatch:
     """One rank's rows of a training batch.
 
     Attributes:
-        pixels_BHWC: uint8 pixels of the images.
+        inputs: uint8 pixels BHWC of the images, or their stored features BSV.
         batch: tokens and further data that the objective's `collate` made.
         counts: number of rows of each rank.
         draw_seed: seed of the step's random draws, the same on every rank.
         unreadable: ids of images that could not be read.
     """
 
-    pixels_BHWC: Tensor
+    inputs: Tensor
     batch: Batch
     counts: tuple[int, ...]
     draw_seed: int
@@ -49,7 +53,7 @@ class Batches(torch.utils.data.Dataset[LoadedBatch]):
 
     def __init__(
         self,
-        pixels: Pixels,
+        images: Prepared,
         objective: Objective,
         tokenize: Callable[[Sequence[Sequence[str]]], Tokens],
         batch_size: int,
@@ -58,9 +62,9 @@ class Batches(torch.utils.data.Dataset[LoadedBatch]):
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.pixels, self.objective, self.tokenize = pixels, objective, tokenize
+        self.images, self.objective, self.tokenize = images, objective, tokenize
         self.batch_size, self.seed, self.mask_known_true = batch_size, seed, mask_known_true
-        self.per_epoch = len(pixels) // batch_size
+        self.per_epoch = len(images) // batch_size
         self.counts = rows_per_rank(batch_size, world)
         self.own = slice(sum(self.counts[:rank]), sum(self.counts[: rank + 1]))
 
@@ -69,7 +73,7 @@ class Batches(torch.utils.data.Dataset[LoadedBatch]):
 
     def _positions(self, step: int) -> ndarray:
         epoch, place = divmod(step, self.per_epoch)
-        order = np.random.default_rng((self.seed, 1, epoch)).permutation(len(self.pixels))
+        order = np.random.default_rng((self.seed, 1, epoch)).permutation(len(self.images))
         return np.asarray(order[place * self.batch_size : (place + 1) * self.batch_size])
 
     def __getitem__(self, step: int) -> LoadedBatch:
@@ -77,7 +81,7 @@ class Batches(torch.utils.data.Dataset[LoadedBatch]):
         positions = everyone[self.own]
         rows, unreadable = self._readable(positions)
         everyone[self.own] = positions
-        index = [self.pixels.index[position] for position in everyone]
+        index = [self.images.index[position] for position in everyone]
         batch = self._collate(index, step, self.own, self.tokenize)
         known_true = self._known_true(index, step, batch)
         if known_true is not None:
@@ -92,27 +96,27 @@ class Batches(torch.utils.data.Dataset[LoadedBatch]):
         self, index: Sequence[int], step: int, rows: slice, tokenize: Callable[[Sequence[Sequence[str]]], Tokens]
     ) -> Batch:
         rngs = [np.random.default_rng((self.seed, 2, step, row)) for row in range(len(index))[rows]]
-        examples = [self.pixels.data.examples[at] for at in index[rows]]
+        examples = [self.images.data.examples[at] for at in index[rows]]
         return self.objective.collate(examples, index[rows], tokenize, rngs)
 
     def _readable(self, positions: list[int]) -> tuple[ndarray, list[str]]:
-        """Pixels, and ids of unreadable images, each replaced by the next image (only where decoded on the fly)."""
-        if self.pixels.array_NSS3 is not None:
-            return self.pixels.rows(positions), []
+        """Pixels or features, and ids of unreadable images, each replaced by the next (where decoded on the fly)."""
+        if self.images.in_file:
+            return self.images.rows(positions), []
         rows, unreadable = [], []
         for slot in range(len(positions)):
-            for _ in range(len(self.pixels)):
+            for _ in range(len(self.images)):
                 try:
-                    rows.append(self.pixels.rows([positions[slot]])[0])
+                    rows.append(self.images.rows([positions[slot]])[0])
                     break
                 except UnreadableImageError:
-                    unreadable.append(self.pixels.data.examples[self.pixels.index[positions[slot]]].id)
-                    positions[slot] = (positions[slot] + 1) % len(self.pixels)
+                    unreadable.append(self.images.data.examples[self.images.index[positions[slot]]].id)
+                    positions[slot] = (positions[slot] + 1) % len(self.images)
         return np.stack(rows), unreadable
 
     def _known_true(self, index: Sequence[int], step: int, batch: Batch) -> Tensor | None:
         """Mask NNK of true (image, image of the caption, caption) pairs over all ranks' rows, off the diagonal."""
-        data = self.pixels.data
+        data = self.images.data
         if data.caption_truth is None or data.keep_captions is None or "caption_index" not in batch.extra:
             return None
         whole = batch if len(batch.index_B) == len(index) else self._collate(index, step, slice(None), _no_tokens)

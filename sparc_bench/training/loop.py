@@ -187,7 +187,7 @@ def forward_backward(
         extra=extra,
     )
     with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-        figures = model(loaded.pixels_BHWC.to(device), loaded.batch.tokens.to(device), ctx)
+        figures = model(loaded.inputs.to(device), loaded.batch.tokens.to(device), ctx)
     figures["loss"].backward()
     logged = {"known_true_share": extra["known_true_share"]} if "known_true_share" in extra else {}
     return {name: value.detach() for name, value in figures.items()} | logged

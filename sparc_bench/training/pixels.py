@@ -53,6 +53,11 @@ class Pixels:
     unreadable: tuple[str, ...]
     array_NSS3: ndarray | None
 
+    @property
+    def in_file(self) -> bool:
+        """Whether they lie in a cached file; else images are decoded on the fly."""
+        return self.array_NSS3 is not None
+
     def __len__(self) -> int:
         return len(self.index)
 

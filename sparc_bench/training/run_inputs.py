@@ -1,4 +1,4 @@
-"""Inputs of a run, read before training: both splits, their pixels, the tokenizer, the initial model.
+"""Inputs of a run, read before training: both splits, their pixels or features, the tokenizer, the initial model.
 
 Several runs can share the same inputs.
 """
@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from rich.progress import Progress
+from torch import Tensor
 
 from sparc_bench.cards.binding import bind_split
 from sparc_bench.cards.card import canonical_hash
@@ -22,9 +23,11 @@ from sparc_bench.distributed import rank_0_first, rank_and_world
 from sparc_bench.errors import UserError
 from sparc_bench.terminal import task_bar
 from sparc_bench.training.data_needs import refuse_unfilled
+from sparc_bench.training.frozen_inputs import counted, frozen_images
+from sparc_bench.training.frozen_tower import frozen_tower
 from sparc_bench.training.initial_model import InitialModel, initial_model
-from sparc_bench.training.loading import rare_captions_only
-from sparc_bench.training.pixels import Pixels, load_pixels
+from sparc_bench.training.loading import Prepared, rare_captions_only
+from sparc_bench.training.pixels import load_pixels
 from sparc_bench.two_towers.architecture import InitRecord, architecture_of
 from sparc_bench.two_towers.image_transform import ImageTransform
 from sparc_bench.two_towers.tokenizer import Tokenizer, make_tokenizer
@@ -37,23 +40,25 @@ class RunInputs:
     Attributes:
         train: training split, after the recipe's rule for false negatives.
         val: validation split.
-        pixels: pixels of the training split.
-        val_pixels: pixels of the validation split.
+        images: pixels of the training split, or its features where the image tower is frozen.
+        val_images: those of the validation split.
         tokenizer: tokenizer of the initial model, else open_clip's or one built from the training captions.
         words: word -> number of training captions that contain it, those of the initial model included; empty where
             the initial model's captions are unknown.
         hashes: "train" and "val" -> hash of that split's images, captions and negatives.
         initial: the initial model, if the recipe names one.
+        fitted: buffers of the frozen image tower that were fitted on the training features (see `fitted_buffers`).
     """
 
     train: Examples
     val: Examples
-    pixels: Pixels
-    val_pixels: Pixels
+    images: Prepared
+    val_images: Prepared
     tokenizer: Tokenizer
     words: Mapping[str, int]
     hashes: Mapping[str, str]
     initial: InitialModel | None = None
+    fitted: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def init_record(self) -> InitRecord | None:
@@ -61,8 +66,10 @@ class RunInputs:
         return None if self.initial is None else self.initial.init_record
 
 
-def read_run_inputs(recipe: Recipe, data_root: Path | None) -> RunInputs:
+def read_run_inputs(recipe: Recipe, data_root: Path | None, device: str = "cpu") -> RunInputs:
     """Read and decode the training and validation data of a recipe, and its initial model.
+
+    `device` computes the features of a frozen image tower.
 
     Raises:
         UserError: a split is kept for evaluation; data, captions, images or the initial model are missing; there are
@@ -73,17 +80,21 @@ def read_run_inputs(recipe: Recipe, data_root: Path | None) -> RunInputs:
         initial = rank_0_first(partial(initial_model, recipe))
         train, val = read_splits(recipe, data_root)
         refuse_unfilled(recipe, train)
-        transform = architecture_of(recipe, initial.init_record if initial else None).image_transform(recipe.name)
-        pixels = rank_0_first(partial(_pixels, train, transform, recipe, progress))
-        val_pixels = rank_0_first(partial(_pixels, val, transform, recipe, progress))
-    if len(pixels) < recipe.batch_size:
-        raise UserError(f"{len(pixels)} images make no batch of {recipe.batch_size}: lower batch_size in the recipe.")
+        tokenizer = initial.tokenizer if initial else make_tokenizer(recipe.own_towers[1], train.captions)
+        fitted: Mapping[str, Tensor] = {}
+        if "image" in recipe.freeze:
+            tower = frozen_tower(recipe, tokenizer, initial, device)
+            images, val_images, fitted = rank_0_first(partial(frozen_images, recipe, tower, train, val, progress))
+        else:
+            transform = architecture_of(recipe, initial.init_record if initial else None).image_transform(recipe.name)
+            images = rank_0_first(partial(_pixels, train, transform, recipe, progress))
+            val_images = rank_0_first(partial(_pixels, val, transform, recipe, progress))
+    if len(images) < recipe.batch_size:
+        raise UserError(f"{len(images)} images make no batch of {recipe.batch_size}: lower batch_size in the recipe.")
     words, hashes = caption_counts(train.captions), data_hashes(train, val)
-    if initial is None:
-        tokenizer = make_tokenizer(recipe.own_towers[1], train.captions)
-        return RunInputs(train, val, pixels, val_pixels, tokenizer, words, hashes)
-    seen = {} if initial.words is None else dict(Counter(words) + Counter(initial.words))
-    return RunInputs(train, val, pixels, val_pixels, initial.tokenizer, seen, hashes, initial)
+    if initial is not None:
+        words = {} if initial.words is None else dict(Counter(words) + Counter(initial.words))
+    return RunInputs(train, val, images, val_images, tokenizer, words, hashes, initial, fitted)
 
 
 def read_splits(recipe: Recipe, data_root: Path | None) -> tuple[Examples, Examples]:
@@ -120,14 +131,6 @@ def caption_counts(captions: Iterable[str]) -> dict[str, int]:
     return dict(counts)
 
 
-def _pixels(data: Examples, transform: ImageTransform, recipe: Recipe, progress: Progress) -> Pixels:
-    bar = progress.add_task(f"{recipe.name}: decoding {data.dataset} {data.split}", total=len(data), visible=False)
-    try:
-        return load_pixels(
-            data,
-            transform,
-            recipe.data.max_unreadable,
-            lambda done, total: progress.update(bar, completed=done, total=total, visible=True),
-        )
-    finally:
-        progress.remove_task(bar)
+def _pixels(data: Examples, transform: ImageTransform, recipe: Recipe, progress: Progress) -> Prepared:
+    with counted(progress, f"{recipe.name}: decoding {data.dataset} {data.split}", len(data)) as count:
+        return load_pixels(data, transform, recipe.data.max_unreadable, count)

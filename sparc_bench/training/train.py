@@ -25,6 +25,7 @@ from sparc_bench.cards.recipe import Recipe
 from sparc_bench.encoder import Runtime
 from sparc_bench.encoders.own import IN_TRAINING, WEIGHTS_FILE, OwnEncoder
 from sparc_bench.errors import ElsewhereError, StoppedError, UserError
+from sparc_bench.feature_cache.cache import FeatureCache
 from sparc_bench.files.atomic import remove_drafts
 from sparc_bench.files.lock import locked
 from sparc_bench.stop_signals import StopRequest, name_of
@@ -32,6 +33,7 @@ from sparc_bench.terminal import task_bar
 from sparc_bench.training import precision
 from sparc_bench.training.cpu_clock import CpuClock
 from sparc_bench.training.data_needs import refuse_missing
+from sparc_bench.training.frozen_inputs import projected
 from sparc_bench.training.initial_model import InitialModel, load_initial_weights
 from sparc_bench.training.loading import Batches, loader
 from sparc_bench.training.log import RunLog, SilentLog
@@ -185,18 +187,23 @@ def _prepared(
     if begun is not None:
         refuse_other(begun, run_folder, recipe, seed)
     tasks = read_tasks(recipe, data_root) if rank == 0 else ()
-    data = data or read_run_inputs(recipe, data_root)
+    data = data or read_run_inputs(recipe, data_root, device)
     if begun is not None:
         data = _as_begun(begun, run_folder, data)
     model = build_model(recipe, data.tokenizer, seed, data.init_record)
     refuse_lacking(recipe, tasks, model.objective.gives)
     begins = _load_initial(model, data.initial, recipe) if data.initial else {}
+    if data.fitted:
+        model.towers.image.fit(data.fitted)
     model.to(device)
     optimizer = make_optimizer(model, recipe.optim)
-    start = checkpoint.load_training(file, model, optimizer) if begun is not None else 0
+    start = 0
+    if begun is not None:
+        start = checkpoint.load_training(file, model, optimizer)
+        data = _by_its_projection(model, data)
     batches_of = partial(
         Batches,
-        pixels=data.pixels,
+        images=data.images,
         objective=model.objective,
         tokenize=partial(data.tokenizer, full_context=model.full_context),
         seed=seed,
@@ -228,7 +235,9 @@ def _train(
         now = environment(seed, run.device, autocast, run.probe, world) | run.begins
         others = write_environment(run_folder, now, start)
 
-    workers = 0 if data.pixels.array_NSS3 is not None else (os.cpu_count() or 1)
+    workers = 0 if data.images.in_file else (os.cpu_count() or 1)
+
+    cache = FeatureCache("full")
 
     def encoder() -> OwnEncoder:
         runtime = Runtime(str(run.device), workers=workers)
@@ -248,9 +257,9 @@ def _train(
             log.event(others)
         for note in (*data.train.notes, *data.val.notes):
             log.event({"note": note})
-        for item in (*data.pixels.unreadable, *data.val_pixels.unreadable):
+        for item in (*data.images.unreadable, *data.val_images.unreadable):
             log.event({"unreadable": item})
-        unreadable = set(data.pixels.unreadable)
+        unreadable = set(data.images.unreadable)
 
         def after_step(report: StepReport) -> None:
             log.step(replace(report, figures={**report.figures, "cpu_seconds": round(clock.lap(), 4)}))
@@ -265,8 +274,8 @@ def _train(
 
         def scored() -> Scores:
             if run.tasks:
-                return task_scores(encoder(), run.tasks, log.images)
-            found = validation_scores(encoder(), data.val, data.val_pixels)
+                return task_scores(encoder(), run.tasks, log.images, cache)
+            found = validation_scores(encoder(), data.val, data.val_images)
             return Scores(found, tuple(found))
 
         def validate(step: int) -> None:
@@ -318,7 +327,7 @@ def _train(
             "data": dict(data.hashes),
             "val": dict(last.values),
             **({"val_headlines": list(last.headlines)} if run.tasks else {}),
-            "held_out": held_out(model, data.tokenizer, data.val, data.val_pixels, run.device),
+            "held_out": held_out(model, data.tokenizer, data.val, data.val_images, run.device),
         }
     checkpoint.write_checkpoint(checkpoint.model_tensors(model), meta(recipe.steps), run_folder / WEIGHTS_FILE)
     write_json(run_folder / SUMMARY_FILE, summary)
@@ -348,6 +357,14 @@ def _as_begun(begun: Meta, run_folder: Path, data: RunInputs) -> RunInputs:
     refuse_other_data(begun, run_folder, data.hashes)
     refuse_other_start(begun, run_folder, data.init_record)
     return replace(data, tokenizer=begun.architecture.tokenizer(begun.tokenizer), words=begun.train_words)
+
+
+def _by_its_projection(model: TwoTowerModel, data: RunInputs) -> RunInputs:
+    """The inputs behind the projection of a checkpoint, which may have been fitted on another machine."""
+    its = {name: buffer.cpu().clone() for name, buffer in model.towers.image.fixed().items()}
+    if all(torch.equal(its[name], fitted) for name, fitted in data.fitted.items()):
+        return data
+    return replace(data, images=projected(data.images, its), val_images=projected(data.val_images, its), fitted=its)
 
 
 def _load_initial(model: TwoTowerModel, initial: InitialModel, recipe: Recipe) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.evaluation.pipeline import limited, read_data
 from sparc_bench.evaluation.watched_encoder import WatchedEncoder
+from sparc_bench.feature_cache.cache import FeatureCache
 from sparc_bench.models.finite_encoder import FiniteEncoder
 from sparc_bench.protocol import Outcome
 from sparc_bench.records.record import headline_metrics
@@ -68,10 +69,11 @@ def refuse_lacking(recipe: Recipe, tasks: Sequence[ValidationTask], gives: Colle
             )
 
 
-def task_scores(encoder: Encoder, tasks: Sequence[ValidationTask], bar: Bar) -> Scores:
+def task_scores(encoder: Encoder, tasks: Sequence[ValidationTask], bar: Bar, cache: FeatureCache) -> Scores:
     """Every metric of every task; a metric that is not defined (no example of a class) is left out.
 
-    All random numbers stay where they were, so that a training draws what it would without a validation.
+    All random numbers stay where they were, so that a training draws what it would without a validation. `cache` keeps
+    what a frozen trunk gives of the images, for all models with that trunk.
 
     Raises:
         UserError: a photo cannot be read, a vector or score is not finite, or a task's options do not fit the data.
@@ -82,7 +84,8 @@ def task_scores(encoder: Encoder, tasks: Sequence[ValidationTask], bar: Bar) -> 
         for each in tasks:
             name = each.task.card.name
             with bar(f"val, {name}", len(each.data)) as count:
-                outcome = _outcome(encoder, each, count)
+                outcome = _outcome(cache.around(encoder, each.data), each, count)
+            cache.flush()
             found = {metric: float(statistic.value) for metric, statistic in outcome.metrics.items()}
             values |= {f"{name}/{metric}": value for metric, value in found.items() if math.isfinite(value)}
             ranked = headline_metrics(each.task.card.headline, found, encoder.paths)

@@ -6,6 +6,7 @@ Shapes: B batch, P patches, S what is kept of an image, W width, C channels, H W
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import sha256
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +21,13 @@ class ImageTower(nn.Module):
         width: width W of the output vectors.
         grid: rows and columns of patches.
         averages: whether the pooled output is the average of the patches, so that a loss on it trains them.
+        frozen: whether no training changes its weights.
     """
 
     width: int
     grid: tuple[int, int]
     averages: bool
+    frozen: bool = False
 
     def at(self, size: tuple[int, int]) -> ImageTower:
         """The tower for an input of `size` (rows, columns); all weights but the position embeddings are shared.
@@ -48,6 +51,15 @@ class ImageTower(nn.Module):
         patches = self.grid[0] * self.grid[1]
         patches_BPW, pooled_BMW = raw_BSW[:, -patches:], raw_BSW[:, :-patches]
         return ImageOut(patches_BPW, patches_BPW.mean(1, keepdim=True) if self.averages else pooled_BMW, self.grid)
+
+    def weights_digest(self) -> str:
+        """Sha256 of all weights but the buffers that are fitted."""
+        found = sha256()
+        for name, tensor in sorted(self.state_dict().items()):
+            if name not in self.fixed():
+                found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+                found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return found.hexdigest()
 
     def fixed(self) -> dict[str, Tensor]:
         """Buffers that are fitted to the training features of a frozen tower, by name."""

@@ -182,6 +182,7 @@ class TowerPair(nn.Module):
     def freeze(self, sides: Collection[Side]) -> None:
         """Freeze towers: no gradients, no activations kept for a backward pass, always evaluation mode."""
         self._frozen = frozenset(sides)
+        self.image.frozen = "image" in sides
         for side in self._frozen:
             getattr(self, side).requires_grad_(False)
 

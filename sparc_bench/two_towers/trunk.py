@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from sparc_bench.cards.image_tower import ImageTowerTable
 from sparc_bench.errors import UserError, is_short_of_memory
 from sparc_bench.objective import ImageOut
+from sparc_bench.two_towers.half_precision import halved
 from sparc_bench.two_towers.image_tower import ImageTower
 from sparc_bench.two_towers.image_transform import HALF
 from sparc_bench.two_towers.other_sizes import shared_copy
@@ -119,7 +120,7 @@ class TrunkTower(ImageTower):
         """The buffers that are fitted to the training features."""
         return dict(self.named_buffers(recurse=False))
 
-    def at(self, size: tuple[int, int]) -> ImageTower:
+    def at(self, size: tuple[int, int]) -> TrunkTower:
         """The tower for another input size; positions are resized by timm's `set_input_size`, means bilinearly."""
         if size == self.size:
             return self
@@ -142,13 +143,26 @@ class TrunkTower(ImageTower):
         return self._map(pixels_BCHW).flatten(2).transpose(1, 2)
 
     def raw(self, pixels_BCHW: Tensor) -> Tensor:
-        """What can be kept of an image: its features, projected where the card says so."""
-        features_BPW = self.trunk_features(pixels_BCHW)
+        """What can be kept of an image: its features, projected where the card says so.
+
+        Those of a frozen trunk are rounded to half precision, in which they are kept, before and after the projection:
+        the model is the same with kept features and without.
+        """
+        return self.project(self.rounded(self.trunk_features(pixels_BCHW)))
+
+    def project(self, features_BPW: Tensor) -> Tensor:
+        """What can be kept of an image, from its features as they are kept."""
         if features_BPW.shape[1] != self.grid[0] * self.grid[1]:
             raise UserError(
                 f"timm's {self.card.model} gives no grid of {self.grid} at {self.size} px: take another size."
             )
-        return features_BPW if self.card.projection is None else features_BPW @ self.get_buffer("projection_WK")
+        if self.card.projection is None:
+            return features_BPW
+        return self.rounded(features_BPW @ self.get_buffer("projection_WK"))
+
+    def rounded(self, features_BPW: Tensor) -> Tensor:
+        """Features as they are kept, in float32, where the trunk is frozen; else as they are."""
+        return halved(features_BPW, (), self.card.model).float() if self.frozen else features_BPW
 
     def finish(self, raw_BSW: Tensor) -> ImageOut:
         """Patches without the mean of their position where the card says so, and their average."""

@@ -53,7 +53,7 @@ def test_captions_fill_the_context(name, texts):
     assert tokens.ids_BKL.shape == (3, texts, 55)
     assert (tokens.mask_BKL.sum(-1) == 53).all()
     assert (tokens.mask_BKL ^ tokens.special_BKL).all()
-    assert loaded.pixels_BHWC.shape == (3, 224, 224, 3)
+    assert loaded.inputs.shape == (3, 224, 224, 3)
 
 
 @pytest.mark.slow

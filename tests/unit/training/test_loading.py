@@ -40,7 +40,7 @@ def test_a_batch_depends_on_seed_and_step_only(make):
     first, second = make(), make()
     second[0], second[4]
     assert torch.equal(first[3].batch.tokens.ids_BKL, second[3].batch.tokens.ids_BKL)
-    assert torch.equal(first[3].pixels_BHWC, second[3].pixels_BHWC)
+    assert torch.equal(first[3].inputs, second[3].inputs)
 
 
 def test_an_epoch_shows_every_image_once(make):
@@ -59,12 +59,12 @@ def test_known_true_pairs_are_masked_and_their_share_is_logged(make):
         loaded = batches[step]
         known_BB = loaded.batch.extra["known_true"][:, :, 0]
         assert not known_BB.diagonal().any()
-        examples = [batches.pixels.data[int(row)] for row in loaded.batch.index_B]
+        examples = [batches.images.data[int(row)] for row in loaded.batch.index_B]
         chosen = [
-            batches.pixels.data.keep_captions(example, numbers.tolist())
+            batches.images.data.keep_captions(example, numbers.tolist())
             for example, numbers in zip(examples, loaded.batch.extra["caption_index"], strict=True)
         ]
-        truth_BB = batches.pixels.data.caption_truth(chosen)
+        truth_BB = batches.images.data.caption_truth(chosen)
         assert truth_BB.diagonal().all()
         assert (truth_BB & ~np.eye(8, dtype=bool) == known_BB.numpy()).all()
         shares.append(float(loaded.batch.extra["known_true_share"]))

@@ -27,10 +27,10 @@ def figures(folder):
 def test_ranks_share_a_batch_without_changing_what_is_drawn(tiny):
     data = read_run_inputs(tiny, None)
     objective = build_model(tiny, data.tokenizer, 0).objective
-    whole = Batches(data.pixels, objective, data.tokenizer, 8, 0, True)[2]
-    shares = [Batches(data.pixels, objective, data.tokenizer, 8, 0, True, rank, 3)[2] for rank in range(3)]
-    assert [len(share.pixels_BHWC) for share in shares] == [3, 3, 2] == list(shares[0].counts)
-    assert torch.equal(torch.cat([share.pixels_BHWC for share in shares]), whole.pixels_BHWC)
+    whole = Batches(data.images, objective, data.tokenizer, 8, 0, True)[2]
+    shares = [Batches(data.images, objective, data.tokenizer, 8, 0, True, rank, 3)[2] for rank in range(3)]
+    assert [len(share.inputs) for share in shares] == [3, 3, 2] == list(shares[0].counts)
+    assert torch.equal(torch.cat([share.inputs for share in shares]), whole.inputs)
     assert sum((share.batch.captions for share in shares), ()) == whole.batch.captions
     for share in shares:
         assert torch.equal(share.batch.extra["known_true"], whole.batch.extra["known_true"])

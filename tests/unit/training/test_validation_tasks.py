@@ -15,6 +15,7 @@ from sparc_bench.cards.recipe import Recipe
 from sparc_bench.encoder import Runtime
 from sparc_bench.encoders import own
 from sparc_bench.errors import StoppedError, UserError
+from sparc_bench.feature_cache.cache import FeatureCache
 from sparc_bench.training import train as run_module
 from sparc_bench.training.log import SilentLog
 from sparc_bench.training.train import train
@@ -67,7 +68,7 @@ def test_random_numbers_stay_where_they_were(tiny, tmp_path):
     # loader workers draw their seed from torch's random numbers
     encoder = own.load(tiny.model_card(), tmp_path / "run", Runtime(workers=1))
     states = torch.get_rng_state(), random.getstate(), str(np.random.get_state())  # noqa: NPY002 - that it stays
-    task_scores(encoder, read_tasks(watched(tiny, *FAMILIES), None), SilentLog().images)
+    task_scores(encoder, read_tasks(watched(tiny, *FAMILIES), None), SilentLog().images, FeatureCache("off"))
     assert torch.equal(torch.get_rng_state(), states[0])
     assert (random.getstate(), str(np.random.get_state())) == states[1:]  # noqa: NPY002
 
