@@ -29,6 +29,10 @@ PACKAGE = "package:"
 """Prefix of `pretrained` for a weights file within an installed Python package."""
 
 
+FITTED = ("projection", "position_mean")
+"""Keys of what is fitted to the training features of a frozen trunk."""
+
+
 class ImageTowerTable(Extended):
     """A model of timm; its feature map gives the patches.
 

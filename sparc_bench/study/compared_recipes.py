@@ -10,6 +10,7 @@ from sparc_bench.cards import discovery
 from sparc_bench.cards.binding import bind_validation
 from sparc_bench.cards.card import parse
 from sparc_bench.cards.changes import described, renamed, with_values
+from sparc_bench.cards.image_tower import FITTED, ImageTowerTable
 from sparc_bench.cards.recipe import Optim, Recipe, Validate
 from sparc_bench.cards.study_card import StudyCard, drawn_settings
 from sparc_bench.errors import UserError, nearest
@@ -61,11 +62,15 @@ def _check_box(study: StudyCard, recipe: Recipe) -> None:
             "lower it."
         )
     options = discovery.declared("objectives", recipe.objective).Objective.Options
-    fields = {"optim": Optim.model_fields, "objective_options": options.model_fields}
+    fitted = {key: ImageTowerTable.model_fields[key] for key in FITTED}
+    fields = {"optim": Optim.model_fields, "objective_options": options.model_fields, "image": fitted}
     for dotted, interval in study.box_of(recipe.name).items():
         head, _, key = dotted.partition(".")
         if head not in fields:
-            raise UserError(f"{where}: '{dotted}' cannot be drawn: draw from optim or objective_options alone.")
+            raise UserError(
+                f"{where}: '{dotted}' cannot be drawn: draw from optim, objective_options, image.projection and "
+                "image.position_mean alone."
+            )
         if key not in fields[head]:
             raise UserError(f"{where}: {recipe.objective} has no '{dotted}': {nearest(key, fields[head])}")
         for value in interval.ends():
@@ -110,7 +115,10 @@ def _kept_equal(recipe: Recipe) -> dict[str, Any]:
     dataset = discovery.declared("datasets", recipe.data.dataset)
     data = recipe.data.model_dump()
     tables: dict[str, Mapping[str, Any]] = {"data": data, "optim": recipe.optim.model_dump()}
-    tables |= {name: tower.model_dump() for name in ("image", "text") if (tower := getattr(recipe, name)) is not None}
+    for name in ("image", "text"):
+        tower = getattr(recipe, name)
+        # not a dump, which leaves out later keys at their former values
+        tables[name] = {key: getattr(tower, key) for key in type(tower).model_fields} if tower is not None else {}
     for key, values in (("options", recipe.data.options), ("val_options", {**data["options"], **data["val_options"]})):
         del data[key]
         read = parse(dataset.Options, values, f"{recipe.name}: [data.{key}]").model_dump()

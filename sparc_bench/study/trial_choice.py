@@ -8,6 +8,7 @@ from typing import Any
 from sparc_bench.cards.binding import objective_options
 from sparc_bench.cards.card import canonical_hash
 from sparc_bench.cards.changes import with_values
+from sparc_bench.cards.image_tower import FITTED
 from sparc_bench.cards.recipe import Recipe, training_settings
 from sparc_bench.cards.study_card import StudyCard, drawn_settings
 from sparc_bench.errors import UserError, nearest
@@ -99,4 +100,5 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
     """Dotted key -> value of all settings that a box may draw, defaults included."""
     tables = {"optim": recipe.optim, "objective_options": objective_options(recipe)}
     # not a dump, which leaves out later keys at their former values
-    return {f"{head}.{key}": getattr(table, key) for head, table in tables.items() for key in type(table).model_fields}
+    drawn = {f"{head}.{key}": getattr(table, key) for head, table in tables.items() for key in type(table).model_fields}
+    return drawn | ({f"image.{key}": getattr(recipe.image, key) for key in FITTED} if recipe.image is not None else {})
