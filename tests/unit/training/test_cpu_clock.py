@@ -11,6 +11,7 @@ import pytest
 from sparc_bench.cards import discovery
 from sparc_bench.training import train as training
 from sparc_bench.training.cpu_clock import CpuClock
+from sparc_bench.training.log import RunLog
 
 SPIN = "import time\nwhile time.process_time() < {seconds}: pass"
 
@@ -83,3 +84,10 @@ def test_a_training_says_what_its_steps_took_and_validation_is_left_out(tmp_path
     steps = [line["cpu_seconds"] for line in lines if "cpu_seconds" in line]
     assert len(steps) == 4
     assert sum(steps) == pytest.approx(summary["cpu_seconds"], abs=0.1)
+
+
+def test_a_run_that_goes_on_adds_the_steps_before_its_checkpoint_and_no_later_ones(tmp_path):
+    lines = [{"step": step, "cpu_seconds": seconds} for step, seconds in ((1, 0.5), (2, 0.25), (3, 8.0))]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [{"note": "a"}, *lines]))
+    with RunLog(tmp_path, "tiny", 2, 4, tensorboard=False) as log:
+        assert log.cpu_seconds == 0.75
