@@ -96,7 +96,7 @@ class Encoder(Protocol):
         recipe: recipe that trained the model here.
         train_words: word -> number of training captions that contain it; None where unknown.
         opens_images: whether images are opened: stored vectors need none.
-        token_path: patch path whose patches the loss contrasted with the tokens of captions; None without `token_maps`.
+        token_path: patch path whose patches the loss contrasted with the tokens of captions; None if it did not.
         logit_scale: trained factor of the cosines; None where the model has none.
         trunk: frozen image trunk that the model's image features are computed from, as an encoder of its own, so that
             models with the same trunk share its cached patches; None without one.
@@ -161,12 +161,20 @@ class Encoder(Protocol):
         """Scores (N, M, rows, columns) of every patch for every text, by the model's own rule."""
         ...
 
-    def token_maps(self, images: ImageFeatures, words: Sequence[str]) -> Tensor:  # noqa: ARG002
-        """Scores (N, words, rows, columns) of patches by `token_path` for the words of one caption, read as a whole.
+    def token_maps(self, images: ImageFeatures, words: Sequence[str], path: str | None = None) -> Tensor:  # noqa: ARG002
+        """Scores (N, words, rows, columns) of patches for the words of one caption, read as a whole.
 
-        NaN for a word that has no token, or none within the model's context.
+        By the model's own rule for `token_path`, the default; for any other path, and where no loss contrasts tokens
+        with patches, the plain cosine of the path's patches with the tokens. NaN for a word that has no token, or none
+        within the model's context.
+
+        Raises:
+            UserError: the model has no token vectors, or it is not known which of them are a word's.
         """
-        self._lacks("token_maps")
+        raise UserError(
+            f"{self.card.name} gives no map of a word within a caption: choose a task that reads each word alone "
+            '(map = "text").'
+        )
 
     def detect(self, views: Sequence[View], texts: TextFeatures) -> Detections:  # noqa: ARG002
         """Detected objects of the kinds that the texts name; only where `gives` has "detect"."""

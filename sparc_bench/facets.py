@@ -63,6 +63,19 @@ class Objects(Facet):
 
 
 @dataclass(frozen=True)
+class Attributes(Facet):
+    """Words for what the image's regions look like, every one that is true of them.
+
+    Attributes:
+        of_regions: for each region, in order: kind of attribute -> its word, such as {"colour": "red"}.
+    """
+
+    NAME: ClassVar[str] = "attributes"
+
+    of_regions: tuple[Mapping[str, str], ...]
+
+
+@dataclass(frozen=True)
 class Corruptions(Facet):
     """Corrupted versions of the image, made on demand because millions of paths would not fit in memory.
 

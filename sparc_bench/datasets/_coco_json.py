@@ -14,7 +14,7 @@ from numpy import ndarray
 from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat
 
 from sparc_bench.errors import UserError
-from sparc_bench.files.annotations import AnyRows, CocoRow, DataFolder, read_json, repeated, some
+from sparc_bench.files.annotations import AnyRows, CocoRow, DataFolder, decoded, read_json, repeated, some
 from sparc_bench.files.boxes import CocoBox, outside_notes
 from sparc_bench.files.run_lengths import RunLengths
 
@@ -246,3 +246,24 @@ def decode_mask(
             "mend its size in the instances file."
         )
     return mask.astype(np.bool_)
+
+
+def read_synonyms(content: bytes, where: Path, classes: Sequence[str]) -> dict[str, str]:
+    """CHAIR's list: word -> the head of its row; a row is `head, word, two words, ...`.
+
+    Captions are compared in lower case: a word with a capital ("iPhone") is never found, as by the official code.
+
+    Raises:
+        UserError: a word of two classes, or a class without a row.
+    """
+    found: dict[str, str] = {}
+    for number, line in enumerate(decoded(content, where).splitlines(), start=1):
+        words = [word.strip() for word in line.split(",") if word.strip()]
+        words = words[:1] + [word for word in words[1:] if word == word.lower()]
+        for word in words:
+            if found.setdefault(word, words[0]) != words[0]:
+                raise UserError(f"{where} has '{word}' for {found[word]} and, in line {number}, {words[0]}: keep one.")
+    strange = [label for label in classes if found.get(label) != label]
+    if strange:
+        raise UserError(f"{where} has no row for {some(strange)}: copy CHAIR's own file.")
+    return found

@@ -23,11 +23,11 @@ from sparc_bench.datasets._coco_json import (
     ImageId,
     captions_by_image,
     images_by_id,
+    read_synonyms,
 )
 from sparc_bench.datasets._photos import Photos
-from sparc_bench.errors import UserError
 from sparc_bench.facets import Objects
-from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, decoded, known_split, some
+from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, known_split
 
 TITLE = "COCO photos with captions, the objects in them and the words for these objects (CHAIR)"
 SOURCE = (
@@ -96,14 +96,12 @@ def read(root: Path | None, split: str, options: Options) -> Examples:
     where = files.path(options.captions)
     file = files.read(CocoCaptionFile, options.captions)
     instances = files.read(_InstanceFile, options.instances)
-    files.contents.append(DataFolder(root, NEEDS_ON_DISK).read(options.synonyms))
-    synonyms = _synonyms(files.contents[-1], root / options.synonyms)
+    synonyms_file = DataFolder(root, NEEDS_ON_DISK).read(options.synonyms)
+    files.contents.append(synonyms_file)
     listed = _karpathy_test(files.read(_KarpathyFile, options.karpathy)) if options.karpathy else None
 
     class_of = {category.id: category.name for category in sorted(instances.categories, key=lambda each: each.id)}
-    strange = [label for label in class_of.values() if synonyms.get(label) != label]
-    if strange:
-        raise UserError(f"{root / options.synonyms} has no row for {some(strange)}: copy CHAIR's own file.")
+    synonyms = read_synonyms(synonyms_file, root / options.synonyms, list(class_of.values()))
     by_id = images_by_id(file.images, (row.image_id for row in file.annotations), where)
     annotated = images_by_id(instances.images, (), files.path(options.instances))
     wanted = [image_id for image_id in by_id if image_id in annotated and (listed is None or image_id in listed)]
@@ -151,21 +149,6 @@ class _Annotated:
 
     def _facets(self, at: int) -> tuple[Objects]:
         return (Objects({label: label in self.present_N[at] for label in self.classes}),)
-
-
-def _synonyms(content: bytes, where: Path) -> dict[str, str]:
-    """Word -> the head of its row; a row is `head, word, two words, ...`.
-
-    Captions are compared in lower case: a word with a capital ("iPhone") is never found, as by the official code.
-    """
-    found: dict[str, str] = {}
-    for number, line in enumerate(decoded(content, where).splitlines(), start=1):
-        words = [word.strip() for word in line.split(",") if word.strip()]
-        words = words[:1] + [word for word in words[1:] if word == word.lower()]
-        for word in words:
-            if found.setdefault(word, words[0]) != words[0]:
-                raise UserError(f"{where} has '{word}' for {found[word]} and, in line {number}, {words[0]}: keep one.")
-    return found
 
 
 def _karpathy_test(file: _KarpathyFile) -> set[ImageId]:

@@ -20,6 +20,7 @@ from sparc_bench.cards.bounds import Number
 from sparc_bench.cards.card import Extended, canonical_hash
 from sparc_bench.dataset import Example, Examples, Region
 from sparc_bench.errors import UserError, nearest
+from sparc_bench.facets import Attributes
 from sparc_bench.images.item import ImageItem
 from sparc_bench.scenes.captions import SceneCaption, write_captions
 from sparc_bench.scenes.contact_sheet import draw_sheet
@@ -41,7 +42,7 @@ SPLITS = {"train": "train", "val": "val", "test": "test"}
 PROVIDES = frozenset(
     {
         *("captions", "several_captions", "negatives", "labels", "boxes", "masks", "semantic"),
-        *("truth", "pairs", "word_tags", "scene"),
+        *("truth", "pairs", "word_tags", "scene", "attributes"),
     }
 )
 
@@ -89,7 +90,8 @@ def read(root: Path | None, split: str, options: Options) -> Examples:  # noqa: 
     """The examples of a split.
 
     Images of the kinds scenes and single have five captions, one of each of `captions.KINDS`, named in `caption_tags`.
-    Every example has the facet `SceneForms`; `label` is set for images of one object. With `options.negatives`,
+    Every example has the facets `SceneForms` and `Attributes` (colour, pattern and size of each object, but for what is
+    the label); `label` is set for images of one object. With `options.negatives`,
     `negatives` holds a false caption for every caption; scenes and captions do not depend on it. A minimal pair is two
     consecutive examples with one `group`, one caption each, the other's caption as `negatives`, and tags `edit` and
     `of`; `options.edits` selects the first pairs with these edits.
@@ -130,7 +132,7 @@ def keep_captions(example: Example, kept: Sequence[int]) -> Example:
         captions=tuple(example.captions[k] for k in kept),
         caption_tags=tuple(example.caption_tags[k] for k in kept),
         negatives=tuple(example.negatives[k] for k in kept) if example.negatives else (),
-        facets=(SceneForms(whole.scene, tuple(whole.forms[k] for k in kept)),),
+        facets=(SceneForms(whole.scene, tuple(whole.forms[k] for k in kept)), example.facet(Attributes)),
     )
 
 
@@ -192,6 +194,7 @@ def _pair(split: str, index: int, label: str) -> list[Example]:
 def _example(name: str, scene: Scene, captions: tuple[SceneCaption, ...], label: str) -> Example:
     classes = FIELDS[label]
     labels = [classes.index(getattr(object_, label)) for object_ in scene.objects]
+    attributes = [kind for kind in ("colour", "pattern", "size") if kind != label]
     regions = tuple(
         Region(box, labels[at], float(area), partial(instance_mask, scene, at))
         for at, (box, area) in enumerate(boxes(scene))
@@ -204,5 +207,8 @@ def _example(name: str, scene: Scene, captions: tuple[SceneCaption, ...], label:
         label=labels[0] if len(labels) == 1 else None,
         regions=regions,
         semantic=partial(semantic_map, scene, label),
-        facets=(SceneForms(scene, tuple(caption.form for caption in captions)),),
+        facets=(
+            SceneForms(scene, tuple(caption.form for caption in captions)),
+            Attributes(tuple({kind: getattr(object_, kind) for kind in attributes} for object_ in scene.objects)),
+        ),
     )

@@ -130,13 +130,17 @@ class OwnEncoder(ImageTextEncoder):
         return self.model.objective.dense_scores(images, texts, path)
 
     @torch.inference_mode()
-    def token_maps(self, images: ImageFeatures, words: Sequence[str]) -> Tensor:
-        """Cosines of patches with the caption's own token vectors, averaged over the tokens of a word."""
-        if self.token_path is None:
-            raise RuntimeError(f"no loss of {self.card.name} contrasts tokens with patches")
+    def token_maps(self, images: ImageFeatures, words: Sequence[str], path: str | None = None) -> Tensor:
+        """Cosines of patches with the caption's own token vectors, averaged over the tokens of a word.
+
+        By default of the patches that the loss contrasts with tokens, or else of the first path.
+        """
+        path = path or self.token_path or next(iter(self.paths), None)
+        if path is None or not {"tokens", "patches"} <= self.gives:
+            return super().token_maps(images, words, path)
         places = self._tokenizer.places(words)
         caption = self.texts([" ".join(words)], frozenset({"tokens"}))
-        maps_NLYX = cosine.token_maps(images, caption, self.token_path)[:, 0]
+        maps_NLYX = cosine.token_maps(images, caption, path)[:, 0]
         nothing = maps_NLYX.new_full((), torch.nan).expand_as(maps_NLYX[:, 0])
         return torch.stack([maps_NLYX[:, at].mean(1) if at.start < at.stop else nothing for at in places], dim=1)
 

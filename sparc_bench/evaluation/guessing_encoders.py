@@ -100,6 +100,15 @@ class _ReferenceEncoder(Encoder):
         scores_NPM = self._cosine(patches_NPD, present(texts.global_MD, "text"))
         return scores_NPM.transpose(1, 2).reshape(len(images), len(texts), *images.grid)
 
+    def token_maps(self, images: ImageFeatures, words: Sequence[str], path: str | None = None) -> Tensor:
+        """Cosine of every patch with a vector of each word, which stands for its place in the caption too."""
+        tokens_LD = self.texts([" ".join(words)], frozenset({"tokens"})).tokens_MLD
+        if images.grid is None or tokens_LD is None:
+            raise RuntimeError("token maps were asked of features without patches")
+        patches_NPD = images.patches[path or self._beside.token_path or next(iter(self.paths))]
+        scores_NPL = self._cosine(patches_NPD, tokens_LD[0])
+        return scores_NPL.transpose(1, 2).reshape(len(images), len(words), *images.grid)
+
     def untrained(self) -> None:
         """None: a guess has no towers to leave untrained."""
 

@@ -7,7 +7,7 @@ utils/chair.py.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 _TOKEN = re.compile(r"[^\W_]+(?:[-./'&][^\W_]+)*|[^\w\s]")
 _POSSESSIVE = re.compile(r"['\u2019]s?(?!\w)")
@@ -52,18 +52,27 @@ class ObjectMentions:
 
     def of(self, caption: str) -> tuple[str, ...]:
         """Objects of a caption in the order of their mentions, with repetitions."""
-        words = list(self._joined([self._singular.get(word, word) for word in _words(caption)]))
-        if "toilet" in words:
-            words = [word for word in words if word != "seat"]
-        return tuple(self._object_of[word] for word in words if word in self._object_of)
+        return tuple(name for name, _ in self.places(_words(caption)))
 
-    def _joined(self, words: list[str]) -> Iterator[str]:
+    def places(self, words: Sequence[str]) -> list[tuple[str, slice]]:
+        """Objects of a caption that is split into lower-case words and signs, each with the words that mention it.
+
+        >>> ObjectMentions({"hot dog": "hot dog", "dog": "dog"}).places(["hot", "dogs", "for", "dogs"])
+        [('hot dog', slice(0, 2, None)), ('dog', slice(3, 4, None))]
+        """
+        found = list(self._joined([self._singular.get(word, word) for word in words]))
+        if "toilet" in (word for word, _ in found):
+            found = [(word, place) for word, place in found if word != "seat"]
+        return [(self._object_of[word], place) for word, place in found if word in self._object_of]
+
+    def _joined(self, words: list[str]) -> Iterator[tuple[str, slice]]:
         index = 0
         while index < len(words):
             pair = " ".join(words[index : index + 2])
             joined = self._pairs.get(pair)
-            yield words[index] if joined is None else joined
-            index += 1 if joined is None else 2
+            length = 1 if joined is None else 2
+            yield (words[index] if joined is None else joined), slice(index, index + length)
+            index += length
 
 
 def _words(caption: str) -> list[str]:

@@ -93,13 +93,43 @@ def class_fractions(
     return np.asarray(np.divide(fractions_CKL, labelled_KL, out=np.zeros_like(fractions_CKL), where=labelled_KL > 0))
 
 
+def cell_sums(
+    values_CYX: Shaped[ndarray, "C Y X"],
+    edges_down: Shaped[ndarray, "Y+1"],
+    edges_across: Shaped[ndarray, "X+1"],
+    area_4: Sequence[float] | ndarray,
+    grid: tuple[int, int],
+) -> Float[ndarray, "C rows columns"]:
+    """Sum of values times area in every cell, for rectangles between these edges, in pixels; none is split but by area.
+
+    Pixels are the rectangles between the whole numbers: their edges are 0 to the height, and 0 to the width.
+    """
+    left, top, right, bottom = (float(edge) for edge in area_4)
+    _, height, width = values_CYX.shape
+    down_YK = axis_overlaps(edges_down[:-1], edges_down[1:], *_spread(top, bottom, height), grid[0])
+    across_XL = axis_overlaps(edges_across[:-1], edges_across[1:], *_spread(left, right, width), grid[1])
+    return np.asarray(down_YK.T @ values_CYX @ across_XL)
+
+
+def box_raster(
+    boxes_R4: Shaped[ndarray, "R 4"], edges_down: Shaped[ndarray, "Y+1"], edges_across: Shaped[ndarray, "X+1"]
+) -> Bool[ndarray, "Y X"]:
+    """The rectangles between these edges that lie in any of the boxes, whose own edges are among them.
+
+    >>> box_raster(np.array([[0.5, 0, 2, 1]]), np.array([0, 1]), np.array([0, 0.5, 2]))
+    array([[False,  True]])
+    """
+    inside_YX = np.zeros((len(edges_down) - 1, len(edges_across) - 1), dtype=bool)
+    for left, top, right, bottom in boxes_R4:
+        rows = slice(*np.searchsorted(edges_down, [top, bottom]).tolist())
+        inside_YX[rows, slice(*np.searchsorted(edges_across, [left, right]).tolist())] = True
+    return inside_YX
+
+
 def _pixel_sums(values_CHW: ndarray, area_4: Sequence[float] | ndarray, grid: tuple[int, int]) -> ndarray:
     """Sum of the pixel values in every cell (C, rows, columns); a pixel across cells is split by area."""
-    left, top, right, bottom = (float(edge) for edge in area_4)
     _, height, width = values_CHW.shape
-    down_HK = axis_overlaps(np.arange(height), np.arange(height) + 1.0, *_spread(top, bottom, height), grid[0])
-    across_WL = axis_overlaps(np.arange(width), np.arange(width) + 1.0, *_spread(left, right, width), grid[1])
-    return np.asarray(down_HK.T @ values_CHW @ across_WL)
+    return cell_sums(values_CHW, np.arange(height + 1.0), np.arange(width + 1.0), area_4, grid)
 
 
 def _spread(start: float, stop: float, length: int) -> tuple[ndarray, ndarray]:

@@ -52,9 +52,9 @@ class EncoderWrapper(Encoder):
         """Dense scores by the wrapped encoder's rule."""
         return self.inner.dense_scores(images, texts, path)
 
-    def token_maps(self, images: ImageFeatures, words: Sequence[str]) -> Tensor:
+    def token_maps(self, images: ImageFeatures, words: Sequence[str], path: str | None = None) -> Tensor:
         """Scores of patches for words by the wrapped encoder's rule."""
-        return self.inner.token_maps(images, words)
+        return self.inner.token_maps(images, words, path)
 
     def detect(self, views: Sequence[View], texts: TextFeatures) -> Detections:
         """Detections from the wrapped encoder."""
