@@ -3,7 +3,8 @@
 The grid of `rows` x `columns` cells covers an area of the original image, given in pixels as left, top, right, bottom;
 pixels outside the area have no patch. Cells are row-major.
 
-Shapes: R regions, P cells (rows x columns), H W pixels, C classes.
+Shapes: R regions, P cells (rows x columns), H W pixels, C classes, Y X rectangles
+between V = Y + 1 and U = X + 1 edges.
 """
 
 from __future__ import annotations
@@ -95,8 +96,8 @@ def class_fractions(
 
 def cell_sums(
     values_CYX: Shaped[ndarray, "C Y X"],
-    edges_down: Shaped[ndarray, "Y+1"],
-    edges_across: Shaped[ndarray, "X+1"],
+    edges_down: Shaped[ndarray, "V"],
+    edges_across: Shaped[ndarray, "U"],
     area_4: Sequence[float] | ndarray,
     grid: tuple[int, int],
 ) -> Float[ndarray, "C rows columns"]:
@@ -112,7 +113,7 @@ def cell_sums(
 
 
 def box_raster(
-    boxes_R4: Shaped[ndarray, "R 4"], edges_down: Shaped[ndarray, "Y+1"], edges_across: Shaped[ndarray, "X+1"]
+    boxes_R4: Shaped[ndarray, "R 4"], edges_down: Shaped[ndarray, "V"], edges_across: Shaped[ndarray, "U"]
 ) -> Bool[ndarray, "Y X"]:
     """The rectangles between these edges that lie in any of the boxes, whose own edges are among them.
 

@@ -1,6 +1,6 @@
 """The words that name something in an image, the pixels that each names, and words that name nothing there.
 
-Shapes: P patches, H W pixels, Y X rectangles between edges.
+Shapes: P patches, H W pixels, Y X rectangles between V and U edges.
 """
 
 from __future__ import annotations
@@ -142,8 +142,8 @@ class _Raster:
         labelled_YX: rectangles that are not void.
     """
 
-    edges_down: Float[ndarray, "Y+1"]
-    edges_across: Float[ndarray, "X+1"]
+    edges_down: Float[ndarray, "V"]
+    edges_across: Float[ndarray, "U"]
     labelled_YX: Bool[ndarray, "Y X"]
 
     def regions_of(self, example: Example, classes: Sequence[str]) -> Found:

@@ -29,7 +29,7 @@ from sparc_bench.metrics.metric_name import at_path
 from sparc_bench.metrics.statistic import Mean, Statistic
 from sparc_bench.protocol import Block, Outcome, Part, Predictions, Work
 from sparc_bench.protocols._named_areas import NOUN, NamedArea, NamedAreas, Shape, Word, vocabulary
-from sparc_bench.protocols._word_maps import NO_CAPTION, NOT_READ, Maps, MapsOfImages, WordsAlone, WordsInCaptions
+from sparc_bench.protocols._word_maps import NO_CAPTION, NOT_READ, Maps, WordsAlone, WordsInCaptions
 from sparc_bench.protocols.regions import SIZES, untrained_notes
 
 VERSION = 1
@@ -133,7 +133,9 @@ class _Rows:
         about = {"example": index, "word": self._place[area.word], "pixels": area.pixels, "share": area.share}
         about["area"] = word.sum() / (word.sum() + other.sum())
         values: dict[str, object] = {**about, "centre": map_scores(centre_map(grid), word, other)}
-        values["oracle"] = map_scores(np.divide(word, word + other, out=np.zeros_like(word), where=word > 0), word, other)
+        values["oracle"] = map_scores(
+            np.divide(word, word + other, out=np.zeros_like(word), where=word > 0), word, other
+        )
         for path, maps in found.items():
             assert isinstance(maps, Maps)
             values[at_path(path, "present")] = map_scores(maps.word_P, word, other)
@@ -178,7 +180,7 @@ def score(predictions: Predictions, data: Examples, options: Options) -> Outcome
     example_R = predictions.joined("example")
     if not len(example_R):
         raise UserError(
-            f"{data.dataset}:{data.split} has no word to score: take a split with regions whose words its captions have."
+            f"{data.dataset}:{data.split} has no word to score: take a split with regions (and captions that name them)."
         )
     word_R, count = predictions.joined("word"), len(data)
     noun_R = np.array([word.kind == NOUN for word in words])[word_R]
@@ -193,13 +195,14 @@ def score(predictions: Predictions, data: Examples, options: Options) -> Outcome
     ties = 0
 
     def add_row(row: str, path: str, scores: Mapping[str, ndarray]) -> None:
-        values = {at_path(path, name): _mean(name, scores_R, example_R, count).value for name, scores_R in scores.items()}
-        rows.setdefault(row, {}).update(values)
+        found = {name: _mean(name, scores_R, example_R, count).value for name, scores_R in scores.items()}
+        rows.setdefault(row, {}).update({at_path(path, name): value for name, value in found.items()})
 
     for path in predictions.paths:
         own, absent, function = (_scores(predictions, at_path(path, name), area_R) for name in MAPS)
         over = {f"{name}_over_absent": own[name] - absent[name] for name in DIFFERENCES}
-        metrics |= {at_path(path, name): _mean(name, scores_R, example_R, count) for name, scores_R in (own | over).items()}
+        for name, scores_R in (own | over).items():
+            metrics[at_path(path, name)] = _mean(name, scores_R, example_R, count)
         ties += int(predictions.joined(at_path(path, "tied")).sum())
         if not predictions.joined(at_path(path, "own_rule")).all():
             notes.append(f"{path}: plain cosine of patches and tokens, which no loss of this model contrasts.")
@@ -216,7 +219,7 @@ def score(predictions: Predictions, data: Examples, options: Options) -> Outcome
             }
             groups[at_path(prefix, grouping)] = dict(of_parts)
         examples.setdefault("correct", _per_image(own["pointing"], example_R, count))
-        even = {name: area_R for name in own} | {"ap_over_area": np.zeros_like(area_R)}
+        even = dict.fromkeys(own, area_R) | {"ap_over_area": np.zeros_like(area_R)}
         even["auc"] = np.where(np.isfinite(own["auc"]), 0.5, np.nan)
         none = {name: np.zeros_like(area_R) for name in over}
         add_row("constant", path, even | none)

@@ -15,10 +15,10 @@ from sparc_bench.cards.card import Strict, canonical_hash, parse
 from sparc_bench.cards.task_card import TaskCard
 from sparc_bench.dataset import Examples
 from sparc_bench.errors import UserError
-from sparc_bench.facets import Corruptions, Facet, Federated, Objects, PixelSize
+from sparc_bench.facets import Attributes, Corruptions, Facet, Federated, Objects, PixelSize
 from sparc_bench.scenes.truth import SceneForms
 
-FACETS: tuple[type[Facet], ...] = (Corruptions, Federated, Objects, PixelSize, SceneForms)
+FACETS: tuple[type[Facet], ...] = (Attributes, Corruptions, Federated, Objects, PixelSize, SceneForms)
 KNOWN = {
     *("captions", "several_captions", "negatives", "labels", "boxes", "masks", "semantic"),
     *("truth", "pairs", "word_tags", "pool"),
@@ -93,7 +93,7 @@ COCO = {"train", "train2014", "train2017"}
         ("karpathy", {"train", "restval", "train+restval"}),
         ("cifar flickr8k image_folder lvis scenes1 voc_segmentation webdataset_folder", {"train"}),
         ("aro imagenet_corruptions pope sugar_crepe_captions sugar_crepe_pp_captions", set()),
-        ("valse_foils winoground_pairs", set()),
+        ("coco_words valse_foils winoground_pairs", set()),
     ],
 )
 def test_only_what_its_owner_gives_to_train_on_is_trained_on(names, splits):

@@ -81,7 +81,9 @@ CASES: dict[str, tuple[str, Run, Examples]] = {
     "corruptions": ("classification_corruptions", corrupted, whole.labelled(24)),
 }
 CASES = {name: (of, run, dense.dense_split(8) if data is None else data) for name, (of, run, data) in CASES.items()}
-DENSE = [name for name, (of, _, _) in CASES.items() if of in ("segmentation", "regions", "oracle_boxes")]
+DENSE = [
+    name for name, (of, _, _) in CASES.items() if of in ("segmentation", "regions", "oracle_boxes", "word_grounding")
+]
 PROBES = ["linear probe", "k nearest neighbours"]
 
 

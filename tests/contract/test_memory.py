@@ -30,6 +30,7 @@ CASES = (
     "minimal_pairs",
     "regions",
     "segmentation",
+    "word grounding",
     "k nearest neighbours",
 )
 """The others hold by design: retrieval the scores of all images with all captions, faithfulness and CHAIR those of 64

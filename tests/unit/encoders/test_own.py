@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from sparc_bench.datasets import scenes1
 from sparc_bench.encoder import Runtime
+from sparc_bench.errors import UserError
 from sparc_bench.models.resolve import load_encoder, resolve
 
 WORDS = ["only", "a", "purple", "cross", ",", "and", "a", "heart"]
@@ -48,8 +49,17 @@ def test_words_beyond_the_context_have_no_map(sparc, images):
     assert maps[:, -1].isnan().all()
 
 
-def test_a_loss_without_tokens_has_no_token_path(sparc, images):
+def test_a_loss_without_tokens_has_plain_cosines_and_no_token_path(sparc, images):
     clip = load_encoder(resolve("scenes_clip"), Runtime())
     assert (sparc.token_path, clip.token_path) == ("local", None)
-    with pytest.raises(RuntimeError, match="no loss of scenes_clip"):
-        clip.token_maps(images, ["a"])
+    seen = clip.images([scenes1.read(None, "val", scenes1.Options(n=1)).examples[0].view], frozenset({"patches"}))
+    texts = clip.texts(["heart"], frozenset({"tokens"}))
+    tokens = texts.tokens_MLD[0][texts.mask_ML[0]]
+    for path in clip.paths:
+        cosines = F.normalize(seen.patches[path], dim=-1) @ F.normalize(tokens, dim=-1).T
+        expected = cosines.mean(-1).unflatten(1, seen.grid)
+        assert torch.allclose(clip.token_maps(seen, ["heart"], path)[:, 0], expected, atol=1e-6)
+    deaf = load_encoder(resolve("scenes_clip"), Runtime())
+    deaf.gives = deaf.gives - {"tokens"}
+    with pytest.raises(UserError, match="no map of a word within a caption"):
+        deaf.token_maps(seen, ["heart"])

@@ -45,7 +45,7 @@ class Able(Bare):
     def generate(self, views, prompt):
         return [f"{prompt} {view.id}" for view in views]
 
-    def token_maps(self, images, words):  # noqa: ARG002
+    def token_maps(self, images, words, path=None):  # noqa: ARG002
         return torch.full((1, len(words), 1, 1), 7.0)
 
     def _boxes(self, count, text):

@@ -30,7 +30,7 @@ class TokenEncoder(LookupEncoder):
 
     token_path = "local"
 
-    def token_maps(self, images, words):
+    def token_maps(self, images, words, path=None):  # noqa: ARG002
         assert tuple(words) == CAPTION.parts
         maps = torch.full((len(images), len(words), *self.grid), -1.0)
         for place, word in enumerate(words):
