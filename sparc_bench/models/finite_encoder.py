@@ -60,6 +60,8 @@ class FiniteEncoder(EncoderWrapper):
     def token_maps(self, images: ImageFeatures, words: Sequence[str], path: str | None = None) -> Tensor:
         """Maps of words, all finite but those of words that are not read, of which there is no number anywhere."""
         maps_NLYX = self.inner.token_maps(images, words, path)
+        if _all_finite(maps_NLYX):
+            return maps_NLYX
         read_L = ~maps_NLYX.isnan().transpose(0, 1).flatten(1).all(1)
         self._check_scores(maps_NLYX[:, read_L] if read_L.any() else maps_NLYX, images.ids, "images", path)
         return maps_NLYX

@@ -6,7 +6,7 @@ Shapes: P patches, H W pixels, Y X rectangles between V and U edges.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -173,7 +173,7 @@ class _Raster:
 
 class _Masks(_Raster):
     def __init__(self, example: Example) -> None:
-        self._masks = [_mask_of(region, example)() for region in example.regions]
+        self._masks = [_mask_of(region, example) for region in example.regions]
         if self._masks:
             self._whole(*self._masks[0].shape)
             self.labelled_YX = np.ones_like(self._masks[0])
@@ -215,10 +215,17 @@ class _Semantic(_Raster):
         return np.asarray(self._truth_HW == place)
 
 
-def _mask_of(region: Region, example: Example) -> Callable[[], Bool[ndarray, "H W"]]:
-    if region.mask is None:
+def _mask_of(region: Region, example: Example) -> Bool[ndarray, "H W"]:
+    """The region's mask; all pixels that the box touches of a crowd without one, which are only left out."""
+    if region.mask is not None:
+        return region.mask()
+    if not region.crowd:
         raise UserError(f"The image {example.id} has a region without a mask: set regions = 'box' in the task card.")
-    return region.mask
+    width, height = _size(example)
+    left, top, right, bottom = region.box
+    mask_HW = np.zeros((height, width), dtype=bool)
+    mask_HW[max(0, int(np.floor(top))) : int(np.ceil(bottom)), max(0, int(np.floor(left))) : int(np.ceil(right))] = True
+    return mask_HW
 
 
 def _size(example: Example) -> tuple[int, int]:

@@ -183,7 +183,7 @@ def test_words_within_captions():
 
 
 def test_a_model_without_token_maps_is_one_sentence():
-    with pytest.raises(UserError, match='no map of a word within a caption: .*map = "text"'):
+    with pytest.raises(UserError, match=r'no map of a word within a caption: .*map = "text"'):
         outcome_of(word_grounding, encoder_of(coverage), DATA, TOKEN)
     with pytest.raises(UserError, match="no token vectors"):
         WordsInCaptions(replace(encoder_of(coverage), gives=frozenset({"text"})), DATA, (), ())
