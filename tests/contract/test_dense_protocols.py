@@ -63,7 +63,7 @@ def dense_split(images: int, seed: int = 0, classes: tuple[str, ...] = NAMES) ->
         # a void corner and a crowd: neither may count
         truth = truth.copy()
         truth[-1, -1] = -2
-        found.append(Region((7.0, 7.0, 8.0, 8.0), 0, 1.0, crowd=True))
+        found.append(Region((7.0, 7.0, 8.0, 8.0), classes.index(NAMES[0]), 1.0, crowd=True))
         examples.append(
             Example(id=f"i{index}", image=item(f"i{index}"), regions=tuple(found), semantic=truth.copy, facets=(SIZE,))
         )
