@@ -180,7 +180,7 @@ def score(predictions: Predictions, data: Examples, options: Options) -> Outcome
     example_R = predictions.joined("example")
     if not len(example_R):
         raise UserError(
-            f"{data.dataset}:{data.split} has no word to score: take a split with regions (and captions that name them)."
+            f"{data.dataset}:{data.split} has no word to score: take a split with regions, and captions for tokens."
         )
     word_R, count = predictions.joined("word"), len(data)
     noun_R = np.array([word.kind == NOUN for word in words])[word_R]

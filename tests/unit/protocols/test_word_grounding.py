@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 from sparc_bench.blocks.predicted import outcome_of
+from sparc_bench.cards import discovery
+from sparc_bench.cards.binding import bind_validation
+from sparc_bench.cards.recipe import Validate
 from sparc_bench.dataset import Example, Region
+from sparc_bench.datasets import coco_words
 from sparc_bench.errors import UserError
 from sparc_bench.facets import Attributes, Federated, PixelSize
 from sparc_bench.protocols import word_grounding
@@ -201,3 +205,17 @@ def test_halves_of_words_average_over_images_first():
     outcome = outcome_of(word_grounding, noisy, DATA, OPTIONS)
     assert outcome.metrics["local/auc"].count_G.tolist() == [1, 1, 0]
     assert outcome.examples["correct"].shape == (3,)
+
+
+def test_a_training_is_watched_on_the_other_half():
+    recipe = discovery.model("scenes_clip")
+    watched = recipe.model_copy(update={"validate": Validate(tasks=("coco_val2017_mini_word_grounding",))})
+    (task,) = bind_validation(watched)
+    assert (task.card.split, discovery.task("coco_val2017_mini_word_grounding").split) == ("val", "test")
+
+
+def test_halves_of_coco_share_no_photo(test_data):
+    card = discovery.task("coco_val2017_mini_word_grounding")
+    val, test = (coco_words.read(test_data, split, coco_words.Options(**card.data)) for split in ("val", "test"))
+    assert (len(val), len(test)) == (103, 103)
+    assert not {example.photo for example in val} & {example.photo for example in test}
