@@ -23,6 +23,7 @@ READERS = {
     "coco_captions": ("coco_root", "val2017", {}),
     "coco_instances": ("coco_root", "val2017", {}),
     "coco_objects": ("objects_root", "val2017", {}),
+    "coco_words": ("objects_root", "val", {}),
     "flickr8k": ("flickr8k_root", "train", {}),
     "image_folder": ("pets_root", "train", {"folder": "pets/{split}"}),
     "imagenet_corruptions": ("corrupted_root", "validation", {}),
