@@ -6,6 +6,7 @@ import contextlib
 import io
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol, overload
 
@@ -16,6 +17,7 @@ from sparc_bench.errors import UserError
 from sparc_bench.files import archives
 from sparc_bench.files.atomic import remove_drafts, reserve, write_atomic, written
 from sparc_bench.files.json_text import json_value
+from sparc_bench.files.lock import LOCK_FILE, locked
 from sparc_bench.protocol import Block
 
 SUFFIX = ".partial"
@@ -90,9 +92,17 @@ class BlockFolder:
     def __init__(self, folder: Path, inputs: str, say: Callable[[str], None]) -> None:
         self.folder, self._inputs, self._say = folder, inputs, say
 
+    def held(self) -> AbstractContextManager[bool]:
+        """The folder's lock: two processes at once would each remove what the other needs.
+
+        Raises:
+            UserError: another process holds it; the sentence names it.
+        """
+        return locked(self.folder, "--results")
+
     def claim(self) -> None:
         """Remove blocks of an evaluation with other inputs, which is said, and what killed processes left."""
-        if not self.folder.exists():
+        if not _content(self.folder):
             return
         file = self.folder / INPUTS
         try:
@@ -155,12 +165,22 @@ class BlockFolder:
         return f"{len(list(self.folder.glob('*.npz')))} of {count} blocks are kept in {self.folder}"
 
     def remove(self) -> None:
-        """Remove the folder and all blocks."""
-        with written(self.folder), contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self.folder)
+        """Remove all blocks, and the folder, which goes later where its lock is held."""
+        with written(self.folder):
+            for path in _content(self.folder):
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
 
     def _file(self, number: int) -> Path:
         return self.folder / f"{number:06}.npz"
+
+
+def _content(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("*") if path.name != LOCK_FILE]
 
 
 class StoredBlocks(Sequence[Block]):

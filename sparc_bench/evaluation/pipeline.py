@@ -9,7 +9,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -118,29 +118,40 @@ class Pipeline:
         kept = None if self.force else from_first(self.ranks, lambda: self._kept(path, bare))
         if kept is not None:
             return Result(model.name, card.name, kept, path, kept=True)
-        with self.candidate.scorer(task, data) as scorer:
-            store = self._store(path, bare, scorer)
+        with ExitStack() as stack:
+            scorer = stack.enter_context(self.candidate.scorer(task, data))
+            store = self._store(path, bare, scorer, stack)
             record = self._scored(task, data, bare, provenance, scorer, store)
-        if record is not None:
-            new_record.write(path, *record)
-            if isinstance(store, BlockFolder):
-                store.remove()
+            if record is not None:
+                new_record.write(path, *record)
+                if isinstance(store, BlockFolder):
+                    store.remove()
         return Result(model.name, card.name, None if record is None else record[0], path)
 
     def _kept(self, path: Path, bare: Record) -> Record | None:
         """The record that lies there with the same inputs; a kill may have left its blocks beside it, which go."""
         kept = new_record.kept(path, bare)
-        if kept is not None:
-            BlockFolder(path.with_suffix(SUFFIX), "", self.say).remove()
+        left = BlockFolder(path.with_suffix(SUFFIX), "", self.say)
+        if kept is not None and left.folder.exists():
+            with suppress(UserError), left.held():  # they may also be those of a process that makes the record anew
+                left.remove()
         return kept
 
-    def _store(self, path: Path, bare: Record, scorer: Scorer) -> BlockStore:
-        """Where the blocks lie until the record is there."""
+    def _store(self, path: Path, bare: Record, scorer: Scorer, stack: ExitStack) -> BlockStore:
+        """Where the blocks lie until the record is there; `stack` holds the lock of a folder."""
         if not scorer.goes_on and self.ranks.world == 1:
             return BlocksInMemory()
         inputs = json.dumps({"block": scorer.at_once, "record": bare.model_dump(mode="json")}, indent=1)
         folder = BlockFolder(path.with_suffix(SUFFIX), inputs, self.say)
-        by_first(self.ranks, folder.claim if scorer.goes_on else folder.remove)  # code without a hash may have changed
+
+        def claim() -> None:
+            stack.enter_context(folder.held())
+            if scorer.goes_on:
+                folder.claim()
+            else:  # code without a hash may have changed
+                folder.remove()
+
+        by_first(self.ranks, claim)
         return folder
 
     def _data(self, task: BoundTask) -> Examples:

@@ -7,6 +7,7 @@ import importlib
 import os
 import socket
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,17 @@ _BETWEEN_TRIES = 0.2
 _FAR = 2**30
 """Byte that is locked on Windows, where a locked byte cannot be read by others."""
 
+_open: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Lock files of this process; a forked child (a worker that decodes) must not hold a lock on when its parent dies."""
+
 
 @contextlib.contextmanager
-def locked(folder: Path, wait: bool = False) -> Iterator[bool]:
+def locked(folder: Path, option: str = "", wait: bool = False) -> Iterator[bool]:
     """Hold the lock of a folder, which is made; a folder that is empty at the end is removed.
 
     Args:
-        folder: the folder.
+        folder: that one process at a time writes to.
+        option: of the command line, which names another one; for the sentence.
         wait: whether to wait until another process gives the lock back.
 
     Yields:
@@ -44,10 +49,12 @@ def locked(folder: Path, wait: bool = False) -> Iterator[bool]:
     try:
         if held is False:
             holder = file.read().decode(errors="replace").strip() or "another process"
-            raise UserError(f"{folder} is being written by {holder}: wait for it, or name another folder with --runs.")
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%F %T')}\n".encode())
-        file.flush()
+            raise UserError(
+                f"{folder} is being written by {holder}: wait for it, or name another folder with {option}."
+            )
+        with written(path):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%F %T')}\n".encode())
         yield held is True
     finally:
         if held is not False:
@@ -70,7 +77,8 @@ def _in_folder(path: Path) -> tuple[Any, bool | None]:
 def _opened(path: Path) -> tuple[Any, bool | None]:
     """The open lock file, and whether its lock is ours; None where there are no locks."""
     while True:
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
+        _open.add(file)
         held = _lock(file)
         try:
             # its former holder may have removed the file between our opening and our locking it
@@ -108,3 +116,12 @@ def _lock_on_windows(file: Any) -> bool | None:  # noqa: ANN401 - an open file
     finally:
         file.seek(0)
     return True
+
+
+def _close_in_child() -> None:
+    for file in list(_open):
+        file.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_child)

@@ -177,7 +177,7 @@ def _prepared(
 ) -> _Run:
     rank, world = distributed.rank_and_world()
     if rank == 0:
-        nobody_else = stack.enter_context(locked(run_folder))
+        nobody_else = stack.enter_context(locked(run_folder, "--runs"))
         remove_drafts(run_folder, whoever=nobody_else)
     # cuBLAS is deterministic only with a fixed workspace; a few CUDA kernels have no deterministic form and warn
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

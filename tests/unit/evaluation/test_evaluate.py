@@ -1,6 +1,8 @@
 import hashlib
 import io
+import os
 import sys
+from contextlib import ExitStack
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
+from sparc_bench.blocks.block_store import BlockFolder
 from sparc_bench.cards import discovery
 from sparc_bench.cards import prompts as prompt_sets
 from sparc_bench.cards.binding import bind
@@ -83,6 +86,19 @@ def test_equal_hashes_keep_the_record(run, toy_task):
     changed = run([toy_task(data={"n": 33})])[0]
     assert (changed.kept, changed.record.n) == (False, 33)
     assert not run()[0].kept
+
+
+def test_one_process_at_a_time_makes_a_record(run):
+    first = run()[0]
+    partial = BlockFolder(first.path.with_suffix(".partial"), "{}", pytest.fail)
+    with partial.held():
+        partial.write(0, Block(np.array([0]), {}))
+        assert run()[0].kept
+        assert f"is being written by process {os.getpid()} on" in run(force=True)[0].error
+        assert "--results" in run(force=True)[0].error
+        assert partial.read(0) is not None
+    assert run()[0].kept
+    assert not partial.folder.exists()
 
 
 def test_a_kept_record_takes_on_the_words_of_its_card(run, toy_task):
@@ -293,7 +309,8 @@ def test_blocks_of_code_without_a_hash_are_not_gone_on_with(tmp_path, run, goes_
     pipeline = Pipeline(None, tmp_path, ranks=two, say=pytest.fail)
     scorer = Scorer(None, None, has_towers=False, goes_on=goes_on)
     (result,) = run()
-    first = pipeline._store(tmp_path / "toy.json", result.record, scorer)
-    first.write(0, Block(np.arange(2), {}))
-    again = pipeline._store(tmp_path / "toy.json", result.record, scorer)
-    assert (again.read(0) is not None) == left
+    for found in (False, left):
+        with ExitStack() as stack:
+            store = pipeline._store(tmp_path / "toy.json", result.record, scorer, stack)
+            assert (store.read(0) is not None) == found
+            store.write(0, Block(np.arange(2), {}))
