@@ -6,6 +6,8 @@ import ctypes
 import os
 import sys
 from collections.abc import Collection, Iterable, Sequence
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,8 +132,10 @@ def refuse_taken(out: Path) -> None:
 def is_plainly_absent(device: str) -> bool:
     """Whether a device is plainly none of this machine; False wherever only torch knows."""
     kind, colon, number = device.partition(":")
-    if not kind.isalpha() or kind == "gpu" or (colon and not number.isdecimal()):
+    if not kind.isalpha() or kind in ("gpu", "meta") or (colon and not number.isdecimal()):
         return True
+    if kind not in ("cpu", "cuda", "mps", "xpu"):  # of a package beside torch, such as torch_xla
+        return not entry_points(group="torch.backends") and find_spec(f"torch_{kind}") is None
     if kind == "mps":
         return sys.platform != "darwin"
     if kind == "xpu":

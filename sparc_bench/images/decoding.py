@@ -145,7 +145,13 @@ class _Opened(Dataset[tuple[Tensor, Box] | UserError]):
         self._preprocess = preprocess
 
     def __getitem__(self, view: View) -> tuple[Tensor, Box]:
-        return self._preprocess(view)
+        pixels, area = self._preprocess(view)
+        if not isinstance(pixels, Tensor):
+            raise UserError(
+                f"Preprocessing gives an object of type {type(pixels).__name__} for the image {view.id}: let it "
+                "return a tensor of pixels, as torchvision's ToTensor does."
+            )
+        return pixels, area
 
     def __getitems__(self, handed_out: list[View] | bytes) -> list[tuple[Tensor, Box] | UserError]:
         """A whole batch, which torch asks for at once where a data set has this method."""
@@ -164,6 +170,12 @@ def _batch(opened: list[tuple[Tensor, Box] | UserError]) -> tuple[Tensor | ndarr
             return each
         pixels.append(each[0])
         areas.append(each[1])
+    shapes = list(dict.fromkeys(tuple(each.shape) for each in pixels))
+    if len(shapes) > 1:
+        return UserError(
+            f"The preprocessing gives pixels of shape {shapes[0]} for one image and {shapes[1]} for another: let it "
+            "resize and crop all images to one size."
+        )
     worker = get_worker_info()
     if worker is not None:
         bytes_of_batch = len(pixels) * pixels[0].numel() * pixels[0].element_size()

@@ -8,15 +8,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sparc_bench.errors import UserError
 from sparc_bench.features import ImageFeatures, Regions, TextFeatures, unit
 
 
 def similarity(images: ImageFeatures, texts: TextFeatures, regions: Regions | None = None, path: str = "") -> Tensor:
     """Cosine of global vectors (NM), or of regions' weighted sums of the path's patches (RM), with the texts'."""
     texts_MD = texts.unit_MD
-    if regions is None:
-        return images.unit_ND @ texts_MD.T
-    return unit(pooled(images.patches[path], regions)) @ texts_MD.T
+    rows_RD = images.unit_ND if regions is None else unit(pooled(images.patches[path], regions))
+    _refuse_other_width(rows_RD, texts_MD)
+    return rows_RD @ texts_MD.T
+
+
+def _refuse_other_width(rows: Tensor, texts_MD: Tensor) -> None:
+    if rows.shape[-1] != texts_MD.shape[-1]:
+        raise UserError(
+            f"Vectors of images have {rows.shape[-1]} numbers and vectors of texts {texts_MD.shape[-1]}: let the model "
+            "project both into one joint space."
+        )
 
 
 def dense_scores(images: ImageFeatures, texts: TextFeatures, path: str) -> Tensor:
@@ -24,6 +33,7 @@ def dense_scores(images: ImageFeatures, texts: TextFeatures, path: str) -> Tenso
     if images.grid is None:
         raise RuntimeError("dense scores were asked of features without patches")
     patches_NPD = unit(images.patches[path])
+    _refuse_other_width(patches_NPD, texts.unit_MD)
     scores_NMP = torch.einsum("npd,md->nmp", patches_NPD, texts.unit_MD)
     return scores_NMP.reshape(*scores_NMP.shape[:2], *images.grid)
 

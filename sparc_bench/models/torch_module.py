@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from PIL import Image
@@ -32,10 +32,12 @@ from sparc_bench.cards import discovery
 from sparc_bench.cards.model_card import ModelCard, refuse_without_split
 from sparc_bench.cards.name import LONGEST_NAME, fault_of_model
 from sparc_bench.encoder import ImageTextEncoder, Runtime
-from sparc_bench.errors import UserError
+from sparc_bench.errors import UserError, nearest
 from sparc_bench.features import ImageFeatures, TextFeatures
 from sparc_bench.images.item import Box
 from sparc_bench.images.view import View
+
+Shows = Literal["centre", "whole"]
 
 PATH = "local"
 """Name of the patch path."""
@@ -54,7 +56,7 @@ class Transformed:
     """
 
     transform: Callable[[Image.Image], Tensor]
-    shows: Literal["centre", "whole"]
+    shows: Shows
 
     def __call__(self, view: View) -> tuple[Tensor, Box]:
         """Pixels, and the area of the original image that they show; raises UserError for another size."""
@@ -85,6 +87,9 @@ class ModuleEncoder(ImageTextEncoder):
         tokenize: Callable[[list[str]], Tensor] | None,
         patches: Callable[[Tensor], Tensor] | None,
     ) -> None:
+        if isinstance(model, type):
+            name = model.__name__
+            raise UserError(f"{name} is a class, not a model: give an object of it, such as {name}().")
         missing = [name for name in ("encode_image", "encode_text") if not hasattr(model, name)]
         if missing:
             raise UserError(
@@ -109,11 +114,12 @@ class ModuleEncoder(ImageTextEncoder):
         with self._evaluating():
             global_BD = self._model.encode_image(pixels) if "global" in need else None
             patches_BPD = self._patches(pixels) if self._patches is not None and "patches" in need else None
-        if global_BD is not None:
+        if "global" in need:
             self._refuse_odd("encode_image", global_BD, "BD", len(pixels))
-        if patches_BPD is None:
+        if self._patches is None or "patches" not in need:
             return ImageFeatures((), global_BD)
         self._refuse_odd("patches", patches_BPD, "BPD", len(pixels))
+        assert patches_BPD is not None  # which has just been refused
         edge = math.isqrt(patches_BPD.shape[1])
         if edge * edge != patches_BPD.shape[1]:
             raise UserError(
@@ -125,10 +131,19 @@ class ModuleEncoder(ImageTextEncoder):
     def encode_texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:  # noqa: ARG002 - one vector
         """Global vectors BD."""
         with self._evaluating():
-            words = list(texts) if self._tokenize is None else self._tokenize(list(texts)).to(self.device)
-            global_BD = self._model.encode_text(words)
+            global_BD = self._model.encode_text(list(texts) if self._tokenize is None else self._tokens(texts))
         self._refuse_odd("encode_text", global_BD, "BD", len(texts))
         return TextFeatures(tuple(texts), global_BD)
+
+    def _tokens(self, texts: Sequence[str]) -> Tensor:
+        assert self._tokenize is not None  # the caller has looked
+        found: object = self._tokenize(list(texts))
+        if not isinstance(found, Tensor):
+            raise UserError(
+                f"The tokenizer of {self.card.name} gives a {type(found).__name__}: return a tensor, such as "
+                'tokenizer(texts, padding=True, return_tensors="pt")["input_ids"] of a Hugging Face tokenizer.'
+            )
+        return found.to(self.device)
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -142,12 +157,17 @@ class ModuleEncoder(ImageTextEncoder):
                 each.training = True
 
     def _refuse_odd(self, method: str, found: object, axes: str, rows: int) -> None:
-        """Raise UserError for vectors that are no tensor with these axes, the first of them `rows` long."""
-        if isinstance(found, Tensor) and found.ndim == len(axes) and found.shape[0] == rows:
-            return
-        what = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        """Raise UserError for what is no tensor of real numbers with these axes, the first of them `rows` long."""
+        what = f"a {type(found).__name__}"
+        if isinstance(found, Tensor):
+            odd = [str(found.dtype).removeprefix("torch.")] if found.is_complex() else []
+            odd += [str(found.layout).removeprefix("torch.")] if found.layout != torch.strided else []
+            odd += ["meta"] if found.is_meta else []
+            if not odd and found.ndim == len(axes) and found.shape[0] == rows and found.numel():
+                return
+            what = f"a {' '.join([*odd, 'tensor'])} of shape {tuple(found.shape)}"
         wanted = ", ".join(axes).replace("B", str(rows))
-        raise UserError(f"{method} of {self.card.name} gives {what}: return a tensor of shape ({wanted}).")
+        raise UserError(f"{method} of {self.card.name} gives {what}: return a dense, real tensor of shape ({wanted}).")
 
 
 def wrap(
@@ -159,7 +179,7 @@ def wrap(
     name: str | None = None,
     title: str = "",
     trained_on: Sequence[str] = (),
-    shows: Literal["centre", "whole"] = "centre",
+    shows: Shows = "centre",
 ) -> ModuleEncoder:
     """An encoder of a model in memory, for `sparc_bench.evaluate`: a torch module, or any object with the two methods.
 
@@ -180,7 +200,14 @@ def wrap(
     Raises:
         UserError: a method is missing, or a name that cannot be a folder's or that a card has.
     """
-    name = type(model).__name__ if name is None else name
+    name = type(model).__name__ if name is None else str(name)
+    if not callable(preprocess):
+        raise UserError(
+            f"preprocess is of type {type(preprocess).__name__}: give a function from a PIL image to pixels, such as a "
+            "torchvision transform."
+        )
+    if shows not in get_args(Shows):
+        raise UserError(f"shows is '{shows}', which no image area has for a name: {nearest(shows, get_args(Shows))}")
     if reason := fault_of_model(name):
         raise UserError(f"The name {name[:LONGEST_NAME]!r} {reason}.")
     if name in discovery.names("models"):
@@ -198,7 +225,7 @@ def loader(
     preprocess: Callable[[Image.Image], Tensor],
     tokenize: Callable[[list[str]], Tensor] | None = None,
     patches: Callable[[Tensor], Tensor] | None = None,
-    shows: Literal["centre", "whole"] = "centre",
+    shows: Shows = "centre",
 ) -> Callable[[ModelCard, Path | None, Runtime], ModuleEncoder]:
     """A function `load` for a Python file with a model; the arguments are those of `wrap`.
 

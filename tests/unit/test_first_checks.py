@@ -107,6 +107,7 @@ def test_nothing_is_imported_that_computes(tmp_path):
         *(f"eval {model} {evaluated}" for model in ("scenes_spark", "qqqq", "opn_clip:x", f"{tmp_path}/card.toml")),
         *(f"eval {tmp_path}/{model} {evaluated}" for model in ("run", "there")),
         *(f"eval scenes_clip {evaluated} --device {device}" for device in ("gpu", "mps:x", "cuda:one")),
+        *(f"eval scenes_clip {evaluated} --device {device}" for device in ("cdua", "meta", "hpu:0")),
         f"eval own:{tmp_path}/run/model.safetensors {evaluated}",
         f"eval scenes_clip --run {tmp_path}/run {evaluated}",
         f"eval scenes_clip --seed 77 {evaluated}",

@@ -1,3 +1,5 @@
+from functools import partial
+
 import open_clip
 import pytest
 import torch
@@ -163,8 +165,13 @@ def test_another_runtime_hashes_the_weights_again():
 @pytest.mark.parametrize(
     ("image", "text", "sentence"),
     [
-        (lambda pixels: (pixels,), tokenize, r"encode_image of M gives a tuple: return a tensor of shape \(1, D\)"),
+        (lambda pixels: (pixels,), tokenize, r"encode_image of M gives a tuple: return a dense, real tensor of shape"),
         (lambda pixels: pixels, tokenize, r"encode_image of M gives a tensor of shape \(1, 3, 16, 16\): return"),
+        (lambda _: None, tokenize, r"encode_image of M gives a NoneType: return a dense, real tensor of shape"),
+        (lambda _: torch.ones(1, 4).to_sparse(), tokenize, r"gives a sparse_coo tensor of shape \(1, 4\)"),
+        (lambda _: torch.ones(1, 4) * 1j, tokenize, r"gives a complex64 tensor of shape \(1, 4\)"),
+        (lambda _: torch.ones(1, 4, device="meta"), tokenize, r"gives a meta tensor of shape \(1, 4\)"),
+        (lambda _: torch.ones(1, 0), tokenize, r"gives a tensor of shape \(1, 0\)"),
         (Towers().encode_image, lambda _: torch.ones(3, 4), r"encode_text of M gives a tensor of shape \(3, 4\)"),
     ],
 )
@@ -186,6 +193,41 @@ def test_vectors_of_another_shape_are_refused(image, text, sentence):
 def test_names_that_are_refused(options, sentence):
     with pytest.raises(UserError, match=sentence):
         wrap(Towers(), preprocess, tokenize, **options)
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"model": Towers}, r"Towers is a class, not a model: give an object of it, such as Towers\(\)"),
+        ({"preprocess": 3}, "preprocess is of type int: give a function"),
+        ({"shows": "all"}, "shows is 'all', .* choose one of centre, whole"),
+        ({"preprocess": lambda image: image}, "gives an object of type Image for the image a: let it"),
+        ({"preprocess": lambda image: {"pixel_values": preprocess(image)}}, "of type dict for the image a: let it"),
+        ({"preprocess": lambda image: torch.ones(3, image.width, 4)}, r"\(3, 64, 4\) for one image and \(3, 9, 4"),
+        ({"tokenizer": lambda texts: {"input_ids": tokenize(texts)}}, 'gives a dict: return a tensor, .*"input_ids"'),
+        ({"tokenizer": lambda _: [[1, 2]]}, "gives a list: return a tensor"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(changed, sentence):
+    views = [View(ImageItem("a", gradient)), View(ImageItem("b", partial(Image.new, "RGB", (9, 9))))]
+
+    def encoded():
+        mine = wrap(**{"model": Towers(), "preprocess": preprocess, "tokenizer": tokenize, **changed})
+        mine.images(views, ALL)
+        mine.texts(["one"], ALL)
+
+    with pytest.raises(UserError, match=sentence):
+        encoded()
+
+
+def test_images_and_texts_of_different_widths_are_refused():
+    towers = Towers()
+    towers.text = nn.Parameter(torch.ones(2, 5))
+    mine = wrap(towers, preprocess, tokenize, patches=towers.encode_patches)
+    images, texts = mine.images([View(ImageItem("a", gradient))], ALL), mine.texts(["one"], ALL)
+    for scored in (mine.similarity, mine.dense_scores):
+        with pytest.raises(UserError, match="images have 4 numbers and vectors of texts 5: let the model project both"):
+            scored(images, texts)
 
 
 @pytest.mark.slow
