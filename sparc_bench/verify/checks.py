@@ -12,7 +12,7 @@ import torch
 from sparc_bench import __version__
 from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError
-from sparc_bench.verify import grid, pixels, probe_values, scores, texts, vectors
+from sparc_bench.verify import grid, pixels, probe_values, scores, texts, vectors, windows
 from sparc_bench.verify.finding import Check, Finding, left_out
 from sparc_bench.verify.model_report import ModelReport
 from sparc_bench.verify.probed_model import ProbedModel
@@ -31,6 +31,8 @@ CHECKS: tuple[Check, ...] = (
     Check("finite", vectors.finite, stored=True, after=("shapes",)),
     Check("images differ", vectors.distinct_images, _IMAGE, stored=True, after=("finite",)),
     Check("texts differ", vectors.distinct_texts, _TEXT, stored=True, after=("finite",)),
+    Check("windows", windows.window, _IMAGE, after=("finite", "area seen")),
+    Check("input size", windows.input_size, _IMAGE, after=("finite", "pixels")),
     Check("determinism", vectors.determinism, after=("finite",)),
     Check("asked for", vectors.only_what_is_needed, _PATCHES | {"global"}, after=("determinism",)),
     Check("image batches", vectors.image_batches, _IMAGE, after=("determinism",)),

@@ -12,29 +12,50 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.encoder import ImageTextEncoder, Runtime
+from sparc_bench.errors import UserError
 from sparc_bench.features import ImageFeatures, TextFeatures
+from sparc_bench.images.view import View
 
 SIZE, GRID, WIDTH, CONTEXT = 48, 6, 32, 24
 CARD = ModelCard(name="toy", title="a toy", family="toy", source="test")
 
 
+def opened(view):
+    if view.size is not None:
+        raise UserError("A toy has one size.")
+    return view.open()
+
+
 def squash(view):
-    image = view.open()
+    image = opened(view)
     pixels = pil_to_tensor(image.resize((SIZE, SIZE), Image.Resampling.BICUBIC)) / 127.5 - 1
-    return pixels, (0.0, 0.0, *map(float, image.size))
+    return pixels, view.in_original((0.0, 0.0, *map(float, image.size)))
+
+
+def squash_whole(view):
+    """A window's pixels as they should be, but not its place."""
+    return squash(view)[0], (0.0, 0.0, *map(float, view.open().size))
+
+
+def without_windows(view):
+    return squash(View(view.item, None, view.rows, view.columns))
+
+
+def of_one_size(view):
+    return squash(View(view.item, view.window))
 
 
 def centre_crop(view, claim_all=False):
-    image = view.open()
+    image = opened(view)
     (width, height), side = image.size, min(image.size)
     left, top = (width - side) / 2, (height - side) / 2
     box = (left, top, left + side, top + side)
     pixels = pil_to_tensor(image.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=box)) / 127.5 - 1
-    return pixels, (0.0, 0.0, float(width), float(height)) if claim_all else box
+    return pixels, view.in_original((0.0, 0.0, float(width), float(height)) if claim_all else box)
 
 
 def letterbox(view):
-    image = view.open()
+    image = opened(view)
     (width, height), side = image.size, max(image.size)
     inner = round(SIZE * width / side), round(SIZE * height / side)
     canvas = Image.new("RGB", (SIZE, SIZE), (128, 128, 128))
@@ -42,7 +63,7 @@ def letterbox(view):
     canvas.paste(image.resize((max(1, inner[0]), max(1, inner[1])), Image.Resampling.BICUBIC), (left, top))
     scale = side / SIZE
     area = (-left * scale, -top * scale, (SIZE - left) * scale, (SIZE - top) * scale)
-    return pil_to_tensor(canvas) / 127.5 - 1, area
+    return pil_to_tensor(canvas) / 127.5 - 1, view.in_original(area)
 
 
 def changed(view, change=None):
@@ -52,9 +73,10 @@ def changed(view, change=None):
 
 
 def without_antialias(view):
-    image = view.open()
+    image = opened(view)
     pixels = pil_to_tensor(image)[None].float()
-    return F.interpolate(pixels, size=(SIZE, SIZE), mode="bilinear")[0] / 127.5 - 1, (0.0, 0.0, *map(float, image.size))
+    area = view.in_original((0.0, 0.0, *map(float, image.size)))
+    return F.interpolate(pixels, size=(SIZE, SIZE), mode="bilinear")[0] / 127.5 - 1, area
 
 
 def jitter(pixels):

@@ -26,9 +26,12 @@ from tests.toys.verified import (
     centre_crop,
     jitter,
     letterbox,
+    of_one_size,
     preprocess_after,
     squash,
+    squash_whole,
     without_antialias,
+    without_windows,
 )
 
 
@@ -53,6 +56,15 @@ class Reordered(Toy):
 
     def patches(self, pixels):
         return super().patches(pixels)[:, self.order]
+
+
+class LosesPlaces(Toy):
+    """An encoder whose own batches forget windows."""
+
+    def stream(self, groups, need):
+        for features in super().stream(groups, need):
+            area_N4 = features.area_N4 - features.area_N4[:, :2].repeat(1, 2)
+            yield dataclasses.replace(features, area_N4=area_N4)
 
 
 class NotANumber(Toy):
@@ -223,6 +235,15 @@ MISTAKES = {
     ),
     "flip": (Toy(preprocess_after(lambda p: p.flip(2))), "area seen", "fail", "flip"),
     "swapped": (Toy(preprocess_after(lambda p: p.transpose(1, 2))), "area seen", "fail", "channels, rows, columns"),
+    "window without a place": (
+        Toy(squash_whole),
+        "windows",
+        "fail",
+        r"\(0, 0, 320, 240\) of a window .* \(600, 120, 92",
+    ),
+    "no windows": (Toy(without_windows), "windows", "fail", r"open it with view\.open\(\)"),
+    "features lose the place": (LosesPlaces(), "windows", "fail", "area_N4 of the features says"),
+    "no input size": (Toy(of_one_size), "input size", "fail", "48 x 48 pixels where a view asks for 96 x 72: resize"),
     "aliased": (Toy(without_antialias), "resampling", "warning", "antialias=True"),
 }
 """What is wrong -> the encoder, the check that finds it, how bad that is, what its advice says."""
