@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,11 +16,12 @@ from sparc_bench.blocks.ranks import Alone, Ranks
 from sparc_bench.cards.binding import BoundTask, bind
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.cards.task_card import TaskCard
+from sparc_bench.catalogue.expected_counts import check_counts
 from sparc_bench.dataset import Examples, LazyExamples
 from sparc_bench.encoder import Encoder, Runtime, image_need
 from sparc_bench.errors import UserError
 from sparc_bench.evaluation.new_record import Provenance
-from sparc_bench.evaluation.pipeline import Pipeline, Result
+from sparc_bench.evaluation.pipeline import Pipeline, Result, read_data, split_key
 from sparc_bench.evaluation.scorer import Scorer
 from sparc_bench.evaluation.watched_encoder import WatchedEncoder
 from sparc_bench.feature_cache import CacheMode
@@ -84,8 +85,38 @@ def evaluate(
         UserError: the model cannot be found or loaded.
     """
     resolved = resolve.resolve(model, run, settings.seed, settings.runs)
+    read, errors = _read_ahead(tasks, settings)
+    if tasks and len(errors) == len(tasks):
+        return [Result(resolved.card.name, task.name, error=error) for task, error in zip(tasks, errors, strict=True)]
     encoder = resolve.load_encoder(resolved, settings.runtime)
-    return evaluate_encoder(encoder, resolved.card, resolved.seed, tasks, settings, progress)
+    return evaluate_encoder(
+        encoder, resolved.card, resolved.seed, tasks, settings, progress, read if encoder.opens_images else {}
+    )
+
+
+def _read_ahead(tasks: Sequence[TaskCard], settings: Settings) -> tuple[dict[str, Examples], list[str]]:
+    """The data of the first task that has them, read before a model is loaded; the sentences of those before it.
+
+    Data whose photos alone are not there are left to the evaluation: some models open none.
+    """
+    errors: list[str] = []
+    for card in tasks:
+        for opens_images in (True, False):
+            try:
+                task = bind(card)
+                data = settings.ranks.together(partial(_counted, task, settings.data_root, opens_images))
+            except UserError as error:
+                sentence = str(error)
+            else:
+                return {split_key(task): data} if opens_images else {}, errors
+        errors.append(sentence)
+    return {}, errors
+
+
+def _counted(task: BoundTask, data_root: Path | None, opens_images: bool) -> Examples:
+    data = read_data(task, data_root, opens_images=opens_images)
+    check_counts(task.card, data.counts())
+    return data
 
 
 def evaluate_encoder(
@@ -95,8 +126,9 @@ def evaluate_encoder(
     tasks: Sequence[TaskCard],
     settings: Settings,
     progress: Progress | None = None,
+    read: Mapping[str, Examples] | None = None,
 ) -> list[Result]:
-    """Results of a loaded model, as `evaluate` gives them; `seed` is its training seed."""
+    """Results of a loaded model, as `evaluate` gives them; `seed` is its training seed, `read` data that were read."""
     model = _Model(
         encoder,
         card,
@@ -107,7 +139,14 @@ def evaluate_encoder(
         settings.ranks,
     )
     pipeline = Pipeline(
-        model, settings.results, settings.data_root, settings.limit, settings.force, settings.ranks, settings.say
+        model,
+        settings.results,
+        settings.data_root,
+        settings.limit,
+        settings.force,
+        settings.ranks,
+        settings.say,
+        dict(read or {}),
     )
     return [model.result(pipeline, task) for task in tasks]
 

@@ -91,6 +91,7 @@ class Pipeline:
         force: replace a record whose inputs are all the same.
         ranks: the processes that share the work; the first one scores and writes.
         say: function that shows the user a sentence.
+        splits: those read so far, by `split_key`.
     """
 
     candidate: Candidate
@@ -100,7 +101,7 @@ class Pipeline:
     force: bool = False
     ranks: Ranks = field(default_factory=Alone)
     say: Callable[[str], None] = to_stderr
-    _splits: dict[str, Examples] = field(default_factory=dict)
+    splits: dict[str, Examples] = field(default_factory=dict)
 
     def result(self, task: BoundTask) -> Result:
         """The record of one task: the one that lies there, if its inputs are the same, or a new one.
@@ -155,10 +156,10 @@ class Pipeline:
         return folder
 
     def _data(self, task: BoundTask) -> Examples:
-        key = f"{task.card.dataset}:{task.card.split}:{task.data_options.model_dump_json()}"
-        if key not in self._splits:
-            self._splits[key] = read_data(task, self.data_root, opens_images=self.candidate.opens_images)
-        data = self._splits[key]
+        key = split_key(task)
+        if key not in self.splits:
+            self.splits[key] = read_data(task, self.data_root, opens_images=self.candidate.opens_images)
+        data = self.splits[key]
         check_counts(task.card, data.counts())
         return limited(data, self.limit, spread="splits" in task.protocol.DATA)
 
@@ -189,6 +190,11 @@ class Pipeline:
         outcome = outcome_from(task.protocol, predictions, data, task.options)
         new_record.headline(bare, outcome)
         return outcome
+
+
+def split_key(task: BoundTask) -> str:
+    """Name of a task's data: its data set, split and reader's options."""
+    return f"{task.card.dataset}:{task.card.split}:{task.data_options.model_dump_json()}"
 
 
 def read_data(task: BoundTask, data_root: Path | None, *, opens_images: bool) -> Examples:

@@ -119,6 +119,20 @@ def test_lost_or_foreign_outcomes_are_made_again(run):
     assert first.path.with_suffix(".npz").is_file()
 
 
+def test_data_are_read_once_and_before_the_model(run, toy_task, toy_plugins, monkeypatch):
+    done = []
+    data, family = discovery.load("datasets", "toy_data"), discovery.load("encoders", "toy_family")
+    read, load = data.read, family.load
+    monkeypatch.setattr(data, "read", lambda *of: done.append("read") or read(*of))
+    monkeypatch.setattr(family, "load", lambda *of: done.append("load") or load(*of))
+    assert [result.error for result in run([toy_task(), toy_task("again")])] == [None, None]
+    assert done == ["read", "load"]
+    done.clear()
+    broken = [toy_task(data={"fail": True}), toy_task("other", data={"fail": True})]
+    assert [result.error for result in run(broken)] == 2 * ["The toy data are broken: leave 'fail' out."]
+    assert "load" not in done
+
+
 def test_a_damaged_record_is_an_error_until_forced(run):
     first = run()[0]
     first.path.write_text("{")
