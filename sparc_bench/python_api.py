@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +22,7 @@ from sparc_bench.feature_cache import CacheMode
 from sparc_bench.first_checks import refuse_absent_device, refuse_absent_root
 
 if TYPE_CHECKING:  # which need torch or pandas
+    import torch
     from pandas import DataFrame
 
     from sparc_bench.encoder import Encoder
@@ -33,14 +34,14 @@ PathLike = str | os.PathLike[str]
 
 def evaluate(
     model: PathLike | Encoder,
-    tasks: Sequence[PathLike | TaskCard] | PathLike | TaskCard = (),
+    tasks: Iterable[PathLike | TaskCard] | PathLike | TaskCard = (),
     suite: str | None = None,
     *,
     data_root: PathLike | None = None,
     limit: int | None = None,
     results: PathLike = "results",
     seed: int = 0,
-    device: str | None = None,
+    device: str | torch.device | None = None,
     precision: Literal["float32", "bf16"] | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
@@ -79,15 +80,18 @@ def evaluate(
     from sparc_bench.terminal import task_bar
 
     several = [tasks] if isinstance(tasks, str | os.PathLike | TaskCard) else tasks
-    named = [each if isinstance(each, TaskCard) else os.fspath(each) for each in several]
+    if not isinstance(several, Iterable):
+        raise UserError(f"tasks is of type {type(several).__name__}: give names, paths of cards, or cards.")
+    named = [each if isinstance(each, TaskCard) else _path(each, "A task") for each in several]
     cards = discovery.chosen(named, () if suite is None else (suite,))
     if not cards:
         raise UserError("No task was named: give tasks=[...] or suite=..., which sparc_bench.list_tasks() lists.")
     root = _data_root(data_root)
     refuse_absent_root(root)
-    refuse_absent_device(device or "cpu")
+    place = None if device is None else str(device)
+    refuse_absent_device(place or "cpu")
     request = Request(
-        tuple(cards), Path(results), root, seed, device, precision, batch_size, workers, cache, limit, force
+        tuple(cards), Path(results), root, seed, place, precision, batch_size, workers, cache, limit, force
     )
     if isinstance(model, str | os.PathLike):
         done = evaluate_named([os.fspath(model)], request, progress=task_bar())
@@ -142,7 +146,8 @@ def compare(a: Records | PathLike, b: Records | PathLike, results: PathLike = "r
                 )
             files.append((each.models[0], {one.record.task: one.path for one in each.files}))
         else:
-            files.append((os.fspath(each), record_files_of(os.fspath(each), Path(results))))
+            name = _path(each, "A side of a comparison")
+            files.append((name, record_files_of(name, Path(results))))
     (name_a, files_a), (name_b, files_b) = files
     return compare_files(name_a, files_a, name_b, files_b)
 
@@ -153,7 +158,7 @@ def train(
     name: str | None = None,
     data_root: PathLike | None = None,
     seed: int = 0,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     runs: PathLike = "runs",
     tensorboard: bool = False,
     **changes: Any,  # noqa: ANN401 - values of a recipe's keys
@@ -175,16 +180,18 @@ def train(
         UserError: an unknown recipe or key, an invalid value, absent data, or a training that fails.
         KeyboardInterrupt: the training was interrupted; the same call goes on with it.
     """
-    card = recipe if isinstance(recipe, Recipe) else discovery.recipe(os.fspath(recipe))
+    card = recipe if isinstance(recipe, Recipe) else discovery.recipe(_path(recipe, "A recipe"))
     if changes or name is not None:
         card = renamed(card, changes, name)
     root = _data_root(data_root)
     refuse_absent_root(root)
-    refuse_absent_device(device)
+    if not (isinstance(seed, int) and seed >= 0):
+        raise UserError(f"seed is {seed!r}: give a whole number of at least 0.")
+    refuse_absent_device(str(device))
     from sparc_bench.training.request import train_named
 
     try:
-        return train_named(card, Path(runs), root, seed, device, tensorboard)[0]
+        return train_named(card, Path(runs), root, seed, str(device), tensorboard)[0]
     except StoppedError as error:
         raise KeyboardInterrupt(str(error)) from None
 
@@ -212,6 +219,12 @@ def list_models() -> DataFrame:
 
     columns, rows = model_rows()
     return DataFrame(rows, columns=list(columns))
+
+
+def _path(value: object, what: str) -> str:
+    if not isinstance(value, str | os.PathLike):
+        raise UserError(f"{what} is of type {type(value).__name__}: give a name, a path, or what help() names instead.")
+    return os.fspath(value)
 
 
 def _data_root(given: PathLike | None) -> Path | None:

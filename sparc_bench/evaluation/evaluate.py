@@ -104,7 +104,7 @@ def _read_ahead(tasks: Sequence[TaskCard], settings: Settings) -> tuple[dict[str
         for opens_images in (True, False):
             try:
                 task = bind(card)
-                data = settings.ranks.together(partial(_counted, task, settings.data_root, opens_images))
+                data = settings.ranks.together(partial(_read_whole, task, settings.data_root, opens_images))
             except UserError as error:
                 sentence = str(error)
             else:
@@ -113,7 +113,7 @@ def _read_ahead(tasks: Sequence[TaskCard], settings: Settings) -> tuple[dict[str
     return {}, errors
 
 
-def _counted(task: BoundTask, data_root: Path | None, opens_images: bool) -> Examples:
+def _read_whole(task: BoundTask, data_root: Path | None, opens_images: bool) -> Examples:
     data = read_data(task, data_root, opens_images=opens_images)
     check_counts(task.card, data.counts())
     return data

@@ -9,12 +9,13 @@ import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from sparc_bench.blocks.ranks import Alone, Ranks
 from sparc_bench.cards.task_card import TaskCard
-from sparc_bench.errors import UserError
+from sparc_bench.errors import UserError, nearest
 from sparc_bench.feature_cache import CacheMode
 from sparc_bench.first_checks import may_be_model, refuse_absent_data, refuse_absent_weights, refuse_unwritable
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:  # which need torch
 
     from sparc_bench.evaluation.evaluate import Settings
     from sparc_bench.evaluation.pipeline import Result
+
+Precision = Literal["float32", "bf16"]
 
 MOST_WORKERS = 8
 """Processes that decode images where no number is given, at most."""
@@ -51,12 +54,23 @@ class Request:
     data_root: Path | None = None
     seed: int = 0
     device: str | None = None
-    precision: Literal["float32", "bf16"] | None = None
+    precision: Precision | None = None
     batch_size: int | None = None
     workers: int | None = None
     cache: CacheMode = "full"
     limit: int | None = None
     force: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise UserError for a value that is none of its setting: the command line never lets it come so far."""
+        for name, least in (("seed", 0), ("batch_size", 1), ("workers", 0), ("limit", 1)):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, Integral) and value >= least):
+                raise UserError(f"{name} is {value!r}: give a whole number of at least {least}.")
+        for name, values in (("precision", get_args(Precision)), ("cache", get_args(CacheMode))):
+            value = getattr(self, name)
+            if value not in values and not (value is None and name == "precision"):
+                raise UserError(f"{name} is {value!r}: {nearest(str(value), values)}")
 
     def settings(self, device: str = "cpu", workers: int | None = None) -> Settings:
         """All settings; `device` and `workers` stand in where none was asked for."""

@@ -134,6 +134,31 @@ def test_mistakes_are_said_before_anything_is_loaded(here, toy_task, toy_model, 
     assert not (here / "results").exists()
 
 
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ({"precision": "fp16"}, "precision is .fp16.: did you mean .bf16"),
+        ({"cache": "yes"}, "cache is 'yes': choose one of full, half"),
+        ({"batch_size": -4}, "batch_size is -4: give a whole number of at least 1"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"limit": 2.5}, "limit is 2.5"),
+        ({"workers": -1}, "workers is -1: give a whole number of at least 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"device": torch.device("meta")}, "The device 'meta' cannot be used here"),
+        ({"tasks": None}, "tasks is of type NoneType: give names"),
+        ({"tasks": [3]}, "A task is of type int: give a name"),
+    ],
+)
+def test_values_that_no_setting_has_are_refused(here, toy_task, toy_model, setting, sentence):
+    with pytest.raises(sb.UserError, match=sentence):
+        sb.evaluate(toy_model(), **{"tasks": toy_task(), **setting})
+    assert not (here / "results").exists()
+
+
+def test_a_device_may_be_one_of_torch(here, toy_task, toy_model):
+    assert len(sb.evaluate(toy_model(), toy_task(), device=torch.device("cpu")).files) == 1
+
+
 def test_a_model_in_memory(here, toy_task):
     towers = Towers()
     (record,) = sb.evaluate(wrapped(towers, title="Sees nothing"), toy_task(), batch_size=7)
@@ -219,6 +244,12 @@ def test_training_with_changes_gives_a_run_that_evaluates(here):
     assert sb.train("scenes_clip", name="short", **changes) == folder  # finished: it is kept
     (record,) = sb.evaluate(folder, "scenes_classification_colour", limit=12)
     assert record.model == "short"
+
+
+def test_what_is_no_recipe_record_or_seed_is_refused():
+    for call in (lambda: sb.train(None), lambda: sb.compare(3, "a"), lambda: sb.train("scenes_clip", seed=-1)):
+        with pytest.raises(sb.UserError, match=r"of type|seed is -1"):
+            call()
 
 
 def test_a_misspelt_change_is_refused():
