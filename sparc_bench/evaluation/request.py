@@ -65,7 +65,7 @@ class Request:
         """Raise UserError for a value that is none of its setting: the command line never lets it come so far."""
         for name, least in (("seed", 0), ("batch_size", 1), ("workers", 0), ("limit", 1)):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, Integral) and value >= least):
+            if value is not None and not (isinstance(value, Integral) and int(value) >= least):
                 raise UserError(f"{name} is {value!r}: give a whole number of at least {least}.")
         for name, values in (("precision", get_args(Precision)), ("cache", get_args(CacheMode))):
             value = getattr(self, name)

@@ -31,7 +31,9 @@ MOST = 100
 """MB above what the process holds before. Measured: 7 to 61."""
 
 MOST_OF_DETECTION = 300
-"""The same for detection: pycocotools holds an object of Python for every box. Measured: 185 with 20,000 boxes and as many detections."""
+"""The same for detection: pycocotools holds an object of Python for every box.
+
+Measured: 185 with 20,000 boxes and as many detections."""
 
 CASES = (
     "classification",
