@@ -104,7 +104,11 @@ class StudyCard(_Watched):
     )
     trials: Trials = Field(description="number of settings tried for every recipe")
     trial_steps: Steps = Field(description="training steps of a trial; the schedule is scaled to this length")
-    criterion: tuple[str, ...] = Field(min_length=1, description="val scores whose mean decides, fixed beforehand")
+    criterion: tuple[str, ...] = Field(
+        min_length=1,
+        description="val scores whose mean decides, fixed beforehand; with a * in place of the patch path, the best of "
+        "the model's paths",
+    )
     second_criterion: tuple[str, ...] = Field(
         default=(), description="val scores whose mean makes a second choice among the same trials, reported apart"
     )

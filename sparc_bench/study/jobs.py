@@ -6,6 +6,7 @@ A worker keeps data sets in memory, because reading and decoding them takes long
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import math
 import multiprocessing
 import os
@@ -106,7 +107,8 @@ def run_job(job: Job) -> JobResult:
         return JobResult(None, (str(error),))
     # of tasks (a recipe's [validate]) those that they are ranked by or that decide, which are fractions
     found = summary["val"]
-    named = (*summary.get("val_headlines", found), *(name for name in job.criteria if name in found))
+    decide = [name for criterion in job.criteria for name in fnmatch.filter(found, criterion)]
+    named = (*summary.get("val_headlines", found), *decide)
     val = {name: round(found[name], 6) for name in named}
     measured = {"cpu_seconds": summary.get("cpu_seconds"), "held_out": gains(summary.get("held_out") or {})}
     if job.trial is not None:

@@ -26,6 +26,7 @@ from sparc_bench.study.study_ranking import (
 )
 from sparc_bench.study.study_result import StudyResult
 from sparc_bench.study.study_rows import Gain
+from sparc_bench.study.trial_choice import val_score
 
 MARKDOWN, PICTURE = "table.md", "table.png"
 
@@ -103,7 +104,7 @@ def _on_val(result: StudyResult) -> list[str]:
     lines = []
     for entry in result.entries:
         if entry.runs:
-            means = [_mean([run.val.get(name) for run in entry.runs]) for name in names]
+            means = [_mean([val_score(study, run.val, name) for run in entry.runs]) for name in names]
             lines.append(f"| {markdown(entry.recipe)} | {len(entry.runs)} | {' | '.join(means)} |")
     if not lines:
         return []

@@ -20,7 +20,8 @@ from sparc_bench.files.atomic import write_atomic
 from sparc_bench.files.json_text import json_value
 from sparc_bench.foreign_text import csv_cell
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
+Score = Annotated[float, Field(ge=-1, le=1)]
+"""A score, or a difference of two."""
 
 Gain = tuple[float, float, float]
 """A figure with its 95 % interval: value, low, high."""
@@ -75,12 +76,12 @@ class TrialRow(StudyRow):
     recipe: str
     trial: int = Field(description="number of the trial, from 0")
     values: dict[str, Any] = Field(description="dotted key -> value drawn from the box")
-    val: dict[str, Fraction] = Field(default={}, description="scores on val at the end")
-    criterion: Fraction | None = Field(default=None, description="mean of the study's criterion scores; none: diverged")
+    val: dict[str, Score] = Field(default={}, description="scores on val at the end")
+    criterion: Score | None = Field(default=None, description="mean of the study's criterion scores; none: diverged")
     seconds: float = Field(description="duration of the training")
     diverged_at: int | None = Field(default=None, description="step, from 1, of the loss that was not finite")
     message: str = ""
-    second_criterion: Fraction | None = Field(default=None, description="mean of the second criterion's scores")
+    second_criterion: Score | None = Field(default=None, description="mean of the second criterion's scores")
     cpu_seconds: float | None = Field(default=None, ge=0, description="CPU time of the training steps")
     held_out: dict[str, Gain] = Field(default={}, description=_HELD_OUT)
 
@@ -100,7 +101,7 @@ class RunRow(StudyRow):
     state: str = Field(description="done or diverged")
     step: int = Field(description="trained steps, or the step, from 1, of the loss that was not finite")
     message: str = ""
-    val: dict[str, Fraction] = Field(default={}, description="scores on val at the end")
+    val: dict[str, Score] = Field(default={}, description="scores on val at the end")
     train_seconds: float
     eval_seconds: float | None = Field(default=None, description="duration of all tasks, from their records")
     recipe_hash: str = Field(description="hash of all keys that decide the weights; a row with another hash is stale")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -67,13 +68,18 @@ def criterion(study: StudyCard, val: Mapping[str, float], by: Sequence[str] = ()
         UserError: a score that the training did not report.
     """
     names = by or study.criterion
-    for name in names:
-        if name not in val:
-            raise UserError(
-                f"Study {study.name}: a trial has no score '{name}' for the criterion: {nearest(name, val)} "
-                "Where the score was added after the trials, delete their rows and run folders."
-            )
-    return round(sum(val[name] for name in names) / len(names), 6)
+    return round(sum(val_score(study, val, name) for name in names) / len(names), 6)
+
+
+def val_score(study: StudyCard, val: Mapping[str, float], name: str) -> float:
+    """The score of a name, the best one where the name has a `*` that stands for the model's patch paths."""
+    values = [val[each] for each in fnmatch.filter(val, name)]
+    if not values:
+        raise UserError(
+            f"Study {study.name}: a trial has no score '{name}' for the criterion: {nearest(name, val)} "
+            "Where the score was added after the trials, delete their rows and run folders."
+        )
+    return max(values)
 
 
 def differences(card: Recipe, study: StudyCard, trials: Sequence[TrialRow]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -15,6 +16,7 @@ from sparc_bench.cards.recipe import Recipe
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.evaluation.guessing_encoders import RandomEncoder
 from sparc_bench.images.view import View
+from sparc_bench.metrics.grounding import MeanDifference
 from sparc_bench.training.validate import RANKS
 from sparc_bench.training.validation_tasks import ValidationTask, read_tasks, refuse_lacking
 
@@ -46,7 +48,7 @@ def refuse_unknown_scores(recipes: Iterable[Recipe], names: Sequence[str], data_
         if key not in known:
             known[key] = _fractions(read[watched], objective.paths) if watched else RETRIEVAL
         for name in names:
-            if name not in known[key]:
+            if not fnmatch.filter(known[key], name):
                 raise UserError(
                     f"{where}: val has no score '{name}' of {recipe.name} that could decide, but "
                     f"{', '.join(known[key])}: {nearest(name, known[key])}"
@@ -54,7 +56,7 @@ def refuse_unknown_scores(recipes: Iterable[Recipe], names: Sequence[str], data_
 
 
 def _fractions(tasks: Sequence[ValidationTask], paths: Mapping[str, bool]) -> list[str]:
-    """TASK/METRIC of every metric that is a fraction of which more is better."""
+    """TASK/METRIC of every metric from -1 to 1 of which more is better."""
     guessing = RandomEncoder(cast("HasGeometry", _Towers(paths)))
     found = []
     for each in tasks:
@@ -62,7 +64,7 @@ def _fractions(tasks: Sequence[ValidationTask], paths: Mapping[str, bool]) -> li
         found += [
             f"{each.task.card.name}/{name}"
             for name, statistic in outcome.metrics.items()
-            if statistic.unit == "percent" and not statistic.less_is_better
+            if (statistic.unit == "percent" or statistic.kind == MeanDifference.kind) and not statistic.less_is_better
         ]
     return found
 
