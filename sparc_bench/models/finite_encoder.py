@@ -1,5 +1,6 @@
-"""An encoder whose vectors, areas, scores and detections are all finite: no task can score others.
+"""An encoder with one finite vector for every image and text, and finite areas, scores and detections.
 
+No task can score others: rows that are missing would move every later one to another image.
 NaN is neither above nor below any score, so that a rank counted by comparison would be the best one.
 
 Shapes: N images, M texts.
@@ -24,10 +25,12 @@ class FiniteEncoder(EncoderWrapper):
     def __init__(self, inner: Encoder) -> None:
         super().__init__(inner)
         self._images = 0
+        self._widths: dict[str, int] = {}
 
     def stream(self, groups: Iterable[Sequence[View]], need: frozenset[str]) -> Iterator[ImageFeatures]:
         """Features of groups of views, all finite."""
         for features in self.inner.stream(groups, need):
+            self._refuse_odd_rows(features, need)
             self._images += len(features)
             for kind, bad_N in odd_images(features).items():
                 of = len(features) if self._images == len(features) else f"the last {len(features)}"
@@ -37,6 +40,13 @@ class FiniteEncoder(EncoderWrapper):
     def texts(self, texts: Sequence[str], need: frozenset[str]) -> TextFeatures:
         """Features of texts, all finite."""
         features = self.inner.texts(texts, need)
+        for each in (features.global_MD, features.tokens_MLD):
+            if len(features) != len(texts) or (each is not None and len(each) != len(texts)):
+                rows = len(features) if each is None else len(each)
+                raise UserError(
+                    f"{self.card.name} gives vectors of {rows} texts where it was asked for {len(texts)}: return one "
+                    "row for each."
+                )
         for kind, bad_M in odd_texts(features).items():
             self._refuse(f"{kind} of {int(bad_M.sum())} of {len(features)} texts", f"'{features.texts[_first(bad_M)]}'")
         return features
@@ -78,6 +88,27 @@ class FiniteEncoder(EncoderWrapper):
         """The model with its initial weights, checked as well."""
         towers = self.inner.untrained()
         return None if towers is None else FiniteEncoder(towers)
+
+    def _refuse_odd_rows(self, features: ImageFeatures, need: frozenset[str]) -> None:
+        """Raise UserError where a batch lacks the vectors of some images, or has them of another width."""
+        if "global" in need & self.gives and features.global_ND is None:
+            raise UserError(f"{self.card.name} gives no vectors of images: fill in global_ND whenever it is asked for.")
+        found = {"vectors": features.global_ND, "branches": features.branches_NKD}
+        found |= {f"patch vectors of path '{path}'": patches for path, patches in features.patches.items()}
+        for kind, each in found.items():
+            if each is None:
+                continue
+            if len(each) != len(features):
+                raise UserError(
+                    f"{self.card.name} gives {kind} of {len(each)} images where it was shown {len(features)}: return "
+                    "one row for each."
+                )
+            width = self._widths.setdefault(kind, each.shape[-1])
+            if width != each.shape[-1]:
+                raise UserError(
+                    f"{self.card.name} gives {kind} of {width} numbers for some images and of {each.shape[-1]} for "
+                    "others: return one width."
+                )
 
     def _checked_boxes(self, found: Detections, views: Sequence[View], what: str) -> Detections:
         odd_R = _odd_rows(found.score_R) | _odd_rows(found.box_R4)

@@ -151,6 +151,29 @@ def test_one_odd_image_is_counted_and_named():
         run(FiniteEncoder(found), data)
 
 
+@pytest.mark.parametrize(
+    ("vectors", "sentence"),
+    [
+        ((None, None), "lookup gives no vectors of images: fill in global_ND"),
+        ((torch.ones(1, 4), None), "lookup gives vectors of 1 images where it was shown 2: return one row for each"),
+        ((torch.ones(2, 4), torch.ones(2, 3)), "vectors of 4 numbers for some images and of 3 for others"),
+    ],
+)
+def test_vectors_that_are_missing_or_of_another_width_are_refused(vectors: tuple[Any, ...], sentence: str):
+    inner = encoder()
+    inner.stream = lambda *_: (ImageFeatures(("a", "b"), each) for each in vectors)
+    with pytest.raises(UserError, match=sentence):
+        list(FiniteEncoder(inner).stream([], frozenset({"global"})))
+
+
+def test_texts_that_are_missing_are_refused():
+    inner = encoder()
+    one = inner.texts(["one"], frozenset({"global"}))
+    inner.texts = lambda *_: one
+    with pytest.raises(UserError, match="lookup gives vectors of 1 texts where it was asked for 2: return one row"):
+        FiniteEncoder(inner).texts(["one", "two"], frozenset({"global"}))
+
+
 def test_areas_of_the_patch_grid_are_refused():
     area_24 = torch.tensor([[0.0, 0.0, 4.0, 4.0], [0.0, torch.nan, 4.0, 4.0]])
     found = ImageFeatures(("a", "b"), None, None, {"local": torch.ones(2, 1, WIDTH)}, (1, 1), area_24)
