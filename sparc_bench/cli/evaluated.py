@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from sparc_bench.cli.mistakes import fail
 from sparc_bench.foreign_text import visible
 from sparc_bench.metrics.unit import SIGNS, in_unit
 from sparc_bench.terminal import table
@@ -100,8 +100,7 @@ def complain(results: Sequence[Result]) -> int:
     failed = [result for result in results if result.error is not None]
     sentences = dict.fromkeys(result.error for result in failed)
     if len(sentences) == 1 and len(failed) == len(results):
-        sys.stderr.write(f"{failed[0].error}\n")
-        return 2
-    for result in failed:
-        sys.stderr.write(f"{result.model} on {result.task}: {result.error}\n")
+        return fail(str(failed[0].error))
+    if failed:
+        fail("\n".join(f"{result.model} on {result.task}: {result.error}" for result in failed))
     return (2 if len(failed) == len(results) else 1) if failed else 0

@@ -1,8 +1,9 @@
+import json
 from pathlib import Path
 
 from rich.console import Console
 
-from sparc_bench.cli.evaluated import evaluated, said
+from sparc_bench.cli.evaluated import complain, evaluated, said
 from sparc_bench.evaluation.pipeline import Result
 from tests.unit.cli.test_commands import record
 
@@ -44,3 +45,13 @@ def test_notes_of_a_record_that_stands_alone_are_printed_without_escapes():
     one = Result("model", "task", of, Path("x.json"))
     assert said([one]) == "Note: first\nNote: a file named \\x1b[2J\n"
     assert said([one, one]) == said([Result("model", "task", error="none")]) == ""
+
+
+def test_the_report_of_torchrun_ends_in_what_failed(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "error.json"
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(file))
+    failed = [Result("model", task, error=f"No {task}: put it there.") for task in ("one", "two")]
+    for results, sentence in ((failed[:1], "No one: put it there."), (failed, "model on one: No one: put it there.\n")):
+        assert complain(results) == 2
+        assert capsys.readouterr().err.startswith(sentence)
+        assert json.loads(file.read_text())["message"]["message"].startswith(sentence)
