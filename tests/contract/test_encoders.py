@@ -16,7 +16,7 @@ from sparc_bench.cards import discovery
 from sparc_bench.cli.evaluated import with_interval
 from sparc_bench.encoder import GIVES, ImageTextEncoder, Runtime
 from sparc_bench.errors import UserError
-from sparc_bench.evaluation.evaluate import Settings, evaluate
+from sparc_bench.evaluation.evaluate import Settings, evaluate, evaluate_encoder
 from sparc_bench.features import Regions
 from sparc_bench.images.item import ImageItem, open_image_file
 from sparc_bench.images.view import View
@@ -308,11 +308,11 @@ def test_metrics_do_not_hang_on_batches_and_workers(model, tmp_path, monkeypatch
     assert printed[0] == printed[1] == printed[2]
 
 
-def test_what_a_model_lacks_is_refused_by_name(model, encoder, tmp_path):
+def test_what_a_model_lacks_is_refused_by_name(encoder, tmp_path):
     for card in map(discovery.task, discovery.names("tasks")):
         lacks = discovery.load("protocols", card.protocol).NEEDS - encoder.gives
         if lacks:
-            (result,) = evaluate(model, [card], Settings(tmp_path))
+            (result,) = evaluate_encoder(encoder, encoder.card, 0, [card], Settings(tmp_path))
             assert f"{card.name} needs {', '.join(sorted(lacks))} of a model, which" in result.error
             assert not list(Path(tmp_path).rglob("*.json"))
             return

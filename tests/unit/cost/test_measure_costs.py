@@ -247,7 +247,7 @@ def test_command_ends_with_1_where_a_cell_failed(machine, tmp_path, capsys):
         (["--objectives", ","], "nothing to measure"),
         (["--model", "vit_tiny_patch16_225"], "did you mean 'vit_tiny_patch16_224'?"),
         (["--model", "resnet18"], "name a vision transformer"),
-        (["--device", "meta"], "cpu or cuda"),
+        (["--device", "meta"], "leave --device out for the CPU"),
     ],
 )
 def test_mistakes_end_in_the_fix(machine, tmp_path, capsys, arguments, words):
