@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -18,6 +19,7 @@ from sparc_bench.cards.bounds import Number
 from sparc_bench.cards.card import Extended
 from sparc_bench.dataset import Example, Examples
 from sparc_bench.datasets._photos import Photos, flickr_photo
+from sparc_bench.datasets._swapped_words import negatives_of
 from sparc_bench.errors import UserError
 from sparc_bench.files.annotations import Absent, DataFolder, known_split, some
 
@@ -27,7 +29,7 @@ NEEDS_ON_DISK = (
     "flickr8k/ with captions.txt (header image,caption), "
     "Flickr_8k.trainImages.txt, Flickr_8k.devImages.txt, Flickr_8k.testImages.txt and images/*.jpg"
 )
-PROVIDES = frozenset({"captions", "several_captions"})
+PROVIDES = frozenset({"captions", "several_captions", "negatives"})
 SPLITS = {"train": "train", "val": "val", "test": "test", "all": "test"}
 
 _LISTS = {"train": "Flickr_8k.trainImages.txt", "val": "Flickr_8k.devImages.txt", "test": "Flickr_8k.testImages.txt"}
@@ -44,7 +46,13 @@ class Options(Extended):
         default="", description="another split, to choose the constant caption on; empty: none"
     )
 
-    FORMER: ClassVar[Mapping[str, Any]] = {"first": None, "tuning": ""}
+    negatives: Literal["", "swap"] = Field(
+        default="",
+        description="false caption for every caption: swap (two of its words or phrases change places, after NegCLIP; "
+        "needs the extra 'faithfulness'); empty: no negatives",
+    )
+
+    FORMER: ClassVar[Mapping[str, Any]] = {"first": None, "tuning": "", "negatives": ""}
 
 
 def read(root: Path | None, split: str, options: Options) -> Examples:
@@ -52,10 +60,11 @@ def read(root: Path | None, split: str, options: Options) -> Examples:
 
     The split "all" is every photo of captions.txt, sorted by name; the tag `split` names the list of a photo, if any.
     Listed names without captions are left out and named in `notes` (the official test list has one). `options.absent`
-    says whether photos with captions may be absent.
+    says whether photos with captions may be absent. With `options.negatives`, `negatives` holds a false caption for
+    every caption, made from that caption alone; `notes` counts them by the rule that made them.
 
     Raises:
-        UserError: a file is missing or malformed.
+        UserError: a file is missing or malformed, or negatives are asked for without HanTa.
     """
     known_split(split, SPLITS, "flickr8k")
     home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)
@@ -76,6 +85,11 @@ def read(root: Path | None, split: str, options: Options) -> Examples:
         notes = (f"{len(bare)} of {len(listed)} names of {source} have no captions, left out: {some(bare)}.", *notes)
     tuning = home.lines(_LISTS[options.tuning]) if options.tuning else []
     files = ("captions.txt", source, *([_LISTS[options.tuning]] if options.tuning else []))
+    negatives: dict[str, tuple[str, ...]] = {}
+    if options.negatives:
+        negatives, note = negatives_of({name: captions[name] for name in rows if name in photos.sizes})
+        notes = (*notes, note)
+    written = [json.dumps(negatives, sort_keys=True).encode()] if options.negatives else []
     list_of = {name: each for each, names in lists.items() for name in names} if split == "all" else {}
     return Examples(
         dataset="flickr8k",
@@ -85,6 +99,7 @@ def read(root: Path | None, split: str, options: Options) -> Examples:
                 id=name,
                 image=photos.item(name, name),
                 captions=tuple(captions[name]),
+                negatives=negatives.get(name, ()),
                 photo=flickr_photo(name),
                 tags={"split": list_of[name]} if name in list_of else {},
             )
@@ -92,7 +107,7 @@ def read(root: Path | None, split: str, options: Options) -> Examples:
             if name in photos.sizes
         ),
         fingerprint=photos.fingerprint(
-            [home.read(name) for name in dict.fromkeys(files)], {name: name for name in photos.sizes}
+            [*(home.read(name) for name in dict.fromkeys(files)), *written], {name: name for name in photos.sizes}
         ),
         tuning=tuple(tuple(captions[name]) for name in tuning if name in captions),
         notes=notes,

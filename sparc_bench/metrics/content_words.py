@@ -36,10 +36,13 @@ def _hanta() -> Any:  # noqa: ANN401 - HanTa ships no types
         from HanTa import HanoverTagger
     except ImportError:
         raise UserError(
-            "Nouns and adjectives are found by HanTa, which is not installed: pip install 'sparc-bench[faithfulness]'."
+            "Parts of speech are found by HanTa, which is not installed: pip install 'sparc-bench[faithfulness]'."
         ) from None
     # Given a bare file name, HanTa unpickles such a file from the working folder first; the full path prevents that.
-    return HanoverTagger.HanoverTagger(str(Path(HanoverTagger.__file__).resolve().with_name("morphmodel_en.pgz")))
+    tagger = HanoverTagger.HanoverTagger(str(Path(HanoverTagger.__file__).resolve().with_name("morphmodel_en.pgz")))
+    # a word outside its lexicon is analysed once, not in every caption, which would take a quarter of the time
+    tagger.analyze_forward = cache(tagger.analyze_forward)
+    return tagger
 
 
 def hanta_version() -> str:
@@ -48,11 +51,18 @@ def hanta_version() -> str:
     return version("HanTa")
 
 
+def hanta_tags(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Tag of each lower-case word of a sentence, of the BNC's C5 tags, by HanTa's English model (Wartena 2019).
+
+    Raises UserError if HanTa is not installed.
+    """
+    return tuple(_hanta().tag_sent(list(words), taglevel=0))
+
+
 @cache
 def tagged_by_hanta(words: tuple[str, ...]) -> tuple[str, ...]:
-    """Nouns (NN*, NP*) and adjectives (AJ*) by HanTa's English model (Wartena 2019), which has the BNC's C5 tags.
+    """Nouns (NN*, NP*) and adjectives (AJ*) by `hanta_tags`.
 
     Numerals, pronouns and participles are left out. Raises UserError if HanTa is not installed.
     """
-    tags = _hanta().tag_sent(list(words), taglevel=0)
-    return tuple(word for word, tag in zip(words, tags, strict=True) if tag.startswith(("NN", "NP", "AJ")))
+    return tuple(word for word, tag in zip(words, hanta_tags(words), strict=True) if tag.startswith(("NN", "NP", "AJ")))

@@ -1,9 +1,12 @@
 import pickle
+import sys
 
 import pytest
 
+from sparc_bench.datasets._swapped_words import negative_of
 from sparc_bench.datasets.flickr8k import Options, read
 from sparc_bench.errors import UserError
+from sparc_bench.metrics import content_words
 
 
 def test_splits_follow_the_lists_and_commas_stay(flickr8k_root):
@@ -34,6 +37,7 @@ def test_all_photos_come_by_name_with_the_list_that_they_are_in(flickr8k_root):
 def test_an_option_that_is_not_set_is_in_no_hash():
     assert Options().model_dump() == {"folder": "flickr8k", "images": "images", "absent": "refuse"}
     assert Options(first=3).model_dump()["first"] == 3
+    assert Options(negatives="swap").model_dump()["negatives"] == "swap"
 
 
 def test_listed_name_without_captions_is_left_out_by_name(flickr8k_root):
@@ -92,6 +96,40 @@ def test_malformed_captions(flickr8k_root, content, sentence):
     (flickr8k_root / "flickr8k/captions.txt").write_text(content)
     with pytest.raises(UserError, match=sentence):
         read(flickr8k_root, "val", Options())
+
+
+def test_every_caption_has_a_negative_of_its_own(flickr8k_root):
+    pytest.importorskip("HanTa")
+    plain, data = (read(flickr8k_root, "train", Options(negatives=rule)) for rule in ("", "swap"))
+    for bare, example in zip(plain, data, strict=True):
+        assert (bare.negatives, bare.captions) == ((), example.captions)
+        assert example.negatives == tuple(negative_of(caption).text for caption in example.captions)
+        assert example.image.content == bare.image.content
+    assert data.notes == (
+        "Of 6 negatives, 0 exchange two words or phrases of one form, 3 of different forms, and 3 replace a noun.",
+    )
+    assert data.fingerprint != plain.fingerprint
+    assert plain.notes == ()
+
+
+def test_negatives_without_the_tagger_say_what_to_install(flickr8k_root, monkeypatch):
+    monkeypatch.setitem(sys.modules, "HanTa", None)
+    content_words._hanta.cache_clear()
+    with pytest.raises(UserError, match=r"pip install 'sparc-bench\[faithfulness\]'\.$") as error:
+        read(flickr8k_root, "val", Options(negatives="swap"))
+    assert "\n" not in str(error.value)
+    assert len(read(flickr8k_root, "val", Options())) == 2
+
+
+@pytest.mark.slow
+def test_real_negatives_by_rule(test_data):
+    pytest.importorskip("HanTa")
+    data = read(test_data, "val", Options(negatives="swap"))
+    for example in data:
+        assert len(example.negatives) == len(example.captions) == 5
+        lower = {caption.lower() for caption in example.captions}
+        assert not lower & {negative.lower() for negative in example.negatives}
+    assert data.notes[0].startswith("Of 5,000 negatives, 4,2")
 
 
 @pytest.mark.slow

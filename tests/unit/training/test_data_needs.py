@@ -33,8 +33,9 @@ def no_reading(monkeypatch):
     [
         (
             "negclip",
-            "flickr8k",
-            "negclip needs negatives, which flickr8k has none of: name a data set that has them (scenes1).",
+            "coco_captions",
+            "negclip needs negatives, which coco_captions has none of: "
+            "name a data set that has them (flickr8k, scenes1).",
         ),
         (
             "mv_infonce",
@@ -95,7 +96,7 @@ def test_a_data_set_with_too_few_negatives_of_its_own(tiny):
     asked = changed(tiny, "negclip", n=8, negatives=["replace_object"])
     data = read_split(asked, None, val=False)
     short = dataclasses.replace(data, examples=(dataclasses.replace(data[0], negatives=("no",)), *data.examples[1:]))
-    with pytest.raises(UserError, match=r"has 1 for 5: name a data set that has them \(scenes1\)"):
+    with pytest.raises(UserError, match=r"has 1 for 5: name a data set that has them \(flickr8k, scenes1\)"):
         refuse_unfilled(asked, short)
 
 
