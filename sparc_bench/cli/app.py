@@ -329,15 +329,20 @@ def cost(
 
 @app.command()
 def quickstart(
+    data_root: DataRoot = None,
     results: Results = Path("runs/quickstart"),
     runs: Runs = Path("runs"),
 ) -> None:
-    """Train SPARC and CLIP on the embedded scenes, evaluate both, compare them and write the leaderboard."""
+    """Train SPARC and CLIP, evaluate both, compare them and write the leaderboard.
+
+    Without --data-root on the embedded scenes; with one, on the photos of its folder flickr8k.
+    """
+    prepare(data_root, None, None)
     refuse_unwritable(results)
     from sparc_bench.cli.quickstart import quickstart as run_quickstart
     from sparc_bench.terminal import console
 
-    raise typer.Exit(run_quickstart(results, runs, console()))
+    raise typer.Exit(run_quickstart(results, runs, data_root, console()))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

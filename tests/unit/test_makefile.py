@@ -67,6 +67,15 @@ def test_dev_installation_serves_the_others(make):
     assert make("quickstart") == ["sparc-bench quickstart"]
 
 
+def test_photos_need_their_trunk_and_a_folder(make, tmp_path):
+    (tmp_path / "data").mkdir()
+    calls = make("photos", DATA=str(tmp_path / "data"))
+    assert installs(calls) == ["python -m pip install -e .[faithfulness,photos]"]
+    assert calls[-1] == f"sparc-bench quickstart --data-root {tmp_path / 'data'} --results runs/photos"
+    assert installs(make("quickstart")) == []
+    assert make("photos", status=2) == []
+
+
 def test_core_installation_is_extended_by_dev(make):
     make("quickstart")
     assert installs(make("check")) == ["python -m pip install -e .[dev]"]

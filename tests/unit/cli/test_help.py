@@ -31,7 +31,7 @@ SURFACE = {
     "list": ["kind", "--family", "--suite", "--data", "--plugin"],
     "show": ["name", "--out", "--data-root", "--plugin"],
     "check": ["--published", "--results"],
-    "quickstart": ["--results", "--runs"],
+    "quickstart": ["--data-root", "--results", "--runs"],
     "data list": ["--data-root"],
     "data check": ["name", "--data-root"],
 }

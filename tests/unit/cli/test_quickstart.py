@@ -14,7 +14,7 @@ from sparc_bench.metrics.estimate import PairedEstimate
 from sparc_bench.report.compare import Comparison, Difference
 from tests.unit.cli.test_training_summary import SUMMARY
 
-SPARC, CLIP = quickstart.RECIPES
+SPARC, CLIP = quickstart.ON_SCENES.recipes
 
 
 def compared(tasks=5):
@@ -135,9 +135,9 @@ def test_the_plan_comes_first_and_the_time_after_the_first_steps(go):
     )
     assert "nothing is downloaded" in lines[1]
     # a second a step: 288 of the first training, 300 of the second, and the evaluation
-    minutes = round((288 + 300 + quickstart.EVALUATION_STEPS) / 60)
+    minutes = round((288 + 300 + quickstart.ON_SCENES.evaluation_steps) / 60)
     assert lines[2] == f"It takes about {minutes} minutes from here, by the speed of this machine's training steps."
-    minutes = round((288 + quickstart.EVALUATION_STEPS) / 60)
+    minutes = round((288 + quickstart.ON_SCENES.evaluation_steps) / 60)
     assert lines[3] == f"It takes about {minutes} minutes from here, by the speed of this machine's training steps."
     assert not any(line.startswith("It takes") for line in lines[4:])
 
@@ -180,7 +180,9 @@ def test_the_speed_of_before_tells_how_long_an_evaluation_takes(go):
     (go.results / CLIP / "scenes_retrieval.json").unlink()
     _, lines = go.run()
     # 60 s for 300 steps
-    assert lines[2].startswith(f"It takes about {quickstart.in_words(quickstart.EVALUATION_STEPS / 5)} from here")
+    assert lines[2].startswith(
+        f"It takes about {quickstart.in_words(quickstart.ON_SCENES.evaluation_steps / 5)} from here"
+    )
 
 
 @pytest.mark.slow
