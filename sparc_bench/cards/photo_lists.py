@@ -92,6 +92,25 @@ def find(entry: str) -> PhotoSet | None:
     return _read(path) if path.is_file() else None
 
 
+def sources_of(entry: str) -> set[str]:
+    """Sources of the photos of an entry DATASET:SPLIT: of its list, else of the lists of its data set's other splits."""
+    known = find(entry)
+    if known is not None:
+        return {known.source} - {""}
+    dataset = entry.partition(":")[0]
+    if not re.fullmatch(r"\w+", dataset):
+        return set()
+    return {_read(path).source for path in (folder() / dataset).glob("*.toml")} - {""}
+
+
+def refuse_unknown_source(source: str, where: str) -> None:
+    """Raise UserError for a source that no photo list has."""
+    known = {_read(path).source for path in folder().glob("*/*.toml")} - {""}
+    if source not in known:
+        hint = nearest(source, known, f"ls {folder()}/*")
+        raise UserError(f"{where}: no photo list is of the source '{source}': {hint}")
+
+
 def by_name(entry: str) -> PhotoSet:
     """Photo list of DATASET:SPLIT; raises UserError with the nearest name for an unknown one."""
     found = find(entry)

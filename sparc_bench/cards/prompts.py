@@ -7,13 +7,14 @@ in .toml is the path of such a card, which begins at the card that names it.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 from sparc_bench.cards.card import Strict, is_card_path, parse, read_toml
 from sparc_bench.cards.discovery import cards_folder
+from sparc_bench.cards.photo_lists import refuse_unknown_source
 from sparc_bench.errors import UserError, nearest
 
 
@@ -23,6 +24,8 @@ class ClassNames(Strict):
     source: str
     words: dict[str, str]
     """class name of the data set -> words in prompts"""
+    classes_from: str = ""
+    """source of photos, as photo lists name it, whose classes these are: a model trained on them is not zero-shot"""
 
 
 class Prompts(Strict):
@@ -46,6 +49,9 @@ IMAGENET_LISTS = {
 }
 """Class list -> timm's file of its WordNet ids, sorted: the order of the classes."""
 
+IMAGENET = "imagenet"
+"""Source of ImageNet's photos, as photo lists name it: the classes of IMAGENET_LISTS are theirs."""
+
 
 def is_class_list(name: str) -> bool:
     """Whether there is a class list of this name."""
@@ -68,8 +74,36 @@ def class_list(name: str) -> Mapping[str, str]:
         known = [*_card_names("classes"), *IMAGENET_LISTS]
         where = f"ls {cards_folder('tasks') / 'classes'}"
         raise UserError(f"There is no class list '{name}': {nearest(name, [*known, 'own'], where)}")
-    path = _class_card(name)
-    return parse(ClassNames, read_toml(path), str(path)).words
+    return _class_names(_class_card(name)).words
+
+
+def classes_from(named: Iterable[str], classes: Iterable[str] = ()) -> set[str]:
+    """Sources of photos (as photo lists name them) whose classes a task scores.
+
+    Args:
+        named: what its card names as `classes`; names that are no class list say nothing.
+        classes: of its data, which WordNet ids alone mark as ImageNet's.
+
+    Raises:
+        UserError: a class list that a path names is missing or malformed.
+
+    >>> classes_from(["own", "imagenet_a"]), classes_from([], ["n01440764"]), classes_from(["own"], ["cat"])
+    ({'imagenet'}, {'imagenet'}, set())
+    """
+    lists = {name for name in named if is_class_list(name)}
+    cards = map(_class_card, sorted(lists - {*IMAGENET_LISTS}))
+    found = {_class_names(path).classes_from for path in cards} - {""}
+    here = {*classes}
+    if lists & {*IMAGENET_LISTS} or (here and here <= {*_wordnet_ids("imagenet")}):
+        found.add(IMAGENET)
+    return found
+
+
+def _class_names(path: Path) -> ClassNames:
+    card = parse(ClassNames, read_toml(path), str(path))
+    if card.classes_from:
+        refuse_unknown_source(card.classes_from, f"{path}: classes_from")
+    return card
 
 
 def _class_card(name: str) -> Path:

@@ -31,6 +31,14 @@ class DataCard(Strict):
     )
     readers: tuple[str, ...] = Field(description="modules of sparc_bench/datasets that read this folder")
     part_of: str = Field(default="", description="card of the published data set that this data set is a part of")
+    classes_from: str = Field(
+        default="",
+        description="source of photos (`imagenet`, as photo lists name it) whose classes these are, where no class list "
+        "says so: a model that was trained on any of its photos is not zero-shot here",
+    )
+    photos_from: str = Field(
+        default="", description="photo list (DATASET:SPLIT) that holds all photos, where their names do not show it"
+    )
     photos_in: tuple[str, ...] = Field(
         default=(), description="cards of the folders with its photos, where these lie elsewhere"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparc_bench.cards import discovery
+from sparc_bench.cards import discovery, photo_lists
 from sparc_bench.cards.task_card import TaskCard, read_task
 from sparc_bench.catalogue.count_diagnosis import in_words, same_split
 from sparc_bench.catalogue.data_card import DataCard, cards_of_task, lies_on_disk, read_card
@@ -45,6 +45,13 @@ def _of_card(card: DataCard, cards: Sequence[DataCard]) -> list[str]:
         for name in (*([card.part_of] if card.part_of else ()), *card.photos_in)
         if name not in names
     ]
+    try:
+        if card.classes_from:
+            photo_lists.refuse_unknown_source(card.classes_from, f"{where}: classes_from")
+        if card.photos_from:
+            photo_lists.by_name(card.photos_from)
+    except UserError as error:
+        found.append(str(error))
     twins = [other.name for other in cards if other is not card and card.folder and other.folder == card.folder]
     if twins:
         found.append(f"{where}: its folder {card.folder} is that of {twins[0]} too: make one card of them.")

@@ -21,6 +21,8 @@ def exposure(
     images: int,
     lists: Mapping[str, int] | None = None,
     photos: Iterable[str] = (),
+    classes_from: Iterable[str] = (),
+    photos_from: str = "",
 ) -> Exposure:
     """`none`, `domain`, `N images seen` or `unknown`, from what a model was trained on.
 
@@ -30,6 +32,9 @@ def exposure(
     stated, or data of which there is no list (a web collection, a user's own data), or a task whose photos have no
     names. A split `all` holds the images of all others.
 
+    A model that was trained on photos with the task's classes (ImageNet's, in whatever benchmark) is exposed to its
+    domain, whatever else of its training is unknown: it learned the names that it is asked for.
+
     Args:
         trained_on: entries DATASET:SPLIT, paths of photo lists, or `unknown` for further unknown data.
         dataset: of the task.
@@ -37,11 +42,15 @@ def exposure(
         images: of the task.
         lists: of a task on the split `all`: how many of its images are in each of the other splits.
         photos: names of its photos, read once; an empty one where its data set does not know a photo's name.
+        classes_from: sources of photos, as photo lists name them, whose classes it scores.
+        photos_from: an entry DATASET:SPLIT that holds all of its photos, where their names do not show it.
 
     Raises:
         UserError: a list that a path names is missing or malformed.
 
     >>> exposure(["flickr8k:train"], "flickr8k", "test", 1000)
+    Exposure(kind='domain', images=0)
+    >>> exposure(["imagenet1k:train", "unknown"], "webdataset_folder", "test", 18574, classes_from=["imagenet"])
     Exposure(kind='domain', images=0)
     >>> str(exposure(["flickr8k:train"], "flickr8k", "all", 100, {"train": 81, "val": 13, "test": 6}))
     '81 images seen'
@@ -50,7 +59,7 @@ def exposure(
     """
     if not trained_on:
         return Exposure("unknown")
-    if {f"{dataset}:{split}", f"{dataset}:all"} & {*trained_on}:
+    if ({f"{dataset}:{split}", f"{dataset}:all", photos_from} - {""}) & {*trained_on}:
         return Exposure("seen", images)
     held = [photo_lists.from_file(Path(each)) if is_photo_list(each) else photo_lists.find(each) for each in trained_on]
     seen: set[str] = set()
@@ -69,6 +78,8 @@ def exposure(
     by_split = sum(count for name, count in (lists or {}).items() if f"{dataset}:{name}" in trained_on)
     if seen or by_split:
         return Exposure("seen", max(len(seen), by_split))
+    if {*classes_from} & _sources(trained_on, held):
+        return Exposure("domain")
     if unsure:
         return Exposure("unknown")
     own = photo_lists.find(f"{dataset}:{split}")
@@ -78,6 +89,12 @@ def exposure(
         return Exposure("domain")
     nameless = own is None and (blank or not is_told)
     return Exposure("unknown" if None in held or (trained and nameless) else "none")
+
+
+def _sources(trained_on: Sequence[str], held: Sequence[photo_lists.PhotoSet | None]) -> set[str]:
+    """Sources of all photos that a model was trained on, as far as they are known."""
+    named = {source for entry in trained_on if not is_photo_list(entry) for source in photo_lists.sources_of(entry)}
+    return named | {known.source for known in held if known is not None}
 
 
 def training_captions(words: str, train_words: Mapping[str, int]) -> int:

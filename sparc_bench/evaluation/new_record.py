@@ -12,6 +12,7 @@ from sparc_bench.cards.binding import BoundTask
 from sparc_bench.cards.card import canonical_hash
 from sparc_bench.cards.model_card import ModelCard
 from sparc_bench.cards.prompts import class_words
+from sparc_bench.catalogue.origins import origins
 from sparc_bench.dataset import Examples
 from sparc_bench.encoder import Encoder
 from sparc_bench.errors import UserError, nearest
@@ -119,7 +120,13 @@ def bare_record(
         counts={},
         ties=0,
         exposure=exposure(
-            card.trained_on_here, task_card.dataset, task_card.split, data.image_count, lists, data.values("photo")
+            card.trained_on_here,
+            task_card.dataset,
+            task_card.split,
+            data.image_count,
+            lists,
+            data.values("photo"),
+            **origins(task_card, data.classes),
         ),
         chance=rounded_values(task_card.chance),
         metrics={},

@@ -88,9 +88,10 @@ def test_entries_are_data_sets_with_splits_lists_or_unknown(card_with_list, tmp_
 
 def test_a_recipe_on_a_file_in_a_shared_format_says_which_photos_they_are():
     recipe = discovery.recipe("flickr8k_clip")
-    assert recipe.model_card().trained_on == ("flickr8k:train",)
+    assert recipe.model_card().trained_on == ("flickr8k:train", "imagenet1k:train")
     other = recipe.data.model_copy(update={"dataset": "coco_captions", "photo_list": "coco:karpathy_train"})
-    assert recipe.model_copy(update={"data": other}).model_card().trained_on == ("coco:karpathy_train",)
+    found = recipe.model_copy(update={"data": other}).model_card().trained_on
+    assert found == ("coco:karpathy_train", "imagenet1k:train")
     assert "photo_list" not in json.loads(recipe.model_dump_json(exclude_defaults=True))["data"]
 
 
