@@ -21,7 +21,7 @@ from sparc_bench.two_towers.half_precision import halved
 from sparc_bench.two_towers.image_tower import ImageTower
 from sparc_bench.two_towers.image_transform import HALF
 from sparc_bench.two_towers.other_sizes import shared_copy
-from sparc_bench.weights.trunk_weights import TrunkSource, find_trunk, load_trunk
+from sparc_bench.weights.trunk_weights import TrunkSource, find_trunk, load_trunk, timms_own
 
 AT_ONCE = 8
 """Images that go through a frozen trunk at once on a CPU: 64 take over twice as long, for the memory of their maps."""
@@ -45,7 +45,7 @@ class TrunkInput(NamedTuple):
 
 def trunk_input(card: ImageTowerTable) -> TrunkInput:
     """Input of a table [image]: as the card says, else timm's for pretrained weights; see `ImageTowerTable`."""
-    known: Any = timm.get_pretrained_cfg(card.model) if card.pretrained else None
+    known = timms_own(card.model) if card.pretrained else None
     size, interpolation = card.size, card.interpolation
     if known is None:
         return TrunkInput(size or 224, interpolation or "bicubic", card.mean or HALF, card.std or HALF)
@@ -89,7 +89,7 @@ class TrunkTower(ImageTower):
         without_classifier = getattr(self.trunk, "reset_classifier", None)
         if without_classifier is not None:
             without_classifier(0)
-        own = timm.get_pretrained_cfg(card.model)
+        own = timms_own(card.model)
         if hasattr(self.trunk, "set_input_size") and (own is None or self.size != tuple(own.input_size[1:])):
             self._resized(self.size)
         self._taken: set[tuple[int, int]] = set()

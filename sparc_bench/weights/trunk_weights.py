@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparc_bench.cards.image_tower import FROM_HUB, PACKAGE, ImageTowerTable
-from sparc_bench.errors import UserError, quoted
+from sparc_bench.errors import UserError, nearest, quoted
 from sparc_bench.weights import hub
 from sparc_bench.weights.weights_file import file_sha256, load_into, read_tensors, refuse_whole_numbers
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 _HUB_FILE = "model.safetensors"
 _COUNTER = "num_batches_tracked"
+_OF_TIMM = "timm: "
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,27 @@ def find_trunk(card: ImageTowerTable) -> TrunkSource:
     return TrunkSource(name, file, found)
 
 
+def timms_own(model: str) -> Any:  # noqa: ANN401 - timm's PretrainedCfg, which mypy cannot see
+    """What timm knows of a model's pretrained weights; None where it has none.
+
+    Raises:
+        UserError: the tag after the model's name is none.
+    """
+    import timm
+
+    try:
+        return timm.get_pretrained_cfg(model)
+    except RuntimeError:
+        name = model.partition(".")[0]
+        tags = [known for known in timm.list_pretrained(f"{name}.*") if known.startswith(f"{name}.")]
+        raise UserError(f"timm has no weights '{model}': {nearest(model, tags, 'timm.list_pretrained()')}") from None
+
+
 def load_trunk(trunk: nn.Module, source: TrunkSource, model: str) -> None:
     """Load pretrained weights into a timm model, by name, or in order where shapes and kinds agree one by one.
+
+    Names in timm's own file of the model that are older than the installed timm are renamed by timm's own function;
+    other files are not, for it would also resample the weights of a model of another size.
 
     Raises:
         UserError: the file holds another model.
@@ -73,7 +93,8 @@ def load_trunk(trunk: nn.Module, source: TrunkSource, model: str) -> None:
     if _COUNTER not in "".join(tensors):  # batch norm's counter of training steps, which evaluation does not read
         tensors |= {name: tensor for name, tensor in own.items() if name.endswith(_COUNTER) and own.keys() - {*tensors}}
     if own.keys() != tensors.keys():
-        renamed = _in_order(own, tensors)
+        renamed = _renamed_by_timm(trunk, tensors, model) if source.name.startswith(_OF_TIMM) else None
+        renamed = renamed or _in_order(own, tensors)
         if renamed is None:
             odd = min(own.keys() ^ tensors.keys())
             raise UserError(
@@ -83,6 +104,21 @@ def load_trunk(trunk: nn.Module, source: TrunkSource, model: str) -> None:
         refuse_whole_numbers(source.file, own, renamed)
         tensors = renamed
     load_into(trunk, tensors, source.file)
+
+
+def _renamed_by_timm(trunk: nn.Module, given: Mapping[str, Tensor], model: str) -> dict[str, Tensor] | None:
+    """The given tensors as timm's own filter of its checkpoints makes them, if the model is whole then."""
+    import timm
+
+    of_model = sys.modules[timm.models.model_entrypoint(model.partition(".")[0]).__module__]
+    rename = getattr(of_model, "checkpoint_filter_fn", None)
+    if rename is None:
+        return None
+    try:
+        found = dict(rename(dict(given), trunk))
+    except (LookupError, RuntimeError, AttributeError, TypeError, ValueError, AssertionError):
+        return None  # tensors that timm's function does not expect are another model's
+    return found if found.keys() == trunk.state_dict().keys() else None
 
 
 def _in_order(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
@@ -101,7 +137,7 @@ def _in_order(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[st
 def _of_timm(card: ImageTowerTable) -> TrunkSource:
     import timm
 
-    known: Any = timm.get_pretrained_cfg(card.model)
+    known = timms_own(card.model)
     repo = None if known is None else known.hf_hub_id
     if not repo:
         raise UserError(
@@ -115,7 +151,7 @@ def _of_timm(card: ImageTowerTable) -> TrunkSource:
             flush=True,
         )
     file = hub.obtain(repo, _HUB_FILE, None, card.sha256 or None)
-    return TrunkSource(f"timm: {repo}", file, file_sha256(file))
+    return TrunkSource(f"{_OF_TIMM}{repo}", file, file_sha256(file))
 
 
 def _of_package(name: str) -> tuple[str, Path]:
