@@ -93,7 +93,7 @@ def find(entry: str) -> PhotoSet | None:
 
 
 def sources_of(entry: str) -> set[str]:
-    """Sources of the photos of an entry DATASET:SPLIT: of its list, else of the lists of its data set's other splits."""
+    """Sources of an entry DATASET:SPLIT: of its photo list, else of the lists of its data set's other splits."""
     known = find(entry)
     if known is not None:
         return {known.source} - {""}

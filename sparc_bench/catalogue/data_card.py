@@ -33,8 +33,8 @@ class DataCard(Strict):
     part_of: str = Field(default="", description="card of the published data set that this data set is a part of")
     classes_from: str = Field(
         default="",
-        description="source of photos (`imagenet`, as photo lists name it) whose classes these are, where no class list "
-        "says so: a model that was trained on any of its photos is not zero-shot here",
+        description="source of photos (`imagenet`, as photo lists name it) whose classes these are, where no class "
+        "list says so: a model that was trained on any of its photos is not zero-shot here",
     )
     photos_from: str = Field(
         default="", description="photo list (DATASET:SPLIT) that holds all photos, where their names do not show it"

@@ -111,7 +111,7 @@ def test_a_model_without_weights_on_the_hub_is_refused(cache, model):
 
 @pytest.mark.parametrize("pretrained", ["timm", ""])
 def test_a_tag_that_timm_does_not_know_is_refused(cache, pretrained):
-    with pytest.raises(UserError, match=r"timm .* 'test_vit\.no_such_tag'.*(did you mean 'test_vit\.r160_in1k'|name a)"):
+    with pytest.raises(UserError, match=r"'test_vit\.no_such_tag': (did you mean 'test_vit|choose one of)"):
         TrunkTower(ImageTowerTable(model="test_vit.no_such_tag", pretrained=pretrained))
 
 
