@@ -123,6 +123,7 @@ def test_a_file_that_is_not_there(folder, refuse):
     assert "no.safetensors: copy them there, or mend the card." in sentence
 
 
+@pytest.mark.slow
 def test_a_trunk_without_a_feature_map(folder, refuse):
     file = made(folder / "pit.safetensors", "pit_ti_224")
     image = f'pretrained = "pit.safetensors"\nsha256 = "{sha256(file)}"'
