@@ -11,15 +11,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
-from PIL import Image
 from pydantic import Field
 
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import Example, Examples
-from sparc_bench.datasets._photos import Photos, refuse_other_sizes
-from sparc_bench.errors import UnreadableImageError, UserError
-from sparc_bench.files.annotations import Absent, DataFolder, absent_notes, file_sizes, known_split
-from sparc_bench.images.item import stored_size
+from sparc_bench.datasets._index_masks import VOID, MaskedPhotos, index_values
+from sparc_bench.errors import UserError
+from sparc_bench.files.annotations import Absent, DataFolder, known_split
 
 TITLE = "PASCAL VOC 2012 segmentation: photos with one of 20 classes, background or void for every pixel"
 SOURCE = "Everingham et al. 2010, The PASCAL Visual Object Classes Challenge (IJCV 88); VOC2012 development kit"
@@ -30,8 +28,7 @@ NEEDS_ON_DISK = (
 PROVIDES = frozenset({"semantic"})
 SPLITS = {"train": "train", "val": "val", "trainval": "val"}
 
-BACKGROUND = -1
-VOID = -2
+MEND = "use the palette files that VOC ships"
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -62,34 +59,27 @@ def read(root: Path | None, split: str, options: Options) -> Examples:
     home = DataFolder.find(root, options.folder, NEEDS_ON_DISK)
     list_name = f"{options.lists}/{split}.txt"
     listed = home.lines(list_name)
-    masks = home.folder(options.masks)
-    what = f"the photos of {home.path / list_name}: the data set needs {NEEDS_ON_DISK}"
-    folder = home.folder(options.images, options.absent)
-    photos = Photos.find(folder, {f"{name}.jpg": 1 for name in listed}, options.absent, what)
-    mask_sizes = file_sizes(masks, (f"{name}.png" for name in listed))
-    masks_absent: Absent = "skip" if options.absent == "skip" else "refuse"
-    notes = photos.notes + absent_notes({f"{name}.png": 1 for name in listed}, mask_sizes, masks, masks_absent)
-    present = [name for name in listed if f"{name}.jpg" in photos.sizes and f"{name}.png" in mask_sizes]
-    if not present:
-        raise UserError(f"{home.path / list_name} lists nothing that is on disk: the data set needs {NEEDS_ON_DISK}.")
-    mask_of = {folder / f"{name}.jpg": stored_size(masks / f"{name}.png") for name in present}
-    refuse_other_sizes({photo: size for photo, size in mask_of.items() if size is not None}, f"its mask in {masks}")
-    annotations = (home.read(f"{options.masks}/{name}.png") for name in sorted(present))
+    folders, suffixes = (options.images, options.masks), (".jpg", ".png")
+    found = MaskedPhotos.find(home, listed, folders, suffixes, options.absent, home.path / list_name)
+    found.refuse_misfits(MEND)
+    annotations = (home.read(f"{options.masks}/{name}.png") for name in sorted(found.names))
     return Examples(
         dataset="voc_segmentation",
         split=split,
         examples=tuple(
             Example(
                 id=name,
-                image=photos.item(name, f"{name}.jpg"),
+                image=found.photos.item(name, f"{name}.jpg"),
                 photo=f"voc:{name}",
-                semantic=partial(read_mask, masks / f"{name}.png"),
+                semantic=partial(read_mask, found.mask(name)),
             )
-            for name in present
+            for name in found.names
         ),
         classes=CLASSES,
-        fingerprint=photos.fingerprint([home.read(list_name), *annotations], {name: f"{name}.jpg" for name in present}),
-        notes=notes,
+        fingerprint=found.photos.fingerprint(
+            [home.read(list_name), *annotations], {name: f"{name}.jpg" for name in found.names}
+        ),
+        notes=found.notes,
     )
 
 
@@ -100,14 +90,7 @@ def read_mask(path: Path) -> Int[ndarray, "H W"]:
         UnreadableImageError: the file cannot be decoded.
         UserError: it holds colours instead of class numbers, or numbers that VOC does not have.
     """
-    try:
-        with Image.open(path) as image:
-            mode = image.mode
-            values_HW = np.asarray(image).astype(np.int64)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UnreadableImageError(f"{path} cannot be decoded ({error}): copy the file again.") from error
-    if mode not in ("P", "L"):
-        raise UserError(f"{path} holds colours ({mode}), not class numbers: use the palette files that VOC ships.")
+    values_HW = index_values(path, MEND)
     if ((values_HW > len(CLASSES)) & (values_HW != 255)).any():
         odd = int(values_HW[(values_HW > len(CLASSES)) & (values_HW != 255)][0])
         raise UserError(f"{path} holds the class number {odd}; VOC has 0 to 20 and 255: use the masks that VOC ships.")

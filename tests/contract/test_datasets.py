@@ -91,7 +91,7 @@ COCO = {"train", "train2014", "train2017"}
     [
         ("coco_captions coco_instances coco_objects", COCO),
         ("karpathy", {"train", "restval", "train+restval"}),
-        ("cifar flickr8k image_folder lvis scenes1 voc_segmentation webdataset_folder", {"train"}),
+        ("cifar flickr8k image_folder lvis mask_folders scenes1 voc_segmentation webdataset_folder", {"train"}),
         ("aro imagenet_corruptions pope sugar_crepe_captions sugar_crepe_pp_captions", set()),
         ("coco_words valse_foils winoground_pairs", set()),
     ],

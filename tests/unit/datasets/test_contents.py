@@ -12,6 +12,7 @@ from tests.unit.datasets.test_image_folder import pets_root  # noqa: F401
 from tests.unit.datasets.test_imagenet_corruptions import corrupted_root  # noqa: F401
 from tests.unit.datasets.test_karpathy import karpathy_root  # noqa: F401
 from tests.unit.datasets.test_lvis import root as lvis_root  # noqa: F401
+from tests.unit.datasets.test_mask_folders import masks_home, masks_root  # noqa: F401
 from tests.unit.datasets.test_pope import pope_root  # noqa: F401
 from tests.unit.datasets.test_sugar_crepe_captions import root as sugar_root  # noqa: F401
 from tests.unit.datasets.test_valse_foils import root as valse_root  # noqa: F401
@@ -29,6 +30,7 @@ READERS = {
     "imagenet_corruptions": ("corrupted_root", "validation", {}),
     "karpathy": ("karpathy_root", "test", {}),
     "lvis": ("lvis_root", "val", {"photos": "coco"}),
+    "mask_folders": ("masks_root", "val", {}),
     "pope": ("pope_root", "random", {}),
     "sugar_crepe_captions": ("sugar_root", "test", {}),
     "valse_foils": ("valse_root", "test", {}),
