@@ -1,7 +1,7 @@
 """Any folder of photos beside a folder of index masks, as mmsegmentation lays out ADE20K, Cityscapes and others.
 
-What the pixel values of a mask mean is said by options, in the task card: no file is converted first. Photos are used as
-decoded, without applying their EXIF orientation, as is usual in the field and as the masks require.
+What the pixel values of a mask mean is said by options, in the task card: no file is converted first. Photos are used
+as decoded, without applying their EXIF orientation, as is usual in the field and as the masks require.
 
 Shapes: H W pixels, C classes, V pixel values.
 """

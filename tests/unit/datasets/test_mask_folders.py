@@ -157,8 +157,7 @@ BAD = [
 def test_bad_masks_are_refused_by_the_name_of_their_file(home, root, how, error, sentence):
     break_mask(home, how)
     with pytest.raises(error, match=sentence):
-        for example in read(root, "val", Options(zero="void")):
-            example.semantic()
+        [example.semantic() for example in read(root, "val", Options(zero="void"))]
 
 
 @pytest.mark.parametrize(("how", "error", "sentence"), BAD)
@@ -173,7 +172,7 @@ def test_bad_masks_are_left_out_and_counted_where_asked(home, root, how, error, 
     assert "bonn/b" in note.partition("the first: ")[2]
     assert part.fingerprint != whole.fingerprint
     (home / "images/val/aachen/a.jpg").unlink()
-    with pytest.raises(UserError, match="^All 1 masks are bad; the first: "):
+    with pytest.raises(UserError, match=r"^All 1 masks are bad; the first: "):
         read(root, "val", Options(zero="void", bad="skip", absent="skip"))
 
 
