@@ -100,7 +100,7 @@ class StudyCard(_Watched):
     source: str
     notes: str = Field(default="", description="reasons for the box and the criterion")
     recipes: tuple[str, ...] = Field(
-        min_length=1, description="compared recipes: names, or paths of their cards, in order"
+        default=(), description="compared recipes: names, or paths of their cards, in order; none: variants alone"
     )
     trials: Trials = Field(description="number of settings tried for every recipe")
     trial_steps: Steps = Field(description="training steps of a trial; the schedule is scaled to this length")
@@ -163,6 +163,8 @@ class StudyCard(_Watched):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         refuse_names(self.variants, self.names[: len(self.recipes)])
+        if not self.names:
+            raise ValueError("recipes is empty and there are no variants: name a recipe")
         twice = [name for name in self.names if self.names.count(name) > 1]
         if twice:
             raise ValueError(f"recipes names '{twice[0]}' twice: name it once")
