@@ -79,13 +79,3 @@ def test_recipes_of_a_study_hold_the_settings_that_its_trials_chose(study):
     for name in card.names:
         assert len(current_trials(card, recipes[name], trials)) == card.trials
         assert differences(recipes[name], card, trials) == []
-
-
-def test_the_two_recipes_on_photos_train_alike():
-    first, second = (
-        discovery.recipe(f"flickr8k_{objective}").model_dump(
-            exclude={"name", "title", "source", "objective", "notes", "cost", "reaches", "weights"}
-        )
-        for objective in ("clip", "sparc")
-    )
-    assert first == second
