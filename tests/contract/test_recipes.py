@@ -75,6 +75,8 @@ def test_recipes_of_a_study_hold_the_settings_that_its_trials_chose(study):
     """A comparison of objectives is one of objectives only: all else is equal, and nobody got more trials."""
     card = discovery.study(study)
     recipes = recipes_of(card)
+    if not folder_of(study, RESULTS).is_dir():
+        pytest.skip("announced: no trial was run yet")
     trials = read_rows(folder_of(study, RESULTS) / TRIALS, TrialRow)
     for name in card.names:
         assert len(current_trials(card, recipes[name], trials)) == card.trials
