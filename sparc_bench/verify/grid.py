@@ -46,15 +46,17 @@ def order(model: ProbedModel) -> Finding:
     found: dict[str, str] = {}
     wrong: dict[str, str] = {}
     lost: list[str] = []
+    wide: list[str] = []
     for path, patches_NPD in patches.items():
-        hits = _hits(patches_NPD, grid, cells)
+        peaks = _peaks(patches_NPD)
+        hits = _hits(peaks, grid, cells)
         here = hits.pop("row by row")
         elsewhere = max(hits, key=lambda name: hits[name])
         found[path] = f"{path} {here} of {len(cells)}"
         if hits[elsewhere] > max(here, len(cells) / 2):
             wrong[path] = elsewhere
         elif here <= len(cells) / 2:
-            lost.append(path)
+            (wide if _all_beside(peaks, grid, cells) else lost).append(path)
     measured, expected = ", ".join(found.values()), "a changed block changes its own patch most"
     if wrong:
         path, how = next(iter(wrong.items()))
@@ -66,6 +68,12 @@ def order(model: ProbedModel) -> Finding:
             "order of its patches; its dense scores may say little about places."
         )
         return Finding("warning", measured, expected, advice)
+    if wide:
+        advice = (
+            f"A changed part of the image changes a patch of path '{wide[0]}' beside it as much: the patches see far "
+            "beyond their cells, as the last features of a ConvNet do, and say little about exact places."
+        )
+        return Finding("note", measured, expected, advice)
     return Finding("ok", measured, expected)
 
 
@@ -107,11 +115,22 @@ def _changed(base: Image.Image, area: Box, grid: tuple[int, int], cell: tuple[in
     return Image.fromarray(pixels_HW3)
 
 
-def _hits(patches_NPD: Tensor, grid: tuple[int, int], cells: list[tuple[int, int]]) -> dict[str, int]:
-    """Order of patches -> number of changed blocks found in the most changed patch under that order."""
+def _peaks(patches_NPD: Tensor) -> list[int]:
+    """The patch that changed most in each image, from the first image."""
     base_PD = patches_NPD[:1].double()
     change_NP = (patches_NPD[1:].double() - base_PD).norm(dim=-1) / base_PD.norm(dim=-1).clamp_min(1e-12)
-    peaks = change_NP.argmax(dim=1).tolist()
+    peaks: list[int] = change_NP.argmax(dim=1).tolist()
+    return peaks
+
+
+def _all_beside(peaks: list[int], grid: tuple[int, int], cells: list[tuple[int, int]]) -> bool:
+    """Whether every most changed patch is the changed block's own or one of its neighbours."""
+    places = [divmod(peak, grid[1]) for peak in peaks]
+    return all(max(abs(r - row), abs(c - column)) <= 1 for (r, c), (row, column) in zip(places, cells, strict=True))
+
+
+def _hits(peaks: list[int], grid: tuple[int, int], cells: list[tuple[int, int]]) -> dict[str, int]:
+    """Order of patches -> number of changed blocks found in the most changed patch under that order."""
     rows, columns = grid
     where: dict[str, Callable[[int, int], int]] = {
         "row by row": lambda r, c: r * columns + c,

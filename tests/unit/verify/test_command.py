@@ -72,7 +72,10 @@ def test_kept_models_pass_and_give_the_values_of_their_cards(name):
     report = run_checks(resolve.load_encoder(resolve.resolve(name), Runtime()))
     assert report.having("fail") == report.having("warning") == {}
     assert report.findings["probe values"].status == "ok"
-    assert report.findings["patch order"].measured == "local 5 of 5, global 5 of 5"
+    if name.startswith("flickr8k"):  # the last features of a ConvNet see beyond their cells
+        assert report.findings["patch order"].status == "note"
+    else:
+        assert report.findings["patch order"].measured == "local 5 of 5, global 5 of 5"
 
 
 @pytest.mark.slow

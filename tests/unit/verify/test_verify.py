@@ -303,6 +303,17 @@ def with_probe_values(values, encoder=Toy, **arguments):
     return encoder(card=CARD.model_copy(update={"probe": values}), **arguments)
 
 
+def _beside(row, column):
+    """The patch below or above in the middle columns, the one to the left or right in the others."""
+    return (row ^ 1) * GRID + column if column in (2, 3) else row * GRID + (column ^ 1)
+
+
+def test_patches_that_see_beyond_their_cells_are_a_note():
+    finding = run_checks(Reordered(_beside)).findings["patch order"]
+    assert (finding.status, finding.measured) == ("note", "plain 0 of 5")
+    assert "see far beyond their cells" in finding.advice
+
+
 def test_probe_values_that_agree():
     stored = measure(ProbedModel(Toy()))
     report = run_checks(with_probe_values(stored))
