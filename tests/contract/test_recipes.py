@@ -27,7 +27,8 @@ def shrunk(recipe):
     return recipe.model_copy(
         update={
             "data": recipe.data.model_copy(update=few),
-            "image": recipe.image.model_copy(update=tower),
+            # a pretrained trunk has sizes of its own
+            "image": recipe.image if recipe.image.pretrained else recipe.image.model_copy(update=tower),
             "text": recipe.text.model_copy(update={**tower, "vocabulary": 320}),
             "optim": recipe.optim.model_copy(update={"warmup": 1}),
             "batch_size": 4,

@@ -164,7 +164,8 @@ def refuse_wrong_line(line: str) -> None:
     words = shlex.split(line, comments=True)
     if words[0] == "make":
         makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-        assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in words[1:]), line
+        targets = [word for word in words[1:] if "=" not in word]  # NAME=VALUE sets a variable
+        assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in targets), line
     elif words[:2] == ["pip", "install"]:
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
         named = re.findall(r"\[(.*?)\]", line)
