@@ -10,16 +10,9 @@ Shapes: P patches, T distinct scores from the highest to the lowest, G images.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import numpy as np
 from jaxtyping import Float, Shaped
 from numpy import ndarray
-
-from sparc_bench.metrics.influence import Influence, mean_influence
-from sparc_bench.metrics.statistic import Mean
-from sparc_bench.metrics.unit import Unit
 
 SCORES = ("pointing", "ap", "auc", "soft_iou", "hard_iou")
 """Names of what `map_scores` returns, in order."""
@@ -137,17 +130,3 @@ def _by_score(scores_P: ndarray, word_P: ndarray, other_P: ndarray) -> tuple[nda
     """Pixels of the word, and others, of each distinct score from the highest."""
     _, place_P = np.unique(-scores_P, return_inverse=True)
     return np.bincount(place_P, word_P), np.bincount(place_P, other_P)
-
-
-@dataclass(frozen=True)
-class MeanDifference(Mean):
-    """Mean of differences of two scores of one item, each from -1 to 1; the interval is that of the pairs."""
-
-    kind: ClassVar[str] = "mean_difference"
-    least: ClassVar[float] = -1.0
-    unit: ClassVar[Unit] = "number"
-
-    def influence(self) -> Influence:
-        """Influence of each cluster with items, in closed form."""
-        cluster_O = np.flatnonzero(self.count_G)
-        return mean_influence(cluster_O, self.sum_G[cluster_O], self.count_G[cluster_O])

@@ -212,6 +212,20 @@ class Mean(Statistic):
 
 
 @dataclass(frozen=True)
+class MeanDifference(Mean):
+    """Mean of differences of two scores of one item, each from -1 to 1; the interval is that of the pairs."""
+
+    kind: ClassVar[str] = "mean_difference"
+    least: ClassVar[float] = -1.0
+    unit: ClassVar[Unit] = "number"
+
+    def influence(self) -> Influence:
+        """Influence of each cluster with items, in closed form."""
+        cluster_O = np.flatnonzero(self.count_G)
+        return mean_influence(cluster_O, self.sum_G[cluster_O], self.count_G[cluster_O])
+
+
+@dataclass(frozen=True)
 class SparseMean(Statistic):
     """A `Mean` of items in a few of many clusters, such as one class of a thousand.
 

@@ -24,9 +24,9 @@ from sparc_bench.cards.prompts import class_words, templates
 from sparc_bench.dataset import Examples
 from sparc_bench.encoder import Encoder, recut
 from sparc_bench.errors import UserError
-from sparc_bench.metrics.grounding import SCORES, MeanDifference, centre_map, map_scores
+from sparc_bench.metrics.grounding import SCORES, centre_map, map_scores
 from sparc_bench.metrics.metric_name import at_path
-from sparc_bench.metrics.statistic import Mean, Statistic
+from sparc_bench.metrics.statistic import Mean, MeanDifference, Statistic
 from sparc_bench.protocol import Block, Outcome, Part, Predictions, Work
 from sparc_bench.protocols._named_areas import NOUN, NamedArea, NamedAreas, Shape, Word, vocabulary
 from sparc_bench.protocols._word_maps import NO_CAPTION, NOT_READ, Maps, WordsAlone, WordsInCaptions

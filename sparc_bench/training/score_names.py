@@ -16,7 +16,7 @@ from sparc_bench.cards.recipe import Recipe
 from sparc_bench.errors import UserError, nearest
 from sparc_bench.evaluation.guessing_encoders import RandomEncoder
 from sparc_bench.images.view import View
-from sparc_bench.metrics.grounding import MeanDifference
+from sparc_bench.metrics.statistic import MeanDifference
 from sparc_bench.training.validate import RANKS
 from sparc_bench.training.validation_tasks import ValidationTask, read_tasks, refuse_lacking
 

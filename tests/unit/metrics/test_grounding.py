@@ -8,7 +8,6 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from sparc_bench.metrics.grounding import (
     SCORES,
-    MeanDifference,
     auc_score,
     centre_map,
     hard_iou_score,
@@ -16,6 +15,7 @@ from sparc_bench.metrics.grounding import (
     pointing_score,
     soft_iou_score,
 )
+from sparc_bench.metrics.statistic import MeanDifference
 
 WORD, OTHER = np.array([4.0, 2.0, 0.0, 0.0]), np.array([0.0, 2.0, 4.0, 4.0])
 
