@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from sparc_bench.dataset import Computed, Region
-from sparc_bench.datasets._coco_json import Annotation, Polygons, SizedImage, decode_mask
-from sparc_bench.datasets._photos import Photos, coco_photo
+from sparc_bench.datasets._coco_json import Annotation, ImageId, Polygons, SizedImage, decode_mask
+from sparc_bench.datasets._photos import Photos, coco_photo, refuse_other_sizes
 from sparc_bench.facets import Facet, Federated, PixelSize
+from sparc_bench.files.annotations import Absent
 from sparc_bench.files.compact_strings import CompactStrings
 from sparc_bench.files.run_lengths import RunLengths
 from sparc_bench.images.item import ImageItem
@@ -139,3 +141,49 @@ class ObjectColumns:
             mask=partial(decode_mask, segmentation, size.height, size.width, owner) if segmentation else None,
             crowd=bool(self._crowd[index]),
         )
+
+
+class PhotosWithObjects(NamedTuple):
+    """The photos on disk of an instances file, with their objects.
+
+    Attributes:
+        photos: the folder of the photos.
+        present: id -> image of those that are there.
+        columns: ids, photos, regions and facets.
+        image: the photo at a position.
+    """
+
+    photos: Photos
+    present: Mapping[ImageId, SizedImage]
+    columns: Mapping[str, Sequence[Any]]
+    image: Callable[[int], ImageItem]
+
+
+def photos_with_objects(
+    folder: Path,
+    absent: Absent,
+    by_id: Mapping[ImageId, SizedImage],
+    objects: Mapping[ImageId, Sequence[Annotation]],
+    label_of: Mapping[int, int],
+    where: Path,
+) -> PhotosWithObjects:
+    """Photos of an instances file in a folder, and the objects of those that are there.
+
+    Args:
+        folder: of the photos.
+        absent: whether photos may be absent: refuse or skip.
+        by_id: id -> image, in order.
+        objects: id -> objects of the image.
+        label_of: category id -> label.
+        where: the instances file, for errors.
+
+    Raises:
+        UserError: photos are missing, or have another size than the file says.
+    """
+    rows = {image.file_name: len(objects[image_id]) for image_id, image in by_id.items()}
+    photos = Photos.find(folder, rows, absent, f"the photos of {where}: mend the option 'images'")
+    present = {image_id: image for image_id, image in by_id.items() if image.file_name in photos.sizes}
+    refuse_other_sizes({folder / one.file_name: (one.width, one.height) for one in present.values()}, str(where))
+    here = PhotoColumns(photos, present, (image.file_name for image in present.values()))
+    things = ObjectColumns(((image, objects[image_id]) for image_id, image in present.items()), label_of)
+    return PhotosWithObjects(photos, present, {**here.columns(), **things.columns()}, here.image)

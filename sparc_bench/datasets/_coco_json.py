@@ -68,6 +68,14 @@ class CocoCaption(CocoRow):
     caption: str
 
 
+class CocoInstanceFile(CocoRow):
+    """An instances file."""
+
+    images: list[SizedImage]
+    annotations: list[Annotation]
+    categories: list[Category]
+
+
 class CocoCaptionFile(CocoRow):
     """A captions file."""
 

@@ -12,20 +12,17 @@ from pydantic import Field
 
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import Examples, LazyExamples
-from sparc_bench.datasets._coco_columns import ObjectColumns, PhotoColumns
+from sparc_bench.datasets._coco_columns import photos_with_objects
 from sparc_bench.datasets._coco_json import (
     COCO_SPLITS,
-    Annotation,
-    Category,
     CocoFiles,
-    SizedImage,
+    CocoInstanceFile,
     images_by_id,
     labels_of,
     objects_by_image,
     with_flat,
 )
-from sparc_bench.datasets._photos import Photos, refuse_other_sizes
-from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, known_split
+from sparc_bench.files.annotations import Absent, DataFolder, known_split
 
 TITLE = "COCO instances, or any instances file in COCO's format: boxes, classes and masks of objects"
 SOURCE = "Lin et al. 2014, Microsoft COCO: Common Objects in Context (arXiv:1405.0312)"
@@ -46,12 +43,6 @@ class Options(Strict):
     absent: Absent = Field(default="refuse", description="annotated images that are not on disk: refuse or skip")
 
 
-class _InstanceFile(CocoRow):
-    images: list[SizedImage]
-    annotations: list[Annotation]
-    categories: list[Category]
-
-
 def read(root: Path | None, split: str, options: Options) -> Examples:
     """One instances file, images and objects in its order; ids are COCO's image ids.
 
@@ -65,26 +56,21 @@ def read(root: Path | None, split: str, options: Options) -> Examples:
     known_split(split, SPLITS, "coco_instances")
     files = CocoFiles(DataFolder.find(root, options.folder, NEEDS_ON_DISK), split)
     where = files.path(options.annotations)
-    file = files.read(_InstanceFile, options.annotations)
+    file = files.read(CocoInstanceFile, options.annotations)
     folder = files.home.folder(files.filled(options.images), options.absent)
     by_id = images_by_id(file.images, (row.image_id for row in file.annotations), where)
     label_of = labels_of(file.categories, file.annotations, where)
     objects, box_notes = objects_by_image(file.annotations, by_id, files.filled(options.annotations))
-    rows = {image.file_name: len(objects[image_id]) for image_id, image in by_id.items()}
-    photos = Photos.find(folder, rows, options.absent, f"the photos of {where}: mend the option 'images'")
-    present = {image_id: image for image_id, image in by_id.items() if image.file_name in photos.sizes}
-    refuse_other_sizes({folder / one.file_name: (one.width, one.height) for one in present.values()}, str(where))
-    here = PhotoColumns(photos, present, (image.file_name for image in present.values()))
-    things = ObjectColumns(((image, objects[image_id]) for image_id, image in present.items()), label_of)
+    here = photos_with_objects(folder, options.absent, by_id, objects, label_of, where)
     return Examples(
         dataset="coco_instances",
         split=split,
-        examples=LazyExamples.of({**here.columns(), **things.columns()}, here.image),
+        examples=LazyExamples.of(here.columns, here.image),
         classes=tuple(category.name for category in sorted(file.categories, key=lambda category: category.id)),
         category_ids=tuple(label_of),
-        fingerprint=photos.fingerprint(
+        fingerprint=here.photos.fingerprint(
             with_flat(files.contents, file.annotations),
-            {str(image_id): image.file_name for image_id, image in present.items()},
+            {str(image_id): image.file_name for image_id, image in here.present.items()},
         ),
-        notes=photos.notes + box_notes,
+        notes=here.photos.notes + box_notes,
     )

@@ -12,13 +12,11 @@ from pydantic import Field
 
 from sparc_bench.cards.card import Strict
 from sparc_bench.dataset import Examples, LazyExamples
-from sparc_bench.datasets._coco_columns import ObjectColumns, PhotoColumns, TextLists
+from sparc_bench.datasets._coco_columns import TextLists, photos_with_objects
 from sparc_bench.datasets._coco_json import (
-    Annotation,
-    Category,
     CocoCaptionFile,
     CocoFiles,
-    SizedImage,
+    CocoInstanceFile,
     captions_by_image,
     images_by_id,
     labels_of,
@@ -26,8 +24,7 @@ from sparc_bench.datasets._coco_json import (
     read_synonyms,
     with_flat,
 )
-from sparc_bench.datasets._photos import Photos, refuse_other_sizes
-from sparc_bench.files.annotations import Absent, CocoRow, DataFolder, known_split
+from sparc_bench.files.annotations import Absent, DataFolder, known_split
 
 TITLE = "COCO photos with objects, captions and the words for these objects, in two halves (word grounding)"
 SOURCE = (
@@ -53,12 +50,6 @@ class Options(Strict):
     absent: Absent = Field(default="refuse", description="annotated images that are not on disk: refuse or skip")
 
 
-class _InstanceFile(CocoRow):
-    images: list[SizedImage]
-    annotations: list[Annotation]
-    categories: list[Category]
-
-
 def read(root: Path | None, split: str, options: Options) -> Examples:
     """Every second image of the instances file, in the order of the ids, with its objects and its captions.
 
@@ -72,7 +63,7 @@ def read(root: Path | None, split: str, options: Options) -> Examples:
     assert root is not None
     files = CocoFiles(home, split)
     where = files.path(options.instances)
-    file = files.read(_InstanceFile, options.instances)
+    file = files.read(CocoInstanceFile, options.instances)
     captioned = files.read(CocoCaptionFile, options.captions)
     images_by_id(captioned.images, (row.image_id for row in captioned.annotations), files.path(options.captions))
     names = [category.name for category in sorted(file.categories, key=lambda category: category.id)]
@@ -88,23 +79,18 @@ def read(root: Path | None, split: str, options: Options) -> Examples:
     objects, box_notes = objects_by_image(rows_here, by_id, options.instances)
     captions = captions_by_image(captioned.annotations, by_id)
     folder = home.folder(options.images, options.absent)
-    rows = {image.file_name: len(objects[image_id]) for image_id, image in by_id.items()}
-    photos = Photos.find(folder, rows, options.absent, f"the photos of {where}: mend the option 'images'")
-    present = {image_id: image for image_id, image in by_id.items() if image.file_name in photos.sizes}
-    refuse_other_sizes({folder / one.file_name: (one.width, one.height) for one in present.values()}, str(where))
-    here = PhotoColumns(photos, present, (image.file_name for image in present.values()))
-    things = ObjectColumns(((image, objects[image_id]) for image_id, image in present.items()), label_of)
-    texts = TextLists(captions[image_id] for image_id in present)
+    here = photos_with_objects(folder, options.absent, by_id, objects, label_of, where)
+    texts = TextLists(captions[image_id] for image_id in here.present)
     return Examples(
         dataset="coco_words",
         split=split,
-        examples=LazyExamples.of({**here.columns(), **things.columns(), "captions": texts.column()}, here.image),
+        examples=LazyExamples.of({**here.columns, "captions": texts.column()}, here.image),
         classes=tuple(names),
         category_ids=tuple(label_of),
         synonyms=synonyms,
-        fingerprint=photos.fingerprint(
+        fingerprint=here.photos.fingerprint(
             with_flat(files.contents, rows_here),
-            {str(image_id): image.file_name for image_id, image in present.items()},
+            {str(image_id): image.file_name for image_id, image in here.present.items()},
         ),
-        notes=photos.notes + box_notes,
+        notes=here.photos.notes + box_notes,
     )
