@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from sparc_bench.cli.app import main
+from tests.unit.cli.test_errors import TASK
 
 MODEL = "test_efficientnet"
 
@@ -42,23 +43,6 @@ vocabulary = 300
 model = "{model}"
 size = 64
 {image}
-"""
-
-TASK = """
-title = "a task"
-family = "retrieval"
-dataset = "scenes1"
-split = "test"
-protocol = "retrieval"
-headline = "text_to_image_r1"
-source = "a test"
-[data]
-kind = "scenes"
-n = 12
-[options]
-ks = [1]
-truth = "own"
-ties = "expected"
 """
 
 
