@@ -112,7 +112,7 @@ def evaluate(
         CacheMode,
         typer.Option(
             help="Features kept for later: full; half (patches in float16, which the record says); vectors (no "
-            "patches); off."
+            "patches); trunk (what a frozen trunk gives, for all models on it); off."
         ),
     ] = "full",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images: for testing.")] = None,
@@ -281,7 +281,7 @@ def study(
     from sparc_bench.study.run_study import run_study
     from sparc_bench.terminal import console
 
-    settings = Settings(results=results, data_root=data_root, runtime=Runtime(device), runs=runs)
+    settings = Settings(results=results, data_root=data_root, runtime=Runtime(device), runs=runs, cache="trunk")
     raise typer.Exit(run_study(card, settings, jobs, plugin or (), console()))
 
 

@@ -136,7 +136,7 @@ def quickstart(results: Path, runs: Path, data_root: Path | None, console: Conso
     done = []
     with task_bar() as progress:
         for name, folder in folders.items():
-            settings = Settings(data_root=data_root, results=results, seed=SEED)
+            settings = Settings(data_root=data_root, results=results, seed=SEED, cache="trunk")
             done += evaluate(name, discovery.suite(pair.suite), settings, folder, progress)
     report.print(evaluated(done))
     code = complain(done)

@@ -151,7 +151,7 @@ class OwnEncoder(ImageTextEncoder):
         """
         model = build_model(self.recipe, self._tokenizer, self._meta.seed, self._meta.init_record)
         model.towers.image.fit(self.model.towers.image.fixed())
-        return OwnEncoder(
+        untrained = OwnEncoder(
             card=self.card,
             model=model,
             meta=self._meta,
@@ -159,6 +159,7 @@ class OwnEncoder(ImageTextEncoder):
             weights_hash=f"untrained, seed {self._meta.seed}",
             runtime=self.runtime,
         )
+        return untrained if self.trunk is None else untrained.on_trunk(self.trunk)
 
 
 def load(card: ModelCard, weights: Path | None, runtime: Runtime) -> OwnEncoder:

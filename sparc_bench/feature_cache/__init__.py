@@ -2,8 +2,12 @@
 
 from typing import Literal
 
-CacheMode = Literal["full", "half", "vectors", "off"]
-"""Kept features. full: vectors and patches in float32; half: patches in float16; vectors: no patches; off: no cache."""
+CacheMode = Literal["full", "half", "vectors", "trunk", "off"]
+"""Kept features.
+
+full: vectors and patches in float32; half: patches in float16; vectors: no patches; trunk: nothing but the patches of a
+frozen trunk, which all models on it share; off: no cache.
+"""
 
 FEATURES = "features"
 """Folder of all features within the cache folder, with one folder for each key."""

@@ -42,11 +42,16 @@ class FeatureCache:
         within moments, are kept only where `rounds` them.
         """
         keep = self.keep
-        if encoder.trunk is not None and keep in ("full", "half") and image_key(encoder.trunk, data) is not None:
-            encoder = encoder.on_trunk(self._kept_trunk(encoder.trunk, data))
+        if (
+            encoder.trunk is not None
+            and keep in ("full", "half", "trunk")
+            and image_key(encoder.trunk, data) is not None
+        ):
+            if not isinstance(encoder.trunk, CachedEncoder):  # untrained towers have that of their model
+                encoder = encoder.on_trunk(self._kept_trunk(encoder.trunk, data))
             keep = "vectors" if keep == "full" else keep
         texts = text_key(encoder)
-        if keep == "off" or texts is None:
+        if keep in ("trunk", "off") or texts is None:
             return encoder
         images, model = image_key(encoder, data), encoder.card.name
         return CachedEncoder(

@@ -237,7 +237,7 @@ def _train(
 
     workers = 0 if data.images.in_file else (os.cpu_count() or 1)
 
-    cache = FeatureCache("full")
+    cache = FeatureCache("trunk")
 
     def encoder() -> OwnEncoder:
         runtime = Runtime(str(run.device), workers=workers)

@@ -192,14 +192,28 @@ def test_records_are_the_same_with_and_without_the_cache(recipe, tmp_path):
         card for card in chosen_tasks(TaskFilter()) if card.name in ("scenes_retrieval", "scenes_segmentation_colour")
     ]
     found = {}
-    for mode in ("off", "full", "full", "vectors"):
+    for mode in ("off", "full", "full", "vectors", "trunk"):
         settings = Settings(
             results=tmp_path / f"results{len(found)}", runtime=Runtime(batch_size=8), cache=mode, limit=12
         )
         results = evaluate(str(tmp_path / "run"), tasks, settings)
         assert all(result.error is None for result in results)
         found[len(found)] = [result.record.model_dump(include={"metrics", "reference"}) for result in results]
-    assert found[0] == found[1] == found[2] == found[3]
+    assert found[0] == found[1] == found[2] == found[3] == found[4]
+
+
+@pytest.mark.slow
+def test_a_second_model_on_the_trunk_is_evaluated_without_a_pass_through_it(recipe, tmp_path, passes):
+    tasks = [card for card in chosen_tasks(TaskFilter()) if card.name == "scenes_retrieval"]
+    for name in ("clip", "sparc"):
+        train(recipe(name), tmp_path / name, None, 0, "cpu")
+    counts = []
+    for name in ("clip", "sparc"):
+        passes.clear()
+        settings = Settings(results=tmp_path / f"results_{name}", runtime=Runtime(), cache="trunk", limit=12)
+        assert all(result.error is None for result in evaluate(str(tmp_path / name), tasks, settings))
+        counts.append(sum(passes))
+    assert counts == [12, 0]
 
 
 @pytest.mark.slow
